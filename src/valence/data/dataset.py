@@ -1,0 +1,112 @@
+"""Rows in memory: :class:`Split`, :class:`Dataset`, and the sealed :class:`TrainingData`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split.
+
+    Attributes:
+        texts: The texts, N of them.
+        labels: (N,) int64 class ids.
+        ids: (N,) row names, unique within the data set.
+        extra: Further columns of the source, one row per text (language, second view …).
+    """
+
+    texts: list[str]
+    labels: np.ndarray
+    ids: np.ndarray
+    extra: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Split:
+        """The rows at ``indices``, in that order."""
+        rows = np.asarray(indices, dtype=np.int64)
+        extra = self.extra.iloc[rows].reset_index(drop=True) if len(self.extra) else self.extra
+        texts = [self.texts[row] for row in rows]
+        return replace(
+            self, texts=texts, labels=self.labels[rows], ids=self.ids[rows], extra=extra
+        )
+
+    def counts(self, class_count: int) -> np.ndarray:
+        """(C,) rows per class."""
+        return np.bincount(self.labels, minlength=class_count)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training or a tuner is handed: no test rows, by construction.
+
+    Attributes:
+        classes: Label names; a row's label is an index into them.
+        tail: Ids of the tail classes.
+        train: Training rows.
+        validation: Rows on which everything is chosen.
+    """
+
+    classes: tuple[str, ...]
+    tail: tuple[int, ...]
+    train: Split
+    validation: Split
+
+    @cached_property
+    def train_counts(self) -> np.ndarray:
+        """(C,) training rows per class."""
+        return self.train.counts(len(self.classes))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A corpus with its three splits, already cut as its ``DataSpec`` says.
+
+    Attributes:
+        name: Card name, or the path or hub id it came from.
+        classes: Label names in their order.
+        tail: Ids of the tail classes.
+        train, validation, test: The rows.
+        synthetic: True where the texts were generated; every report says so.
+        notes: Lines the user should see (splits made here, rows left out and why).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    tail: tuple[int, ...]
+    train: Split
+    validation: Split
+    test: Split
+    synthetic: bool = False
+    notes: tuple[str, ...] = ()
+
+    def sealed(self) -> TrainingData:
+        """The part a training may see."""
+        return TrainingData(self.classes, self.tail, self.train, self.validation)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of classes, texts and labels of all splits: the data a result belongs to."""
+        digest = hashlib.sha256("\0".join(self.classes).encode())
+        for split in (self.train, self.validation, self.test):
+            digest.update(split.labels.astype("<i8").tobytes())
+            digest.update("\0".join(split.texts).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()[:16]
+
+
+def tail_classes(counts: np.ndarray) -> tuple[int, ...]:
+    """The third of the classes (at least one) with the fewest rows; ties by id.
+
+    Args:
+        counts: (C,) training rows per class.
+    """
+    size = max(1, round(len(counts) / 3)) if len(counts) > 1 else 0
+    return tuple(sorted(int(i) for i in np.argsort(counts, kind="stable")[:size]))

@@ -1,0 +1,295 @@
+"""What is trained and compared, as a value: :class:`RunSpec` and its parts.
+
+Every default of Valence stands here once. A spec is frozen, refuses unknown fields,
+reads and writes YAML, takes dotted overrides (``train.epochs=6``) and has a canonical
+hash that names its run folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from valence.errors import SpecError, UnknownNameError
+
+BUILT_IN_ENCODER = "all-MiniLM-L6-v2"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataSpec(_Part):
+    """Which rows are used, and how they are thinned.
+
+    At most one of ``train_counts``, ``train_total`` and ``imbalance_ratio`` cuts the
+    training rows; ``train_total`` and ``imbalance_ratio`` may stand together.
+    """
+
+    name: str = "demo"
+    """A card of ``DATASETS``, a file, a folder of split files, or a hub id."""
+    text_column: str | None = None
+    label_column: str | None = None
+    classes: tuple[str, ...] | None = None
+    """The order of the classes; the card's order, else sorted, when not given."""
+    tail: tuple[str, ...] | None = None
+    """The tail classes; the third with the fewest training rows when not given."""
+    train_counts: dict[str, Annotated[int, Field(ge=0)]] | None = None
+    train_total: Count | None = None
+    imbalance_ratio: Annotated[float, Field(ge=1)] | None = None
+    """Size of the largest class over the smallest."""
+    profile: Literal["exponential", "step"] = "exponential"
+    validation_per_class: Count | None = None
+    """Balanced validation rows; all validation rows when not given."""
+    validation_share: Share = 0.1
+    """Part of the training rows used for validation where no split is given."""
+    test_share: Share = 0.2
+    """Part of all rows used as test where no split is given."""
+    cut_seed: int | None = None
+    """Seed of splits and cuts; the run's seed when not given, so that the spread over
+    seeds covers the draw of a handful of tail rows, which matters more than the
+    initial weights."""
+
+    @model_validator(mode="after")
+    def _one_cut(self) -> DataSpec:
+        if self.train_counts is not None and (self.train_total or self.imbalance_ratio):
+            raise ValueError("give train_counts, or train_total and imbalance_ratio, not both")
+        return self
+
+
+class EncoderSpec(_Part):
+    """The pretrained text encoder and how it is adapted."""
+
+    name: str = BUILT_IN_ENCODER
+    """The built-in encoder, a hub name, or a local folder."""
+    adaptation: Literal["frozen", "full", "lora", "dora"] = "lora"
+    max_length: Annotated[int, Field(ge=4)] = 128
+    """Tokens; longer texts are cut and counted. 128 is the published Hy-Mora set-up."""
+    lora_rank: Count = 16
+    lora_alpha: Positive = 32
+    lora_dropout: Share = 0.1
+    lora_targets: tuple[str, ...] = ("query", "key", "value")
+
+
+class HeadSpec(_Part):
+    """From token states to logits."""
+
+    name: str = "linear"
+    """A name of ``HEADS``."""
+    pooling: str = "cls"
+    """A name of ``POOLINGS``."""
+    dropout: Share = 0.1
+    fusion_init: float = 0.0
+    """Start value of the learned gate scalar of the ``gated`` head."""
+
+
+class LossSpec(_Part):
+    """The supervised loss and the contrastive one beside it."""
+
+    name: str = "cross-entropy"
+    """A name of ``LOSSES``."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """``balanced``: N / (C · n_c)."""
+    weight_clamp: Positive | None = 10.0
+    """Upper limit of a class weight; without one, a class of a few rows rules the loss."""
+    smoothing: Share = 0.0
+    gamma: Annotated[float, Field(ge=0)] = 2.0
+    """Focusing exponent of the focal loss."""
+    margin: Positive = 0.5
+    """Largest margin of LDAM."""
+    scale: Positive = 30.0
+    """Logit scale of LDAM."""
+    deferred_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the training after which LDAM gives way to weighted cross-entropy."""
+    tau: Annotated[float, Field(ge=0)] = 1.0
+    """Strength of logit adjustment."""
+    contrast: str = "none"
+    """A name of ``CONTRASTS``."""
+    weight: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the contrastive loss."""
+    temperature: Positive = 0.2
+    memory_size: Count = 1200
+    """Stored vectors, all classes together."""
+    memory_warmup_steps: Count = 20
+    """Steps before vectors are stored."""
+    memory_dim: Count = 128
+    tail_weight: Positive = 2.0
+    """Factor on the memory loss of tail rows."""
+    min_samples: Count = 5
+    """Stored vectors a class needs before it takes part."""
+
+
+class TrainSpec(_Part):
+    """How the training goes."""
+
+    epochs: Count = 20
+    batch_size: Count = 64
+    accumulation: Count = 1
+    learning_rate: Positive = 3e-4
+    """3e-4 for adapters; methods set 2e-5 for full fine-tuning."""
+    lr_scale: Positive = 1.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_share: Share = 0.1
+    max_grad_norm: Positive = 1.0
+    eval_steps: Count | None = None
+    """Optimiser steps between evaluations; once an epoch when not given."""
+    patience: Count = 8
+    """Evaluations without gain before the training stops."""
+    metric: str = "macro_f1"
+    """The validation score that chooses the kept weights."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+class RunSpec(_Part):
+    """One run: a method on a data set with a seed."""
+
+    method: str = "lora"
+    kind: Literal["torch", "sklearn", "posthoc", "llm"] = "torch"
+    data: DataSpec = DataSpec()
+    encoder: EncoderSpec = EncoderSpec()
+    head: HeadSpec = HeadSpec()
+    loss: LossSpec = LossSpec()
+    train: TrainSpec = TrainSpec()
+    seed: int = 45
+
+    def hash(self, fingerprint: str = "") -> str:
+        """Ten hex digits that name this spec on data with this fingerprint.
+
+        Fields at their default do not enter, so that a field added later leaves old
+        run folders valid; neither does the device, which decides speed and not result.
+        """
+        values = self.model_dump(mode="json", exclude_defaults=True)
+        values.get("train", {}).pop("device", None)
+        text = json.dumps([values, fingerprint], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    def override(self, settings: Mapping[str, Any]) -> RunSpec:
+        """A copy with dotted settings changed, for example ``{"train.epochs": 6}``.
+
+        Raises:
+            UnknownNameError: if a setting does not exist.
+            SpecError: if a value does not fit.
+        """
+        values = self.model_dump()
+        for path, value in settings.items():
+            _check_path(path)
+            *parents, last = path.split(".")
+            target = values
+            for parent in parents:
+                target = target[parent]
+            target[last] = value
+        return build(RunSpec, values)
+
+    def to_yaml(self) -> str:
+        """The spec as YAML, every field named."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> RunSpec:
+        """The spec that :meth:`to_yaml` wrote.
+
+        Raises:
+            SpecError: if the text is no YAML or a field does not fit.
+        """
+        return build(cls, parse_yaml(text, where="spec"))
+
+
+def build(model: type[Model], values: Any) -> Model:
+    """Validate ``values`` as ``model``.
+
+    Raises:
+        SpecError: with the first wrong field and what it must be, in one line.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or model.__name__
+        if first["type"] == "extra_forbidden":
+            known = setting_paths() if model is RunSpec else model.model_fields
+            raise UnknownNameError("setting", field, known) from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise SpecError(f"Setting {field} = {first['input']!r}: {reason}") from None
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """Read YAML.
+
+    Raises:
+        SpecError: naming ``where`` and the line that is wrong.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise SpecError(f"{where}{line}: not valid YAML; check indentation and colons") from None
+
+
+def setting_paths() -> list[str]:
+    """Every dotted name that :meth:`RunSpec.override` takes."""
+    paths = []
+    for name, field in RunSpec.model_fields.items():
+        part = field.annotation
+        if isinstance(part, type) and issubclass(part, _Part):
+            paths += [f"{name}.{inner}" for inner in part.model_fields]
+        else:
+            paths.append(name)
+    return paths
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """``"train.epochs=6"`` → ``("train.epochs", 6)``; the value is read as YAML.
+
+    Raises:
+        SpecError: if there is no ``=``.
+        UnknownNameError: if the setting does not exist.
+    """
+    path, sign, value = text.partition("=")
+    if not sign:
+        raise SpecError(f"Setting {text!r} has no value; write it as name=value")
+    _check_path(path.strip())
+    return path.strip(), _scalar(value)
+
+
+def parse_axis(text: str) -> tuple[str, tuple[Any, ...]]:
+    """``"loss.temperature=.05,.1"`` → ``("loss.temperature", (0.05, 0.1))``.
+
+    Raises:
+        SpecError: if there is no ``=`` or no value.
+        UnknownNameError: if the setting does not exist.
+    """
+    path, sign, values = text.partition("=")
+    parts = [part for part in values.split(",") if part.strip()]
+    if not sign or not parts:
+        raise SpecError(f"Sweep {text!r} has no values; write it as name=a,b,c")
+    _check_path(path.strip())
+    return path.strip(), tuple(_scalar(part) for part in parts)
+
+
+def _scalar(text: str) -> Any:
+    value = parse_yaml(text, where=f"value {text!r}")
+    if isinstance(value, str):  # YAML 1.1 reads 1e-4 and .5e1 as text
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _check_path(path: str) -> None:
+    known = setting_paths()
+    if path not in known:
+        raise UnknownNameError("setting", path, known)
