@@ -1,0 +1,68 @@
+"""The command line. A command parses, calls one function of the package, and prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from valence import __version__
+from valence.cli import compare, data, models
+from valence.errors import ValenceError
+
+app = typer.Typer(
+    name="valence",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train, compare and use sentiment models where the data is unfair.",
+)
+app.command("compare")(compare.compare)
+app.command("train")(models.train)
+app.command("evaluate")(models.evaluate)
+app.command("predict")(models.predict)
+app.command("methods")(compare.methods)
+app.add_typer(data.app, name="data")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"valence {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def main() -> None:
+    """Run the command line; every failure is one line on stderr and an exit code."""
+    try:
+        app()
+    except ValenceError as error:
+        _fail(f"Error: {error}", 1)
+    except KeyboardInterrupt:
+        _fail("Stopped. What is finished is kept; the same command goes on from here.", 130)
+    except BrokenPipeError:  # the reader of stdout has gone, as with `| head`
+        sys.stderr.close()
+        raise SystemExit(0) from None
+    except Exception as error:
+        if os.environ.get("VALENCE_DEBUG"):
+            raise
+        reason = (str(error).strip().splitlines() or [""])[0]
+        _fail(
+            f"Unexpected error: {type(error).__name__}: {reason}; "
+            "run again with VALENCE_DEBUG=1 to see where, and report it",
+            70,
+        )
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(message.replace("\n", " ") + "\n")
+    raise SystemExit(code)

@@ -1,0 +1,239 @@
+"""``valence compare`` and ``valence methods``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from valence.cli import console
+from valence.errors import RunError, SpecError
+
+if TYPE_CHECKING:
+    from valence.grid import Comparison, Observer, Outcome
+    from valence.spec import RunSpec
+
+OWN_DATA_METHODS = "majority,tfidf-lr,linear-probe,lora-balanced,logit-adjust,hy-mora"
+OWN_DATA_SEEDS = "3"
+
+Config = Annotated[Path | None, typer.Option(help="A comparison in YAML; see configs/.")]
+Methods = Annotated[str | None, typer.Option(help="Methods, comma-separated; see valence methods.")]
+Seeds = Annotated[str | None, typer.Option(help="How many seeds, or the seeds: 45,123,789.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of corpora.", envvar="VALENCE_DATA", show_envvar=True)
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting: train.epochs=6. Repeatable.")
+]
+Sweep = Annotated[
+    list[str] | None, typer.Option(help="A setting at several values: loss.temperature=.05,.1")
+]
+TextColumn = Annotated[str | None, typer.Option(help="Name of the column of texts.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Name of the column of labels.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
+Encoder = Annotated[str | None, typer.Option(help="Hub name or folder of another encoder.")]
+Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")]
+
+
+def compare(
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files, folders, cards or hub ids; the built-in corpus when none."),
+    ] = None,
+    config: Config = None,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    baseline: Annotated[str | None, typer.Option(help="Method the others are tested against.")] = None,
+    set_: Settings = None,
+    sweep: Sweep = None,
+    data_dir: DataDir = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    encoder: Encoder = None,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report and the tables.")] = Path("report"),
+    runs: Runs = Path("runs"),
+    dry_run: Annotated[bool, typer.Option(help="Show what would be run, and stop.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare methods on equal terms: same rows, same seeds, choice on validation, test sealed.
+
+    Runs only what is missing under --runs, prints a leaderboard and writes report.html.
+    """
+    from valence import grid
+    from valence.runs import RunStore
+
+    columns = {"text_column": text_column, "label_column": label_column}
+    comparison = _comparison(config, data, columns)
+    comparison = _changed(comparison, methods=methods, seeds=seeds, baseline=baseline, sweep=sweep)
+    overrides = settings(set_, encoder=encoder, device=device)
+    specs = grid.plan(comparison, overrides)
+    if dry_run:
+        _print_plan(specs, as_json=json)
+        return
+    if not quiet:
+        console.say(f"{len(specs)} runs: {len(comparison.methods)} methods × {len(comparison.seeds)} seeds")
+    with console.Meter(quiet=quiet) as meter:
+        outcome = grid.execute(
+            specs, store=RunStore(runs), data_dir=data_dir, observer=_observer(meter)
+        )
+    _report(comparison, outcome, RunStore(runs), out, as_json=json)
+    _end(outcome, runs)
+
+
+def methods(json: Json = False) -> None:
+    """List every method."""
+    from valence.methods import METHODS
+
+    if json:
+        console.print_json({n: {"title": m.title, "kind": m.kind, "paper": m.paper} for n, m in METHODS.items()})
+        return
+    rows = [[name, method.kind, method.title, method.paper] for name, method in METHODS.items()]
+    console.print_table(["method", "kind", "what it is", "paper"], rows)
+
+
+def settings(
+    set_: list[str] | None, *, encoder: str | None = None, device: str | None = None
+) -> dict[str, Any]:
+    """Dotted settings of the options ``--set``, ``--encoder`` and ``--device``.
+
+    Raises:
+        SpecError: if one has no value or no such setting exists.
+    """
+    from valence.spec import parse_setting
+
+    named = {"encoder.name": encoder, "train.device": device}
+    given = {path: value for path, value in named.items() if value is not None}
+    return {**given, **dict(parse_setting(text) for text in set_ or [])}
+
+
+def parse_seeds(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
+    """``"2"`` → the first two known seeds (then counting on); ``"45,123"`` → these.
+
+    Raises:
+        SpecError: if it is not a list of whole numbers.
+    """
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise SpecError(f"Seeds {text!r} are no whole numbers; write 3, or 45,123,789") from None
+    if len(numbers) > 1 or numbers[0] > 1000:
+        return numbers
+    if numbers[0] < 1:
+        raise SpecError(f"Seeds {text!r}: there must be at least one")
+    more = range(1, 1 + max(0, numbers[0] - len(known)))
+    return (*known[: numbers[0]], *more)
+
+
+def _comparison(
+    config: Path | None, data: list[str] | None, columns: Mapping[str, str | None]
+) -> Comparison:
+    from valence import grid
+    from valence.spec import DataSpec, build
+
+    if config is None and not data:
+        return grid.read_comparison(Path(__file__).parents[1] / "demo.yaml")
+    named = [{"name": name, **{k: v for k, v in columns.items() if v}} for name in data or []]
+    sets = tuple(build(DataSpec, values) for values in named)
+    if config is not None:
+        comparison = grid.read_comparison(config)
+        return comparison.model_copy(update={"data": sets}) if sets else comparison
+    comparison = grid.Comparison(data=sets, methods=tuple(OWN_DATA_METHODS.split(",")))
+    return comparison.model_copy(
+        update={"seeds": parse_seeds(OWN_DATA_SEEDS, comparison.seeds), "title": ", ".join(data or [])}
+    )
+
+
+def _changed(
+    comparison: Comparison, *, methods: str | None, seeds: str | None, baseline: str | None,
+    sweep: list[str] | None,
+) -> Comparison:  # fmt: skip
+    from valence.methods import find_method
+    from valence.spec import parse_axis
+
+    changes: dict[str, Any] = {}
+    if methods:
+        changes["methods"] = tuple(name.strip() for name in methods.split(",") if name.strip())
+    if seeds:
+        changes["seeds"] = parse_seeds(seeds, comparison.seeds)
+    if baseline:
+        find_method(baseline)
+        changes["baseline"] = baseline
+    if sweep:
+        changes["sweep"] = dict(parse_axis(text) for text in sweep)
+    changed = comparison.model_copy(update=changes)
+    chosen = changed.baseline
+    if baseline and baseline not in changed.methods:
+        raise SpecError(f"Baseline {baseline!r} is not among the compared methods; add it to --methods")
+    if chosen not in changed.methods and changed.methods:
+        chosen = changed.methods[0]
+    return changed.model_copy(update={"baseline": chosen})
+
+
+def _print_plan(specs: list[RunSpec], *, as_json: bool) -> None:
+    if as_json:
+        console.print_json([spec.model_dump(mode="json") for spec in specs])
+        return
+    rows = [
+        [spec.data.name, spec.method, str(spec.seed), str(spec.train.epochs), spec.hash()]
+        for spec in specs
+    ]
+    console.print_table(["data", "method", "seed", "epochs", "spec"], rows)
+
+
+def _observer(meter: console.Meter) -> Observer:
+    from valence.grid import Standing
+
+    def observe(now: Standing) -> None:
+        spec = now.cell.spec
+        what = f"[{now.done + 1}/{now.cells}] {Path(spec.data.name).name} {spec.method} seed {spec.seed}"
+        left = f"about {console.duration(now.seconds_left)} left"
+        words = f"{now.words}, {left}" if now.words else left
+        meter.show(what, now.share, words, important=now.share in (0.0, 1.0))
+
+    return observe
+
+
+def _report(
+    comparison: Comparison, outcome: Outcome, store: Any, out: Path, *, as_json: bool
+) -> None:
+    if not outcome.results:
+        return
+    from valence.reports.html import write_report
+    from valence.reports.tables import leaderboard, leaderboard_columns, write_tables
+
+    baseline = comparison.baseline
+    table = leaderboard(store, outcome.results, baseline)
+    if as_json:
+        console.print_json(table.to_dict(orient="records"))
+    else:
+        columns, rows = leaderboard_columns(table)
+        console.print_table(columns, rows, title=comparison.title)
+    write_tables(store, outcome.results, out, baseline=baseline, axes=comparison.sweep or None)
+    page = write_report(
+        store, outcome.results, out / "report.html", baseline=baseline,
+        axes=comparison.sweep or None, title=comparison.title,
+        published=comparison.published or None, command=shlex.join(["valence", *sys.argv[1:]]),
+    )  # fmt: skip
+    console.say(f"Report: {page}")
+
+
+def _end(outcome: Outcome, runs: Path) -> None:
+    for cell in outcome.failures:
+        console.say(f"Failed: {cell.spec.method} seed {cell.spec.seed}: {cell.error}")
+    if outcome.interrupted:
+        waiting = sum(cell.status == "waiting" for cell in outcome.cells)
+        console.say(f"Stopped with {waiting} runs left; the same command goes on from here.")
+        raise typer.Exit(130)
+    if outcome.failures:
+        raise RunError(
+            f"{len(outcome.failures)} of {len(outcome.cells)} runs failed (reasons above and in "
+            f"{runs}); mend the cause and give the same command, finished runs are kept"
+        )

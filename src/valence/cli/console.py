@@ -1,0 +1,115 @@
+"""How the command line speaks: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+QUIET_SECONDS = 15.0  # between plain progress lines, so that log files stay readable
+
+
+def out() -> Console:
+    """Where results go; plain when it is no terminal or NO_COLOR is set."""
+    terminal = sys.stdout.isatty()
+    return Console(file=sys.stdout, soft_wrap=not terminal, highlight=False)
+
+
+def log() -> Console:
+    """Where progress, notes and errors go."""
+    return Console(file=sys.stderr, soft_wrap=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """A line for the person, not part of the result."""
+    log().print(text, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def print_table(columns: list[str], rows: list[list[str]], *, title: str = "") -> None:
+    """A table on stdout: drawn in a terminal, tab-separated in a pipe.
+
+    Args:
+        columns: Headings; those of numbers are aligned right.
+        rows: Cells as text.
+        title: A line above, in a terminal only.
+    """
+    if not sys.stdout.isatty():
+        lines = ["\t".join(columns), *("\t".join(row) for row in rows)]
+        sys.stdout.write("\n".join(lines) + "\n")
+        return
+    table = Table(title=title or None, header_style="bold", title_justify="left")
+    for i, name in enumerate(columns):
+        numeric = all(not row[i] or row[i][0] in "+-−–0123456789" for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out().print(table)
+
+
+def duration(seconds: float) -> str:
+    """``75`` → ``1 min 15 s``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Meter:
+    """Progress with time left: a bar in a terminal, sparse plain lines elsewhere."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.last_line = 0.0
+        self.last_words = ""
+        self.bar: Progress | None = None
+        if not quiet and sys.stderr.isatty():
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=30),
+                TextColumn("{task.fields[words]}"),
+                console=log(),
+                transient=True,
+            )
+            self.task = self.bar.add_task("", total=1.0, words="")
+
+    def __enter__(self) -> Meter:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def show(self, what: str, share: float, words: str, *, important: bool = False) -> None:
+        """Say how far it is.
+
+        Args:
+            what: The work.
+            share: Part that is done, in [0, 1].
+            words: What happened last, and the time left.
+            important: Print a plain line even shortly after the last one.
+        """
+        if self.quiet:
+            return
+        if self.bar is not None:
+            self.bar.update(self.task, description=what, completed=share, words=words)
+            if important:
+                self.bar.console.print(f"{what} {words}", markup=False)
+            return
+        now = time.monotonic()
+        if important or now - self.last_line > QUIET_SECONDS:
+            self.last_line = now
+            say(f"{what} {share:4.0%} {words}")

@@ -1,0 +1,119 @@
+"""Contrastive losses beside the supervised one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from valence.losses.base import ClassInfo, Loss, ModelOutput
+from valence.spec import LossSpec
+
+
+class PrototypeMemory(Loss):
+    """Tail-aware prototype memory of Hy-Mora (TPMB).
+
+    One ring of ⌊memory_size / C⌋ vectors per class keeps the latest projected features. A
+    row of class y whose ring holds ``min_samples`` vectors, while another class's does too,
+    is contrasted with all vectors of such classes: the mean over its own class's vectors of
+    −log softmax at ``temperature`` (supervised contrast, Khosla et al. 2020, eq. 2), times
+    ``tail_weight`` if y is a tail class; the mean over the rows that have a loss. The
+    batch enters the rings afterwards. Steps count from 1: storing begins with step
+    ``memory_warmup_steps``, charging with the step after it.
+
+    Everything is a fixed number of tensor operations, whatever the batch size and C.
+
+    Args:
+        spec: Sizes, temperature and weights.
+        info: Class sizes, tail classes, and the feature size H.
+        compat: ``"reference"`` reproduces the published code: of a row's own class only
+            the vector in slot 0 counts as positive, all others as negatives.
+    """
+
+    reads = frozenset(
+        {
+            "temperature", "memory_size", "memory_warmup_steps", "memory_dim", "tail_weight",
+            "min_samples",
+        }
+    )  # fmt: skip
+    bank: Tensor
+    sizes: Tensor
+    pointers: Tensor
+    step: Tensor
+    row_weight: Tensor
+
+    def __init__(self, spec: LossSpec, info: ClassInfo, *, compat: str | None = None) -> None:
+        super().__init__()
+        classes = len(info.counts)
+        self.capacity = max(1, spec.memory_size // classes)
+        self.temperature = spec.temperature
+        self.min_samples = min(spec.min_samples, self.capacity)
+        self.warmup_steps = spec.memory_warmup_steps
+        self.compat = compat
+        self.projector = nn.Sequential(
+            nn.Linear(info.feature_size, info.feature_size),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Linear(info.feature_size, spec.memory_dim),
+        )
+        # One slot more than the capacity: rows that are not kept are written there.
+        self.register_buffer("bank", torch.zeros(classes, self.capacity + 1, spec.memory_dim))
+        self.register_buffer("sizes", torch.zeros(classes, dtype=torch.long))
+        self.register_buffer("pointers", torch.zeros(classes, dtype=torch.long))
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        weight = torch.ones(classes)
+        weight[list(info.tail)] = spec.tail_weight
+        self.register_buffer("row_weight", weight, persistent=False)
+
+    def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
+        """The loss of a batch, a scalar; zero in evaluation mode, which stores nothing."""
+        if not self.training:
+            return output.features.float().sum() * 0.0
+        with torch.autocast(output.features.device.type, enabled=False):
+            projected = functional.normalize(self.projector(output.features.float()), dim=1)
+            return self.charge_and_store(projected, labels)
+
+    def charge_and_store(self, features: Tensor, labels: Tensor) -> Tensor:
+        """One step on unit vectors (B, D): their loss, then their entry into the rings."""
+        self.step += 1
+        loss = self.contrast(features, labels) * (self.step > self.warmup_steps)
+        self.store(features.detach(), labels)
+        return loss
+
+    def contrast(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The loss of unit vectors (B, D) against the rings as they are, a scalar."""
+        classes, slots = self.bank.shape[0], self.capacity
+        ready = self.sizes >= self.min_samples
+        held = (torch.arange(slots, device=labels.device) < self.sizes[:, None]) & ready[:, None]
+        # The cloned view stays what it is for the backward pass when the rings move on.
+        stored = self.bank[:, :slots].reshape(classes * slots, -1).clone()
+        similarity = features @ stored.T / self.temperature
+        scored = similarity.masked_fill(~held.reshape(1, -1), float("-inf"))
+        active = ready[labels] & (ready.sum() > ready[labels].long())
+        # An inactive row may see no vector at all; zero in its place keeps gradients finite.
+        total = torch.logsumexp(scored.masked_fill(~active[:, None], 0.0), dim=1)
+        own = self._own(labels, held, similarity.view(-1, classes, slots))
+        losses = torch.where(active, total - own, 0.0) * self.row_weight[labels]
+        return losses.sum() / active.sum().clamp(min=1)
+
+    def _own(self, labels: Tensor, held: Tensor, similarity: Tensor) -> Tensor:
+        """(B,) similarity of every row to its own class: the mean, or slot 0 as published."""
+        rows = similarity[torch.arange(len(labels), device=labels.device), labels]
+        if self.compat == "reference":
+            return rows[:, 0]
+        mine = held[labels]
+        return (rows * mine).sum(1) / mine.sum(1).clamp(min=1)
+
+    @torch.no_grad()
+    def store(self, features: Tensor, labels: Tensor) -> None:
+        """Write unit vectors (B, D) into the rings of their classes, the oldest going first."""
+        classes = self.bank.shape[0]
+        member = functional.one_hot(labels, classes)
+        rank = (member.cumsum(0) - 1).gather(1, labels[:, None]).squeeze(1)
+        added = member.sum(0) * (self.step >= self.warmup_steps)
+        # Of more rows than a ring holds, only the last ones remain; the rest go to the spare slot.
+        kept = (rank >= added[labels] - self.capacity) & (self.step >= self.warmup_steps)
+        slot = torch.where(kept, (self.pointers[labels] + rank) % self.capacity, self.capacity)
+        self.bank[labels, slot] = features.to(self.bank.dtype)
+        self.pointers.copy_((self.pointers + added) % self.capacity)
+        self.sizes.copy_((self.sizes + added).clamp(max=self.capacity))

@@ -1,0 +1,150 @@
+"""Supervised losses of long-tailed classification, and the class weights they use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from valence.losses.base import ClassInfo, Loss, ModelOutput
+from valence.spec import LossSpec
+
+_WEIGHTS = frozenset({"class_weights", "weight_clamp"})
+
+
+def class_weights(counts: Sequence[int], clamp: float | None = None) -> Tensor:
+    """(C,) balanced weights N / (C · n_c), at most ``clamp``; 0 for a class without rows.
+
+    Args:
+        counts: (C,) training rows per class.
+        clamp: Upper limit, or None for none.
+    """
+    sizes = torch.tensor(counts, dtype=torch.float32)
+    weights = torch.where(sizes > 0, sizes.sum() / (len(sizes) * sizes.clamp(min=1)), 0.0)
+    return weights if clamp is None else weights.clamp(max=clamp)
+
+
+def log_prior(counts: Sequence[int]) -> Tensor:
+    """(C,) log π_c; a class without rows counts as having one, which keeps it finite.
+
+    Args:
+        counts: (C,) training rows per class.
+    """
+    sizes = torch.tensor(counts, dtype=torch.float32).clamp(min=1)
+    return torch.log(sizes / sizes.sum())
+
+
+def _weights(spec: LossSpec, info: ClassInfo) -> Tensor:
+    if spec.class_weights == "balanced":
+        return class_weights(info.counts, spec.weight_clamp)
+    return torch.ones(len(info.counts))
+
+
+def _weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Mean of (B,) losses weighted by (B,) weights; zero where all weights are zero."""
+    return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
+
+
+class CrossEntropy(Loss):
+    """Cross-entropy with class weights and label smoothing.
+
+    The weighted mean of PyTorch: the smoothing's share of every class is weighted too.
+    """
+
+    reads = _WEIGHTS | {"smoothing"}
+    weight: Tensor
+
+    def __init__(self, spec: LossSpec, info: ClassInfo) -> None:
+        super().__init__()
+        self.smoothing = spec.smoothing
+        self.register_buffer("weight", _weights(spec, info), persistent=False)
+
+    def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
+        """The weighted mean over (B, C) logits, a scalar."""
+        losses = functional.cross_entropy(
+            output.logits.float(), labels, self.weight, reduction="none",
+            label_smoothing=self.smoothing,
+        )  # fmt: skip
+        return losses.sum() / self.weight[labels].sum().clamp(min=1e-12)
+
+
+class Focal(Loss):
+    """Focal loss: mean of α_y · (1 − p_y)^γ · (−log p_y) (Lin et al. 2017, eq. 5).
+
+    Args:
+        spec: ``gamma`` and the class weights α.
+        info: Class sizes.
+        compat: ``"reference"`` takes p_y from the weighted cross-entropy, as Hy-Mora's
+            published code does; a class weight then changes how hard a row seems to be.
+    """
+
+    reads = _WEIGHTS | {"gamma"}
+    weight: Tensor
+
+    def __init__(self, spec: LossSpec, info: ClassInfo, *, compat: str | None = None) -> None:
+        super().__init__()
+        self.gamma = spec.gamma
+        self.compat = compat
+        self.register_buffer("weight", _weights(spec, info), persistent=False)
+
+    def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
+        """The mean over the batch, a scalar."""
+        plain = functional.cross_entropy(output.logits.float(), labels, reduction="none")
+        weighted = self.weight[labels] * plain
+        probability = torch.exp(-(weighted if self.compat == "reference" else plain))
+        return ((1 - probability) ** self.gamma * weighted).mean()
+
+
+class LDAM(Loss):
+    """Label-distribution-aware margins with deferred re-weighting (Cao et al. 2019).
+
+    Margins m_c = m · n_c^(−1/4) / max_j n_j^(−1/4) are taken off the true class's logit, and
+    the logits are scaled by s. After ``deferred_share`` of the training it gives way to
+    class-weighted cross-entropy; in the published code of Hy-Mora that switch never fires.
+    """
+
+    reads = frozenset({"margin", "scale", "deferred_share", "weight_clamp"})
+    weight: Tensor
+    margins: Tensor
+
+    def __init__(self, spec: LossSpec, info: ClassInfo) -> None:
+        super().__init__()
+        self.scale = spec.scale
+        self.deferred_share = spec.deferred_share
+        sizes = torch.tensor(info.counts, dtype=torch.float32).clamp(min=1)
+        margins = sizes**-0.25
+        self.register_buffer("margins", spec.margin * margins / margins.max(), persistent=False)
+        weight = class_weights(info.counts, spec.weight_clamp)
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
+        """The mean over the batch, a scalar."""
+        logits = output.logits.float()
+        true = functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        margined = self.scale * (logits - true * self.margins)
+        early = functional.cross_entropy(margined, labels)
+        late = _weighted_mean(
+            functional.cross_entropy(logits, labels, reduction="none"), self.weight[labels]
+        )
+        return torch.where(self.progress < self.deferred_share, early, late)
+
+
+class LogitAdjustment(Loss):
+    """Cross-entropy of logits + τ·log π in training (Menon et al. 2021, eq. 10)."""
+
+    reads = _WEIGHTS | {"tau"}
+    weight: Tensor
+    shift: Tensor
+
+    def __init__(self, spec: LossSpec, info: ClassInfo) -> None:
+        super().__init__()
+        self.register_buffer("shift", spec.tau * log_prior(info.counts), persistent=False)
+        self.register_buffer("weight", _weights(spec, info), persistent=False)
+
+    def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
+        """The weighted mean over the batch, a scalar."""
+        logits = output.logits.float() + self.shift
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        return _weighted_mean(losses, self.weight[labels])

@@ -1,0 +1,74 @@
+"""The tables of losses, and how a spec becomes one. A new loss is one class and one line."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from valence.errors import UnknownNameError
+from valence.losses.base import ClassInfo, Loss, ModelOutput
+from valence.losses.contrastive import PrototypeMemory
+from valence.losses.supervised import LDAM, CrossEntropy, Focal, LogitAdjustment
+from valence.spec import LossSpec
+
+LOSSES: dict[str, type[Loss]] = {
+    "cross-entropy": CrossEntropy,
+    "focal": Focal,
+    "ldam": LDAM,
+    "logit-adjustment": LogitAdjustment,
+}
+
+CONTRASTS: dict[str, type[Loss]] = {
+    "memory": PrototypeMemory,
+}
+
+
+class Combined(Loss):
+    """A supervised loss plus ``weight`` times a contrastive one."""
+
+    def __init__(self, supervised: Loss, contrast: Loss, weight: float) -> None:
+        super().__init__()
+        self.supervised = supervised
+        self.contrast = contrast
+        self.weight = weight
+
+    def at(self, progress: float) -> None:
+        """Tell both losses which share of the training is done."""
+        super().at(progress)
+        self.supervised.at(progress)
+        self.contrast.at(progress)
+
+    def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
+        """The weighted sum, a scalar."""
+        supervised: Tensor = self.supervised(output, labels)
+        return supervised + self.weight * self.contrast(output, labels)
+
+
+def build_loss(spec: LossSpec, info: ClassInfo) -> Loss:
+    """The loss a spec names.
+
+    Raises:
+        UnknownNameError: if ``spec.name`` or ``spec.contrast`` is in no table.
+    """
+    supervised = _find("loss", spec.name, LOSSES)(spec, info)  # type: ignore[call-arg]
+    if spec.contrast == "none":
+        return supervised
+    contrast = _find("contrast", spec.contrast, CONTRASTS)(spec, info)  # type: ignore[call-arg]
+    return Combined(supervised, contrast, spec.weight)
+
+
+def reads(spec: LossSpec) -> frozenset[str]:
+    """The fields of ``LossSpec`` that change the loss this spec names.
+
+    Raises:
+        UnknownNameError: if ``spec.name`` or ``spec.contrast`` is in no table.
+    """
+    fields = _find("loss", spec.name, LOSSES).reads
+    if spec.contrast == "none":
+        return fields
+    return fields | _find("contrast", spec.contrast, CONTRASTS).reads | {"contrast", "weight"}
+
+
+def _find(kind: str, name: str, table: dict[str, type[Loss]]) -> type[Loss]:
+    if name not in table:
+        raise UnknownNameError(kind, name, table)
+    return table[name]

