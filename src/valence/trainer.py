@@ -22,7 +22,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint, set_seed
-from transformers.utils import logging as transformers_logging
 
 from valence.data.collate import Collator, Encoded, LabelledRows
 from valence.data.dataset import TrainingData
@@ -225,12 +224,13 @@ def train(
     )
     trainer.add_callback(_Watch(trainer, report))
     trainer.remove_callback(_printer())
-    transformers_logging.set_verbosity_error()
     last = get_last_checkpoint(str(checkpoint)) if checkpoint and checkpoint.is_dir() else None
     with warnings.catch_warnings():
         # The schedule is stepped by the Trainer; torch warns about an order it cannot see.
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        # peft asks transformers by an older name; nothing a user could change.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         trainer.train(resume_from_checkpoint=last)
     steps = trainer.state.global_step
     if not any(r.get("step") == steps and _is_eval(r) for r in trainer.state.log_history):

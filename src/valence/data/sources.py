@@ -1,0 +1,240 @@
+"""From a name to rows: :func:`load_dataset`. What is cut, split or left out is said."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from valence.data.catalogue import DATASETS, Card
+from valence.data.dataset import Dataset, Split, tail_classes
+from valence.data.sampling import longtail_counts, stratified_split, take_counts
+from valence.data.tables import SUFFIXES, clean, read_hub, read_table
+from valence.errors import DataError, UnknownNameError
+from valence.spec import DataSpec
+
+SPLITS = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+
+
+def load_dataset(
+    spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None = None
+) -> Dataset:
+    """The rows a spec names, split and cut as it says.
+
+    A name is, in this order: the built-in corpus, a file or folder, a folder of
+    ``data_dir`` (or of the environment variable ``VALENCE_DATA``), a card with a hub id, a
+    hub id. Test rows are never cut.
+
+    Args:
+        spec: What to load.
+        seed: Seed of splits and cuts where ``spec.cut_seed`` is not given.
+        data_dir: Folder with one folder per corpus.
+
+    Raises:
+        DataError: if something cannot be found, read or used.
+        UnknownNameError: if the name is nothing of the above.
+    """
+    seed = spec.cut_seed if spec.cut_seed is not None else seed
+    if spec.name == "demo":
+        from valence.data.demo import demo_dataset
+
+        whole = demo_dataset()
+    else:
+        card = DATASETS.get(spec.name)
+        tables = _find_tables(spec, card, data_dir)
+        whole = _assemble(spec, card, tables, seed)
+    return _cut(spec, whole, seed)
+
+
+def _find_tables(
+    spec: DataSpec, card: Card | None, data_dir: str | Path | None
+) -> dict[str, pd.DataFrame]:
+    """Tables by split name, or one table under ``"all"``."""
+    where = data_dir or os.environ.get("VALENCE_DATA")
+    for path in [Path(spec.name), *([Path(where) / spec.name] if where else [])]:
+        if path.is_file():
+            return {"all": read_table(path)}
+        if path.is_dir():
+            return _read_folder(path)
+    if Path(spec.name).suffix.lower() in SUFFIXES:
+        raise DataError(f"No file {spec.name}; check the path (now in {Path.cwd().name}/)")
+    if card is not None and card.hub is not None:
+        return read_hub(*card.hub)
+    if card is not None:
+        raise DataError(
+            f"Data set {spec.name!r} is not on the hub; put its files into a folder "
+            f"{spec.name}/ and name the folder above it with --data-dir"
+        )
+    if spec.name.count("/") == 1 and not spec.name.startswith((".", "/")):
+        return read_hub(spec.name, None)
+    raise UnknownNameError("file or data set", spec.name, DATASETS)
+
+
+def _read_folder(folder: Path) -> dict[str, pd.DataFrame]:
+    files = {p.stem.lower(): p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES}
+    found = {
+        split: read_table(files[name])
+        for split, names in SPLITS.items()
+        for name in names
+        if name in files
+    }
+    if "train" in found:
+        return found
+    if len(files) == 1:
+        return {"all": read_table(next(iter(files.values())))}
+    raise DataError(
+        f"Folder {folder} has no train file; name one train{SUFFIXES[0]} "
+        f"(also validation and test; {', '.join(SUFFIXES)} are read)"
+    )
+
+
+def _assemble(
+    spec: DataSpec, card: Card | None, tables: Mapping[str, pd.DataFrame], seed: int
+) -> Dataset:
+    text_column = spec.text_column or (card.text_column if card else None)
+    label_column = spec.label_column or (card.label_column if card else None)
+    names = card.classes if card else ()
+    notes: list[str] = []
+    frames = {}
+    for split, table in tables.items():
+        where = f"{spec.name} ({split})" if split != "all" else spec.name
+        frames[split], more = clean(
+            table, where=where, text_column=text_column, label_column=label_column, names=names
+        )
+        notes += more
+    first = frames["train" if "train" in frames else "all"]
+    classes = _classes(spec, card, first["label"])
+    splits = {
+        name: _split(frame, classes, name, spec.name) for name, frame in frames.items()
+    }
+    splits, more = _complete(splits, spec, seed, len(classes))
+    train, validation, test = splits["train"], splits["validation"], splits["test"]
+    notes += more
+    notes += [
+        f"class {classes[c]!r} has one training row"
+        for c in np.flatnonzero(train.counts(len(classes)) == 1)
+    ]
+    name = spec.name if card else Path(spec.name).stem
+    return Dataset(name, classes, (), train, validation, test, notes=tuple(notes))
+
+
+def _classes(spec: DataSpec, card: Card | None, labels: pd.Series) -> tuple[str, ...]:
+    present = set(labels.unique())
+    given = spec.classes or (card.classes if card else None)
+    if given is not None:
+        unknown = sorted(present - set(given))
+        if unknown:
+            raise DataError(
+                f"{spec.name}: label {unknown[0]!r} is not among the classes "
+                f"{', '.join(given)}; correct the label or set data.classes"
+            )
+        return tuple(given)
+    if len(present) < 2:
+        only = next(iter(present), "none")
+        raise DataError(
+            f"{spec.name}: all training rows have the label {only!r}; "
+            "a classifier needs at least two classes"
+        )
+    if all(name.lstrip("-").isdigit() for name in present):
+        return tuple(sorted(present, key=int))
+    return tuple(sorted(present))
+
+
+def _split(frame: pd.DataFrame, classes: tuple[str, ...], name: str, source: str) -> Split:
+    ids = {label: i for i, label in enumerate(classes)}
+    labels = frame["label"].map(ids)
+    if labels.isna().any():
+        unknown = sorted(frame.loc[labels.isna(), "label"].unique())
+        raise DataError(
+            f"{source} ({name}): label {unknown[0]!r} does not occur in the training rows; "
+            "correct it, or add training rows of that class"
+        )
+    rows = np.array([f"{name}-{i}" for i in frame["row"]]) if len(frame) else np.array([], str)
+    extra = frame.drop(columns=["text", "label", "row"]).reset_index(drop=True)
+    return Split(frame["text"].tolist(), labels.to_numpy(dtype=np.int64), rows, extra)
+
+
+def _complete(
+    splits: Mapping[str, Split], spec: DataSpec, seed: int, class_count: int
+) -> tuple[dict[str, Split], list[str]]:
+    """Make the splits that are missing, stratified, and say so."""
+    found = dict(splits)
+    notes = []
+    if "all" in found:
+        found["train"] = found.pop("all")
+    for name, share in (("test", spec.test_share), ("validation", spec.validation_share)):
+        if name in found:
+            continue
+        train = found["train"]
+        kept, taken = stratified_split(train.labels, share, seed=seed)
+        if not len(taken):
+            raise DataError(
+                f"{spec.name}: {len(train)} rows are too few to make a {name} split; "
+                "give at least two rows of a class"
+            )
+        found["train"], found[name] = train.take(kept), train.take(taken)
+        notes.append(f"{name} split made here: {len(taken)} of {len(train)} rows, stratified")
+    return found, notes
+
+
+def _cut(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
+    train = data.train.take(train_indices(spec, data.train.labels, data.classes, seed))
+    validation = data.validation
+    if spec.validation_per_class is not None:
+        wanted = [spec.validation_per_class] * len(data.classes)
+        rows = take_counts(validation.labels, wanted, seed=seed, classes=data.classes)
+        validation = validation.take(rows)
+    counts = train.counts(len(data.classes))
+    tail = _tail(spec, data, counts)
+    return replace(data, train=train, validation=validation, tail=tail)
+
+
+def train_indices(
+    spec: DataSpec, labels: np.ndarray, classes: tuple[str, ...], seed: int
+) -> np.ndarray:
+    """Indices of the training rows that the spec's long-tail cut keeps.
+
+    Args:
+        spec: The cut.
+        labels: (N,) ids of the training rows.
+        classes: Label names.
+        seed: Decides which rows.
+
+    Raises:
+        DataError: if a class is unknown or has too few rows.
+    """
+    if spec.train_counts is not None:
+        counts = np.zeros(len(classes), dtype=np.int64)
+        for name, count in spec.train_counts.items():
+            if name not in classes:
+                raise UnknownNameError("class", name, classes)
+            counts[classes.index(name)] = count
+        return take_counts(labels, counts, seed=seed, classes=classes)
+    if spec.train_total is None and spec.imbalance_ratio is None:
+        return np.arange(len(labels))
+    counts = longtail_counts(
+        np.bincount(labels, minlength=len(classes)),
+        ratio=spec.imbalance_ratio,
+        total=spec.train_total,
+        profile=spec.profile,
+    )
+    return take_counts(labels, counts, seed=seed, classes=classes)
+
+
+def _tail(spec: DataSpec, data: Dataset, counts: np.ndarray) -> tuple[int, ...]:
+    card = DATASETS.get(spec.name)
+    named = spec.tail or (card.tail if card else None)
+    if named is None:
+        return tail_classes(counts)
+    for name in named:
+        if name not in data.classes:
+            raise UnknownNameError("class", name, data.classes)
+    return tuple(sorted(data.classes.index(name) for name in named))

@@ -1,0 +1,215 @@
+"""Reading tables: CSV, TSV, JSONL, Parquet and the hub, all to the same clean columns."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from valence.errors import DataError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+TEXT_COLUMNS = ("text", "sentence", "review", "content", "tweet")
+LABEL_COLUMNS = ("label", "sentiment", "category", "class", "target")
+REGRESSION_VALUES = 20  # more distinct fractions than this are a measure, not classes
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """All columns of a file, as text where the format has no types.
+
+    Raises:
+        DataError: if the file is missing, empty, not UTF-8, or broken; with the line.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(f"{path}: cannot read {suffix or 'no suffix'}; give {', '.join(SUFFIXES)}")
+    try:
+        if path.stat().st_size == 0:
+            raise DataError(f"{path} is empty; it needs a text and a label column")
+        if suffix == ".parquet":
+            return pd.read_parquet(path)
+        if suffix == ".jsonl":
+            return _read_jsonl(path)
+        return _read_csv(path, "\t" if suffix == ".tsv" else ",")
+    except UnicodeDecodeError as error:
+        raise DataError(_not_utf8(path, error)) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, csv.Error) as error:
+        reason = (str(error).strip().splitlines() or ["broken"])[0]
+        raise DataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from None
+
+
+def _read_csv(path: Path, separator: str) -> pd.DataFrame:
+    table = pd.read_csv(
+        path, sep=separator, dtype=str, keep_default_na=False, na_values=[""],
+        encoding="utf-8-sig", index_col=False, header=None, skip_blank_lines=True,
+    )  # fmt: skip
+    header = ["" if pd.isna(name) else str(name).strip() for name in table.iloc[0]]
+    table = table.iloc[1:].reset_index(drop=True)
+    table.columns = pd.Index(header)
+    return table
+
+
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    rows = []
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}, line {number}: no valid JSON ({error.msg})") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}: each line must be one JSON object")
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> str:
+    # pandas decodes in blocks, so its position is not the file's.
+    data = path.read_bytes()
+    try:
+        data.decode("utf-8")
+        line = 0
+    except UnicodeDecodeError as exact:
+        line = data.count(b"\n", 0, exact.start) + 1
+    return (
+        f"{path}, line {line}: not UTF-8; convert it, for example: "
+        f"iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}"
+    )
+
+
+def read_hub(name: str, configuration: str | None) -> dict[str, pd.DataFrame]:
+    """The splits of a hub data set.
+
+    Raises:
+        DataError: if the extra is missing, the hub is out of reach, or it is not there.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(
+            f"Reading {name} from the hub needs an extra: pip install 'valence[hub]'"
+        ) from None
+    try:
+        found = datasets.load_dataset(name, configuration)
+    except Exception as error:  # the library raises errors of many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise DataError(
+            f"Data set {name} cannot be had from the hub ({reason}); check the name and the "
+            "network, or give its files with --data-dir"
+        ) from None
+    aliases = {"valid": "validation", "val": "validation", "dev": "validation"}
+    return {
+        aliases.get(split, split): rows.to_pandas()
+        for split, rows in found.items()
+        if aliases.get(split, split) in ("train", "validation", "test")
+    }
+
+
+def clean(
+    table: pd.DataFrame,
+    *,
+    where: str,
+    text_column: str | None,
+    label_column: str | None,
+    names: Sequence[str] = (),
+) -> tuple[pd.DataFrame, list[str]]:
+    """Columns ``text``, ``label`` (both text), ``row`` (number in the source) and the others.
+
+    Rows without a text or without a label are left out and counted.
+
+    Args:
+        table: What was read.
+        where: Name of the source, for messages.
+        text_column: Its name, if it is not a usual one.
+        label_column: Its name, if it is not a usual one.
+        names: Class names that integer labels index.
+
+    Returns:
+        The table and notes on what was left out.
+
+    Raises:
+        DataError: if a column is missing or double, labels are a measure, or nothing is left.
+    """
+    columns = [str(name) for name in table.columns]
+    double = {name for name in columns if columns.count(name) > 1}
+    text = find_column(columns, text_column, TEXT_COLUMNS, what="text", where=where)
+    label = find_column(columns, label_column, LABEL_COLUMNS, what="label", where=where)
+    for name in (text, label):
+        if name in double:
+            raise DataError(f"{where}: there are several columns {name!r}; rename all but one")
+    table = table.loc[:, [name not in double for name in columns]]
+    labels = _labels(table[label], names, where)
+    texts = table[text].where(table[text].notna(), "").astype(str)
+    others = table.drop(columns=[text, label])
+    others = others.drop(columns=[n for n in ("text", "label", "row") if n in others.columns])
+    frame = pd.DataFrame({"text": texts, "label": labels, "row": np.arange(len(table))})
+    frame = pd.concat([frame, others], axis=1)
+    blank = frame["text"].str.strip() == ""
+    unlabelled = ~blank & (frame["label"] == "")
+    notes = []
+    for mask, what in ((blank, "text"), (unlabelled, "label")):
+        if mask.any():
+            line = int(np.flatnonzero(mask)[0]) + 1
+            notes.append(f"{where}: {int(mask.sum())} rows without {what} left out (first: row {line})")
+    frame = frame[~blank & ~unlabelled].reset_index(drop=True)
+    if not len(frame):
+        raise DataError(f"{where}: no row has both a text and a label; check the columns")
+    return frame, notes
+
+
+def find_column(
+    columns: Sequence[str], wanted: str | None, usual: Sequence[str], *, what: str, where: str
+) -> str:
+    """The name of a column: the one asked for, or the first usual one that exists.
+
+    Raises:
+        DataError: naming the columns there are and the closest one.
+    """
+    if wanted is not None and wanted in columns:
+        return wanted
+    if wanted is None:
+        lower = {name.lower(): name for name in reversed(columns)}
+        for name in usual:
+            if name in lower:
+                return lower[name]
+    close = difflib.get_close_matches(wanted or what, columns, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    missing = repr(wanted) if wanted else f"for the {what}"
+    raise DataError(
+        f"{where}: no column {missing}; {hint}columns: {', '.join(columns[:20])}; "
+        f"name it with --{what}-column"
+    )
+
+
+def _labels(column: pd.Series, names: Sequence[str], where: str) -> pd.Series:
+    """Labels as text; whole numbers become class names where ``names`` are known."""
+    filled = column.where(column.notna(), "")
+    if pd.api.types.is_float_dtype(column):
+        whole = column.dropna()
+        if (whole == whole.round()).all():  # integers that a missing value made floats
+            filled = filled.map(lambda value: str(int(value)) if value != "" else "")
+    labels = filled.astype(str).str.strip()
+    distinct = labels[labels != ""].unique()
+    if len(distinct) > REGRESSION_VALUES and _all_fractions(distinct):
+        raise DataError(
+            f"{where}: the label column has {len(distinct)} different numbers and looks like a "
+            "measure, not classes; bin it, or name another column with --label-column"
+        )
+    if names and not set(distinct) <= set(names) and all(v.isdigit() for v in distinct):
+        known = {str(i): name for i, name in enumerate(names)}
+        return labels.map(lambda value: known.get(value, value))
+    return labels
+
+
+def _all_fractions(values: np.ndarray) -> bool:
+    numbers = pd.to_numeric(pd.Series(values), errors="coerce")
+    return bool(numbers.notna().all() and (numbers % 1 != 0).any())
