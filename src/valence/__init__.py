@@ -1,3 +1,126 @@
-"""Valence: sentiment models where the data is unfair."""
+"""Valence: sentiment models where the data is unfair.
+
+The public names are loaded when they are first used, so that ``import valence`` and
+``valence --help`` stay fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from valence.data.sources import load_dataset
+    from valence.errors import ValenceError
+    from valence.estimator import SentimentClassifier
+    from valence.grid import Comparison, Outcome
+    from valence.inference.predictor import Predictor
+    from valence.run import run
+    from valence.runs import RunResult, RunStore
+    from valence.spec import DataSpec, RunSpec
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Comparison": "valence.grid",
+    "DataSpec": "valence.spec",
+    "Outcome": "valence.grid",
+    "Predictor": "valence.inference.predictor",
+    "RunResult": "valence.runs",
+    "RunSpec": "valence.spec",
+    "RunStore": "valence.runs",
+    "SentimentClassifier": "valence.estimator",
+    "ValenceError": "valence.errors",
+    "load_dataset": "valence.data.sources",
+    "run": "valence.run",
+}
+
+__all__ = [
+    "Comparison",
+    "DataSpec",
+    "Outcome",
+    "Predictor",
+    "RunResult",
+    "RunSpec",
+    "RunStore",
+    "SentimentClassifier",
+    "ValenceError",
+    "compare",
+    "load_dataset",
+    "run",
+    "train",
+]
+
+
+def train(
+    data: str,
+    method: str = "hy-mora",
+    *,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 45,
+    runs: str | Path = "runs",
+    data_dir: str | Path | None = None,
+) -> RunResult:
+    """Train a method on a file, folder, card or hub id; the model is in the run folder.
+
+    Args:
+        data: What ``load_dataset`` takes as a name.
+        method: A name of ``METHODS``.
+        settings: Dotted settings, for example ``{"train.epochs": 3}``.
+        seed: Seed of everything random.
+        runs: Folder of run folders.
+        data_dir: Folder of corpora.
+
+    Raises:
+        ValenceError: if the data, the settings or the training fail.
+    """
+    from valence.methods import make_spec
+    from valence.run import run
+    from valence.runs import RunStore
+    from valence.spec import DataSpec
+
+    spec = make_spec(method, DataSpec(name=data), seed=seed, settings=settings)
+    return run(spec, store=RunStore(runs), data_dir=data_dir, keep_model=True)
+
+
+def compare(
+    data: str | Sequence[str],
+    methods: Sequence[str],
+    *,
+    seeds: Sequence[int] = (45, 123, 789),
+    settings: Mapping[str, Any] | None = None,
+    runs: str | Path = "runs",
+    data_dir: str | Path | None = None,
+) -> Outcome:
+    """Run every method on every data set with every seed; only what is missing is run.
+
+    Args:
+        data: One or several names as ``load_dataset`` takes them.
+        methods: Names of ``METHODS``.
+        seeds: Seeds.
+        settings: Dotted settings of all methods.
+        runs: Folder of run folders.
+        data_dir: Folder of corpora.
+
+    Raises:
+        ValenceError: if a name or a setting is wrong; cells that fail are in the outcome.
+    """
+    from valence.grid import Comparison, execute, plan
+    from valence.runs import RunStore
+    from valence.spec import DataSpec
+
+    names = [data] if isinstance(data, str) else data
+    comparison = Comparison(
+        data=tuple(DataSpec(name=name) for name in names),
+        methods=tuple(methods),
+        seeds=tuple(seeds),
+    )
+    return execute(plan(comparison, settings), store=RunStore(runs), data_dir=data_dir)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'valence' has no attribute {name!r}")

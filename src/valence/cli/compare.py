@@ -207,10 +207,10 @@ def _report(
     if not outcome.results:
         return
     from valence.reports.html import write_report
-    from valence.reports.tables import leaderboard, leaderboard_columns, write_tables
+    from valence.reports.tables import leaderboard, leaderboard_columns, unswept, write_tables
 
     baseline = comparison.baseline
-    table = leaderboard(store, outcome.results, baseline)
+    table = leaderboard(store, unswept(outcome.results, comparison.sweep), baseline)
     if as_json:
         console.print_json(table.to_dict(orient="records"))
     else:

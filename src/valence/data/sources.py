@@ -54,6 +54,42 @@ def load_dataset(
     return _cut(spec, whole, seed)
 
 
+def load_split(
+    spec: DataSpec,
+    classes: tuple[str, ...],
+    *,
+    split: str = "test",
+    data_dir: str | Path | None = None,
+) -> tuple[Split, list[str]]:
+    """Labelled rows for a model that knows ``classes``: one split, or all of a single file.
+
+    Args:
+        spec: Names the data and its columns.
+        classes: Label names in the order of the model.
+        split: Which split, where there are several.
+        data_dir: As for :func:`load_dataset`.
+
+    Returns:
+        The rows, and notes on what was left out.
+
+    Raises:
+        DataError: if the split is missing or has a label the model does not know.
+    """
+    if spec.name == "demo":
+        data = load_dataset(spec)
+        return getattr(data, split), list(data.notes)
+    card = DATASETS.get(spec.name)
+    tables = _find_tables(spec, card, data_dir)
+    name = "all" if "all" in tables else split
+    if name not in tables:
+        raise DataError(f"{spec.name} has no {split} split; it has {', '.join(tables)}")
+    frame, notes = clean(
+        tables[name], where=spec.name, text_column=spec.text_column,
+        label_column=spec.label_column, names=classes,
+    )  # fmt: skip
+    return _split(frame, classes, name, spec.name), notes
+
+
 def _find_tables(
     spec: DataSpec, card: Card | None, data_dir: str | Path | None
 ) -> dict[str, pd.DataFrame]:
@@ -154,8 +190,8 @@ def _split(frame: pd.DataFrame, classes: tuple[str, ...], name: str, source: str
     if labels.isna().any():
         unknown = sorted(frame.loc[labels.isna(), "label"].unique())
         raise DataError(
-            f"{source} ({name}): label {unknown[0]!r} does not occur in the training rows; "
-            "correct it, or add training rows of that class"
+            f"{source} ({name}): label {unknown[0]!r} is none of the classes "
+            f"{', '.join(classes[:20])}; correct it, or train with rows of that class"
         )
     rows = np.array([f"{name}-{i}" for i in frame["row"]]) if len(frame) else np.array([], str)
     extra = frame.drop(columns=["text", "label", "row"]).reset_index(drop=True)

@@ -1,0 +1,118 @@
+"""``valence data``: what corpora there are, what one holds, and what a cut leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from valence.cli import console
+from valence.cli.compare import DataDir, Json, LabelColumn, Settings, TextColumn, settings
+from valence.errors import DataError
+
+if TYPE_CHECKING:
+    from valence.data.dataset import Dataset
+
+app = typer.Typer(no_args_is_help=True, help="Corpora: list, show, cut to a long tail.")
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """List the corpora known by name."""
+    from valence.data.catalogue import DATASETS
+
+    if json:
+        console.print_json({n: {"title": c.title, "classes": c.classes} for n, c in DATASETS.items()})
+        return
+    rows = [
+        [name, str(len(card.classes)), card.language, card.title,
+         card.hub[0] if card.hub else "built in" if name == "demo" else "files"]
+        for name, card in DATASETS.items()
+    ]  # fmt: skip
+    console.print_table(["name", "classes", "language", "what it is", "from"], rows)
+
+
+@app.command()
+def show(
+    data: Annotated[str, typer.Argument(help="A file, folder, card or hub id.")],
+    data_dir: DataDir = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    set_: Settings = None,
+    seed: Annotated[int, typer.Option(help="Seed of splits and cuts.")] = 45,
+    json: Json = False,
+) -> None:
+    """Show rows per class and split, notes, and a few texts."""
+    found = _load(data, data_dir, text_column, label_column, set_, seed)
+    table = _table(found)
+    if json:
+        console.print_json({"name": found.name, "notes": found.notes, "classes": table})
+        return
+    rows = [[r["class"] + (" *" if r["tail"] else ""), *(str(r[s]) for s in SPLITS)] for r in table]
+    totals = [str(sum(r[s] for r in table)) for s in SPLITS]
+    console.print_table(["class (* tail)", *SPLITS], [*rows, ["all", *totals]])
+    for note in found.notes:
+        console.say(f"Note: {note}")
+    for text, label in list(zip(found.train.texts, found.train.labels, strict=True))[:3]:
+        console.say(f"  {found.classes[label]}: {text[:100]}")
+
+
+@app.command()
+def longtail(
+    data: Annotated[str, typer.Argument(help="A file, folder, card or hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder for train.csv, validation.csv, test.csv.")],
+    ratio: Annotated[float | None, typer.Option(help="Largest class over smallest.")] = None,
+    total: Annotated[int | None, typer.Option(help="Training rows in all.")] = None,
+    profile: Annotated[str, typer.Option(help="exponential or step.")] = "exponential",
+    data_dir: DataDir = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    seed: Annotated[int, typer.Option(help="Seed of splits and cuts.")] = 45,
+) -> None:
+    """Cut the training rows to a long tail and write the three splits; test is left whole."""
+    import pandas as pd
+
+    if ratio is None and total is None:
+        raise DataError("Say how to cut: --ratio 20, --total 1000, or both")
+    cut = [f"data.profile={profile}"]
+    cut += [f"data.imbalance_ratio={ratio}"] if ratio is not None else []
+    cut += [f"data.train_total={total}"] if total is not None else []
+    found = _load(data, data_dir, text_column, label_column, cut, seed)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in SPLITS:
+            split = getattr(found, name)
+            labels = [found.classes[i] for i in split.labels]
+            frame = pd.DataFrame({"text": split.texts, "label": labels, "id": split.ids})
+            scratch = out / f".{name}.csv.writing"
+            frame.to_csv(scratch, index=False)
+            scratch.replace(out / f"{name}.csv")
+    except OSError as error:
+        raise DataError(f"Cannot write to {out}: {error.strerror or error}") from None
+    rows = [[r["class"], str(r["train"])] for r in _table(found)]
+    console.print_table(["class", "train"], rows)
+    console.say(f"Written: {out}")
+
+
+SPLITS = ("train", "validation", "test")
+
+
+def _load(
+    data: str, data_dir: Path | None, text_column: str | None, label_column: str | None,
+    set_: list[str] | None, seed: int,
+) -> Dataset:  # fmt: skip
+    from valence.data.sources import load_dataset
+    from valence.spec import DataSpec, RunSpec
+
+    rows = DataSpec(name=data, text_column=text_column, label_column=label_column)
+    spec = RunSpec(data=rows, seed=seed).override(settings(set_))
+    return load_dataset(spec.data, seed=seed, data_dir=data_dir)
+
+
+def _table(found: Dataset) -> list[dict[str, Any]]:
+    counts = {name: getattr(found, name).counts(len(found.classes)) for name in SPLITS}
+    return [
+        {"class": label, "tail": i in found.tail, **{n: int(c[i]) for n, c in counts.items()}}
+        for i, label in enumerate(found.classes)
+    ]

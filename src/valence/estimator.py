@@ -1,0 +1,151 @@
+"""A scikit-learn estimator over any method of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from valence.data.dataset import Split, TrainingData, tail_classes
+from valence.data.sampling import stratified_split
+from valence.errors import DataError, SpecError
+from valence.methods import make_spec
+from valence.models.base import TextModel
+from valence.models.baselines import BASELINES
+from valence.models.load import load_model
+from valence.run import build_seeded
+from valence.spec import DataSpec
+from valence.trainer import train
+
+
+class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Train a method on texts and labels; a part of them chooses the weights.
+
+    Args:
+        method: A name of ``METHODS`` that trains by itself.
+        encoder: Hub name or folder of another encoder.
+        settings: Dotted settings, for example ``{"train.epochs": 3}``.
+        validation_share: Part of the rows of ``fit`` that is kept for choosing.
+        seed: Seed of everything random.
+
+    Attributes:
+        classes_: (C,) the labels as they were given, sorted.
+        model_: The trained model.
+    """
+
+    def __init__(
+        self,
+        method: str = "hy-mora",
+        *,
+        encoder: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        validation_share: float = 0.1,
+        seed: int = 45,
+    ) -> None:
+        self.method = method
+        self.encoder = encoder
+        self.settings = settings
+        self.validation_share = validation_share
+        self.seed = seed
+
+    def fit(self, X: Sequence[str], y: Sequence[Any]) -> SentimentClassifier:  # noqa: N803
+        """Train on N texts ``X`` with N labels ``y``.
+
+        Raises:
+            DataError: if texts are no strings, lengths differ, or there is one class only.
+            SpecError: if the method is not trained by itself.
+        """
+        texts = _texts(X)
+        labels = np.asarray(y)
+        if len(labels) != len(texts):
+            raise DataError(f"There are {len(texts)} texts and {len(labels)} labels; give one each")
+        if pd.isna(labels).any():
+            raise DataError("Some labels are missing (NaN or None); leave those rows out")
+        self.classes_, ids = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise DataError("All labels are the same; a classifier needs at least two classes")
+        named = {"encoder.name": self.encoder} if self.encoder else {}
+        spec = make_spec(
+            self.method, DataSpec(), seed=self.seed, settings={**named, **(self.settings or {})}
+        )
+        data = _training_data(texts, ids, self.classes_, self.validation_share, self.seed)
+        if spec.kind == "sklearn":
+            self.model_: TextModel = BASELINES[self.method](spec, data)[0]
+        elif spec.kind == "torch":
+            model = build_seeded(spec, data)
+            train(model, data)
+            self.model_ = model
+        else:
+            raise SpecError(f"Method {self.method!r} corrects another one; use it in compare")
+        return self
+
+    def predict(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+        """(N,) labels of N texts, of the type given to :meth:`fit`."""
+        found: np.ndarray = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return found
+
+    def predict_proba(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+        """(N, C) probabilities in the order of ``classes_``."""
+        check_is_fitted(self, "model_")
+        return self.model_.score(_texts(X)).probabilities
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model as a folder that ``Predictor`` and the command line take."""
+        check_is_fitted(self, "model_")
+        self.model_.save(Path(folder))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "model_" in state:  # as the files of a model folder, not as objects of libraries
+            with TemporaryDirectory() as scratch:
+                state.pop("model_").save(Path(scratch))
+                files = [path for path in Path(scratch).rglob("*") if path.is_file()]
+                state["_files"] = {str(p.relative_to(scratch)): p.read_bytes() for p in files}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        files = state.pop("_files", None)
+        super().__setstate__(state)
+        if files is not None:
+            with TemporaryDirectory() as scratch:
+                for name, content in files.items():
+                    path = Path(scratch) / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+                self.model_ = load_model(scratch)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+
+def _texts(X: Sequence[str]) -> list[str]:  # noqa: N803
+    if isinstance(X, str):
+        raise DataError("Give a list of texts, not one text")
+    texts = list(X)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"Text {i} is {type(text).__name__}, not a string; convert it first")
+    if not texts:
+        raise DataError("There are no texts")
+    return texts
+
+
+def _training_data(
+    texts: list[str], ids: np.ndarray, classes: np.ndarray, share: float, seed: int
+) -> TrainingData:
+    kept, taken = stratified_split(ids, share, seed=seed)
+    if not len(taken):
+        raise DataError("Too few rows to keep some for validation; give two of a class at least")
+    rows = Split(texts, ids.astype(np.int64), np.arange(len(texts)).astype(str))
+    train_rows = rows.take(kept)
+    tail = tail_classes(train_rows.counts(len(classes)))
+    return TrainingData(tuple(str(c) for c in classes), tail, train_rows, rows.take(taken))

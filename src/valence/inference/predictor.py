@@ -1,0 +1,123 @@
+"""Predict with a saved model: texts in, labels and probabilities out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from valence.data.dataset import Split
+from valence.data.tables import SUFFIXES, TEXT_COLUMNS, find_column, read_table
+from valence.errors import DataError
+from valence.metrics import classification_scores
+from valence.models.base import Progress
+from valence.models.load import load_model
+from valence.models.store import read_config
+
+
+class Predictor:
+    """A saved model, ready for texts.
+
+    Args:
+        folder: What ``valence train`` wrote.
+
+    Attributes:
+        classes: Label names in the order of the probabilities.
+        truncated: Texts of the last call that were cut at the length limit.
+
+    Raises:
+        ModelError: if the folder is missing or broken.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.model = load_model(self.folder)
+        self.config = read_config(self.folder)
+        self.classes = self.model.classes
+        self.truncated = 0
+
+    def predict_proba(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
+        """(N, C) probabilities, in the order of ``texts`` and ``classes``."""
+        scores = self.model.score(list(texts), progress)
+        self.truncated = scores.truncated
+        return scores.probabilities
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The most probable label of every text."""
+        return [self.classes[i] for i in self.predict_proba(texts).argmax(axis=1)]
+
+    def table(self, texts: Sequence[str], progress: Progress | None = None) -> pd.DataFrame:
+        """Columns ``label`` and ``prob_<class>``, one row per text."""
+        shares = self.predict_proba(texts, progress)
+        columns = {f"prob_{name}": shares[:, i].round(6) for i, name in enumerate(self.classes)}
+        labels = [self.classes[i] for i in shares.argmax(axis=1)]
+        return pd.DataFrame({"label": pd.Series(labels, dtype=object), **columns})
+
+    def evaluate(self, rows: Split) -> dict[str, float | None]:
+        """Every score of the model on labelled rows."""
+        logits = self.model.score(rows.texts).logits
+        return classification_scores(
+            rows.labels, logits, classes=self.classes,
+            train_counts=self.config.train_counts, tail=self.config.tail,
+        )  # fmt: skip
+
+
+def predict_file(
+    predictor: Predictor,
+    source: Path,
+    target: Path,
+    *,
+    text_column: str | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Score every row of a file; all columns are kept, a column named ``label`` as ``label_given``.
+
+    The output appears under its name only when it is whole. Rows without a text get no
+    label.
+
+    Args:
+        predictor: The model.
+        source: CSV, TSV, JSONL or Parquet.
+        target: The same formats; need not be the source's.
+        text_column: Name of the column of texts.
+        progress: Told (done, all) rows.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        DataError: if the source cannot be read or the target cannot be written.
+    """
+    if target.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{target}: cannot write {target.suffix or 'no suffix'}; use {', '.join(SUFFIXES)}")
+    table = read_table(source)
+    column = find_column(list(table.columns), text_column, TEXT_COLUMNS, what="text", where=str(source))
+    texts = table[column].where(table[column].notna(), "").astype(str)
+    filled = np.flatnonzero(texts.str.strip() != "")
+    scored = predictor.table(texts.iloc[filled].tolist(), progress)
+    scored.index = pd.Index(filled)
+    kept = table.rename(columns={"label": "label_given"})
+    result = pd.concat([kept, scored.reindex(range(len(table)))], axis=1)
+    _write(result, target)
+    return len(result)
+
+
+def _write(table: pd.DataFrame, target: Path) -> None:
+    scratch = target.with_name(f".{target.name}.writing")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        suffix = target.suffix.lower()
+        if suffix == ".parquet":
+            table.to_parquet(scratch, index=False)
+        elif suffix == ".jsonl":
+            table.to_json(scratch, orient="records", lines=True, force_ascii=False)
+        else:
+            table.to_csv(scratch, index=False, sep="\t" if suffix == ".tsv" else ",")
+        os.replace(scratch, target)
+    except OSError as error:
+        raise DataError(f"{target} cannot be written: {error.strerror or error}") from None
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Tables, pictures and the page of a comparison; they read run folders only."""

@@ -1,0 +1,218 @@
+"""The page of a comparison: one file, no network, light and dark."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from valence.errors import RunError
+from valence.metrics import METRICS
+from valence.reports import plots
+from valence.reports.tables import (
+    ALPHA,
+    by_setup,
+    leaderboard,
+    leaderboard_columns,
+    sensitivity_table,
+    unswept,
+)
+from valence.runs import RunResult, RunStore
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as the page holds it."""
+
+    title: str
+    alt: str
+    data: str
+
+
+def write_report(
+    store: RunStore,
+    results: Sequence[RunResult],
+    path: Path,
+    *,
+    baseline: str | None = None,
+    axes: Mapping[str, Sequence[Any]] | None = None,
+    title: str = "",
+    published: Mapping[str, Mapping[str, float]] | None = None,
+    command: str = "",
+) -> Path:
+    """Write the page of a comparison.
+
+    Args:
+        store: Where the run folders are.
+        results: Finished runs.
+        path: File to write; its folder is made.
+        baseline: Method the others are tested against.
+        axes: Settings that were swept, with their values.
+        title: Heading.
+        published: Published scores by method and metric.
+        command: What was typed.
+
+    Raises:
+        RunError: if the file cannot be written.
+    """
+    plain = unswept(results, axes)
+    setups = [
+        _setup(store, label, group, baseline, published or {})
+        for label, group in by_setup(plain).items()
+    ]
+    swept = sensitivity_table(results, axes) if axes else pd.DataFrame()
+    curve = plots.sensitivity_curves(results, axes) if axes else None
+    template = Environment(
+        loader=PackageLoader("valence.reports", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    ).get_template("report.html.j2")  # fmt: skip
+    page = template.render(
+        title=title or "Comparison",
+        setups=setups,
+        synthetic=sorted({r.dataset for r in results if r.synthetic}),
+        metrics=METRICS,
+        baseline=baseline,
+        sweep_rows=_cells(swept),
+        sweep_picture=_picture("Sensitivity", "scores over the swept setting", curve),
+        failures=_failures(store),
+        notes=_notes(plain),
+        command=command,
+        provenance=_provenance(plain),
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(".tmp")
+        scratch.write_text(page, encoding="utf-8")
+        os.replace(scratch, path)
+    except OSError as error:
+        raise RunError(f"Cannot write {path}: {error.strerror or error}") from None
+    return path
+
+
+def verdict(table: pd.DataFrame, baseline: str | None) -> str:
+    """What a leaderboard says, in two or three sentences, no surer than its intervals."""
+    best = table.iloc[0]
+    text = f"{best['method']} has the highest macro-F1 ({best['macro_f1_mean']:.3f})."
+    tail = table.loc[table["tail_f1_mean"].astype(float).idxmax()]
+    if tail["method"] != best["method"]:
+        text += f" On the tail classes {tail['method']} leads ({tail['tail_f1_mean']:.3f})."
+    if baseline is None or baseline not in set(table["method"]):
+        return text
+    better = table[(table["p_holm"] < ALPHA) & (table["difference"] > 0)]["method"].tolist()
+    worse = table[(table["p_holm"] < ALPHA) & (table["difference"] < 0)]["method"].tolist()
+    if not better and not worse:
+        return f"{text} No difference from {baseline} is significant on these test rows."
+    parts = [
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} significantly {how}"
+        for names, how in ((better, "better"), (worse, "worse"))
+        if names
+    ]
+    text += f" Against {baseline}: {'; '.join(parts)}."
+    if not better:
+        text += f" Nothing is significantly better than {baseline}."
+    return text
+
+
+def _setup(
+    store: RunStore, label: str, group: list[RunResult], baseline: str | None,
+    published: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:  # fmt: skip
+    table = leaderboard(store, group, baseline)
+    heads, rows = leaderboard_columns(table)
+    first = group[0]
+    pictures = [
+        _picture("F1 by class", "bars of F1 per class and method", plots.class_bars(group)),
+        _picture("Score and cost", "macro-F1 over training seconds", plots.score_against_cost(group)),
+        _picture("Training", "validation macro-F1 over steps", plots.training_curves(store, group)),
+        _picture("Confusion", "confusion matrix of each method",
+                 plots.confusion_matrices(store, group)),
+        _picture("Feature map", "test features in two principal components, by true class",
+                 plots.feature_map(store, group)),
+    ]  # fmt: skip
+    return {
+        "label": label,
+        "verdict": verdict(table, baseline),
+        "heads": heads,
+        "rows": rows,
+        "marks": heads.index(""),
+        "sizes": first.sizes,
+        "classes": [
+            {"name": name, "count": count, "tail": i in first.tail}
+            for i, (name, count) in enumerate(zip(first.classes, first.train_counts, strict=True))
+        ],
+        "seeds": sorted({r.spec.seed for r in group}),
+        "published": [
+            {"method": m, "metric": METRICS[k].title if k in METRICS else k, "value": f"{v:.3f}",
+             "ours": _ours(table, m, k)}
+            for m, scores in published.items() for k, v in scores.items()
+        ],
+        "pictures": [picture for picture in pictures if picture is not None],
+    }  # fmt: skip
+
+
+def _ours(table: pd.DataFrame, method: str, metric: str) -> str:
+    row = table[table["method"] == method]
+    column = f"{metric}_mean"
+    return f"{row[column].iloc[0]:.3f}" if len(row) and column in table else "–"
+
+
+def _picture(title: str, alt: str, figure: Figure | None) -> Picture | None:
+    if figure is None:
+        return None
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160, facecolor="white")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return Picture(title, alt, f"data:image/png;base64,{data}")
+
+
+def _cells(table: pd.DataFrame) -> dict[str, list[Any]]:
+    rows = [
+        [f"{v:.3f}" if isinstance(v, float) else str(v) for v in row]
+        for row in table.itertuples(index=False)
+    ]
+    return {"heads": [str(c) for c in table.columns], "rows": rows}
+
+
+def _failures(store: RunStore) -> list[dict[str, str]]:
+    found = []
+    for path in sorted(store.root.glob("*.failed.json")):
+        try:
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _notes(results: Sequence[RunResult]) -> list[str]:
+    notes: dict[str, list[str]] = {}
+    for result in results:
+        for note in result.notes:
+            notes.setdefault(note, []).append(f"{result.spec.method} s{result.spec.seed}")
+    total = len(results)
+    return [
+        note if len(runs) == total or len(runs) > 4 else f"{note} ({', '.join(runs)})"
+        for note, runs in notes.items()
+    ]
+
+
+def _provenance(results: Sequence[RunResult]) -> list[tuple[str, str]]:
+    merged: dict[str, list[str]] = {}
+    for result in results:
+        for name, value in result.provenance.items():
+            if name in ("started", "finished"):
+                continue
+            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+            if text not in merged.setdefault(name, []):
+                merged[name].append(text)
+    times = [str(r.provenance.get("finished", "")) for r in results]
+    rows = [(name, "; ".join(values)) for name, values in merged.items()]
+    return [*rows, ("finished", f"{min(times)} – {max(times)}")] if times else rows

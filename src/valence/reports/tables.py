@@ -1,0 +1,263 @@
+"""From run folders to tables: runs, leaderboard, summary, sensitivity and cases."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from valence.errors import RunError
+from valence.metrics import METRICS
+from valence.runs import RunResult, RunStore
+from valence.significance import against_baseline
+
+SHOWN = ("macro_f1", "tail_f1", "middle_f1", "head_f1", "accuracy", "g_mean", "auc")
+ALPHA = 0.05
+
+
+def setup_label(result: RunResult) -> str:
+    """Names what must be equal for runs to stand in one table: corpus, size, encoder, epochs."""
+    spec = result.spec
+    parts = [result.dataset, f"N={result.sizes['train']}"]
+    if spec.data.imbalance_ratio is not None:
+        parts.append(f"ratio {spec.data.imbalance_ratio:g}")
+    parts.append(Path(spec.encoder.name).name)
+    return ", ".join(parts)
+
+
+def _setup_key(result: RunResult) -> str:
+    return json.dumps([result.spec.data.model_dump(mode="json"), result.spec.encoder.name])
+
+
+def by_setup(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    """Runs grouped by set-up, under readable labels; different cuts are never mixed."""
+    groups: dict[str, list[RunResult]] = {}
+    labels: dict[str, str] = {}
+    for result in results:
+        key = _setup_key(result)
+        if key not in labels:
+            label = setup_label(result)
+            same = sum(label == known.partition(" #")[0] for known in labels.values())
+            labels[key] = f"{label} #{same + 1}" if same else label
+        groups.setdefault(labels[key], []).append(result)
+    return groups
+
+
+def runs_table(results: Sequence[RunResult]) -> pd.DataFrame:
+    """One row per run: what it was, every test score, and what it cost."""
+    rows = []
+    for label, group in by_setup(results).items():
+        for result in group:
+            rows.append(
+                {
+                    "setup": label, "dataset": result.dataset, "n_train": result.sizes["train"],
+                    "method": result.spec.method, "seed": result.spec.seed, **result.test,
+                    "train_seconds": result.train_seconds,
+                    "inference_seconds": result.inference_seconds,
+                    "peak_memory_mib": result.peak_memory_mib,
+                    "trainable_parameters_m": result.trainable_parameters / 1e6,
+                    "key": result.key,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def unswept(
+    results: Sequence[RunResult], axes: Mapping[str, Sequence[Any]] | None
+) -> list[RunResult]:
+    """One run per (set-up, method, seed): with a sweep, the first, which is the plain spec."""
+    kept: dict[tuple[str, str, int], RunResult] = {}
+    for result in results:
+        kept.setdefault((_setup_key(result), result.spec.method, result.spec.seed), result)
+    return list(kept.values()) if axes else list(results)
+
+
+def leaderboard(
+    store: RunStore, results: Sequence[RunResult], baseline: str | None
+) -> pd.DataFrame:
+    """One row per set-up and method, best macro-F1 first.
+
+    Args:
+        store: Where the predictions are.
+        results: Runs, without those of a sweep (see :func:`unswept`).
+        baseline: Method the others are tested against.
+
+    Returns:
+        setup, method, seeds, ``<metric>_mean`` and ``<metric>_sd`` for the metrics shown,
+        difference to the baseline with its interval and Holm-adjusted p-value, mark, and cost.
+    """
+    tables = [
+        _rank(store, label, group, baseline) for label, group in by_setup(results).items()
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _rank(
+    store: RunStore, label: str, group: list[RunResult], baseline: str | None
+) -> pd.DataFrame:
+    runs = runs_table(group)
+    rows = []
+    for method, own in runs.groupby("method", sort=False):
+        row: dict[str, Any] = {"setup": label, "method": method, "seeds": len(own)}
+        for metric in SHOWN:
+            values = own[metric].dropna().astype(float)
+            row[f"{metric}_mean"] = values.mean() if len(values) else None
+            row[f"{metric}_sd"] = values.std() if len(values) > 1 else None
+        row["trainable_parameters_m"] = own["trainable_parameters_m"].iloc[0]
+        row["train_seconds"] = own["train_seconds"].mean()
+        row["inference_seconds"] = own["inference_seconds"].mean()
+        row["peak_memory_mib"] = own["peak_memory_mib"].max()
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    compared = against_baseline(store, group, baseline) if baseline else pd.DataFrame()
+    columns = ["difference", "low", "high", "p", "p_holm"]
+    if len(compared):
+        table = table.merge(compared[["method", *columns]], on="method", how="left")
+    else:
+        table[columns] = np.nan
+    table["mark"] = [_mark(row, baseline) for _, row in table.iterrows()]
+    return table.sort_values("macro_f1_mean", ascending=False, ignore_index=True)
+
+
+def _mark(row: pd.Series, baseline: str | None) -> str:
+    if row["method"] == baseline:
+        return "baseline"
+    if pd.isna(row["p_holm"]):
+        return ""
+    if row["p_holm"] >= ALPHA:
+        return "≈"
+    return "▲" if row["difference"] > 0 else "▼"
+
+
+def leaderboard_columns(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of a leaderboard as a person reads them."""
+    several = table["setup"].nunique() > 1
+    heads = [*(["set-up"] if several else []), "method", "n"]
+    heads += [METRICS[m].title for m in SHOWN] + ["Δ macro-F1 [95%]", ""]
+    heads += ["params M", "train s", "test s", "MiB"]
+    rows = []
+    for _, row in table.iterrows():
+        cells = [row["setup"]] if several else []
+        cells += [row["method"], str(row["seeds"])]
+        cells += [mean_sd(row[f"{m}_mean"], row[f"{m}_sd"]) for m in SHOWN]
+        cells += [interval(row), row["mark"], f"{row['trainable_parameters_m']:.2f}"]
+        cells += [f"{row['train_seconds']:.0f}", f"{row['inference_seconds']:.1f}"]
+        rows.append([*cells, f"{row['peak_memory_mib']:.0f}"])
+    return heads, rows
+
+
+def mean_sd(mean: float | None, sd: float | None) -> str:
+    """``0.312 ± 0.010``; a dash where there is nothing."""
+    if mean is None or pd.isna(mean):
+        return "–"
+    return f"{mean:.3f}" if sd is None or pd.isna(sd) else f"{mean:.3f} ± {sd:.3f}"
+
+
+def interval(row: pd.Series) -> str:
+    """``+0.021 [+0.004, +0.038]``; empty for the baseline."""
+    if pd.isna(row["difference"]):
+        return ""
+    return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+
+
+def summary_markdown(results: Sequence[RunResult]) -> str:
+    """Per set-up and method: mean ± sample standard deviation of every metric, best seed."""
+    parts = []
+    for label, group in by_setup(results).items():
+        runs = runs_table(group)
+        names = [*METRICS, *(n for n in runs.columns if n.startswith("f1/"))]
+        heads = ["method", "seeds", *(METRICS[n].title if n in METRICS else n for n in names)]
+        heads.append("best seed")
+        lines = [f"## {label}", "", "| " + " | ".join(heads) + " |"]
+        lines.append("|" + "---|" * len(heads))
+        for method, own in runs.groupby("method", sort=False):
+            scores = [own[n].dropna().astype(float) for n in names]
+            cells = [mean_sd(s.mean(), s.std() if len(s) > 1 else None) for s in scores]
+            best = own.loc[own["macro_f1"].astype(float).idxmax(), "seed"]
+            lines.append("| " + " | ".join([str(method), str(len(own)), *cells, str(best)]) + " |")
+        parts.append("\n".join(lines))
+    synthetic = sorted({r.dataset for r in results if r.synthetic})
+    note = f"\n\nSynthetic corpus: {', '.join(synthetic)}." if synthetic else ""
+    return "\n\n".join(parts) + note + "\n"
+
+
+def sensitivity_table(
+    results: Sequence[RunResult], axes: Mapping[str, Sequence[Any]]
+) -> pd.DataFrame:
+    """One row per run that stands at a point of the sweep, with the value on every axis."""
+    rows = []
+    for result in results:
+        values = {axis: setting(result, axis) for axis in axes}
+        if result.spec.kind == "torch" and all(values[a] in list(axes[a]) for a in axes):
+            scores = {name: result.test[name] for name in METRICS}
+            own = {"dataset": result.dataset, "n_train": result.sizes["train"]}
+            rows.append(
+                {**own, "method": result.spec.method, "seed": result.spec.seed, **values, **scores}
+            )
+    return pd.DataFrame(rows)
+
+
+def setting(result: RunResult, path: str) -> Any:
+    """The value of a dotted setting in a run's spec."""
+    value: Any = result.spec.model_dump()
+    for part in path.split("."):
+        value = value[part]
+    return value
+
+
+def cases(store: RunStore, result: RunResult) -> pd.DataFrame:
+    """Every test row: id, text, true, predicted, probability of the prediction; worst first."""
+    rows = store.predictions(result.key)
+    rows = rows[rows["split"] == "test"]
+    names = np.array(result.classes)
+    logits = rows[[f"logit_{i}" for i in range(len(names))]].to_numpy(dtype=np.float64)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    table = pd.DataFrame(
+        {
+            "id": rows["id"].to_numpy(),
+            "text": rows["text"].to_numpy(),
+            "true": names[rows["label"].to_numpy()],
+            "predicted": names[rows["predicted"].to_numpy()],
+            "probability": shares.max(axis=1).round(4),
+        }
+    )
+    wrong = table["true"] != table["predicted"]
+    order = np.lexsort((-table["probability"].to_numpy(), ~wrong.to_numpy()))
+    return table.iloc[order].reset_index(drop=True)
+
+
+def write_tables(
+    store: RunStore,
+    results: Sequence[RunResult],
+    out: Path,
+    *,
+    baseline: str | None = None,
+    axes: Mapping[str, Sequence[Any]] | None = None,
+) -> None:
+    """Write results.csv, leaderboard.csv, summary.md, sensitivity.csv, features/ and cases/.
+
+    Raises:
+        RunError: if the folder cannot be written.
+    """
+    plain = unswept(results, axes)
+    try:
+        for name in ("features", "cases"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+        runs_table(results).to_csv(out / "results.csv", index=False)
+        leaderboard(store, plain, baseline).to_csv(out / "leaderboard.csv", index=False)
+        (out / "summary.md").write_text(summary_markdown(plain), encoding="utf-8")
+        if axes:
+            sensitivity_table(results, axes).to_csv(out / "sensitivity.csv", index=False)
+        for result in plain:
+            cases(store, result).to_csv(out / "cases" / f"{result.key}.csv", index=False)
+            shutil.copyfile(
+                store.path(result.key) / "features.npz", out / "features" / f"{result.key}.npz"
+            )
+    except OSError as error:
+        raise RunError(f"Cannot write tables to {out}: {error.strerror or error}") from None
