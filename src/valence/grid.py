@@ -18,7 +18,14 @@ from valence.losses.table import reads
 from valence.methods import find_method, make_spec
 from valence.run import run
 from valence.runs import RunResult, RunStore
-from valence.spec import DataSpec, RunSpec, build, parse_yaml, setting_paths
+from valence.spec import (
+    BUILT_IN_ENCODER,
+    DataSpec,
+    RunSpec,
+    build,
+    parse_yaml,
+    setting_paths,
+)
 
 # Work of training on a text once, in units of scoring it once (forward, backward, step).
 TRAINING_WORK = 3.5
@@ -41,6 +48,8 @@ class Comparison(BaseModel):
     """The published seeds of Hy-Mora."""
     settings: dict[str, Any] = {}
     """Dotted settings of all methods; what makes a method wins over them."""
+    encoder_settings: dict[str, dict[str, Any]] = {}
+    """Dotted settings where an encoder, by name, stands in for the published one."""
     method_settings: dict[str, dict[str, Any]] = {}
     """Dotted settings of single methods; they win over everything but the command line."""
     sweep: dict[str, tuple[Any, ...]] = {}
@@ -87,8 +96,10 @@ def plan(comparison: Comparison, overrides: Mapping[str, Any] | None = None) -> 
     specs: dict[tuple[str, int, str], RunSpec] = {}
     swept = False
     for seed, data, name in product(comparison.seeds, comparison.data, comparison.methods):
-        settings = {**comparison.method_settings.get(name, {}), **(overrides or {})}
-        spec = make_spec(name, data, seed=seed, common=comparison.settings, settings=settings)
+        spec = make_spec(
+            name, data, seed=seed, common=_common(comparison, overrides or {}),
+            settings={**comparison.method_settings.get(name, {}), **(overrides or {})},
+        )  # fmt: skip
         variants = [spec, *_swept(spec, comparison)]
         swept = swept or len(variants) > 1
         for variant in variants:
@@ -97,6 +108,13 @@ def plan(comparison: Comparison, overrides: Mapping[str, Any] | None = None) -> 
         axes = ", ".join(comparison.sweep)
         raise SpecError(f"No compared method reads {axes}; sweep a setting that one of them uses")
     return sorted(specs.values(), key=lambda spec: spec.kind != "sklearn")
+
+
+def _common(comparison: Comparison, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of all methods, with those of the encoder that is used."""
+    settings = comparison.settings
+    encoder = {**settings, **overrides}.get("encoder.name", BUILT_IN_ENCODER)
+    return {**settings, **comparison.encoder_settings.get(str(encoder), {})}
 
 
 def _swept(spec: RunSpec, comparison: Comparison) -> Iterable[RunSpec]:
