@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from valence.losses.base import ClassInfo, ModelOutput
+from valence.losses.base import ClassInfo, Loss, ModelOutput
 from valence.losses.contrastive import PrototypeMemory
 from valence.losses.supervised import (
     LDAM,
@@ -92,33 +93,46 @@ def test_golden_memory_right_loss_differs_where_the_published_one_errs(recording
     assert max(abs(a - b) for a, b in zip(ours, published, strict=True)) > 1e-2
 
 
+def recorded(record: dict[str, object], pattern: str) -> tuple[float, list[float]]:
+    """A recorded loss and the settings that its name carries."""
+    for name, value in record.items():
+        if found := re.fullmatch(pattern, name):
+            return float(str(value)), [float(setting) for setting in found.groups()]
+    raise AssertionError(f"nothing is recorded under {pattern}")
+
+
+def weighing(loss: Loss, weights: list[float]) -> Loss:
+    """The recorded class weights are given numbers, not N / (C · n_c)."""
+    loss.get_buffer("weight").copy_(torch.tensor(weights))
+    return loss
+
+
 def test_golden_imbalance_losses(golden: Path) -> None:
     record = json.loads((golden / "imbalance_losses.json").read_text())
-    counts = tuple(record["class_counts"])
-    info = ClassInfo(counts, (), 1)
+    info, weights = ClassInfo(tuple(record["class_counts"]), (), 1), record["class_weights"]
     logits, labels = torch.tensor(record["logits"]), torch.tensor(record["labels"])
     output = ModelOutput(logits, logits)
-    recorded_weights = torch.tensor(record["class_weights"])
 
-    def value(loss: torch.nn.Module) -> float:
-        if "weight" in dict(loss.named_buffers()):
-            loss.weight.copy_(recorded_weights if loss.weight.std() > 0 else loss.weight)
-        return float(loss(output, labels))
+    weighted, (gamma,) = recorded(record, r"focal_gamma([\d.]+)_weighted")
+    plain, _ = recorded(record, r"focal_gamma([\d.]+)")
+    spec = LossSpec(gamma=gamma)
+    published = weighing(Focal(spec, info, compat="reference"), weights)
+    assert float(published(output, labels)) == pytest.approx(weighted, abs=1e-4)
+    assert float(Focal(spec, info)(output, labels)) == pytest.approx(plain, abs=1e-4)
+    right = weighing(Focal(spec, info), weights)
+    assert abs(float(right(output, labels)) - weighted) > 1e-3, "the fault changes the loss"
 
-    balanced = LossSpec(class_weights="balanced", weight_clamp=None)
-    plain = LossSpec()
-    found = {
-        "focal_gamma2_weighted": value(Focal(balanced, info, compat="reference")),
-        "focal_gamma2": value(Focal(plain, info)),
-        "ldam_max_m0.5_s30": value(LDAM(plain, info)),
-        "logit_adjustment_tau1": value(LogitAdjustment(plain, info)),
-        "weighted_ce_smoothing0.1": value(
-            CrossEntropy(balanced.model_copy(update={"smoothing": 0.1}), info)
-        ),
-    }
-    expected = {name: record[name] for name in found}
-    assert found == pytest.approx(expected, abs=1e-4)
-    assert abs(value(Focal(balanced, info)) - record["focal_gamma2_weighted"]) > 1e-3
+    expected, (margin, scale) = recorded(record, r"ldam_max_m([\d.]+)_s([\d.]+)")
+    ldam = LDAM(LossSpec(margin=margin, scale=scale), info)
+    assert float(ldam(output, labels)) == pytest.approx(expected, abs=1e-4)
+
+    expected, (tau,) = recorded(record, r"logit_adjustment_tau([\d.]+)")
+    adjusted = LogitAdjustment(LossSpec(tau=tau), info)
+    assert float(adjusted(output, labels)) == pytest.approx(expected, abs=1e-4)
+
+    expected, (smoothing,) = recorded(record, r"weighted_ce_smoothing([\d.]+)")
+    smoothed = weighing(CrossEntropy(LossSpec(smoothing=smoothing), info), weights)
+    assert float(smoothed(output, labels)) == pytest.approx(expected, abs=1e-4)
 
 
 def test_golden_class_weights_follow_the_formula_where_classes_are_few(golden: Path) -> None:

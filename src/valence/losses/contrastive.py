@@ -82,33 +82,36 @@ class PrototypeMemory(Loss):
 
     def contrast(self, features: Tensor, labels: Tensor) -> Tensor:
         """The loss of unit vectors (B, D) against the rings as they are, a scalar."""
-        classes, slots = self.bank.shape[0], self.capacity
         ready = self.sizes >= self.min_samples
-        held = (torch.arange(slots, device=labels.device) < self.sizes[:, None]) & ready[:, None]
-        # The cloned view stays what it is for the backward pass when the rings move on.
-        stored = self.bank[:, :slots].reshape(classes * slots, -1).clone()
-        similarity = features @ stored.T / self.temperature
-        scored = similarity.masked_fill(~held.reshape(1, -1), float("-inf"))
-        active = ready[labels] & (ready.sum() > ready[labels].long())
-        # An inactive row may see no vector at all; zero in its place keeps gradients finite.
-        total = torch.logsumexp(scored.masked_fill(~active[:, None], 0.0), dim=1)
-        own = self._own(labels, held, similarity.view(-1, classes, slots))
+        active = ready[labels] & (ready.sum() > 1)
+        # A copy: the backward pass needs the rings as they were, and they move on before.
+        rings = self.bank[:, : self.capacity].clone()
+        scaled = features / self.temperature
+        # Finite, so that a row that sees no vector at all has a gradient to throw away.
+        absent = torch.finfo(scaled.dtype).min / 2
+        bias = torch.where(self._held() & ready[:, None], 0.0, absent).flatten()
+        total = torch.addmm(bias, scaled, rings.flatten(0, 1).T).logsumexp(1)
+        own = (scaled * self._positives(rings)[labels]).sum(1)
         losses = torch.where(active, total - own, 0.0) * self.row_weight[labels]
         return losses.sum() / active.sum().clamp(min=1)
 
-    def _own(self, labels: Tensor, held: Tensor, similarity: Tensor) -> Tensor:
-        """(B,) similarity of every row to its own class: the mean, or slot 0 as published."""
-        rows = similarity[torch.arange(len(labels), device=labels.device), labels]
+    def _held(self) -> Tensor:
+        """(C, capacity) where a vector is stored; a ring fills from slot 0."""
+        return torch.arange(self.capacity, device=self.sizes.device) < self.sizes[:, None]
+
+    def _positives(self, rings: Tensor) -> Tensor:
+        """(C, D) vectors whose product with a row is its mean similarity to its own class."""
         if self.compat == "reference":
-            return rows[:, 0]
-        mine = held[labels]
-        return (rows * mine).sum(1) / mine.sum(1).clamp(min=1)
+            return rings[:, 0]
+        # Slots that hold nothing are zero and add nothing.
+        return rings.sum(1) / self.sizes.clamp(min=1)[:, None]
 
     @torch.no_grad()
     def store(self, features: Tensor, labels: Tensor) -> None:
         """Write unit vectors (B, D) into the rings of their classes, the oldest going first."""
         classes = self.bank.shape[0]
-        member = functional.one_hot(labels, classes)
+        # functional.one_hot would read the labels back to check them.
+        member = (labels[:, None] == torch.arange(classes, device=labels.device)).long()
         rank = (member.cumsum(0) - 1).gather(1, labels[:, None]).squeeze(1)
         added = member.sum(0) * (self.step >= self.warmup_steps)
         # Of more rows than a ring holds, only the last ones remain; the rest go to the spare slot.

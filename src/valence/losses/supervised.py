@@ -50,7 +50,8 @@ def _weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
 class CrossEntropy(Loss):
     """Cross-entropy with class weights and label smoothing.
 
-    The weighted mean of PyTorch: the smoothing's share of every class is weighted too.
+    The weighted mean of PyTorch: the smoothing's share of every class is weighted too. Rows
+    of a class without training rows weigh nothing under balanced weights.
     """
 
     reads = _WEIGHTS | {"smoothing"}
@@ -67,7 +68,9 @@ class CrossEntropy(Loss):
             output.logits.float(), labels, self.weight, reduction="none",
             label_smoothing=self.smoothing,
         )  # fmt: skip
-        return losses.sum() / self.weight[labels].sum().clamp(min=1e-12)
+        weight = self.weight[labels]
+        # A row of weight 0 would still carry the smoothing's share, over a sum that may be 0.
+        return (losses * (weight > 0)).sum() / weight.sum().clamp(min=1e-12)
 
 
 class Focal(Loss):
@@ -93,16 +96,19 @@ class Focal(Loss):
         """The mean over the batch, a scalar."""
         plain = functional.cross_entropy(output.logits.float(), labels, reduction="none")
         weighted = self.weight[labels] * plain
-        probability = torch.exp(-(weighted if self.compat == "reference" else plain))
-        return ((1 - probability) ** self.gamma * weighted).mean()
+        # 1 − p; away from 0, where the gradient of a power below 1 has no value.
+        missing = -torch.expm1(-(weighted if self.compat == "reference" else plain))
+        missing = missing.clamp(min=torch.finfo(missing.dtype).eps)
+        return (missing**self.gamma * weighted).mean()
 
 
 class LDAM(Loss):
     """Label-distribution-aware margins with deferred re-weighting (Cao et al. 2019).
 
     Margins m_c = m · n_c^(−1/4) / max_j n_j^(−1/4) are taken off the true class's logit, and
-    the logits are scaled by s. After ``deferred_share`` of the training it gives way to
-    class-weighted cross-entropy; in the published code of Hy-Mora that switch never fires.
+    the logits are scaled by s. A class without rows has the margin of the smallest one that
+    has some. After ``deferred_share`` of the training the loss gives way to class-weighted
+    cross-entropy; in the published code of Hy-Mora that switch never fires.
     """
 
     reads = frozenset({"margin", "scale", "deferred_share", "weight_clamp"})
@@ -113,8 +119,9 @@ class LDAM(Loss):
         super().__init__()
         self.scale = spec.scale
         self.deferred_share = spec.deferred_share
-        sizes = torch.tensor(info.counts, dtype=torch.float32).clamp(min=1)
-        margins = sizes**-0.25
+        sizes = torch.tensor(info.counts, dtype=torch.float32)
+        smallest = min((n for n in info.counts if n > 0), default=1)
+        margins = sizes.clamp(min=smallest) ** -0.25
         self.register_buffer("margins", spec.margin * margins / margins.max(), persistent=False)
         weight = class_weights(info.counts, spec.weight_clamp)
         self.register_buffer("weight", weight, persistent=False)

@@ -22,14 +22,24 @@ CONTRASTS: dict[str, type[Loss]] = {
 }
 
 
+_COMBINING = frozenset({"contrast", "weight"})
+
+
 class Combined(Loss):
-    """A supervised loss plus ``weight`` times a contrastive one."""
+    """A supervised loss plus ``weight`` times a contrastive one.
+
+    Args:
+        supervised: The loss of the logits.
+        contrast: The loss of the features.
+        weight: Factor on ``contrast``.
+    """
 
     def __init__(self, supervised: Loss, contrast: Loss, weight: float) -> None:
         super().__init__()
         self.supervised = supervised
         self.contrast = contrast
         self.weight = weight
+        self.reads = supervised.reads | contrast.reads | _COMBINING
 
     def at(self, progress: float) -> None:
         """Tell both losses which share of the training is done."""
@@ -40,7 +50,8 @@ class Combined(Loss):
     def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
         """The weighted sum, a scalar."""
         supervised: Tensor = self.supervised(output, labels)
-        return supervised + self.weight * self.contrast(output, labels)
+        contrast: Tensor = self.contrast(output, labels)
+        return supervised + self.weight * contrast
 
 
 def build_loss(spec: LossSpec, info: ClassInfo) -> Loss:
@@ -65,7 +76,7 @@ def reads(spec: LossSpec) -> frozenset[str]:
     fields = _find("loss", spec.name, LOSSES).reads
     if spec.contrast == "none":
         return fields
-    return fields | _find("contrast", spec.contrast, CONTRASTS).reads | {"contrast", "weight"}
+    return fields | _find("contrast", spec.contrast, CONTRASTS).reads | _COMBINING
 
 
 def _find(kind: str, name: str, table: dict[str, type[Loss]]) -> type[Loss]:

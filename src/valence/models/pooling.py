@@ -70,11 +70,13 @@ class AdaptiveHierarchicalPooling(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """(B, H) from token states (B, T, H) and mask (B, T)."""
-        scores = self.attention(states).squeeze(-1)
+        kept = _without_padding(states, mask)
         if self.compat == "reference":
-            scores = scores.softmax(dim=1)
+            scores = self.attention(states).squeeze(-1).softmax(dim=1)
+        else:
+            scores = self.attention(kept).squeeze(-1)
         shares = scores.masked_fill(mask == 0, torch.finfo(scores.dtype).min).softmax(dim=1)
-        attentive = torch.einsum("bt,bth->bh", shares, states)
+        attentive = torch.einsum("bt,bth->bh", shares, kept)
         views = (attentive, masked_mean(states, mask), masked_max(states, mask))
         fused: Tensor = self.fusion(torch.cat(views, dim=1))
         return fused
@@ -82,14 +84,19 @@ class AdaptiveHierarchicalPooling(nn.Module):
 
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """Mean (B, H) of the states (B, T, H) where mask (B, T) is 1; zero where it never is."""
-    weight = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weight).sum(1) / weight.sum(1).clamp(min=1)
+    count = mask.sum(1, keepdim=True).clamp(min=1)
+    return _without_padding(states, mask).sum(1) / count.to(states.dtype)
 
 
 def masked_max(states: Tensor, mask: Tensor) -> Tensor:
-    """Maximum (B, H) of the states (B, T, H) where mask (B, T) is 1; finite always."""
-    lowest = torch.finfo(states.dtype).min
-    return states.masked_fill(mask.unsqueeze(-1) == 0, lowest).amax(dim=1)
+    """Maximum (B, H) of the states (B, T, H) where mask (B, T) is 1; zero where it never is."""
+    highest = states.masked_fill(mask.unsqueeze(-1) == 0, float("-inf")).amax(dim=1)
+    return highest.masked_fill((mask == 0).all(1, keepdim=True), 0.0)
+
+
+def _without_padding(states: Tensor, mask: Tensor) -> Tensor:
+    """The states with zeros at padding; a product would keep what is not a number there."""
+    return states.masked_fill(mask.unsqueeze(-1) == 0, 0.0)
 
 
 POOLINGS: dict[str, type[nn.Module]] = {
