@@ -54,7 +54,7 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.validation_share = validation_share
         self.seed = seed
 
-    def fit(self, X: Sequence[str], y: Sequence[Any]) -> SentimentClassifier:  # noqa: N803
+    def fit(self, X: Sequence[str], y: Sequence[Any]) -> SentimentClassifier:
         """Train on N texts ``X`` with N labels ``y``.
 
         Raises:
@@ -85,12 +85,12 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise SpecError(f"Method {self.method!r} corrects another one; use it in compare")
         return self
 
-    def predict(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+    def predict(self, X: Sequence[str]) -> np.ndarray:
         """(N,) labels of N texts, of the type given to :meth:`fit`."""
         found: np.ndarray = self.classes_[self.predict_proba(X).argmax(axis=1)]
         return found
 
-    def predict_proba(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+    def predict_proba(self, X: Sequence[str]) -> np.ndarray:
         """(N, C) probabilities in the order of ``classes_``."""
         check_is_fitted(self, "model_")
         return self.model_.score(_texts(X)).probabilities
@@ -127,7 +127,7 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _texts(X: Sequence[str]) -> list[str]:  # noqa: N803
+def _texts(X: Sequence[str]) -> list[str]:
     if isinstance(X, str):
         raise DataError("Give a list of texts, not one text")
     texts = list(X)

@@ -261,9 +261,7 @@ class _Desk:
         name = f"{spec.data.model_dump_json()}/{seed}"
         if name not in self.datasets:
             self.datasets.clear()  # cells of one data set and seed stand together in the plan
-            self.datasets[name] = load_dataset(
-                spec.data, seed=spec.seed, data_dir=self.data_dir
-            )
+            self.datasets[name] = load_dataset(spec.data, seed=spec.seed, data_dir=self.data_dir)
         return self.datasets[name]
 
 
@@ -281,7 +279,9 @@ def _run_cell(cell: Cell, number: int, outcome: Outcome, desk: _Desk) -> None:
 
         def report(share: float, words: str) -> None:
             if desk.observer is not None:
-                left = desk.clock.left(work * (1 - share) + sum(cost(c.spec, dataset) for c in rest))
+                left = desk.clock.left(
+                    work * (1 - share) + sum(cost(c.spec, dataset) for c in rest)
+                )
                 desk.observer(Standing(number, len(outcome.cells), cell, share, words, left))
 
         report(0.0, "starting")
@@ -292,7 +292,10 @@ def _run_cell(cell: Cell, number: int, outcome: Outcome, desk: _Desk) -> None:
         desk.clock.add(work, cell.seconds)
         report(1.0, f"done, test macro-F1 {cell.result.test['macro_f1']:.3f}")
     except Exception as error:  # whatever breaks one cell, the others still run
-        cell.status, cell.error = "failed", str(error).splitlines()[0] if str(error) else repr(error)
+        cell.status, cell.error = (
+            "failed",
+            str(error).splitlines()[0] if str(error) else repr(error),
+        )
         desk.store.record_failure(key or f"{cell.spec.method}-s{cell.spec.seed}", error)
 
 
@@ -304,6 +307,8 @@ def cost(spec: RunSpec, dataset: Dataset) -> float:
     if spec.kind == "sklearn":
         return float(train + validation + len(dataset.test))
     steps = max(1, train // (spec.train.batch_size * spec.train.accumulation))
-    evaluations = spec.train.epochs * (steps / spec.train.eval_steps if spec.train.eval_steps else 1)
+    evaluations = spec.train.epochs * (
+        steps / spec.train.eval_steps if spec.train.eval_steps else 1
+    )
     learned = TRAINING_WORK * spec.train.epochs * train
     return learned + (evaluations + 1) * validation + len(dataset.test)

@@ -52,14 +52,16 @@ def f1_of_classes(counts: np.ndarray) -> np.ndarray:
     """(…, C) F1 of every class of confusion counts (…, C, C); 0 where it is undefined."""
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
     either = counts.sum(-1) + counts.sum(-2)
-    return np.divide(2.0 * hits, either, out=np.zeros(hits.shape), where=either > 0)
+    f1: np.ndarray = np.divide(2.0 * hits, either, out=np.zeros(hits.shape), where=either > 0)
+    return f1
 
 
 def recall_of_classes(counts: np.ndarray) -> np.ndarray:
     """(…, C) recall of every class of counts (…, C, C); NaN for a class not in the truth."""
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
     true = counts.sum(-1)
-    return np.divide(hits, true, out=np.full(hits.shape, np.nan), where=true > 0)
+    recall: np.ndarray = np.divide(hits, true, out=np.full(hits.shape, np.nan), where=true > 0)
+    return recall
 
 
 def class_groups(

@@ -137,7 +137,9 @@ def save_checked(model: TextModel, folder: Path, texts: list[str]) -> None:
         )
 
 
-def _fit_and_score(spec: RunSpec, context: Context, fit: Callable[[], tuple[TextModel, Any]]) -> Outcome:
+def _fit_and_score(
+    spec: RunSpec, context: Context, fit: Callable[[], tuple[TextModel, Any]]
+) -> Outcome:
     """Time a fit that sees no test row, then score both splits."""
     clock = time.perf_counter()
     model, (history, notes) = fit()
@@ -219,8 +221,10 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Outcome:
         model = replace(load_model(store.path(base.key) / "model"), logit_shift=shift, spec=spec)  # type: ignore[type-var]
     return Outcome(
         model,
-        Scores(logits["validation"] + np.float32(shift), np.zeros((0, 0), dtype=np.float32)),
-        Scores(logits["test"] + np.float32(shift), features),
+        Scores(
+            logits["validation"] + np.asarray(shift, np.float32), np.zeros((0, 0), dtype=np.float32)
+        ),
+        Scores(logits["test"] + np.asarray(shift, np.float32), features),
         base.train_seconds,
         base.inference_seconds,
         base.trainable_parameters,

@@ -99,7 +99,9 @@ class RunStore:
         try:
             return pd.read_parquet(path)
         except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read ({error}); delete the folder and run again") from None
+            raise RunError(
+                f"{path} cannot be read ({error}); delete the folder and run again"
+            ) from None
 
     def history(self, key: str) -> list[dict[str, Any]]:
         """Training history, one record per logged step; empty where a method has none."""

@@ -172,6 +172,7 @@ class RunSpec(_Part):
         """
         values = self.model_dump(mode="json", exclude_defaults=True)
         values.get("train", {}).pop("device", None)
+        values = {name: value for name, value in values.items() if value != {}}
         text = json.dumps([values, fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 

@@ -21,13 +21,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint, set_seed
+from transformers.trainer_utils import set_seed
 
 from valence.data.collate import Collator, Encoded, LabelledRows
 from valence.data.dataset import TrainingData
 from valence.errors import RunError, SpecError
 from valence.metrics import classification_scores
 from valence.models.classifier import Classifier, TorchModel, score_encoded
+from valence.models.encoder import without_peft_warnings
 from valence.spec import RunSpec, TrainSpec
 
 GATE_LR_FACTOR = 5.0  # published for Hy-Mora: one scalar moves too little at the common rate
@@ -65,7 +66,7 @@ class Best:
     state: dict[str, Tensor] | None = None
 
 
-class ClassifierTrainer(Trainer):  # type: ignore[misc]
+class ClassifierTrainer(Trainer):
     """The Trainer with the additions the module's docstring names.
 
     Args:
@@ -94,6 +95,7 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
             eval_dataset=LabelledRows(rows[1], data.validation.labels),
             data_collator=Collator(pad_id),
         )
+        self.classifier = model
         self.sealed = data
         self.validation_rows = rows[1]
         self.spec = spec
@@ -103,8 +105,8 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with no decay on biases and norms, and a group of its own for the gate."""
         if self.optimizer is None:
-            named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
-            decayed = set(self.get_decay_parameter_names(self.model))
+            named = [(n, p) for n, p in self.classifier.named_parameters() if p.requires_grad]
+            decayed = set(self.get_decay_parameter_names(self.classifier))
             gates = {n for n, _ in named if n.endswith(".gate")}
             rate = self.args.learning_rate
             groups = [
@@ -119,7 +121,7 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Score the validation rows, keep the weights if they are the best so far."""
-        scores = score_encoded(self.model, self.validation_rows, self.pad_id)
+        scores = score_encoded(self.classifier, self.validation_rows, self.pad_id)
         if not np.isfinite(scores.logits).all():
             raise RunError(
                 f"Training broke down at step {self.state.global_step}: the model's outputs are "
@@ -141,17 +143,19 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
     def _keep_best(self, found: dict[str, float | None]) -> None:
         value = found.get(self.spec.metric)
         if value is None:
-            raise SpecError(f"train.metric {self.spec.metric!r} has no value on the validation rows")
+            raise SpecError(
+                f"train.metric {self.spec.metric!r} has no value on the validation rows"
+            )
         if value > self.best.score:
-            state = {n: v.detach().cpu().clone() for n, v in self.model.kept_state().items()}
+            state = {n: v.detach().cpu().clone() for n, v in self.classifier.kept_state().items()}
             self.best = Best(value, self.state.global_step, 0, state)
         else:
             self.best.without_gain += 1
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or self.args.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(_contiguous(self.model.kept_state()), folder / "now.safetensors")
+        save_file(_contiguous(self.classifier.kept_state()), folder / "now.safetensors")
         if self.best.state is not None:
             save_file(_contiguous(self.best.state), folder / "best.safetensors")
         record = {"score": self.best.score, "step": self.best.step}
@@ -160,13 +164,13 @@ class ClassifierTrainer(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
-        self.model.load_kept_state(load_file(folder / "now.safetensors"))
+        self.classifier.load_kept_state(load_file(folder / "now.safetensors"))
         record = json.loads((folder / "best.json").read_text(encoding="utf-8"))
         if (folder / "best.safetensors").exists():
             self.best = Best(**record, state=load_file(folder / "best.safetensors"))
 
 
-class _Watch(TrainerCallback):  # type: ignore[misc]
+class _Watch(TrainerCallback):
     """Tells the loss and the caller how far it is, and stops when nothing is gained."""
 
     def __init__(self, trainer: ClassifierTrainer, report: Report | None) -> None:
@@ -176,7 +180,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def on_step_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.trainer.model.loss.at(state.global_step / max(1, state.max_steps))
+        self.trainer.classifier.loss.at(state.global_step / max(1, state.max_steps))
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
@@ -224,13 +228,11 @@ def train(
     )
     trainer.add_callback(_Watch(trainer, report))
     trainer.remove_callback(_printer())
-    last = get_last_checkpoint(str(checkpoint)) if checkpoint and checkpoint.is_dir() else None
-    with warnings.catch_warnings():
+    last = _last_checkpoint(checkpoint)
+    with warnings.catch_warnings(), without_peft_warnings():
         # The schedule is stepped by the Trainer; torch warns about an order it cannot see.
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
-        # peft asks transformers by an older name; nothing a user could change.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         trainer.train(resume_from_checkpoint=last)
     steps = trainer.state.global_step
     if not any(r.get("step") == steps and _is_eval(r) for r in trainer.state.log_history):
@@ -320,6 +322,16 @@ def _is_eval(record: dict[str, Any]) -> bool:
 
 def _record(row: dict[str, Any]) -> dict[str, Any]:
     return {name.replace("eval_", "validation/", 1): value for name, value in row.items()}
+
+
+def _last_checkpoint(folder: Path | None) -> str | None:
+    """The newest whole checkpoint; one that a kill left half-written is passed over."""
+    if folder is None or not folder.is_dir():
+        return None
+    # trainer_state.json is written after the weights and the optimiser.
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    numbers = {int(path.name.rpartition("-")[2]): str(path) for path in whole}
+    return numbers[max(numbers)] if numbers else None
 
 
 def _printer() -> type[TrainerCallback]:

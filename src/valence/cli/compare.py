@@ -49,7 +49,9 @@ def compare(
     config: Config = None,
     methods: Methods = None,
     seeds: Seeds = None,
-    baseline: Annotated[str | None, typer.Option(help="Method the others are tested against.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Method the others are tested against.")
+    ] = None,
     set_: Settings = None,
     sweep: Sweep = None,
     data_dir: DataDir = None,
@@ -57,7 +59,9 @@ def compare(
     label_column: LabelColumn = None,
     encoder: Encoder = None,
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="Folder for the report and the tables.")] = Path("report"),
+    out: Annotated[Path, typer.Option(help="Folder for the report and the tables.")] = Path(
+        "report"
+    ),
     runs: Runs = Path("runs"),
     dry_run: Annotated[bool, typer.Option(help="Show what would be run, and stop.")] = False,
     json: Json = False,
@@ -79,7 +83,9 @@ def compare(
         _print_plan(specs, as_json=json)
         return
     if not quiet:
-        console.say(f"{len(specs)} runs: {len(comparison.methods)} methods × {len(comparison.seeds)} seeds")
+        console.say(
+            f"{len(specs)} runs: {len(comparison.methods)} methods × {len(comparison.seeds)} seeds"
+        )
     with console.Meter(quiet=quiet) as meter:
         outcome = grid.execute(
             specs, store=RunStore(runs), data_dir=data_dir, observer=_observer(meter)
@@ -93,7 +99,9 @@ def methods(json: Json = False) -> None:
     from valence.methods import METHODS
 
     if json:
-        console.print_json({n: {"title": m.title, "kind": m.kind, "paper": m.paper} for n, m in METHODS.items()})
+        console.print_json(
+            {n: {"title": m.title, "kind": m.kind, "paper": m.paper} for n, m in METHODS.items()}
+        )
         return
     rows = [[name, method.kind, method.title, method.paper] for name, method in METHODS.items()]
     console.print_table(["method", "kind", "what it is", "paper"], rows)
@@ -147,7 +155,10 @@ def _comparison(
         return comparison.model_copy(update={"data": sets}) if sets else comparison
     comparison = grid.Comparison(data=sets, methods=tuple(OWN_DATA_METHODS.split(",")))
     return comparison.model_copy(
-        update={"seeds": parse_seeds(OWN_DATA_SEEDS, comparison.seeds), "title": ", ".join(data or [])}
+        update={
+            "seeds": parse_seeds(OWN_DATA_SEEDS, comparison.seeds),
+            "title": ", ".join(data or []),
+        }
     )
 
 
@@ -171,7 +182,9 @@ def _changed(
     changed = comparison.model_copy(update=changes)
     chosen = changed.baseline
     if baseline and baseline not in changed.methods:
-        raise SpecError(f"Baseline {baseline!r} is not among the compared methods; add it to --methods")
+        raise SpecError(
+            f"Baseline {baseline!r} is not among the compared methods; add it to --methods"
+        )
     if chosen not in changed.methods and changed.methods:
         chosen = changed.methods[0]
     return changed.model_copy(update={"baseline": chosen})
@@ -193,7 +206,8 @@ def _observer(meter: console.Meter) -> Observer:
 
     def observe(now: Standing) -> None:
         spec = now.cell.spec
-        what = f"[{now.done + 1}/{now.cells}] {Path(spec.data.name).name} {spec.method} seed {spec.seed}"
+        place = f"[{now.done + 1}/{now.cells}] {Path(spec.data.name).name}"
+        what = f"{place} {spec.method} seed {spec.seed}"
         left = f"about {console.duration(now.seconds_left)} left"
         words = f"{now.words}, {left}" if now.words else left
         meter.show(what, now.share, words, important=now.share in (0.0, 1.0))

@@ -23,7 +23,9 @@ def list_(json: Json = False) -> None:
     from valence.data.catalogue import DATASETS
 
     if json:
-        console.print_json({n: {"title": c.title, "classes": c.classes} for n, c in DATASETS.items()})
+        console.print_json(
+            {n: {"title": c.title, "classes": c.classes} for n, c in DATASETS.items()}
+        )
         return
     rows = [
         [name, str(len(card.classes)), card.language, card.title,

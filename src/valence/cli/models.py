@@ -48,7 +48,9 @@ def train(
     from valence.spec import DataSpec
 
     rows = DataSpec(name=data, text_column=text_column, label_column=label_column)
-    spec = make_spec(method, rows, seed=seed, settings=settings(set_, encoder=encoder, device=device))
+    spec = make_spec(
+        method, rows, seed=seed, settings=settings(set_, encoder=encoder, device=device)
+    )
     store = RunStore(runs)
     with console.Meter(quiet=quiet) as meter:
         result = run(
@@ -110,6 +112,7 @@ def predict(
         raise DataError(f"No file {given[0]}; check the path")
     predictor = Predictor(model)
     with console.Meter(quiet=quiet) as meter:
+
         def told(done: int, total: int) -> None:
             meter.show("predict", done / max(1, total), f"{done} of {total} rows")
 

@@ -35,9 +35,7 @@ class Split:
         rows = np.asarray(indices, dtype=np.int64)
         extra = self.extra.iloc[rows].reset_index(drop=True) if len(self.extra) else self.extra
         texts = [self.texts[row] for row in rows]
-        return replace(
-            self, texts=texts, labels=self.labels[rows], ids=self.ids[rows], extra=extra
-        )
+        return replace(self, texts=texts, labels=self.labels[rows], ids=self.ids[rows], extra=extra)
 
     def counts(self, class_count: int) -> np.ndarray:
         """(C,) rows per class."""

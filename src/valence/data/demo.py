@@ -126,7 +126,9 @@ def _split(name: str, counts: tuple[int, ...], random: Random, seen: set[str]) -
     left = list(counts)
     while any(left):
         language = "en" if random.random() < ENGLISH_SHARE else random.choice(sorted(LANGUAGES))
-        text, grade = _english(random) if language == "en" else _foreign(LANGUAGES[language], random)
+        text, grade = (
+            _english(random) if language == "en" else _foreign(LANGUAGES[language], random)
+        )
         label = int(np.searchsorted(BOUNDS, grade))
         if random.random() < NOISE_SHARE:
             label = min(4, max(0, label + random.choice((-1, 1))))
@@ -160,7 +162,9 @@ def _judgement(random: Random) -> Phrase:
     word = random.choice(GRADES[grade])
     form = random.random()
     if grade and form < 0.25:
-        return f"{random.choice(('not', 'not exactly', 'hardly', 'anything but'))} {word}", _denied(grade)
+        return f"{random.choice(('not', 'not exactly', 'hardly', 'anything but'))} {word}", _denied(
+            grade
+        )
     if grade and form < 0.4:
         return f"{random.choice(STRONGER)} {word}", grade * 1.4
     if abs(grade) == 1 and form < 0.55:
@@ -220,7 +224,9 @@ def _what_matters(random: Random, aspects: tuple[str, ...]) -> Phrase:
 def _comparison(random: Random, aspects: tuple[str, ...]) -> Phrase:
     grade = random.choice((-2, -1, 0, 1, 2))
     word = random.choice(GRADES[grade])
-    how, step = random.choice((("better", 1.0), ("worse", -1.0), ("no better", -0.2), ("no worse", 0.2)))
+    how, step = random.choice(
+        (("better", 1.0), ("worse", -1.0), ("no better", -0.2), ("no worse", 0.2))
+    )
     when = random.choice(("last year's", "the old one", "the one next door", "my brother's"))
     text = f"the {random.choice(aspects)} was {how} than {when}, and that was {word}"
     return text, max(-2.0, min(2.0, grade + step))
@@ -231,7 +237,9 @@ def _expectation(random: Random, aspects: tuple[str, ...]) -> Phrase:
     word = random.choice(GRADES[grade])
     aspect = random.choice(aspects)
     if random.random() < 0.5:
-        return f"I was promised {_article(word)} {word} {aspect} and got the opposite", -float(grade)
+        return f"I was promised {_article(word)} {word} {aspect} and got the opposite", -float(
+            grade
+        )
     return f"everybody calls the {aspect} {word}, and for once everybody is right", float(grade)
 
 

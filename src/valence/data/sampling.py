@@ -86,7 +86,11 @@ def longtail_counts(
 
 
 def take_counts(
-    labels: np.ndarray, counts: Sequence[int] | np.ndarray, *, seed: int, classes: Sequence[str] = ()
+    labels: np.ndarray,
+    counts: Sequence[int] | np.ndarray,
+    *,
+    seed: int,
+    classes: Sequence[str] = (),
 ) -> np.ndarray:
     """Indices of ``counts[c]`` rows of every class c, drawn without replacement.
 
@@ -104,7 +108,7 @@ def take_counts(
     wanted = np.asarray(counts, dtype=np.int64)
     order, rank, sizes = _shuffled_ranks(labels, seed, len(wanted))
     for c in np.flatnonzero(wanted > sizes):
-        name = repr(classes[c]) if len(classes) else str(c)
+        name = repr(classes[int(c)]) if len(classes) else str(c)
         raise DataError(
             f"Class {name} has {sizes[c]} rows, {wanted[c]} were asked for; ask for fewer"
         )
@@ -119,7 +123,7 @@ def _shuffled_ranks(
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]
     sizes = np.bincount(labels, minlength=class_count or 0)
     starts = np.cumsum(sizes) - sizes
-    return order, np.arange(len(labels)) - starts[labels[order]], sizes
+    return order, np.arange(len(labels)) - starts[labels[order]], np.asarray(sizes)
 
 
 def _apportion(shares: np.ndarray, total: int, sizes: np.ndarray) -> np.ndarray:

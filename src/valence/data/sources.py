@@ -24,9 +24,7 @@ SPLITS = {
 }
 
 
-def load_dataset(
-    spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None = None
-) -> Dataset:
+def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None = None) -> Dataset:
     """The rows a spec names, split and cut as it says.
 
     A name is, in this order: the built-in corpus, a file or folder, a folder of
@@ -148,9 +146,7 @@ def _assemble(
         notes += more
     first = frames["train" if "train" in frames else "all"]
     classes = _classes(spec, card, first["label"])
-    splits = {
-        name: _split(frame, classes, name, spec.name) for name, frame in frames.items()
-    }
+    splits = {name: _split(frame, classes, name, spec.name) for name, frame in frames.items()}
     splits, more = _complete(splits, spec, seed, len(classes))
     train, validation, test = splits["train"], splits["validation"], splits["test"]
     notes += more

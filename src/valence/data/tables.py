@@ -159,7 +159,9 @@ def clean(
     for mask, what in ((blank, "text"), (unlabelled, "label")):
         if mask.any():
             line = int(np.flatnonzero(mask)[0]) + 1
-            notes.append(f"{where}: {int(mask.sum())} rows without {what} left out (first: row {line})")
+            notes.append(
+                f"{where}: {int(mask.sum())} rows without {what} left out (first: row {line})"
+            )
     frame = frame[~blank & ~unlabelled].reset_index(drop=True)
     if not len(frame):
         raise DataError(f"{where}: no row has both a text and a label; check the columns")

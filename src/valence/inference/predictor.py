@@ -92,9 +92,13 @@ def predict_file(
         DataError: if the source cannot be read or the target cannot be written.
     """
     if target.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{target}: cannot write {target.suffix or 'no suffix'}; use {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"{target}: cannot write {target.suffix or 'no suffix'}; use {', '.join(SUFFIXES)}"
+        )
     table = read_table(source)
-    column = find_column(list(table.columns), text_column, TEXT_COLUMNS, what="text", where=str(source))
+    column = find_column(
+        list(table.columns), text_column, TEXT_COLUMNS, what="text", where=str(source)
+    )
     texts = table[column].where(table[column].notna(), "").astype(str)
     filled = np.flatnonzero(texts.str.strip() != "")
     scored = predictor.table(texts.iloc[filled].tolist(), progress)

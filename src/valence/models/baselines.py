@@ -157,7 +157,8 @@ def fit_linear_probe(spec: RunSpec, data: TrainingData) -> tuple[TextModel, list
     weight, bias, strength = _regression(
         spec, data, (train - mean) / deviation, (validation - mean) / deviation
     )
-    linear = model.classifier.head.linear
+    linear = model.classifier.head.get_submodule("linear")
+    assert isinstance(linear, torch.nn.Linear)
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(weight / deviation))
         linear.bias.copy_(torch.from_numpy(bias - (weight / deviation) @ mean))
@@ -173,7 +174,8 @@ BASELINES: dict[str, Callable[[RunSpec, TrainingData], tuple[TextModel, list[str
 
 
 def _vectorise(vectorizers: list[TfidfVectorizer], texts: Sequence[str]) -> sparse.csr_matrix:
-    return sparse.hstack([v.transform(texts) for v in vectorizers]).tocsr()
+    rows: sparse.csr_matrix = sparse.hstack([v.transform(texts) for v in vectorizers]).tocsr()
+    return rows
 
 
 def _regression(

@@ -18,7 +18,7 @@ from valence.errors import ModelError
 from valence.losses.base import ClassInfo
 from valence.losses.table import build_loss
 from valence.models.base import Progress, Scores
-from valence.models.encoder import Encoder, TextTokenizer
+from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
 from valence.models.heads import build_head
 from valence.models.store import read_config, write_config
 from valence.spec import EncoderSpec, HeadSpec, LossSpec, RunSpec
@@ -44,6 +44,7 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = build_head(head, encoder.hidden_size, len(info.counts))
         self.loss = build_loss(loss, info)
+        self.class_count = len(info.counts)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
@@ -96,7 +97,7 @@ class TorchModel:
         scores = score_encoded(self.classifier, encoded, self.tokenizer.pad_id, progress)
         if self.logit_shift is None:
             return scores
-        return replace(scores, logits=scores.logits + np.float32(self.logit_shift))
+        return replace(scores, logits=scores.logits + np.asarray(self.logit_shift, np.float32))
 
     def save(self, folder: Path) -> None:
         """Write ``config.json``, the head, and the adapter or the whole encoder.
@@ -167,7 +168,8 @@ def _load_encoder(folder: Path, spec: EncoderSpec, own: Path | None) -> Encoder:
             raise ModelError(_broken(own or folder, error)) from None
     encoder = Encoder(spec.model_copy(update={"adaptation": "frozen"}))
     try:
-        adapted = PeftModel.from_pretrained(encoder.model, str(folder / "adapter"))  # type: ignore[arg-type]
+        with without_peft_warnings():
+            adapted = PeftModel.from_pretrained(encoder.model, str(folder / "adapter"))
     except Exception as error:  # peft, safetensors and json raise errors of their own kinds
         raise ModelError(_broken(folder / "adapter", error)) from None
     encoder.spec = spec
@@ -212,8 +214,8 @@ def score_encoded(
             progress(done, len(encoded))
     classifier.train(was_training)
     if not rows:
-        width = classifier.encoder.hidden_size
-        return Scores(np.zeros((0, len(classifier.head.linear.bias))), np.zeros((0, width)))
+        none = np.zeros((0, classifier.class_count), dtype=np.float32)
+        return Scores(none, np.zeros((0, classifier.encoder.hidden_size), dtype=np.float32))
     back = np.argsort(np.concatenate(rows))
     return Scores(
         torch.cat(logits).cpu().numpy()[back],

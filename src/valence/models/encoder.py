@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,8 +37,8 @@ def encoder_location(name: str) -> str:
 
 
 # Its loading bars and advice would stand between our own lines on stderr.
-transformers_logging.disable_progress_bar()
-transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 class TextTokenizer:
@@ -120,6 +122,14 @@ class Encoder(nn.Module):
         return hidden
 
 
+@contextmanager
+def without_peft_warnings() -> Iterator[None]:
+    """Silence one warning: peft asks transformers by an older name, which no user can change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        yield
+
+
 def _adapt(model: nn.Module, spec: EncoderSpec) -> Any:
     config = LoraConfig(
         r=spec.lora_rank,
@@ -129,9 +139,12 @@ def _adapt(model: nn.Module, spec: EncoderSpec) -> Any:
         use_dora=spec.adaptation == "dora",
     )
     try:
-        return get_peft_model(model, config)  # type: ignore[arg-type]
+        with without_peft_warnings():
+            return get_peft_model(model, config)
     except ValueError:
-        linear = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+        linear = {
+            n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)
+        }
         raise ModelError(
             f"Encoder {spec.name!r} has no layers named {', '.join(spec.lora_targets)}; "
             f"set encoder.lora_targets to some of: {', '.join(sorted(linear))}"

@@ -102,7 +102,7 @@ def verdict(table: pd.DataFrame, baseline: str | None) -> str:
     """What a leaderboard says, in two or three sentences, no surer than its intervals."""
     best = table.iloc[0]
     text = f"{best['method']} has the highest macro-F1 ({best['macro_f1_mean']:.3f})."
-    tail = table.loc[table["tail_f1_mean"].astype(float).idxmax()]
+    tail = table.iloc[int(table["tail_f1_mean"].astype(float).argmax())]
     if tail["method"] != best["method"]:
         text += f" On the tail classes {tail['method']} leads ({tail['tail_f1_mean']:.3f})."
     if baseline is None or baseline not in set(table["method"]):
@@ -129,15 +129,14 @@ def _setup(
     table = leaderboard(store, group, baseline)
     heads, rows = leaderboard_columns(table)
     first = group[0]
-    pictures = [
-        _picture("F1 by class", "bars of F1 per class and method", plots.class_bars(group)),
-        _picture("Score and cost", "macro-F1 over training seconds", plots.score_against_cost(group)),
-        _picture("Training", "validation macro-F1 over steps", plots.training_curves(store, group)),
-        _picture("Confusion", "confusion matrix of each method",
-                 plots.confusion_matrices(store, group)),
-        _picture("Feature map", "test features in two principal components, by true class",
-                 plots.feature_map(store, group)),
-    ]  # fmt: skip
+    figures = {
+        "F1 by class": ("bars of F1 per class and method", plots.class_bars(group)),
+        "Score and cost": ("macro-F1 over training seconds", plots.score_against_cost(group)),
+        "Training": ("validation macro-F1 over steps", plots.training_curves(store, group)),
+        "Confusion": ("confusion matrix of each method", plots.confusion_matrices(store, group)),
+        "Feature map": ("test features in two components", plots.feature_map(store, group)),
+    }
+    pictures = [_picture(title, alt, figure) for title, (alt, figure) in figures.items()]
     return {
         "label": label,
         "verdict": verdict(table, baseline),
@@ -210,7 +209,11 @@ def _provenance(results: Sequence[RunResult]) -> list[tuple[str, str]]:
         for name, value in result.provenance.items():
             if name in ("started", "finished"):
                 continue
-            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+            text = (
+                ", ".join(f"{k} {v}" for k, v in value.items())
+                if isinstance(value, dict)
+                else str(value)
+            )
             if text not in merged.setdefault(name, []):
                 merged[name].append(text)
     times = [str(r.provenance.get("finished", "")) for r in results]

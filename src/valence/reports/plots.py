@@ -19,6 +19,7 @@ from valence.runs import RunResult, RunStore
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#444444", "#B8A800")
 STYLES = ("-", "--", ":", "-.")
 INK = "#333333"
+LEADER = {"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.7}
 MAP_POINTS = 600  # more only hide each other
 
 
@@ -92,7 +93,7 @@ def score_against_cost(results: Sequence[RunResult]) -> Figure:
     for (x, y), name in zip(_spread(seconds, means["macro_f1"]), means.index, strict=True):
         point = (seconds[name], means.loc[name, "macro_f1"])
         axes.annotate(str(name), point, xytext=(x, y), textcoords="axes fraction", fontsize=8,
-                      va="center", arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.7})  # fmt: skip
+                      va="center", arrowprops=LEADER)  # fmt: skip
     axes.set_xlim(right=float(seconds.max()) * 30)
     axes.margins(y=0.12)
     axes.set_xlabel("seconds to train (log scale)")
@@ -116,7 +117,7 @@ def training_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | N
             steps = sorted(series)
             drawn += 1
             axes.plot(steps, [np.mean(series[s]) for s in steps], STYLES[i // len(COLOURS) % 4],
-                      color=COLOURS[i % len(COLOURS)], marker="o", ms=3, lw=1.6, label=method)  # fmt: skip
+                      color=_colour(i), marker="o", ms=3, lw=1.6, label=method)  # fmt: skip
     if not drawn:
         return None
     axes.set_xlabel("optimiser step")
@@ -140,7 +141,7 @@ def sensitivity_curves(
             by = own.assign(**{metric: own[metric].astype(float)}).groupby(axis)[metric]
             mean, sd = by.mean(), by.std().fillna(0)
             axes.errorbar(mean.index.astype(str), mean, yerr=sd, fmt=f"o{style}", capsize=3,
-                          color=COLOURS[i % len(COLOURS)], label=f"{method}, {METRICS[metric].title}")  # fmt: skip
+                          color=_colour(i), label=f"{method}, {METRICS[metric].title}")  # fmt: skip
     axes.set_xlabel(axis)
     axes.set_ylabel("test score, mean ± sd over seeds")
     axes.set_title("Sensitivity", loc="left")
@@ -162,8 +163,8 @@ def feature_map(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
         points = PCA(2, random_state=0).fit_transform(features[rows].astype(np.float32))
         for c, name in enumerate(classes):
             own = labels[rows] == c
-            cell.scatter(*points[own].T, s=9, alpha=0.75, lw=0, color=_class_colour(c, len(classes)),
-                         label=name, rasterized=True)  # fmt: skip
+            cell.scatter(*points[own].T, s=9, alpha=0.75, lw=0, label=name,
+                         color=_class_colour(c, len(classes)))  # fmt: skip
         cell.set_title(result.spec.method, fontsize=9)
         cell.set_xticks([])
         cell.set_yticks([])
@@ -212,9 +213,13 @@ def _frame(axes: Axes) -> None:
     axes.title.set_fontsize(10)
 
 
+def _colour(i: int) -> str:
+    return COLOURS[i % len(COLOURS)]
+
+
 def _bar(i: int) -> dict[str, Any]:
     hatch = ("", "///", "...", "xxx")[i // len(COLOURS) % 4]
-    return {"color": COLOURS[i % len(COLOURS)], "hatch": hatch, "edgecolor": "white", "lw": 0.3}
+    return {"color": _colour(i), "hatch": hatch, "edgecolor": "white", "lw": 0.3}
 
 
 def _legend(axes: Axes) -> None:
@@ -227,9 +232,7 @@ def _class_colour(c: int, count: int) -> Any:
     return COLOURS[c] if count <= len(COLOURS) else colormaps["viridis"](c / (count - 1))
 
 
-def _matrix_labels(
-    axes: Axes, classes: Sequence[str], *, first_column: bool, small: bool
-) -> None:
+def _matrix_labels(axes: Axes, classes: Sequence[str], *, first_column: bool, small: bool) -> None:
     axes.tick_params(length=0, labelsize=7, colors=INK)
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -91,9 +91,7 @@ def leaderboard(
         setup, method, seeds, ``<metric>_mean`` and ``<metric>_sd`` for the metrics shown,
         difference to the baseline with its interval and Holm-adjusted p-value, mark, and cost.
     """
-    tables = [
-        _rank(store, label, group, baseline) for label, group in by_setup(results).items()
-    ]
+    tables = [_rank(store, label, group, baseline) for label, group in by_setup(results).items()]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -178,7 +176,7 @@ def summary_markdown(results: Sequence[RunResult]) -> str:
         for method, own in runs.groupby("method", sort=False):
             scores = [own[n].dropna().astype(float) for n in names]
             cells = [mean_sd(s.mean(), s.std() if len(s) > 1 else None) for s in scores]
-            best = own.loc[own["macro_f1"].astype(float).idxmax(), "seed"]
+            best = own["seed"].iloc[int(own["macro_f1"].astype(float).argmax())]
             lines.append("| " + " | ".join([str(method), str(len(own)), *cells, str(best)]) + " |")
         parts.append("\n".join(lines))
     synthetic = sorted({r.dataset for r in results if r.synthetic})

@@ -1,0 +1,218 @@
+"""The command line as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from valence import cli
+
+
+@pytest.fixture
+def valence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Run the command line in a folder of its own: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["valence", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        code = ended.value.code
+        return (0 if code is None else int(code)), printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tiny_words(tiny_settings: dict[str, object]) -> list[str]:
+    return [word for k, v in tiny_settings.items() for word in ("--set", f"{k}={v}")]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory, reviews: Path, tiny_words: list[str]) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    words = ["train", str(reviews), "--out", str(folder / "model"), "--runs", str(folder / "runs")]
+    done = subprocess.run(
+        [sys.executable, "-m", "valence", *words, *tiny_words], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "macro-F1" in done.stdout
+    assert "Note: test split made here" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    return folder / "model"
+
+
+def test_predict_texts_a_file_and_stdin(
+    valence, model: Path, reviews: Path, tmp_path: Path
+) -> None:
+    code, out, _ = valence("predict", model, "the food was awful", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert set(found[0]) == {"text", "label", "prob_bad", "prob_good", "prob_meh"}
+    assert sum(v for k, v in found[0].items() if k.startswith("prob_")) == pytest.approx(
+        1, abs=1e-4
+    )
+
+    code, _, err = valence("predict", model, reviews, "--out", "scored.parquet")
+    scored = pd.read_parquet(tmp_path / "scored.parquet")
+    given = pd.read_csv(reviews)
+    assert code == 0
+    assert "140 rows" in err
+    assert list(scored["text"]) == list(given["text"])
+    assert list(scored["label_given"]) == list(given["label"])
+    single = valence("predict", model, given["text"][3], "--json")
+    assert json.loads(single[1])[0]["prob_bad"] == pytest.approx(scored["prob_bad"][3], abs=1e-5)
+
+
+def test_evaluate_equals_the_scores_of_training(valence, model: Path, reviews: Path) -> None:
+    code, out, _ = valence("evaluate", model, reviews, "--json")
+    assert code == 0
+    assert json.loads(out)["accuracy"] > 0.3
+
+
+def test_compare_writes_everything_and_runs_only_what_is_missing(
+    valence, reviews: Path, tiny_words: list[str], tmp_path: Path
+) -> None:
+    words = [
+        "compare", reviews, "--methods", "majority,tfidf-lr,lora,lora-posthoc,hy-mora",
+        "--seeds", "2", "--sweep", "loss.temperature=.1,.5", "--baseline", "lora", *tiny_words,
+    ]  # fmt: skip
+    code, out, err = valence(*words)
+    assert code == 0, err
+    assert out.splitlines()[0].startswith("method\tn\tmacro-F1")
+    assert len(out.splitlines()) == 6
+    report = tmp_path / "report"
+    page = (report / "report.html").read_text()
+    assert len(pd.read_csv(report / "results.csv")) == 14
+    assert set(pd.read_csv(report / "sensitivity.csv")["loss.temperature"]) == {0.1, 0.5}
+    assert len(list((report / "features").glob("*.npz"))) == 10
+    cases = pd.read_csv(next((report / "cases").glob("*hy-mora*.csv")))
+    assert list(cases) == ["id", "text", "true", "predicted", "probability"]
+    assert "± " in (report / "summary.md").read_text()
+    assert page.count("data:image/png;base64") == 6
+    assert not re.search(r"(src|href)=.?https?:", page), "nothing is fetched"
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/result.json")}
+    code, again, _ = valence(*words)
+    assert (code, again) == (0, out)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/result.json")} == before
+
+
+def test_failed_cell_is_told_and_the_exit_code_says_so(
+    valence, reviews: Path, tiny_words: list[str], tmp_path: Path
+) -> None:
+    words = ["--set", "encoder.lora_targets=[nothing]", "--seeds", "1"]
+    code, out, err = valence("compare", reviews, "--methods", "majority,lora", *tiny_words, *words)
+    assert code == 1
+    assert "majority" in out
+    assert "Failed: lora seed 45" in err
+    assert "1 of 2 runs failed" in err
+    assert "has no layers named nothing" in (tmp_path / "report/report.html").read_text()
+
+
+def test_names_in_data_are_escaped(valence, tmp_path: Path) -> None:
+    rows = [
+        {"text": f"<b>{i}</b>", "label": "<script>x</script>" if i % 3 else "b"} for i in range(60)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "odd.csv", index=False)
+    code, _, err = valence("compare", "odd.csv", "--methods", "majority,tfidf-lr", "--seeds", "1")
+    assert code == 0, err
+    assert "<script>x" not in (tmp_path / "report/report.html").read_text()
+
+
+ERRORS = {
+    "unknown method": (["compare", "--methods", "hymora"], "did you mean 'hy-mora'"),
+    "unknown setting": (["compare", "--set", "train.epoch=3"], "did you mean 'train.epochs'"),
+    "unknown data": (["compare", "sst-5"], "did you mean 'sst5'"),
+    "no such file": (["train", "rows.csv", "--out", "m"], "No file rows.csv"),
+    "no model": (["predict", "nowhere", "text"], "No model folder at nowhere"),
+    "no target": (["predict", "nowhere", "rows.csv"], "--out scored.csv"),
+    "no config": (["compare", "--config", "none.yaml"], "none.yaml cannot be read"),
+    "seeds": (["compare", "--seeds", "many"], "no whole numbers"),
+    "baseline": (["compare", "--methods", "lora", "--baseline", "full"], "not among"),
+    "no cut": (["data", "longtail", "demo", "--out", "x"], "--ratio 20"),
+    "no methods file": (["data", "show", "./nothing"], "Unknown file or data set"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_error_is_one_line_and_an_exit_code(valence, case: str) -> None:
+    words, expected = ERRORS[case]
+    code, out, err = valence(*words)
+    assert code == 1
+    assert expected in err
+    lines = [line for line in err.splitlines() if line]
+    assert lines[-1].startswith("Error: ")
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_unexpected_error_shows_no_traceback(valence, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VALENCE_DEBUG", raising=False)
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("of a kind nobody foresaw")
+
+    monkeypatch.setattr("valence.data.sources.load_dataset", broken)
+    code, _, err = valence("data", "show", "demo")
+    assert code == 70
+    assert err.startswith("Unexpected error: ZeroDivisionError: of a kind nobody foresaw")
+    assert len(err.splitlines()) == 1
+
+
+def test_lists_and_shows(valence, tmp_path: Path) -> None:
+    assert "hy-mora" in valence("methods")[1]
+    assert set(json.loads(valence("data", "list", "--json")[1])) >= {"demo", "sst5"}
+    assert "very negative *\t30\t40\t80" in valence("data", "show", "demo")[1]
+    code, out, _ = valence("data", "longtail", "demo", "--out", "cut", "--ratio", "6")
+    assert code == 0
+    counts = pd.read_csv(tmp_path / "cut/train.csv")["label"].value_counts()
+    assert counts.max() / counts.min() == pytest.approx(6, rel=0.1)
+    assert len(pd.read_csv(tmp_path / "cut/test.csv")) == 400
+    plan = json.loads(valence("compare", "--dry-run", "--json")[1])
+    assert {spec["method"] for spec in plan} >= {"majority", "hy-mora"}
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, valence.cli; sys.argv = ['valence', '--help']\n"
+        "try: valence.cli.main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'sklearn', 'matplotlib', 'pydantic'}\n"
+        "sys.stderr.write(' '.join(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "compare" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_kill_in_the_middle_of_a_grid_loses_nothing(
+    reviews: Path, tiny_words: list[str], tmp_path: Path
+) -> None:
+    words = [
+        sys.executable, "-m", "valence", "compare", str(reviews), "--methods", "majority,lora",
+        "--seeds", "1", *tiny_words, "--set", "train.epochs=40", "--set", "train.patience=99",
+    ]  # fmt: skip
+    running = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    waiting = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/.unfinished/*lora*/checkpoint-*/trainer_state.json")):
+        assert time.monotonic() < waiting
+        assert running.poll() is None
+        time.sleep(0.05)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    assert len(list(tmp_path.glob("runs/*/result.json"))) == 1
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("runs/*/result.json"))) == 2
+    assert not list(tmp_path.glob("runs/.unfinished/*"))

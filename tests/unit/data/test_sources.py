@@ -1,0 +1,211 @@
+"""Loading rows: every format, every bad input a one-line error, splits and cuts as asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from valence.data.sources import load_dataset, load_split
+from valence.errors import DataError, UnknownNameError, ValenceError
+from valence.spec import DataSpec
+
+ROWS = pd.DataFrame(
+    {
+        "text": [f"text number {i}, with a comma" for i in range(60)],
+        "label": ["good"] * 40 + ["bad"] * 15 + ["so-so"] * 5,
+    }
+)
+
+
+def load(path: Path, **fields: object):
+    return load_dataset(DataSpec(name=str(path), **fields), seed=3)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows.{suffix}"
+    write = {
+        "csv": lambda: ROWS.to_csv(path, index=False),
+        "tsv": lambda: ROWS.to_csv(path, index=False, sep="\t"),
+        "jsonl": lambda: ROWS.to_json(path, orient="records", lines=True),
+        "parquet": lambda: ROWS.to_parquet(path),
+    }
+    write[suffix]()
+    data = load(path)
+    texts = [*data.train.texts, *data.validation.texts, *data.test.texts]
+    assert sorted(texts) == sorted(ROWS["text"])
+    assert data.classes == ("bad", "good", "so-so")
+    labels = dict(zip(ROWS["text"], ROWS["label"], strict=True))
+    for split in (data.train, data.validation, data.test):
+        assert [data.classes[y] for y in split.labels] == [labels[t] for t in split.texts]
+        assert len(np.unique(split.labels)) == 3
+    assert any("test split made here" in note for note in data.notes)
+
+
+def test_folder_with_dev_and_other_columns(tmp_path: Path) -> None:
+    table = ROWS.rename(columns={"text": "Review", "label": "stars"}).assign(language="en")
+    for name in ("train", "dev", "test"):
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    data = load(tmp_path, text_column="Review", label_column="stars")
+    assert (len(data.train), len(data.validation), len(data.test)) == (60, 60, 60)
+    assert data.notes == ()
+    assert set(data.train.extra["language"]) == {"en"}
+    assert (
+        len(load_split(DataSpec(name=str(tmp_path), label_column="stars"), data.classes)[0]) == 60
+    )
+
+
+def test_seed_decides_the_split_and_cut_seed_fixes_it(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    ROWS.to_csv(path, index=False)
+    prints = [
+        load_dataset(DataSpec(name=str(path), cut_seed=cut), seed=seed).fingerprint
+        for cut, seed in ((None, 1), (None, 1), (None, 2), (5, 1), (5, 2))
+    ]
+    assert prints[0] == prints[1] != prints[2]
+    assert prints[3] == prints[4]
+
+
+def test_cuts_by_counts_total_and_ratio_leave_test_alone(tmp_path: Path) -> None:
+    for name in ("train", "validation", "test"):
+        ROWS.to_csv(tmp_path / f"{name}.csv", index=False)
+    counts = load(tmp_path, train_counts={"good": 9, "bad": 4, "so-so": 1}, validation_per_class=5)
+    assert counts.train.counts(3).tolist() == [4, 9, 1]
+    assert counts.validation.counts(3).tolist() == [5, 5, 5]
+    assert len(counts.test) == 60
+    assert counts.tail == (2,)
+    assert len(load(tmp_path, train_total=30).train) == 30
+    assert load(tmp_path, imbalance_ratio=10).train.counts(3).tolist() == [13, 40, 4]
+
+
+BAD = {
+    "missing file": (None, {}, "No file"),
+    "empty file": (b"", {}, "is empty"),
+    "missing column": (b"body,label\na,x\n", {"text_column": "txt"}, "columns: body, label"),
+    "no usual column": (b"body,label\na,x\n", {}, "name it with --text-column"),
+    "one class": (b"text,label\na,x\nb,x\nc,x\n", {}, "at least two classes"),
+    "not utf-8": (b"text,label\na,x\n\xe9t\xe9,y\n", {}, "line 3: not UTF-8"),
+    "unclosed quote": (b'text,label\n"a,x\nb,y\n', {}, "cannot be read as csv"),
+    "too many fields": (b"text,label\na,x\nb,y,z,w\n", {}, "line 3"),
+    "double column": (b"text,text,label\na,b,x\n", {}, "several columns 'text'"),
+    "no rows": (b"text,label\n", {}, "no row has both"),
+    "blank texts": (b"text,label\n ,x\n,y\n", {}, "no row has both"),
+    "unknown class": (b"text,label\na,x\nb,y\n", {"classes": ("x", "z")}, "'y' is not among"),
+    "count too large": (
+        b"text,label\n" + b"".join(b"t%d,%s\n" % (i, b"xy"[i % 2 : i % 2 + 1]) for i in range(20)),
+        {"train_counts": {"x": 99, "y": 1}},
+        "99 were asked for",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_file_is_one_line_with_what_where_and_what_to_do(tmp_path: Path, case: str) -> None:
+    content, fields, words = BAD[case]
+    path = tmp_path / "bad.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValenceError, match=words) as caught:
+        load(path, **fields)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "bad.csv" in message or "Class" in message
+
+
+def test_broken_json_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a", "label": "x"}\n{"text": \n')
+    with pytest.raises(DataError, match="line 2: no valid JSON"):
+        load(path)
+
+
+def test_measure_is_not_taken_for_classes(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    ROWS.assign(label=np.linspace(-3, 3, 60)).to_csv(path, index=False)
+    with pytest.raises(DataError, match="looks like a measure"):
+        load(path)
+
+
+def test_rows_without_text_or_label_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    table = ROWS.copy()
+    table.loc[[0, 1], "text"] = ["", "   "]
+    table.loc[50, "label"] = None
+    table.to_csv(path, index=False)
+    data = load(path)
+    assert len(data.train) + len(data.validation) + len(data.test) == 57
+    assert any("2 rows without text" in note and "row 1" in note for note in data.notes)
+    assert any("1 rows without label" in note for note in data.notes)
+
+
+def test_label_of_test_unknown_in_train(tmp_path: Path) -> None:
+    ROWS.to_csv(tmp_path / "train.csv", index=False)
+    ROWS.assign(label="weird").to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(DataError, match=r"\(test\): label 'weird' is none of the classes"):
+        load(tmp_path)
+
+
+def test_huge_cell_nul_and_words_that_look_like_missing(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    texts = ["x" * 10_000_000, "nul\x00byte", "NA", "null"]
+    rows = [{"text": t, "label": "ab"[i // 4 % 2]} for i, t in enumerate(texts * 4)]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    data = load(path)
+    kept = {t for s in (data.train, data.validation, data.test) for t in s.texts}
+    assert kept == set(texts)
+    csv = tmp_path / "rows.csv"
+    pd.DataFrame([row for row in rows if row["text"] != texts[1]]).to_csv(csv, index=False)
+    data = load(csv)
+    assert {t for s in (data.train, data.validation, data.test) for t in s.texts} == kept - {
+        texts[1]
+    }
+
+
+def test_integer_labels_stay_in_numeric_order(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    ROWS.assign(label=[10, 9, 2] * 20).to_csv(path, index=False)
+    assert load(path).classes == ("2", "9", "10")
+
+
+def test_unknown_name_answers_with_the_closest() -> None:
+    with pytest.raises(UnknownNameError, match="'tweeteval'"):
+        load_dataset(DataSpec(name="tweet-eval"))
+
+
+def test_hub_out_of_reach_says_how_to_get_it() -> None:
+    with pytest.raises(DataError, match="--data-dir"):
+        load_dataset(DataSpec(name="sst5"), data_dir=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("sst5", (8534, 1100, 2210)),
+        ("tweeteval", (48667, 2000, 12284)),
+        ("smp2020", (26659, 1992, 4972)),
+    ],
+)
+def test_real_corpora(real_data: Path, name: str, sizes: tuple[int, ...]) -> None:
+    data = load_dataset(DataSpec(name=name), data_dir=real_data)
+    assert (len(data.train), len(data.validation), len(data.test)) == sizes
+
+
+def test_real_published_cut(real_data: Path) -> None:
+    counts = {
+        "very positive": 600, "positive": 300, "neutral": 150, "negative": 80, "very negative": 20,
+    }  # fmt: skip
+    spec = DataSpec(name="sst5", train_counts=counts, validation_per_class=80)
+    data = load_dataset(spec, seed=45, data_dir=real_data)
+    assert data.train.counts(5).tolist() == [20, 80, 150, 300, 600]
+    assert data.validation.counts(5).tolist() == [80] * 5
+    assert len(data.test) == 2210
+    assert data.tail == (0, 1)
+
+
+def test_real_single_file(real_data: Path) -> None:
+    data = load_dataset(DataSpec(name=str(real_data / "cr/all.csv")), seed=1)
+    assert sum(len(s) for s in (data.train, data.validation, data.test)) == 3765
