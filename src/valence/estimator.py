@@ -87,7 +87,8 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
         """(N,) labels of N texts, of the type given to :meth:`fit`."""
-        found: np.ndarray = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        best = self.predict_proba(X).argmax(axis=1)
+        found: np.ndarray = self.classes_[best]
         return found
 
     def predict_proba(self, X: Sequence[str]) -> np.ndarray:

@@ -174,7 +174,7 @@ def test_lists_and_shows(valence, tmp_path: Path) -> None:
     assert "hy-mora" in valence("methods")[1]
     assert set(json.loads(valence("data", "list", "--json")[1])) >= {"demo", "sst5"}
     assert "very negative *\t30\t40\t80" in valence("data", "show", "demo")[1]
-    code, out, _ = valence("data", "longtail", "demo", "--out", "cut", "--ratio", "6")
+    code, _, _ = valence("data", "longtail", "demo", "--out", "cut", "--ratio", "6")
     assert code == 0
     counts = pd.read_csv(tmp_path / "cut/train.csv")["label"].value_counts()
     assert counts.max() / counts.min() == pytest.approx(6, rel=0.1)

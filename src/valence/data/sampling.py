@@ -112,7 +112,8 @@ def take_counts(
         raise DataError(
             f"Class {name} has {sizes[c]} rows, {wanted[c]} were asked for; ask for fewer"
         )
-    return np.sort(order[rank < wanted[labels[order]]])
+    taken: np.ndarray = np.sort(order[rank < wanted[labels[order]]])
+    return taken
 
 
 def _shuffled_ranks(

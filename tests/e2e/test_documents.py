@@ -1,0 +1,89 @@
+"""Every command and every piece of Python in the README works as written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import ROOT, make_reviews
+from valence import cli
+from valence.methods import METHODS
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for kind, block in BLOCKS
+    for line in block.splitlines()
+    if not kind and line.strip()
+]
+
+
+def test_every_command_is_of_a_known_kind() -> None:
+    for command in COMMANDS:
+        assert command.split()[0] in {"valence", "make", "pip"}, command
+        if command.startswith("make"):
+            assert f"\n{command.split()[1]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("readme")
+    make_reviews(140).to_csv(place / "reviews.csv", index=False)
+    make_reviews(30, seed=1).drop(columns="label").to_csv(place / "new.csv", index=False)
+    make_reviews(30, seed=2).to_csv(place / "labelled.csv", index=False)
+    return place
+
+
+OWN = [c for c in COMMANDS if c.startswith("valence") and "--config" not in c]
+
+
+@pytest.mark.parametrize("command", OWN)
+def test_command_of_the_readme(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They run in the order of the text, since one trains what the next uses."""
+    words = shlex.split(command)
+    if "compare" in words:  # the same command at a size for tests
+        words += ["--seeds", "1", "--methods", "majority,tfidf-lr"]
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code, capsys.readouterr().err
+    if "new.csv" in words:
+        scored = pd.read_csv(folder / "scored.csv")
+        assert len(scored) == 30
+        assert {"label", "prob_good"} <= set(scored)
+
+
+def test_config_command_plans(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = next(c for c in COMMANDS if "--config" in c)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [*shlex.split(command), "--dry-run"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert capsys.readouterr().out.count("hy-mora\t") == 5
+
+
+def test_python_of_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = [block for kind, block in BLOCKS if kind == "python"]
+    exec(compile(code, "README", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "'good'" in printed
+    assert "('tfidf-lr', 0." in printed
+
+
+def test_every_method_is_in_the_readme() -> None:
+    assert [name for name in METHODS if f"`{name}`" not in README] == []
