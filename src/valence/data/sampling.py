@@ -130,7 +130,8 @@ def _shuffled_ranks(
 def _apportion(shares: np.ndarray, total: int, sizes: np.ndarray) -> np.ndarray:
     """Whole numbers that sum to ``total``, near ``shares``, within 1 … sizes."""
     wanted = shares * (total / shares.sum())
-    counts = np.minimum(np.maximum(np.floor(wanted).astype(np.int64), sizes > 0), sizes)
+    counts: np.ndarray = np.floor(wanted).astype(np.int64)
+    counts = np.minimum(np.maximum(counts, sizes > 0), sizes)
     order = np.argsort(-(wanted - np.floor(wanted)), kind="stable")
     while (rest := total - int(counts.sum())) != 0:
         room = (counts < sizes) if rest > 0 else (counts > 1)

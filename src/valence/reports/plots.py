@@ -30,7 +30,7 @@ def class_bars(results: Sequence[RunResult]) -> Figure:
     order = np.argsort(counts, kind="stable")[::-1]
     methods = list(dict.fromkeys(runs["method"]))
     shown = order[-20:]  # with more classes the bars become lines; the tail is what matters
-    figure, axes = _figure(max(7.0, 0.16 * len(methods) * len(shown) + 2), 3.6)
+    figure, axes = _figure(max(9.0, 0.16 * len(methods) * len(shown) + 2), 3.6)
     width = 0.84 / len(methods)
     for i, method in enumerate(methods):
         own = runs[runs["method"] == method]
@@ -86,7 +86,7 @@ def score_against_cost(results: Sequence[RunResult]) -> Figure:
     """Macro-F1 against training seconds, one point per method."""
     runs = runs_table(results)
     means = runs.groupby("method", sort=False)[["train_seconds", "macro_f1"]].mean()
-    figure, axes = _figure(7.2, 3.8)
+    figure, axes = _figure(9.0, 3.8)
     seconds = means["train_seconds"].clip(lower=0.01)
     axes.scatter(seconds, means["macro_f1"], s=42, color=COLOURS[0], zorder=3)
     axes.set_xscale("log")
@@ -104,7 +104,7 @@ def score_against_cost(results: Sequence[RunResult]) -> Figure:
 
 def training_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
     """Validation macro-F1 over optimiser steps, mean over seeds; None where nothing trained."""
-    figure, axes = _figure(7.2, 3.6)
+    figure, axes = _figure(9.0, 3.6)
     methods = list(dict.fromkeys(r.spec.method for r in results if r.spec.kind == "torch"))
     drawn = 0
     for i, method in enumerate(methods):
@@ -135,7 +135,7 @@ def sensitivity_curves(
     if not len(table):
         return None
     axis = next(iter(axes_))
-    figure, axes = _figure(7.2, 3.4)
+    figure, axes = _figure(9.0, 3.4)
     for i, (method, own) in enumerate(table.groupby("method", sort=False)):
         for style, metric in (("-", "macro_f1"), ("--", "tail_f1")):
             by = own.assign(**{metric: own[metric].astype(float)}).groupby(axis)[metric]
