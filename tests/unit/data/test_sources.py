@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from valence.data.sources import load_dataset, load_split
+from valence.data.tables import read_hub
 from valence.errors import DataError, UnknownNameError, ValenceError
 from valence.spec import DataSpec
 
@@ -209,3 +210,12 @@ def test_real_published_cut(real_data: Path) -> None:
 def test_real_single_file(real_data: Path) -> None:
     data = load_dataset(DataSpec(name=str(real_data / "cr/all.csv")), seed=1)
     assert sum(len(s) for s in (data.train, data.validation, data.test)) == 3765
+
+
+def test_hub_reader_names_the_splits(tmp_path: Path) -> None:
+    """The library reads a local folder by the same call as a hub id."""
+    for name in ("train", "test"):
+        ROWS.to_csv(tmp_path / f"{name}.csv", index=False)
+    tables = read_hub(str(tmp_path), None)
+    assert set(tables) == {"train", "test"}
+    assert list(tables["test"]["text"]) == list(ROWS["text"])
