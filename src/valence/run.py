@@ -39,7 +39,7 @@ POSTHOC_STRENGTHS = tuple(round(0.1 * i, 1) for i in range(21))
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Scored:
     """What fitting and scoring gave, whatever the kind of method.
 
     Attributes:
@@ -139,7 +139,7 @@ def save_checked(model: TextModel, folder: Path, texts: list[str]) -> None:
 
 def _fit_and_score(
     spec: RunSpec, context: Context, fit: Callable[[], tuple[TextModel, Any]]
-) -> Outcome:
+) -> Scored:
     """Time a fit that sees no test row, then score both splits."""
     clock = time.perf_counter()
     model, (history, notes) = fit()
@@ -152,12 +152,12 @@ def _fit_and_score(
     if test.truncated:
         cut = f"{test.truncated} of {len(dataset.test)} test texts were cut at the length limit"
         notes = (*notes, f"{cut} ({spec.encoder.max_length} tokens)")
-    return Outcome(
+    return Scored(
         model, validation, test, train_seconds, seconds, model.trainable_parameters, history, notes
     )
 
 
-def _run_torch(spec: RunSpec, context: Context) -> Outcome:
+def _run_torch(spec: RunSpec, context: Context) -> Scored:
     data = context.dataset.sealed()
     checkpoint = context.store.checkpoint(context.store.key(spec, context.dataset.fingerprint))
 
@@ -180,7 +180,7 @@ def build_seeded(spec: RunSpec, data: TrainingData) -> TorchModel:
     return build_model(spec, data)
 
 
-def _run_sklearn(spec: RunSpec, context: Context) -> Outcome:
+def _run_sklearn(spec: RunSpec, context: Context) -> Scored:
     if spec.method not in BASELINES:
         raise UnknownNameError("baseline", spec.method, BASELINES)
 
@@ -191,7 +191,7 @@ def _run_sklearn(spec: RunSpec, context: Context) -> Outcome:
     return _fit_and_score(spec, context, fit)
 
 
-def _run_posthoc(spec: RunSpec, context: Context) -> Outcome:
+def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
     """Correct the saved logits of a trained run by the class shares of its training rows.
 
     logits − τ·log π (Menon et al. 2021, eq. 9), τ chosen on the validation rows.
@@ -219,7 +219,7 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Outcome:
     model: TextModel | None = None
     if context.keep_model:
         model = replace(load_model(store.path(base.key) / "model"), logit_shift=shift, spec=spec)  # type: ignore[type-var]
-    return Outcome(
+    return Scored(
         model,
         Scores(
             logits["validation"] + np.asarray(shift, np.float32), np.zeros((0, 0), dtype=np.float32)
@@ -232,7 +232,7 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Outcome:
     )
 
 
-KINDS: dict[str, Callable[[RunSpec, Context], Outcome]] = {
+KINDS: dict[str, Callable[[RunSpec, Context], Scored]] = {
     "torch": _run_torch,
     "sklearn": _run_sklearn,
     "posthoc": _run_posthoc,
@@ -259,7 +259,7 @@ def _scores(dataset: Dataset, split: Split, logits: np.ndarray) -> dict[str, flo
 
 
 def _result(
-    key: str, spec: RunSpec, dataset: Dataset, outcome: Outcome, started: datetime
+    key: str, spec: RunSpec, dataset: Dataset, outcome: Scored, started: datetime
 ) -> RunResult:
     device = pick_device(spec.train.device) if spec.kind == "torch" else "cpu"
     return RunResult(
@@ -287,7 +287,7 @@ def _result(
     )
 
 
-def _write(folder: Path, result: RunResult, dataset: Dataset, outcome: Outcome) -> None:
+def _write(folder: Path, result: RunResult, dataset: Dataset, outcome: Scored) -> None:
     (folder / "spec.yaml").write_text(result.spec.to_yaml(), encoding="utf-8")
     lines = "".join(json.dumps(row) + "\n" for row in outcome.history)
     (folder / "history.jsonl").write_text(lines, encoding="utf-8")
