@@ -234,7 +234,8 @@ def _report(
     page = write_report(
         store, outcome.results, out / "report.html", baseline=baseline,
         axes=comparison.sweep or None, title=comparison.title,
-        published=Published(comparison.published, comparison.published_for), command=shlex.join(["valence", *sys.argv[1:]]),
+        published=Published(comparison.published, comparison.published_for),
+        command=shlex.join(["valence", *sys.argv[1:]]),
     )  # fmt: skip
     console.say(f"Report: {page}")
 
