@@ -131,7 +131,8 @@ class SharpContrast(Loss):
         sizes = member.sum(1)
         draws = torch.rand(classes, mixed, 2, device=device)
         picks = (draws * sizes.clamp(1, hard.shape[1])[:, None, None]).long()
-        pairs = candidates[hard.gather(1, picks.flatten(1))].view(classes, mixed, 2, -1)
+        chosen = hard.gather(1, picks.flatten(1))
+        pairs = candidates[chosen].view(classes, mixed, 2, candidates.shape[1])
         # sin² of a uniform angle is Beta(½, ½).
         share = torch.sin(torch.rand(classes, mixed, 1, device=device) * (math.pi / 2)) ** 2
         blends = functional.normalize(share * pairs[:, :, 0] + (1 - share) * pairs[:, :, 1], dim=2)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from valence.errors import RunError
 from valence.metrics import METRICS
-from valence.reports import plots
+from valence.reports import diagnostic_plots, plots
 from valence.reports.tables import (
     ALPHA,
     by_setup,
@@ -151,6 +151,12 @@ def _setup(
         "F1 by class": ("bars of F1 per class and method", plots.class_bars(group)),
         "Score and cost": ("macro-F1 over training seconds", plots.score_against_cost(group)),
         "Training": ("validation macro-F1 over steps", plots.training_curves(store, group)),
+        "F1 by class size": ("F1 of classes over their rows", diagnostic_plots.f1_by_size(group)),
+        "Accuracy and macro-F1": ("their gap by method", diagnostic_plots.accuracy_gap(group)),
+        "Prototypes": (
+            "prototypes and synthetic samples over steps",
+            diagnostic_plots.prototype_curves(store, group),
+        ),
         "Confusion": ("confusion matrix of each method", plots.confusion_matrices(store, group)),
         "Feature map": ("test features in two components", plots.feature_map(store, group)),
     }
