@@ -147,6 +147,10 @@ METHODS: dict[str, Method] = {
 }
 
 
+SKLEARN_READS = ("loss.class_weights", "train.metric", "train.device")
+"""Settings of training and loss that ``linear-probe`` and ``tfidf-lr`` read."""
+
+
 def find_method(name: str) -> Method:
     """The entry of ``name``.
 
@@ -182,7 +186,17 @@ def make_spec(
     method = find_method(name)
     of = find_method(method.of).settings if method.of else {}
     base = RunSpec(method=name, kind=method.kind, data=data, seed=seed)
-    return base.override({**(common or {}), **of, **method.settings, **(settings or {})})
+    wanted = {**(common or {}), **of, **method.settings, **(settings or {})}
+    checked = base.override(wanted)
+    if method.kind != "sklearn":
+        return checked
+    # What it does not read stays at its default, or the same fit would count as another run.
+    return base.override({path: v for path, v in wanted.items() if _is_read(path)})
+
+
+def _is_read(path: str) -> bool:
+    """Whether the methods of scikit-learn read a setting."""
+    return path.startswith(("data.", "encoder.", "head.")) or path in SKLEARN_READS
 
 
 def trained_part(spec: RunSpec) -> RunSpec:

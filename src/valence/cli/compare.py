@@ -186,6 +186,8 @@ def _changed(
             f"Baseline {baseline!r} is not among the compared methods; add it to --methods"
         )
     if chosen not in changed.methods and changed.methods:
+        if chosen is not None:
+            console.say(f"Note: {chosen} is not compared; the baseline is {changed.methods[0]}")
         chosen = changed.methods[0]
     return changed.model_copy(update={"baseline": chosen})
 
