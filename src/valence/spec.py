@@ -102,6 +102,20 @@ class HeadSpec(_Part):
     dropout: Share = 0.1
     fusion_init: float = 0.0
     """Start value of the learned gate scalar of the ``gated`` head."""
+    cell: Literal["lstm", "gru"] = "lstm"
+    """Of the recurrent heads."""
+    hidden_size: Count = 256
+    """Per direction, of the recurrent heads; the published value."""
+    layers: Count = 1
+    """Recurrent layers; published: 2 for ``lstm``, 1 for ``han``."""
+    attention_heads: Count = 4
+    """Of the self-attention of ``lstm``; the published value."""
+    norm: bool = True
+    """LayerNorm between the parts of the recurrent heads."""
+    residual: bool = True
+    """Whether ``lstm`` adds the recurrent states to what attention makes of them."""
+    pooler: bool = False
+    """Whether ``lstm`` reads the encoder's pretrained pooler beside its own maximum."""
 
 
 class LossSpec(_Part):
@@ -180,6 +194,12 @@ class TrainSpec(_Part):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_share: Share = 0.1
     max_grad_norm: Positive = 1.0
+    encoder_lr_factor: Positive = 1.0
+    """Of the learning rate, for the encoder's own weights; 0.1 is published for the
+    recurrent heads."""
+    cache: Literal["auto", "off"] = "auto"
+    """Whether token states of a frozen encoder are kept on disk and read again. The result
+    is the same."""
     eval_steps: Count | None = None
     """Optimiser steps between evaluations; once an epoch when not given."""
     patience: Count = 8
@@ -207,10 +227,11 @@ class RunSpec(_Part):
         """Ten hex digits that name this spec on data with this fingerprint.
 
         Fields at their default do not enter, so that a field added later leaves old
-        run folders valid; neither does the device, which decides speed and not result.
+        run folders valid; neither do device and cache, which decide speed and not result.
         """
         values = self.model_dump(mode="json", exclude_defaults=True)
-        values.get("train", {}).pop("device", None)
+        for without_effect in ("device", "cache"):
+            values.get("train", {}).pop(without_effect, None)
         values = {name: value for name, value in values.items() if value != {}}
         text = json.dumps([values, fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]

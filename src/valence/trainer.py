@@ -108,21 +108,25 @@ class ClassifierTrainer(Trainer):
         self.best = Best()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW with no decay on biases and norms, and a group of its own for the gate."""
+        """AdamW with no decay on biases and norms, and rates of their own for gate and encoder."""
         if self.optimizer is None:
             named = [(n, p) for n, p in self.classifier.named_parameters() if p.requires_grad]
             decayed = set(self.get_decay_parameter_names(self.classifier))
-            gates = {n for n, _ in named if n.endswith(".gate")}
             rate = self.args.learning_rate
-            groups = [
-                _group([p for n, p in named if n in decayed - gates], rate, self.args.weight_decay),
-                _group([p for n, p in named if n not in decayed | gates], rate, 0.0),
-                _group([p for n, p in named if n in gates], rate * GATE_LR_FACTOR, 0.0),
-            ]
-            groups = [group for group in groups if group["params"]]
+            grouped: dict[tuple[float, float], list[nn.Parameter]] = {}
+            for name, parameter in named:
+                decay = self.args.weight_decay if name in decayed else 0.0
+                grouped.setdefault(self._rate_and_decay(name, decay), []).append(parameter)
+            groups = [_group(p, rate * factor, decay) for (factor, decay), p in grouped.items()]
             fused = self.args.device.type in ("cpu", "cuda")
             self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=fused)
         return self.optimizer
+
+    def _rate_and_decay(self, name: str, decay: float) -> tuple[float, float]:
+        """Factor on the learning rate, and weight decay, of a parameter."""
+        if name.endswith(".gate"):
+            return GATE_LR_FACTOR, 0.0
+        return (self.spec.encoder_lr_factor if name.startswith("encoder.") else 1.0), decay
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Score the validation rows, keep the weights if they are the best so far."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from valence.errors import UnknownNameError
+from valence.errors import ModelError, SpecError, UnknownNameError
 from valence.models.heads import HEADS, GatedHead, build_head
 from valence.models.pooling import POOLINGS
 from valence.spec import HeadSpec
@@ -44,13 +46,58 @@ def test_head_shapes_and_gradients(name: str, pooling: str) -> None:
     states = torch.randn(3, 5, H, requires_grad=True)
     output = head(states, torch.ones(3, 5, dtype=torch.long))
     assert output.logits.shape == (3, C)
-    assert output.features.shape == (3, H)
-    assert output.class_rows.shape == (C, H)
+    assert output.features.shape == (3, head.feature_size)
+    assert output.class_rows.shape == (C, head.feature_size)
     output.logits.square().sum().backward()
     assert states.grad.abs().sum() > 0
     silent = [n for n, p in head.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
-    # The softmax over tokens does not change with the bias of its scores.
-    assert [n for n in silent if not n.endswith("attention.2.bias")] == []
+    # A softmax over tokens does not change with a bias that all its scores share.
+    shared = ("attention.2.bias", "attention.key.bias")
+    assert [n for n in silent if not n.endswith(shared)] == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(list(HEADS)),
+    st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    st.integers(0, 6),
+    st.sampled_from(["lstm", "gru"]),
+)
+def test_head_gives_a_text_the_same_logits_in_any_batch(
+    name: str, lengths: list[int], more: int, cell: str
+) -> None:
+    torch.manual_seed(len(lengths))
+    head = build_head(HeadSpec(name=name, cell=cell, layers=2, hidden_size=8), H, C).eval()
+    longest = max(lengths) + more
+    states = torch.randn(len(lengths), longest, H)
+    mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
+    states[mask == 0] = 1e3
+    together = head(states, mask).logits
+    for row, length in enumerate(lengths):
+        alone = head(states[[row], :length], mask[[row], :length]).logits[0]
+        torch.testing.assert_close(alone, together[row], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_head_is_finite_without_any_token(name: str) -> None:
+    head = build_head(HeadSpec(name=name), H, C).eval()
+    found = head(torch.randn(2, 5, H), torch.zeros(2, 5, dtype=torch.long))
+    assert torch.isfinite(found.logits).all()
+
+
+def test_heads_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"head\.attention_heads = 3 does not divide the 512"):
+        build_head(HeadSpec(name="lstm", attention_heads=3), H, C)
+
+
+def test_pooler_starts_from_the_encoder_and_is_asked_for_where_there_is_none() -> None:
+    head = build_head(HeadSpec(name="lstm", pooler=True), H, C)
+    weights = (torch.randn(H, H), torch.randn(H))
+    head.take_pooler(weights, trained=False)
+    assert torch.equal(head.pooler.weight, weights[0])
+    assert not head.pooler.weight.requires_grad
+    with pytest.raises(ModelError, match="no pretrained pooler"):
+        head.take_pooler(None, trained=True)
 
 
 def test_gated_head_starts_as_the_plain_classifier() -> None:

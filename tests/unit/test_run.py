@@ -133,6 +133,7 @@ def test_gate_learns_at_five_times_the_rate_without_decay(data: Dataset, spec: R
     trainer = ClassifierTrainer(
         model.classifier, training_arguments(spec, None), data=data.sealed(),
         rows=(model.tokenizer(["good"]), model.tokenizer(["bad"])), spec=spec.train, pad_id=0,
+        second=None,
     )  # fmt: skip
     groups = trainer.create_optimizer().param_groups
     gate = next(g for g in groups if any(p is model.classifier.head.gate for p in g["params"]))
@@ -245,8 +246,14 @@ def test_plan_sweeps_only_methods_that_read_the_setting(
 def test_every_config_plans(path: Path) -> None:
     found = grid.read_comparison(path)
     specs = grid.plan(found)
-    assert len(specs) == len(found.methods) * len(found.seeds)
+    assert len(specs) == len(found.methods) * len(found.seeds) * len(found.data)
     assert found.seeds == (45, 123, 789, 2024, 1001)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "configs").glob("*-*.yaml")))
+def test_configs_of_hy_mora_scale_the_rate_for_the_encoder_that_stands_in(path: Path) -> None:
+    found = grid.read_comparison(path)
+    specs = grid.plan(found)
     rows = sum((found.data[0].train_counts or {}).values())
     assert str(rows) in path.stem
     published = next(

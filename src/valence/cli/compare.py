@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 OWN_DATA_METHODS = "majority,tfidf-lr,linear-probe,lora-balanced,logit-adjust,hy-mora"
 OWN_DATA_SEEDS = "3"
+MOST_SEEDS = 30  # one number above it is a seed, not how many
 
 Config = Annotated[Path | None, typer.Option(help="A comparison in YAML; see configs/.")]
 Methods = Annotated[str | None, typer.Option(help="Methods, comma-separated; see valence methods.")]
-Seeds = Annotated[str | None, typer.Option(help="How many seeds, or the seeds: 45,123,789.")]
+Seeds = Annotated[str | None, typer.Option(help="How many (up to 30), or which: 45,123,789.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of corpora.", envvar="VALENCE_DATA", show_envvar=True)
 ]
@@ -123,7 +124,7 @@ def settings(
 
 
 def parse_seeds(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
-    """``"2"`` → the first two known seeds (then counting on); ``"45,123"`` → these.
+    """``"2"`` → the first two known seeds (then counting on); ``"45"``, ``"45,123"`` → these.
 
     Raises:
         SpecError: if it is not a list of whole numbers.
@@ -132,7 +133,7 @@ def parse_seeds(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
         raise SpecError(f"Seeds {text!r} are no whole numbers; write 3, or 45,123,789") from None
-    if len(numbers) > 1 or numbers[0] > 1000:
+    if len(numbers) > 1 or numbers[0] > MOST_SEEDS:
         return numbers
     if numbers[0] < 1:
         raise SpecError(f"Seeds {text!r}: there must be at least one")

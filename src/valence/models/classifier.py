@@ -43,7 +43,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = build_head(head, encoder.hidden_size, len(info.counts))
-        self.loss = build_loss(loss, info)
+        self.head.take_pooler(encoder.pooler_weights, trained=encoder.spec.adaptation != "frozen")
+        self.loss = build_loss(loss, replace(info, feature_size=self.head.feature_size))
         self.class_count = len(info.counts)
 
     def forward(

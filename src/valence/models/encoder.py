@@ -106,7 +106,7 @@ class Encoder(nn.Module):
             model = _adapt(model, spec)
         elif spec.adaptation == "frozen":
             model.requires_grad_(False)
-        _leave_out_pooler(model)
+        self.pooler_weights = _leave_out_pooler(model)
         self.model = model
 
     def train(self, mode: bool = True) -> Encoder:
@@ -151,11 +151,20 @@ def _adapt(model: nn.Module, spec: EncoderSpec) -> Any:
         ) from None
 
 
-def _leave_out_pooler(model: nn.Module) -> None:
-    # Heads read token states; a pooler would be computed, saved and counted for nothing.
+def _leave_out_pooler(model: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Take the pooler out and give its weights, if it is one linear layer as BERT's.
+
+    Heads read token states; a pooler would be computed, saved and counted for nothing.
+    """
+    found = None
     for module in model.modules():
-        if "pooler" in module._modules:
+        pooler = module._modules.get("pooler")
+        if pooler is not None:
+            dense = pooler._modules.get("dense")
+            if isinstance(dense, nn.Linear):
+                found = (dense.weight.detach().clone(), dense.bias.detach().clone())
             module._modules["pooler"] = None
+    return found
 
 
 def _unavailable(name: str, error: Exception) -> ModelError:

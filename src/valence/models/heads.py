@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -10,15 +11,17 @@ from torch.nn import functional
 
 from valence.errors import UnknownNameError
 from valence.losses.base import ModelOutput
+from valence.models.head import Head
 from valence.models.pooling import POOLINGS
+from valence.models.sequence import HanHead, LstmHead
 from valence.spec import HeadSpec
 
 
-class LinearHead(nn.Module):
+class LinearHead(Head):
     """Pooling, dropout and one linear layer."""
 
     def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
-        super().__init__()
+        super().__init__(hidden_size)
         self.pooling = _pooling(spec, hidden_size)
         self.dropout = nn.Dropout(spec.dropout)
         self.linear = nn.Linear(hidden_size, class_count)
@@ -42,11 +45,11 @@ class UnitHead(LinearHead):
         return replace(output, logits=functional.normalize(output.logits, dim=1))
 
 
-class DenseHead(nn.Module):
+class DenseHead(Head):
     """The usual sequence classification head: a tanh layer between pooling and logits."""
 
     def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
-        super().__init__()
+        super().__init__(hidden_size)
         self.pooling = _pooling(spec, hidden_size)
         self.dense = nn.Linear(hidden_size, hidden_size)
         self.dropout = nn.Dropout(spec.dropout)
@@ -59,7 +62,7 @@ class DenseHead(nn.Module):
         return ModelOutput(logits, features, states, mask, self.linear.weight)
 
 
-class GatedHead(nn.Module):
+class GatedHead(Head):
     """Hy-Mora's two paths: base(h_CLS) + sigmoid(g) · extra(pooling(H)).
 
     ``extra`` starts at zero, so the training starts from the plain classifier; ``gate`` is
@@ -67,7 +70,7 @@ class GatedHead(nn.Module):
     """
 
     def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
-        super().__init__()
+        super().__init__(hidden_size)
         self.pooling = _pooling(spec, hidden_size)
         self.dropout = nn.Dropout(spec.dropout)
         self.base = nn.Linear(hidden_size, class_count)
@@ -85,15 +88,17 @@ class GatedHead(nn.Module):
         return ModelOutput(logits, features, states, mask, self.base.weight)
 
 
-HEADS: dict[str, type[nn.Module]] = {
+HEADS: dict[str, Callable[[HeadSpec, int, int], Head]] = {
     "linear": LinearHead,
     "unit": UnitHead,
     "dense": DenseHead,
     "gated": GatedHead,
+    "lstm": LstmHead,
+    "han": HanHead,
 }
 
 
-def build_head(spec: HeadSpec, hidden_size: int, class_count: int) -> nn.Module:
+def build_head(spec: HeadSpec, hidden_size: int, class_count: int) -> Head:
     """The head a spec names.
 
     Raises:

@@ -1,0 +1,30 @@
+"""What every head is: :class:`Head`."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from valence.losses.base import ModelOutput
+
+
+class Head(nn.Module):
+    """From token states to logits; ``feature_size`` is H of the features it gives losses."""
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.feature_size = feature_size
+
+    def forward(self, states: Tensor, mask: Tensor) -> ModelOutput:
+        """What the classifier computes of token states (B, T, H) and mask (B, T)."""
+        raise NotImplementedError
+
+    def take_pooler(self, weights: tuple[Tensor, Tensor] | None, *, trained: bool) -> None:
+        """Start from the encoder's pretrained pooler, where a head has one.
+
+        Args:
+            weights: Weight (H, H) and bias (H,), or None where the encoder has no pooler.
+            trained: Whether the encoder is trained.
+
+        Raises:
+            ModelError: if the head needs a pooler and the encoder has none.
+        """
