@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,7 +12,8 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from valence.errors import ModelError
-from valence.models.multimodal import ALMT, FusionSettings, Stack, official_encoder
+from valence.models.almt_official import official_encoder
+from valence.models.multimodal import ALMT, FusionSettings, Stack
 
 
 def recorded_settings(model: dict[str, int]) -> FusionSettings:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,8 +20,9 @@ import numpy as np
 from valence.errors import DataError
 
 _TYPE_CODE = re.compile(r"[fiub](1|2|4|8)|[US]\d{1,9}|O8?")
-_PLAIN = (str, bytes, int, float, bool, type(None))
-_DEEPEST = 50
+_PLAIN = (str, bytes, bytearray, int, float, complex, bool, type(None))
+_DEEPEST = 20
+_SWAPPED = ">" if sys.byteorder == "little" else "<"
 
 
 class _Refused(Exception):
@@ -61,7 +63,13 @@ class _Type:
         self.order = state[1]
 
     def made(self) -> np.dtype[Any]:
-        return np.dtype(self.code).newbyteorder(self.order)
+        kind = np.dtype(self.code)
+        return kind.newbyteorder() if self.order == _SWAPPED else kind
+
+    @property
+    def boxed(self) -> bool:
+        """True for arrays of Python objects."""
+        return self.code.startswith("O")
 
 
 class _Array:
@@ -69,8 +77,11 @@ class _Array:
 
     __slots__ = ("data", "fortran", "kind", "shape")
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self) -> None:
         self.kind: _Type | None = None
+        self.shape: tuple[int, ...] = ()
+        self.data: list[Any] | bytes | bytearray = b""
+        self.fortran = False
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
@@ -80,33 +91,28 @@ class _Array:
 
     def fill(self, shape: object, kind: object, data: object, *, fortran: bool) -> _Array:
         """Take the parts, each checked."""
-        whole = isinstance(shape, tuple) and len(shape) <= 8
-        if not whole or not all(type(n) is int and n >= 0 for n in shape):  # type: ignore[attr-defined]
+        if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
             raise _Refused("an array without a shape")
         if not isinstance(kind, _Type):
             raise _Refused("an array without a type")
         if isinstance(data, str):  # what Python 2 wrote, read as Latin-1
             data = data.encode("latin-1")
-        if not isinstance(data, list if kind.code.startswith("O") else (bytes, bytearray)):
+        if not isinstance(data, (list, bytes, bytearray)) or isinstance(data, list) != kind.boxed:
             raise _Refused("an array whose data do not fit its type")
         self.shape, self.kind, self.data, self.fortran = shape, kind, data, fortran
         return self
 
-    def made(self, depth: int) -> np.ndarray:
+    def made(self, make: Callable[[Any], Any]) -> np.ndarray:
         if self.kind is None:
             raise _Refused("an array without contents")
-        order, shape = ("F" if self.fortran else "C"), self.shape
         if isinstance(self.data, list):
-            return _objects(self.data, depth).reshape(shape, order=order)  # type: ignore[call-overload, no-any-return]
-        flat = np.frombuffer(self.data, dtype=self.kind.made())
-        return flat.reshape(shape, order=order)  # type: ignore[call-overload, no-any-return]
-
-
-def _objects(items: list[Any], depth: int) -> np.ndarray:
-    made = np.empty(len(items), dtype=object)
-    for i, item in enumerate(items):
-        made[i] = _made(item, depth)
-    return made
+            flat: np.ndarray = np.empty(len(self.data), dtype=object)
+            for i, item in enumerate(self.data):
+                flat[i] = make(item)
+        else:
+            flat = np.frombuffer(self.data, dtype=self.kind.made()) if self.data else np.empty(0)
+        whole: np.ndarray = np.reshape(flat, self.shape, order="F" if self.fortran else "C")
+        return whole
 
 
 def _new_array(*_: object) -> _Array:
@@ -118,7 +124,7 @@ def _from_buffer(data: object, kind: object, shape: object, order: object = "C")
 
 
 def _scalar(kind: object, data: object = None) -> Any:
-    if not isinstance(kind, _Type) or kind.code.startswith("O"):
+    if not isinstance(kind, _Type) or kind.boxed:
         raise _Refused("a scalar of objects")
     return _Array().fill((), kind, data, fortran=False)
 
@@ -146,7 +152,6 @@ ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
     ("_codecs", "encode"): _latin1,
     **{(module, "set"): set for module in ("builtins", "__builtin__")},
     **{(module, "frozenset"): frozenset for module in ("builtins", "__builtin__")},
-    **{(module, "bytearray"): bytearray for module in ("builtins", "__builtin__")},
     ("collections", "OrderedDict"): dict,
 }
 """The names a pickle may use, each with the function of ours that stands for it."""
@@ -178,7 +183,7 @@ def read_pickle(stream: _Stream, where: str | Path) -> Any:
         DataError: naming what stands in it beside those, or if it is broken.
     """
     try:
-        return _made(_Reader(stream, encoding="latin1").load(), 0)
+        return _Maker()(_Reader(stream, encoding="latin1").load())
     except _Refused as refused:
         raise DataError(
             f"{where} is refused: it holds {refused}, which no feature file needs and which could "
@@ -193,17 +198,32 @@ def read_pickle(stream: _Stream, where: str | Path) -> Any:
         ) from None
 
 
-def _made(value: Any, depth: int) -> Any:
-    """The value with every record of an array made into the array."""
-    if depth > _DEEPEST:
-        raise _Refused(f"containers nested deeper than {_DEEPEST}")
-    if isinstance(value, _Array):
-        made = value.made(depth + 1)
-        return made[()] if made.ndim == 0 else made
-    if isinstance(value, Mapping):
-        return {_made(k, depth + 1): _made(v, depth + 1) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return type(value)(_made(item, depth + 1) for item in value)
-    if isinstance(value, (*_PLAIN, bytearray, complex)):
-        return value
-    raise _Refused(f"a bare {type(value).__name__.strip('_').lower()}")
+class _Maker:
+    """Makes the arrays of what was read; what the pickle shares is made once."""
+
+    def __init__(self) -> None:
+        # By identity: a few bytes can name one list ten times, ten levels deep.
+        self.done: dict[int, Any] = {}
+        self.depth = 0
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, _PLAIN):
+            return value
+        if id(value) in self.done:
+            return self.done[id(value)]
+        if self.depth > _DEEPEST:
+            raise _Refused(f"containers nested deeper than {_DEEPEST}")
+        self.depth += 1
+        made = self.done[id(value)] = self._make(value)
+        self.depth -= 1
+        return made
+
+    def _make(self, value: Any) -> Any:
+        if isinstance(value, _Array):
+            made = value.made(self)
+            return made[()] if made.ndim == 0 else made
+        if isinstance(value, dict):
+            return {self(k): self(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return type(value)(self(item) for item in value)
+        raise _Refused(f"a bare {type(value).__name__.strip('_').lower()}")

@@ -6,7 +6,6 @@ Multimodal Sentiment Analysis", EMNLP. Steps that a mask calls padding are never
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import torch
@@ -16,6 +15,7 @@ from torch.nn import functional
 
 from valence.errors import ModelError
 from valence.losses.base import ModelOutput
+from valence.models.almt_official import ENCODER_PREFIX, official_name
 
 MODALITIES = ("text", "audio", "vision")
 
@@ -279,9 +279,7 @@ class ALMT(nn.Module):
         self.scalers = nn.ModuleDict(
             {name: FeatureScaler(settings.width(name)) for name in ("audio", "vision")}
         )
-        self.projections = nn.ModuleDict(
-            {name: Projection(settings, name) for name in MODALITIES}
-        )
+        self.projections = nn.ModuleDict({name: Projection(settings, name) for name in MODALITIES})
         self.language_positions = nn.Parameter(torch.randn(1, settings.tokens, settings.dim))
         self.language = _layers(settings, settings.language)
         self.hyper_start = nn.Parameter(torch.ones(1, settings.tokens, settings.dim))
@@ -327,21 +325,19 @@ class ALMT(nn.Module):
         for layer, scale in zip(self.hyper, scales, strict=True):
             hyper = layer(scale, h["audio"], h["vision"], hyper)
         features = self.fusion(hyper)
-        return ModelOutput(
-            self.output(features), features, text, text_mask, self.output.weight
-        )
+        return ModelOutput(self.output(features), features, text, text_mask, self.output.weight)
 
     def load_official(self, state: Mapping[str, Tensor]) -> None:
         """Take weights of the published code; those of its text encoder are left aside.
 
         Args:
-            state: The published state dict; :data:`OFFICIAL_NAMES` maps its names to ours
-                and :func:`official_encoder` takes its text encoder.
+            state: The published state dict; ``valence.models.almt_official`` maps its names
+                to ours and takes its text encoder.
 
         Raises:
             ModelError: naming the first tensor that is missing, unknown or of another shape.
         """
-        named = {official_name(k): v for k, v in state.items() if not k.startswith(_ENCODER)}
+        named = {official_name(k): v for k, v in state.items() if not k.startswith(ENCODER_PREFIX)}
         own = {k: v for k, v in self.state_dict().items() if not k.startswith("scalers.")}
         for name, tensor in own.items():
             if name not in named:
@@ -357,73 +353,15 @@ class ALMT(nn.Module):
         self.load_state_dict(named, strict=False)
 
 
-_ENCODER = "bertmodel.model."
-
-OFFICIAL_NAMES: tuple[tuple[str, str], ...] = (
-    (r"^proj_l\.", "projections.text."),
-    (r"^proj_a\.", "projections.audio."),
-    (r"^proj_v\.", "projections.vision."),
-    (r"^(projections\.\w+)\.0\.", r"\1.linear."),
-    (r"^(projections\.\w+)\.1\.extra_token$", r"\1.tokens"),
-    (r"^(projections\.\w+)\.1\.pos_embedding$", r"\1.positions"),
-    (r"^(projections\.\w+)\.1\.encoder\.layers\.", r"\1.layers."),
-    (r"^l_encoder\.pos_embedding$", "language_positions"),
-    (r"^l_encoder\.encoder\.layers\.", "language."),
-    (r"^h_hyper$", "hyper_start"),
-    (r"^h_hyper_layer\.layers\.(\d+)\.0\.", r"hyper.\1."),
-    (r"^fusion_layer\.CrossTransformerEncoder\.layers\.", "fusion.layers."),
-    (r"^fusion_layer\.extra_token$", "fusion.token"),
-    (r"^fusion_layer\.pos_embedding_s$", "fusion.source_positions"),
-    (r"^fusion_layer\.pos_embedding_t$", "fusion.target_positions"),
-    (r"^regression_layer\.0\.", "output."),
-    # inside a transformer layer: .0 is the attention, .1 the perceptron
-    (r"(layers|language)\.(\d+)\.0\.", r"\1.\2.attention."),
-    (r"(layers|language)\.(\d+)\.1\.fn\.net\.0\.", r"\1.\2.inner."),
-    (r"(layers|language)\.(\d+)\.1\.fn\.net\.3\.", r"\1.\2.outer."),
-    (r"(layers|language)\.(\d+)\.1\.norm\.", r"\1.\2.norm."),
-    (r"\.norm_q\.", ".norm_query."),
-    (r"\.norm_k\.", ".norm_key."),
-    (r"\.norm_v\.", ".norm_value."),
-    # inside a hyper-modality layer
-    (r"^(hyper\.\d+)\.norm1\.", r"\1.norm_text."),
-    (r"^(hyper\.\d+)\.norm2\.", r"\1.norm_audio."),
-    (r"^(hyper\.\d+)\.norm3\.", r"\1.norm_vision."),
-    (r"^(hyper\.\d+)\.norm4\.", r"\1.norm_hyper."),
-    (r"\.fn\.to_(k|v)_ta\.", r".\1_audio."),
-    (r"\.fn\.to_(k|v)_tv\.", r".\1_vision."),
-    (r"\.k_(audio|vision)\.", r".key_\1."),
-    (r"\.v_(audio|vision)\.", r".value_\1."),
-    (r"\.fn\.to_q\.", ".query."),
-    (r"\.fn\.to_k\.", ".key."),
-    (r"\.fn\.to_v\.", ".value."),
-    (r"\.fn\.to_out\.0\.", ".out."),
-)
-"""Patterns and replacements, applied one after the other, from published names to ours."""
-
-
-def official_name(name: str) -> str:
-    """Our name of a tensor of the published code."""
-    for pattern, replacement in OFFICIAL_NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def official_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The text encoder in a published state dict, by the names transformers gives it."""
-    return {k.removeprefix(_ENCODER): v for k, v in state.items() if k.startswith(_ENCODER)}
-
-
 def attend(
     query: Tensor, key: Tensor, value: Tensor, *, heads: int, mask: Tensor | None = None
 ) -> Tensor:
     """Multi-head attention (B, Q, H·E) over (B, S, H·E); sources where mask (B, S) is true."""
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (query, key, value))
     seen = None if mask is None else mask[:, None, None, :]
     read = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
     return read.transpose(1, 2).flatten(2)
 
 
 def _layers(settings: FusionSettings, stack: Stack) -> nn.ModuleList:
-    return nn.ModuleList(
-        Layer(settings.dim, stack, settings.dropout) for _ in range(stack.depth)
-    )
+    return nn.ModuleList(Layer(settings.dim, stack, settings.dropout) for _ in range(stack.depth))
