@@ -83,9 +83,9 @@ def check_split(values: Mapping[str, Any], name: str, where: str) -> FeatureRows
     texts = [_text(value) for value in _column(values["raw_text"])]
     columns = {"id": ids, "text": np.array(texts, dtype=object)}
     columns["label"] = _numbers(values["regression_labels"], "regression_labels", place)
-    for key, column in EXTRA_LABELS.items():
+    for key, title in EXTRA_LABELS.items():
         if key in values:
-            columns[column] = _extra(values[key], key, place)
+            columns[title] = _extra(values[key], key, place)
     notes: list[str] = []
     features = {key: values[key] for key in FEATURES}
     lengths = {key: _lengths(values, key, len(ids), place, notes) for key in FEATURES}
