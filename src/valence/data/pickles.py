@@ -110,7 +110,8 @@ class _Array:
             for i, item in enumerate(self.data):
                 flat[i] = make(item)
         else:
-            flat = np.frombuffer(self.data, dtype=self.kind.made()) if self.data else np.empty(0)
+            kind = self.kind.made()
+            flat = np.frombuffer(self.data, kind) if self.data else np.empty(0, kind)
         whole: np.ndarray = np.reshape(flat, self.shape, order="F" if self.fortran else "C")
         return whole
 
@@ -135,7 +136,7 @@ def _latin1(text: object, encoding: object = "latin1") -> bytes:
     return text.encode("latin-1")
 
 
-def _marker() -> Any:
+def _marker(*_: object) -> Any:
     # NumPy names its array class as an argument of its reconstruction; nothing else needs it.
     raise _Refused("a call of numpy.ndarray")
 
