@@ -136,6 +136,10 @@ def _latin1(text: object, encoding: object = "latin1") -> bytes:
     return text.encode("latin-1")
 
 
+def _no_bytes() -> bytes:
+    return b""  # how old protocols write the data of an empty array
+
+
 def _marker(*_: object) -> Any:
     # NumPy names its array class as an argument of its reconstruction; nothing else needs it.
     raise _Refused("a call of numpy.ndarray")
@@ -153,6 +157,7 @@ ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
     ("_codecs", "encode"): _latin1,
     **{(module, "set"): set for module in ("builtins", "__builtin__")},
     **{(module, "frozenset"): frozenset for module in ("builtins", "__builtin__")},
+    **{(module, "bytes"): _no_bytes for module in ("builtins", "__builtin__")},
     ("collections", "OrderedDict"): dict,
 }
 """The names a pickle may use, each with the function of ours that stands for it."""
