@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from valence.cli import console
-from valence.cli.compare import Json
+from valence.cli.compare import Json, Quiet
 
 if TYPE_CHECKING:
     from valence.data.features import FeatureArchive
 
-app = typer.Typer(no_args_is_help=True, help="Audio and vision features: convert, show.")
+app = typer.Typer(no_args_is_help=True, help="Audio and vision features: convert, extract, show.")
 
 
 @app.command()
@@ -28,6 +28,56 @@ def convert(
     archive = convert_file(file, out)
     _tell(archive, as_json=json)
     console.say(f"Archive: {out}")
+
+
+@app.command()
+def extract(
+    clip: Annotated[
+        Path,
+        typer.Argument(help="A sound or video file, or a table: clip, text, label, split."),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="A .safetensors file for a clip, a folder for a table.")
+    ],
+    audio: Annotated[
+        str, typer.Option(help="mel, or a hub name or folder of an audio encoder.")
+    ] = "mel",
+    vision: Annotated[
+        str, typer.Option(help="frames, or a hub name or folder of an image encoder.")
+    ] = "frames",
+    frames_per_second: Annotated[float, typer.Option(min=0.01, help="Frames to read.")] = 5.0,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Most of a clip to read.")] = 120.0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make features of one's own clips; a table of clips becomes an archive to train on."""
+    from valence.data.clip_table import archive_clips
+    from valence.data.clips import Extractor, ExtractorSettings, save_clip
+    from valence.data.tables import SUFFIXES
+
+    settings = ExtractorSettings(
+        audio=audio, vision=vision, frames_per_second=frames_per_second, max_seconds=max_seconds
+    )
+    extractor = Extractor(settings)
+    if clip.suffix.lower() in SUFFIXES:
+        with console.Meter(quiet=quiet) as meter:
+            archive = archive_clips(
+                clip, out, extractor,
+                progress=lambda done, of: meter.show("clips", done / of, f"{done}/{of}"),
+            )  # fmt: skip
+        _tell(archive, as_json=json)
+        return
+    features = extractor(clip)
+    save_clip(features, settings, out)
+    sizes = {"audio": list(features.audio.shape), "vision": list(features.vision.shape)}
+    if json:
+        console.print_json({**sizes, "notes": features.notes})
+        return
+    console.print_table(
+        ["modality", "steps", "width"], [[m, str(n), str(d)] for m, (n, d) in sizes.items()]
+    )
+    for note in features.notes:
+        console.say(f"Note: {note}")
 
 
 @app.command()

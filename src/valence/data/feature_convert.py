@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,19 +31,53 @@ def convert(source: str | Path, folder: str | Path) -> FeatureArchive:
         DataError: if the file cannot be read or used, or the folder holds something else.
     """
     source, folder = Path(source), Path(folder)
-    digest = _sha256(source)
-    if folder.exists() and any(folder.iterdir()):
-        if (folder / "manifest.json").exists() and read_manifest(folder).sha256 == digest:
-            return FeatureArchive.open(folder)
-        raise DataError(f"{folder} holds something else; give an empty or a new folder")
+    digest = sha256_of(source)
+    if (found := existing_archive(folder, digest)) is not None:
+        return found
     with source.open("rb") as stream:
         splits = find_splits(read_pickle(stream, source), str(source))
     checked = {name: check_split(values, name, str(source)) for name, values in splits.items()}
     _same_widths(checked, str(source))
+    return write_archive(folder, checked, source=source.name, digest=digest)
+
+
+def existing_archive(folder: Path, digest: str) -> FeatureArchive | None:
+    """The archive in ``folder`` if it is of the same source; None where the folder is free.
+
+    Raises:
+        DataError: if the folder holds something else.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        return None
+    if (folder / "manifest.json").exists() and read_manifest(folder).sha256 == digest:
+        return FeatureArchive.open(folder)
+    raise DataError(f"{folder} holds something else; give an empty or a new folder")
+
+
+def write_archive(
+    folder: Path,
+    splits: dict[str, FeatureRows],
+    *,
+    source: str,
+    digest: str,
+    extractor: dict[str, Any] | None = None,
+) -> FeatureArchive:
+    """Write checked rows as an archive: whole or not at all.
+
+    Args:
+        folder: Where it goes; it must not exist or be empty.
+        splits: Rows by split; their features are let go once they are written.
+        source: Name of what they come from.
+        digest: Hash of it.
+        extractor: How the features were made, if they were made here.
+
+    Raises:
+        DataError: if the disk refuses.
+    """
     scratch = folder.with_name(f".{folder.name}.writing-{os.getpid()}")
     try:
         scratch.mkdir(parents=True)
-        _write(scratch, checked, source.name, digest)
+        _write(scratch, splits, source, digest, extractor)
         if folder.exists():
             folder.rmdir()
         os.replace(scratch, folder)
@@ -53,7 +88,10 @@ def convert(source: str | Path, folder: str | Path) -> FeatureArchive:
     return FeatureArchive.open(folder)
 
 
-def _write(folder: Path, splits: dict[str, FeatureRows], source: str, digest: str) -> None:
+def _write(
+    folder: Path, splits: dict[str, FeatureRows], source: str, digest: str,
+    extractor: dict[str, Any] | None,
+) -> None:  # fmt: skip
     from safetensors.numpy import save_file
 
     zeroed = {m: {"-inf": 0, "inf": 0, "nan": 0} for m in FEATURES}
@@ -76,7 +114,7 @@ def _write(folder: Path, splits: dict[str, FeatureRows], source: str, digest: st
     manifest = Manifest(
         source=source, sha256=digest, rows={name: len(rows) for name, rows in splits.items()},
         widths=widths, longest=longest, steps=steps, zeroed=zeroed,
-        notes=tuple(_notes(splits, table)),
+        notes=tuple(_notes(splits, table)), extractor=extractor,
     )  # fmt: skip
     text = json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False, indent=1)
     (folder / "manifest.json").write_text(text, encoding="utf-8")
@@ -117,7 +155,12 @@ def _same_widths(splits: dict[str, FeatureRows], where: str) -> None:
             raise DataError(f"{where}: {modality!r} has steps of different widths: {told}")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Hash of a file's contents.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with path.open("rb") as stream:

@@ -94,6 +94,8 @@ class Manifest(BaseModel):
     zeroed: dict[str, dict[str, int]]
     """Numbers that were not finite and became 0, by modality and kind."""
     notes: tuple[str, ...] = ()
+    extractor: dict[str, Any] | None = None
+    """How features were made from clips (``valence.data.clips.ExtractorSettings``), if here."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,8 @@ class FeatureSplit:
         return int(self._open(modality).get_shape()[1])
 
     def _read(self, modality: str, start: int, end: int) -> np.ndarray:
+        if start == end:  # safetensors refuses an empty slice at the end
+            return np.zeros((0, self._width(modality)), dtype=np.float32)
         steps: np.ndarray = self._open(modality)[start:end]
         return steps
 

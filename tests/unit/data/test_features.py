@@ -106,6 +106,16 @@ def test_lengths_are_found_where_none_are_given(write: Any, tmp_path: Path) -> N
         assert any(f"{modality} lengths are not in the file" in n for n in archive.manifest.notes)
 
 
+def test_a_split_without_a_modality(write: Any, tmp_path: Path) -> None:
+    content = mmsa()
+    content["test"]["audio_lengths"] = [0] * 5
+    split = convert(write(content), tmp_path / "archive").split("test")
+    assert not split.batch(range(5)).masks["audio"].any()
+    assert split.row("audio", 4).shape == (0, 3)
+    mean, deviation = split.statistics("audio")
+    assert mean.tolist() == deviation.tolist() == [0, 0, 0]
+
+
 def test_limits_cut_and_count(write: Any, tmp_path: Path) -> None:
     split = convert(write(mmsa()), tmp_path / "archive").split("train")
     batch = split.batch(range(5), limits={"audio": 2})
@@ -243,11 +253,11 @@ def test_the_same_source_is_not_converted_twice_and_another_not_over_it(
 def test_shared_ids_and_empty_modalities_are_said(write: Any, tmp_path: Path) -> None:
     content = mmsa()
     content["test"]["id"][0] = "train$_$0"
-    content["train"]["vision_lengths"][:2] = 0
+    content["train"]["vision_lengths"][[0, 4]] = 0
     notes = convert(write(content), tmp_path / "archive").manifest.notes
     assert any(note.startswith("1 ids stand in two splits") for note in notes)
     assert "2 rows have no vision" in notes
-    batch = FeatureArchive.open(tmp_path / "archive").split("train").batch([0, 1])
+    batch = FeatureArchive.open(tmp_path / "archive").split("train").batch([0, 4])
     assert batch.steps["vision"].shape == (2, 1, 2)
     assert not batch.masks["vision"].any()
 
