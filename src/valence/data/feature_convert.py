@@ -38,6 +38,7 @@ def convert(source: str | Path, folder: str | Path) -> FeatureArchive:
         splits = find_splits(read_pickle(stream, source), str(source))
     checked = {name: check_split(values, name, str(source)) for name, values in splits.items()}
     _same_widths(checked, str(source))
+    del splits  # so that each part can be let go once it is written
     return write_archive(folder, checked, source=source.name, digest=digest)
 
 

@@ -87,6 +87,8 @@ def check_split(values: Mapping[str, Any], name: str, where: str) -> FeatureRows
         if key in values:
             columns[title] = _extra(values[key], key, place)
     notes: list[str] = []
+    if "text" in values:
+        notes.append("text features in the file are not kept; texts are encoded from raw_text")
     features = {key: values[key] for key in FEATURES}
     lengths = {key: _lengths(values, key, len(ids), place, notes) for key in FEATURES}
     for key, column in columns.items():

@@ -253,10 +253,12 @@ def test_the_same_source_is_not_converted_twice_and_another_not_over_it(
 def test_shared_ids_and_empty_modalities_are_said(write: Any, tmp_path: Path) -> None:
     content = mmsa()
     content["test"]["id"][0] = "train$_$0"
+    content["train"]["text"] = np.zeros((5, 2, 768))
     content["train"]["vision_lengths"][[0, 4]] = 0
     notes = convert(write(content), tmp_path / "archive").manifest.notes
     assert any(note.startswith("1 ids stand in two splits") for note in notes)
     assert "2 rows have no vision" in notes
+    assert any(note.startswith("text features in the file are not kept") for note in notes)
     batch = FeatureArchive.open(tmp_path / "archive").split("train").batch([0, 4])
     assert batch.steps["vision"].shape == (2, 1, 2)
     assert not batch.masks["vision"].any()
