@@ -24,7 +24,7 @@ from valence.spec import LossSpec
 
 CLASSES, BATCH, STORED, SIZE = 6, 64, 1200, 128
 CAPACITY, REPEATS, TARGET = STORED // CLASSES, 15, 20
-SPEC = LossSpec(contrast="memory", memory_size=STORED, memory_dim=SIZE, memory_warmup_steps=1)
+SPEC = LossSpec(contrast="memory", memory_size=STORED, projection_dim=SIZE, memory_warmup_steps=1)
 TAIL = (0, 1)
 
 Step = Callable[[Tensor, Tensor], Tensor]

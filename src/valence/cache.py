@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,8 @@ def find(kind: str, key: str) -> Path | None:
     path = cache_root() / kind / key
     if not (path / ABOUT).exists():
         return None
-    try:
+    with suppress(OSError):  # a cache that may only be read is still read
         os.utime(path / ABOUT)
-    except OSError:  # a cache that may only be read is still read
-        pass
     return path
 
 

@@ -57,6 +57,8 @@ class Comparison(BaseModel):
     """The methods that are swept; all that read the setting when not given."""
     published: dict[str, dict[str, float]] = {}
     """Published scores by method and metric, shown beside ours."""
+    published_for: dict[str, Any] = {}
+    """Dotted settings a set-up must have for the published scores to stand beside it."""
     published_source: str = ""
 
 

@@ -33,10 +33,21 @@ class Method:
     paper: str = ""
 
 
+LORA = {"encoder.adaptation": "lora"}
 BALANCED = {"loss.class_weights": "balanced"}
+SHARP = {
+    "head.name": "unit",
+    "loss.name": "logit-adjustment",
+    "loss.contrast": "sharprecl",
+    "loss.weight": 1.0,
+    "loss.temperature": 0.3,
+    "loss.projection_dim": 100,
+    "view.name": "auto",
+}
 AHSP = {"head.name": "gated", "head.pooling": "ahsp"}
 MEMORY = {"loss.contrast": "memory"}
 HY_MORA = "Hy-Mora, Zhang 2025"
+SHARPRECL = "SharpReCL, arXiv 2405.11524"
 
 METHODS: dict[str, Method] = {
     "majority": Method("always the most frequent class", kind="sklearn"),
@@ -57,8 +68,9 @@ METHODS: dict[str, Method] = {
         },
         paper="Devlin et al. 2019, arXiv 1810.04805",
     ),
-    "lora": Method("LoRA, plain cross-entropy", paper="Hu et al. 2022, arXiv 2106.09685"),
-    "lora-balanced": Method("LoRA, class weights", BALANCED, paper="Hu et al. 2022"),
+    "cross-entropy": Method("plain cross-entropy; adapted as encoder.adaptation says"),
+    "lora": Method("LoRA, plain cross-entropy", LORA, paper="Hu et al. 2022, arXiv 2106.09685"),
+    "lora-balanced": Method("LoRA, class weights", {**LORA, **BALANCED}, paper="Hu et al. 2022"),
     "lora-posthoc": Method(
         "LoRA's saved logits minus τ·log prior, τ chosen on validation; trains nothing",
         kind="posthoc",
@@ -71,19 +83,57 @@ METHODS: dict[str, Method] = {
         paper="Liu et al. 2024, arXiv 2402.09353",
     ),
     "focal": Method(
-        "LoRA, focal loss",
+        "focal loss, class weights",
         {"loss.name": "focal", **BALANCED},
         paper="Lin et al. 2017, arXiv 1708.02002",
     ),
     "ldam": Method(
-        "LoRA, LDAM with deferred re-weighting",
+        "LDAM with deferred re-weighting",
         {"loss.name": "ldam", **BALANCED},
         paper="Cao et al. 2019, arXiv 1906.07413",
     ),
     "logit-adjust": Method(
-        "LoRA, logit adjustment in training",
+        "logit adjustment in training",
         {"loss.name": "logit-adjustment"},
         paper="Menon et al. 2021, arXiv 2007.07314",
+    ),
+    "balanced-softmax": Method(
+        "balanced softmax: logit adjustment at τ = 1, under its other name",
+        {"loss.name": "logit-adjustment", "loss.tau": 1.0},
+        paper="Ren et al. 2020, arXiv 2007.10740",
+    ),
+    "class-balanced": Method(
+        "class weights by the effective number of rows",
+        {"loss.class_weights": "effective"},
+        paper="Cui et al. 2019, arXiv 1901.05555",
+    ),
+    "supcon": Method(
+        "cross-entropy and supervised contrast over two views",
+        {
+            "loss.contrast": "supcon",
+            "loss.weight": 1.0,
+            "loss.temperature": 0.3,
+            "loss.projection_dim": 100,
+            "view.name": "auto",
+        },
+        paper="Khosla et al. 2020, arXiv 2004.11362",
+    ),
+    "sharprecl": Method(
+        "rebalanced contrast: prototypes, hard mixup, simple sampling", SHARP, paper=SHARPRECL
+    ),
+    "sharprecl-no-simple": Method(
+        "SharpReCL, mixup only", {**SHARP, "loss.mixing": "always"}, paper=SHARPRECL
+    ),
+    "sharprecl-no-mixup": Method(
+        "SharpReCL, simple sampling only", {**SHARP, "loss.mixing": "never"}, paper=SHARPRECL
+    ),
+    "sharprecl-no-prototypes": Method(
+        "SharpReCL, class means for prototypes",
+        {**SHARP, "loss.prototypes": "none"},
+        paper=SHARPRECL,
+    ),
+    "sharprecl-no-compensation": Method(
+        "SharpReCL, plain cross-entropy", {**SHARP, "loss.name": "cross-entropy"}, paper=SHARPRECL
     ),
     "hy-mora": Method(
         "LoRA, gated hierarchical pooling and prototype memory",
@@ -95,6 +145,10 @@ METHODS: dict[str, Method] = {
         "Hy-Mora without the pooling", {**MEMORY, **BALANCED}, paper=HY_MORA
     ),
 }
+
+
+SKLEARN_READS = ("loss.class_weights", "train.metric", "train.device")
+"""Settings of training and loss that ``linear-probe`` and ``tfidf-lr`` read."""
 
 
 def find_method(name: str) -> Method:
@@ -132,7 +186,17 @@ def make_spec(
     method = find_method(name)
     of = find_method(method.of).settings if method.of else {}
     base = RunSpec(method=name, kind=method.kind, data=data, seed=seed)
-    return base.override({**(common or {}), **of, **method.settings, **(settings or {})})
+    wanted = {**(common or {}), **of, **method.settings, **(settings or {})}
+    checked = base.override(wanted)
+    if method.kind != "sklearn":
+        return checked
+    # What it does not read stays at its default, or the same fit would count as another run.
+    return base.override({path: v for path, v in wanted.items() if _is_read(path)})
+
+
+def _is_read(path: str) -> bool:
+    """Whether the methods of scikit-learn read a setting."""
+    return path.startswith(("data.", "encoder.", "head.")) or path in SKLEARN_READS
 
 
 def trained_part(spec: RunSpec) -> RunSpec:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from valence.data.dataset import Dataset, Split, TrainingData
 from valence.data.sources import load_dataset
+from valence.diagnostics import failure_signs
 from valence.errors import DataError, ModelError, RunError, UnknownNameError
 from valence.losses.supervised import log_prior
 from valence.methods import trained_part
@@ -167,6 +168,9 @@ def _run_torch(spec: RunSpec, context: Context) -> Scored:
         notes = [f"weights of step {log.best_step} of {log.steps}"]
         if log.truncated:
             notes.append(f"{log.truncated} of {len(data.train)} training texts were cut")
+        if log.view:
+            notes.append(log.view)
+        notes += [f"warning: {line}" for line in failure_signs(log.history)]
         return model, (log.history, tuple(notes))
 
     return _fit_and_score(spec, context, fit)

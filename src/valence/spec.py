@@ -49,7 +49,15 @@ class DataSpec(_Part):
     train_total: Count | None = None
     imbalance_ratio: Annotated[float, Field(ge=1)] | None = None
     """Size of the largest class over the smallest."""
+    head_count: Count | None = None
+    """Rows of the largest class under ``imbalance_ratio``; a class with fewer rows than its
+    place in the profile asks for keeps what it has. Without it the profile is scaled so that
+    every class fills its place."""
     profile: Literal["exponential", "step"] = "exponential"
+    noise_share: Share = 0.0
+    """Part of the training labels that is replaced by wrong ones, after the cut."""
+    noise: Literal["symmetric", "confusable"] = "symmetric"
+    """Wrong labels are drawn from all other classes, or from those with like texts."""
     validation_per_class: Count | None = None
     """Balanced validation rows; all validation rows when not given."""
     validation_share: Share = 0.1
@@ -65,6 +73,8 @@ class DataSpec(_Part):
     def _one_cut(self) -> DataSpec:
         if self.train_counts is not None and (self.train_total or self.imbalance_ratio):
             raise ValueError("give train_counts, or train_total and imbalance_ratio, not both")
+        if self.head_count is not None and (self.train_total or self.imbalance_ratio is None):
+            raise ValueError("head_count needs imbalance_ratio, and goes without train_total")
         return self
 
 
@@ -99,8 +109,10 @@ class LossSpec(_Part):
 
     name: str = "cross-entropy"
     """A name of ``LOSSES``."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """``balanced``: N / (C · n_c)."""
+    class_weights: Literal["none", "balanced", "effective"] = "none"
+    """``balanced``: N / (C · n_c); ``effective``: by the effective number of rows."""
+    beta: Share = 0.9999
+    """Of the effective number (1 − β^n) / (1 − β)."""
     weight_clamp: Positive | None = 10.0
     """Upper limit of a class weight; without one, a class of a few rows rules the loss."""
     smoothing: Share = 0.0
@@ -123,11 +135,37 @@ class LossSpec(_Part):
     """Stored vectors, all classes together."""
     memory_warmup_steps: Count = 20
     """Steps before vectors are stored."""
-    memory_dim: Count = 128
+    projection_dim: Count = 128
+    """Size of the projected vectors that are contrasted."""
     tail_weight: Positive = 2.0
     """Factor on the memory loss of tail rows."""
     min_samples: Count = 5
     """Stored vectors a class needs before it takes part."""
+    positives: Annotated[int, Field(ge=0)] = 20
+    """Synthetic positives per class of SharpReCL; 20 and 60 are the paper's."""
+    negatives: Annotated[int, Field(ge=0)] = 60
+    """Synthetic negatives per class."""
+    hard_count: Count = 20
+    """Hard samples per class and side that mixup draws from."""
+    mixing: Literal["growing", "always", "never"] = "growing"
+    """Share of the synthetic samples that is mixed from hard ones: from a half to all over
+    the training, all, or none (drawn evenly instead)."""
+    prototypes: Literal["classifier", "none"] = "classifier"
+    """Whether projected classifier rows join the batch; without them, class means guide."""
+    anchor_weights: Literal["effective", "constant"] = "effective"
+    """``constant``: class 0's weight for every anchor, as the published code does."""
+
+
+class ViewSpec(_Part):
+    """A second view of every training text, for losses that contrast two."""
+
+    name: str = "none"
+    """A name of ``VIEWS``, ``auto`` (a column of second views where the data has one, else
+    substitution where the encoder has a language model, else edits), or ``none``."""
+    column: str = "aug_text"
+    """The column that holds second views."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Part of the words that is changed."""
 
 
 class TrainSpec(_Part):
@@ -161,6 +199,7 @@ class RunSpec(_Part):
     encoder: EncoderSpec = EncoderSpec()
     head: HeadSpec = HeadSpec()
     loss: LossSpec = LossSpec()
+    view: ViewSpec = ViewSpec()
     train: TrainSpec = TrainSpec()
     seed: int = 45
 

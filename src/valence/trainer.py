@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import set_seed
 
+from valence.data.augment import Texts, second_views
 from valence.data.collate import Collator, Encoded, LabelledRows
 from valence.data.dataset import TrainingData
 from valence.errors import RunError, SpecError
 from valence.metrics import classification_scores
 from valence.models.classifier import Classifier, TorchModel, score_encoded
-from valence.models.encoder import without_peft_warnings
+from valence.models.encoder import encoder_location, without_peft_warnings
 from valence.spec import RunSpec, TrainSpec
 
 GATE_LR_FACTOR = 5.0  # published for Hy-Mora: one scalar moves too little at the common rate
@@ -48,12 +49,14 @@ class TrainingLog:
         best_step: Step whose weights were kept.
         steps: Optimiser steps made.
         truncated: Training texts cut at the length limit.
+        view: Where second views came from; empty without any.
     """
 
     history: list[dict[str, Any]]
     best_step: int
     steps: int
     truncated: int
+    view: str = ""
 
 
 @dataclass
@@ -74,6 +77,7 @@ class ClassifierTrainer(Trainer):
         args: Arguments of the Trainer.
         data: Classes, and the labels of the validation rows.
         rows: Encoded (training, validation) texts.
+        second: Encoded second views of the training texts, or None.
         spec: Training settings.
         pad_id: Id of the padding token.
     """
@@ -85,13 +89,14 @@ class ClassifierTrainer(Trainer):
         *,
         data: TrainingData,
         rows: tuple[Encoded, Encoded],
+        second: Encoded | None,
         spec: TrainSpec,
         pad_id: int,
     ) -> None:
         super().__init__(
             model=model,
             args=args,
-            train_dataset=LabelledRows(rows[0], data.train.labels),
+            train_dataset=LabelledRows(rows[0], data.train.labels, second),
             eval_dataset=LabelledRows(rows[1], data.validation.labels),
             data_collator=Collator(pad_id),
         )
@@ -132,7 +137,9 @@ class ClassifierTrainer(Trainer):
             data.validation.labels, scores.logits, classes=data.classes,
             train_counts=[int(n) for n in data.train_counts], tail=data.tail,
         )  # fmt: skip
-        metrics = {f"eval_{k}": v for k, v in found.items() if v is not None}
+        metrics: dict[str, Any] = {f"eval_{k}": v for k, v in found.items() if v is not None}
+        seen = self.classifier.loss.diagnostics()
+        metrics |= {f"diagnostics/{k}": v for k, v in seen.items()}
         self.log(metrics)
         self._keep_best(found)
         self.control = self.callback_handler.on_evaluate(
@@ -218,14 +225,17 @@ def train(
     Raises:
         RunError: if the outputs stop being numbers.
         SpecError: if the device is not there or the metric is unknown.
+        DataError: if the second views asked for cannot be had.
     """
     spec = model.spec
+    second, view = _second_views(model, data, report)
     set_seed(spec.seed)
     rows = (model.tokenizer(data.train.texts), model.tokenizer(data.validation.texts))
     args = training_arguments(spec, checkpoint)
     trainer = ClassifierTrainer(
-        model.classifier, args, data=data, rows=rows, spec=spec.train, pad_id=model.tokenizer.pad_id
-    )
+        model.classifier, args, data=data, rows=rows, second=second, spec=spec.train,
+        pad_id=model.tokenizer.pad_id,
+    )  # fmt: skip
     trainer.add_callback(_Watch(trainer, report))
     trainer.remove_callback(_printer())
     last = _last_checkpoint(checkpoint)
@@ -242,7 +252,27 @@ def train(
     model.classifier.eval()
     model.classifier.to("cpu")
     history = [_record(row) for row in trainer.state.log_history]
-    return TrainingLog(history, trainer.best.step, steps, rows[0].truncated)
+    return TrainingLog(history, trainer.best.step, steps, rows[0].truncated, view)
+
+
+def _second_views(
+    model: TorchModel, data: TrainingData, report: Report | None
+) -> tuple[Encoded | None, str]:
+    """Encoded second views of the training texts, and where they came from."""
+    spec = model.spec
+    if spec.view.name == "none":
+        return None, ""
+    source = Texts(
+        data.train.texts, data.train.extra, encoder_location(spec.encoder.name),
+        spec.encoder.max_length, spec.seed,
+    )  # fmt: skip
+
+    def told(done: int, total: int) -> None:
+        if report is not None:
+            report(0.0, f"second views: {done} of {total} texts")
+
+    texts, note = second_views(spec.view, source, told)
+    return model.tokenizer(texts), note
 
 
 def training_arguments(spec: RunSpec, checkpoint: Path | None) -> TrainingArguments:

@@ -55,7 +55,7 @@ def make_memory(settings: dict, compat: str | None) -> PrototypeMemory:
         temperature=settings["temperature"],
         memory_size=settings["memory_size"],
         memory_warmup_steps=settings["warmup_steps"],
-        memory_dim=settings["feature_dim"],
+        projection_dim=settings["feature_dim"],
         tail_weight=settings["tail_weight"],
         min_samples=settings["min_samples"],
     )

@@ -186,6 +186,8 @@ def _changed(
             f"Baseline {baseline!r} is not among the compared methods; add it to --methods"
         )
     if chosen not in changed.methods and changed.methods:
+        if chosen is not None:
+            console.say(f"Note: {chosen} is not compared; the baseline is {changed.methods[0]}")
         chosen = changed.methods[0]
     return changed.model_copy(update={"baseline": chosen})
 
@@ -220,7 +222,7 @@ def _report(
 ) -> None:
     if not outcome.results:
         return
-    from valence.reports.html import write_report
+    from valence.reports.html import Published, write_report
     from valence.reports.tables import leaderboard, leaderboard_columns, unswept, write_tables
 
     baseline = comparison.baseline
@@ -234,7 +236,8 @@ def _report(
     page = write_report(
         store, outcome.results, out / "report.html", baseline=baseline,
         axes=comparison.sweep or None, title=comparison.title,
-        published=comparison.published or None, command=shlex.join(["valence", *sys.argv[1:]]),
+        published=Published(comparison.published, comparison.published_for),
+        command=shlex.join(["valence", *sys.argv[1:]]),
     )  # fmt: skip
     console.say(f"Report: {page}")
 

@@ -66,34 +66,30 @@ def longtail(
     out: Annotated[Path, typer.Option(help="Folder for train.csv, validation.csv, test.csv.")],
     ratio: Annotated[float | None, typer.Option(help="Largest class over smallest.")] = None,
     total: Annotated[int | None, typer.Option(help="Training rows in all.")] = None,
+    head: Annotated[int | None, typer.Option(help="Training rows of the largest class.")] = None,
     profile: Annotated[str, typer.Option(help="exponential or step.")] = "exponential",
+    noise: Annotated[float, typer.Option(help="Share of wrong training labels.")] = 0.0,
+    noise_kind: Annotated[str, typer.Option(help="symmetric or confusable.")] = "symmetric",
     data_dir: DataDir = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     seed: Annotated[int, typer.Option(help="Seed of splits and cuts.")] = 45,
 ) -> None:
-    """Cut the training rows to a long tail and write the three splits; test is left whole."""
-    import pandas as pd
+    """Cut the training rows to a long tail; write the splits and a picture; test stays whole."""
+    from valence.reports.longtail import write_cut
+    from valence.spec import DataSpec, build
 
-    if ratio is None and total is None:
+    if ratio is None and total is None and not noise:
         raise DataError("Say how to cut: --ratio 20, --total 1000, or both")
-    cut = [f"data.profile={profile}"]
-    cut += [f"data.imbalance_ratio={ratio}"] if ratio is not None else []
-    cut += [f"data.train_total={total}"] if total is not None else []
-    found = _load(data, data_dir, text_column, label_column, cut, seed)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in SPLITS:
-            split = getattr(found, name)
-            labels = [found.classes[i] for i in split.labels]
-            frame = pd.DataFrame({"text": split.texts, "label": labels, "id": split.ids})
-            scratch = out / f".{name}.csv.writing"
-            frame.to_csv(scratch, index=False)
-            scratch.replace(out / f"{name}.csv")
-    except OSError as error:
-        raise DataError(f"Cannot write to {out}: {error.strerror or error}") from None
-    rows = [[r["class"], str(r["train"])] for r in _table(found)]
-    console.print_table(["class", "train"], rows)
+    values = {
+        "name": data, "text_column": text_column, "label_column": label_column,
+        "imbalance_ratio": ratio, "train_total": total, "head_count": head, "profile": profile,
+        "noise_share": noise, "noise": noise_kind,
+    }  # fmt: skip
+    found = write_cut(build(DataSpec, values), out, seed=seed, data_dir=data_dir)
+    console.print_table(["class", "train"], [[r["class"], str(r["train"])] for r in _table(found)])
+    for note in found.notes:
+        console.say(f"Note: {note}")
     console.say(f"Written: {out}")
 
 

@@ -13,7 +13,8 @@ class Card:
 
     Attributes:
         title: One line.
-        classes: Label names in their order; an integer label is an index into them.
+        classes: Label names in their order; an integer label is an index into them. Empty:
+            the labels of the training file.
         language: ISO 639-1 codes.
         ordered: True where the classes form a scale.
         tail: The classes published work treats as tail, if it names any.
@@ -66,6 +67,24 @@ DATASETS: dict[str, Card] = {
         tail=("fear", "surprise"),
         source="SMP 2020 evaluation of Weibo emotion classification",
     ),
+    "trec": Card(
+        "TREC, kinds of questions",
+        ("abbreviation", "description", "entity", "human", "location", "numeric"),
+        source="Li & Roth 2002, COLING",
+    ),
+    "ohsumed": Card(
+        "Ohsumed, titles of medical abstracts by disease",
+        tuple(f"C{number:02d}" for number in range(1, 24)),
+        source="Hersh et al. 1994, SIGIR",
+    ),
+    "r52": Card(
+        "Reuters-21578, news by 52 topics", (), source="Lewis 1997, Reuters-21578, single-label R52"
+    ),
+    "dblp": Card("DBLP, titles of papers by six fields", (), source="Tang et al. 2015, KDD (PTE)"),
+    "biomedical": Card(
+        "Biomedical titles by 20 topics", (), source="Xu et al. 2017, Neural Networks"
+    ),
+    "cr": Card("Customer reviews", ("negative", "positive"), source="Hu & Liu 2004, KDD"),
 }
 
 

@@ -38,9 +38,14 @@ class Collator:
     pad_id: int
 
     def __call__(self, rows: Sequence[dict[str, object]]) -> dict[str, Tensor]:
-        """A batch of ``input_ids``, ``attention_mask`` (B, T) and ``labels`` (B,)."""
-        batch = self.pad([row["input_ids"] for row in rows])  # type: ignore[misc]
-        batch["labels"] = torch.tensor([row["labels"] for row in rows])
+        """A batch of ``input_ids``, ``attention_mask`` (B, T) and ``labels`` (B,).
+
+        Second views, where rows have them, are B further rows with the same labels.
+        """
+        seconds = [row["second"] for row in rows if "second" in row]
+        batch = self.pad([row["input_ids"] for row in rows] + seconds)  # type: ignore[arg-type]
+        labels = torch.tensor([row["labels"] for row in rows])
+        batch["labels"] = torch.cat([labels, labels]) if seconds else labels
         return batch
 
     def pad(self, input_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
@@ -56,17 +61,19 @@ class Collator:
 
 
 class LabelledRows(TorchDataset[dict[str, object]]):
-    """Token ids with labels, as the Trainer reads them."""
+    """Token ids with labels, and second views where there are some, as the Trainer reads them."""
 
-    def __init__(self, encoded: Encoded, labels: np.ndarray) -> None:
+    def __init__(self, encoded: Encoded, labels: np.ndarray, second: Encoded | None = None) -> None:
         self.encoded = encoded
         self.labels = labels
+        self.second = second
 
     def __len__(self) -> int:
         return len(self.encoded)
 
     def __getitem__(self, index: int) -> dict[str, object]:
-        return {"input_ids": self.encoded.input_ids[index], "labels": int(self.labels[index])}
+        row = {"input_ids": self.encoded.input_ids[index], "labels": int(self.labels[index])}
+        return row if self.second is None else {**row, "second": self.second.input_ids[index]}
 
 
 def length_batches(lengths: Sequence[int], *, token_budget: int) -> Iterator[np.ndarray]:

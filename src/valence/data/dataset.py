@@ -10,6 +10,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+SECOND_VIEW = "aug_text"
+"""The column in which corpora carry second views of their training texts."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -97,6 +100,9 @@ class Dataset:
         for split in (self.train, self.validation, self.test):
             digest.update(split.labels.astype("<i8").tobytes())
             digest.update("\0".join(split.texts).encode("utf-8", "surrogatepass"))
+        if SECOND_VIEW in self.train.extra:
+            views = self.train.extra[SECOND_VIEW].fillna("").astype(str)
+            digest.update("\0".join(views).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:16]
 
 

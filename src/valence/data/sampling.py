@@ -39,6 +39,7 @@ def longtail_counts(
     *,
     ratio: float | None = None,
     total: int | None = None,
+    head: int | None = None,
     profile: Literal["exponential", "step"] = "exponential",
 ) -> np.ndarray:
     """Rows per class after a cut to an imbalance ratio, a total, or both.
@@ -46,12 +47,14 @@ def longtail_counts(
     Classes keep their order of size. Exponential: n_c = n_max · ratio^(−c/(C−1)) from the
     largest to the smallest; step: the larger half keeps n_max, the smaller half n_max /
     ratio. n_max is the largest for which no class needs more rows than it has. A total
-    without a ratio thins all classes alike; with one, the whole profile is scaled.
+    without a ratio thins all classes alike; with one, the whole profile is scaled. A given
+    head is n_max itself; classes that have fewer rows than the profile asks keep them all.
 
     Args:
         available: (C,) rows per class.
         ratio: Largest class over smallest.
         total: Rows in all.
+        head: Rows of the largest class.
         profile: Shape of the fall.
 
     Returns:
@@ -68,7 +71,7 @@ def longtail_counts(
             steps = (np.arange(len(sizes)) >= (len(sizes) + 1) // 2).astype(float)
         shares = np.empty(len(sizes))
         shares[np.argsort(-sizes, kind="stable")] = ratio**-steps
-        shares *= np.min(sizes[sizes > 0] / shares[sizes > 0])
+        shares *= np.min(sizes[sizes > 0] / shares[sizes > 0]) if head is None else head
     if total is not None:
         present = int((sizes > 0).sum())
         if total > sizes.sum() or total < present:
@@ -83,6 +86,30 @@ def longtail_counts(
             )
         return _apportion(shares, total, sizes)
     return np.minimum(np.maximum(np.round(shares).astype(np.int64), sizes > 0), sizes)
+
+
+def wrong_labels(
+    labels: np.ndarray, share: float, likelihood: np.ndarray, *, seed: int
+) -> np.ndarray:
+    """A copy of ``labels`` in which ``share`` of the rows, rounded, have another class.
+
+    Args:
+        labels: (N,) class ids.
+        share: Part of the rows, in [0, 1).
+        likelihood: (C, C) weight of each wrong class (column) for a true class (row); the
+            diagonal does not count.
+        seed: Decides which rows and which classes.
+    """
+    draw = np.random.default_rng(seed)
+    rows = draw.permutation(len(labels))[: round(share * len(labels))]
+    weights = np.where(np.eye(len(likelihood), dtype=bool), 0.0, likelihood)
+    cumulative = np.cumsum(weights / weights.sum(axis=1, keepdims=True), axis=1)[labels[rows]]
+    noisy = labels.copy()
+    # The first class whose cumulative weight passes the draw; rounding keeps the last at hand.
+    noisy[rows] = np.argmax(
+        cumulative > draw.random(len(rows))[:, None] * cumulative[:, -1:], axis=1
+    )
+    return noisy
 
 
 def take_counts(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from valence.data.catalogue import DATASETS, Card
 from valence.data.dataset import Dataset, Split, tail_classes
+from valence.data.noise import with_label_noise
 from valence.data.sampling import longtail_counts, stratified_split, take_counts
 from valence.data.tables import SUFFIXES, clean, read_hub, read_table
 from valence.errors import DataError, UnknownNameError
@@ -150,17 +151,13 @@ def _assemble(
     splits, more = _complete(splits, spec, seed, len(classes))
     train, validation, test = splits["train"], splits["validation"], splits["test"]
     notes += more
-    notes += [
-        f"class {classes[c]!r} has one training row"
-        for c in np.flatnonzero(train.counts(len(classes)) == 1)
-    ]
     name = spec.name if card else Path(spec.name).stem
     return Dataset(name, classes, (), train, validation, test, notes=tuple(notes))
 
 
 def _classes(spec: DataSpec, card: Card | None, labels: pd.Series) -> tuple[str, ...]:
     present = set(labels.unique())
-    given = spec.classes or (card.classes if card else None)
+    given = spec.classes or (card.classes if card else None) or None
     if given is not None:
         unknown = sorted(present - set(given))
         if unknown:
@@ -219,14 +216,22 @@ def _complete(
 
 def _cut(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
     train = data.train.take(train_indices(spec, data.train.labels, data.classes, seed))
+    notes = data.notes
+    if spec.noise_share:
+        train, note = with_label_noise(train, spec, len(data.classes), seed=seed)
+        notes = (*notes, note)
     validation = data.validation
     if spec.validation_per_class is not None:
         wanted = [spec.validation_per_class] * len(data.classes)
         rows = take_counts(validation.labels, wanted, seed=seed, classes=data.classes)
         validation = validation.take(rows)
     counts = train.counts(len(data.classes))
+    lone = [repr(data.classes[c]) for c in np.flatnonzero(counts == 1)]
+    if lone:
+        have = "has" if len(lone) == 1 else "have"
+        notes = (*notes, f"{', '.join(lone)} {have} one training row; scores of such classes vary")
     tail = _tail(spec, data, counts)
-    return replace(data, train=train, validation=validation, tail=tail)
+    return replace(data, train=train, validation=validation, tail=tail, notes=notes)
 
 
 def train_indices(
@@ -256,6 +261,7 @@ def train_indices(
         np.bincount(labels, minlength=len(classes)),
         ratio=spec.imbalance_ratio,
         total=spec.train_total,
+        head=spec.head_count,
         profile=spec.profile,
     )
     return take_counts(labels, counts, seed=seed, classes=classes)

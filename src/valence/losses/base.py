@@ -61,6 +61,10 @@ class Loss(nn.Module):
         """Tell the loss which share of the training is done, in [0, 1]."""
         self.progress.fill_(progress)
 
+    def diagnostics(self) -> dict[str, list[float]]:
+        """What the loss saw of itself since it was last asked, by name; nothing for most."""
+        return {}
+
     def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
         """The mean loss of a batch, a scalar.
 

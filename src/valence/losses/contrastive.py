@@ -1,4 +1,4 @@
-"""Contrastive losses beside the supervised one."""
+"""Contrastive losses beside the supervised one: prototype memory and supervised contrast."""
 
 from __future__ import annotations
 
@@ -8,6 +8,55 @@ from torch.nn import functional
 
 from valence.losses.base import ClassInfo, Loss, ModelOutput
 from valence.spec import LossSpec
+
+
+def contrast_of_anchors(scaled: Tensor, positive: Tensor) -> Tensor:
+    """Mean over an anchor's positives of −log softmax (Khosla et al. 2020, eq. 2).
+
+    Args:
+        scaled: (A, K) similarities of A anchors to K others, over the temperature; −inf
+            where the other does not take part (the anchor itself).
+        positive: (A, K) True where the other is of the anchor's class and takes part.
+
+    Returns:
+        (A,) losses; zero for an anchor without positives.
+    """
+    count = positive.sum(1)
+    # A row without any other would have no gradient of its logarithm to throw away.
+    alone = scaled.isneginf().all(1, keepdim=True)
+    total = scaled.masked_fill(alone, 0.0).logsumexp(1)
+    own = scaled.masked_fill(~positive, 0.0).sum(1) / count.clamp(min=1)
+    return torch.where(count > 0, total - own, 0.0)
+
+
+class SupervisedContrast(Loss):
+    """Supervised contrastive loss over a batch (SupCon, Khosla et al. 2020).
+
+    Features pass Linear(H→H), ReLU, Linear(H→``projection_dim``) and are normalised; the
+    positives of a row are all other rows of its class, a second view of it among them. A
+    row without positives contributes nothing; the mean is over the rows that have some.
+    """
+
+    reads = frozenset({"temperature", "projection_dim"})
+
+    def __init__(self, spec: LossSpec, info: ClassInfo) -> None:
+        super().__init__()
+        self.temperature = spec.temperature
+        self.projector = nn.Sequential(
+            nn.Linear(info.feature_size, info.feature_size),
+            nn.ReLU(),
+            nn.Linear(info.feature_size, spec.projection_dim),
+        )
+
+    def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
+        """The mean over the rows of a batch that have positives, a scalar."""
+        with torch.autocast(output.features.device.type, enabled=False):
+            projected = functional.normalize(self.projector(output.features.float()), dim=1)
+            itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+            scaled = (projected @ projected.T / self.temperature).masked_fill(itself, -torch.inf)
+            positive = (labels[:, None] == labels) & ~itself
+            active = positive.any(1).sum().clamp(min=1)
+            return contrast_of_anchors(scaled, positive).sum() / active
 
 
 class PrototypeMemory(Loss):
@@ -32,7 +81,7 @@ class PrototypeMemory(Loss):
 
     reads = frozenset(
         {
-            "temperature", "memory_size", "memory_warmup_steps", "memory_dim", "tail_weight",
+            "temperature", "memory_size", "memory_warmup_steps", "projection_dim", "tail_weight",
             "min_samples",
         }
     )  # fmt: skip
@@ -54,10 +103,10 @@ class PrototypeMemory(Loss):
             nn.Linear(info.feature_size, info.feature_size),
             nn.ReLU(),
             nn.Dropout(0.1),
-            nn.Linear(info.feature_size, spec.memory_dim),
+            nn.Linear(info.feature_size, spec.projection_dim),
         )
         # One slot more than the capacity: rows that are not kept are written there.
-        self.register_buffer("bank", torch.zeros(classes, self.capacity + 1, spec.memory_dim))
+        self.register_buffer("bank", torch.zeros(classes, self.capacity + 1, spec.projection_dim))
         self.register_buffer("sizes", torch.zeros(classes, dtype=torch.long))
         self.register_buffer("pointers", torch.zeros(classes, dtype=torch.long))
         self.register_buffer("step", torch.zeros((), dtype=torch.long))

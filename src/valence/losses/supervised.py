@@ -11,7 +11,7 @@ from torch.nn import functional
 from valence.losses.base import ClassInfo, Loss, ModelOutput
 from valence.spec import LossSpec
 
-_WEIGHTS = frozenset({"class_weights", "weight_clamp"})
+_WEIGHTS = frozenset({"class_weights"})
 
 
 def class_weights(counts: Sequence[int], clamp: float | None = None) -> Tensor:
@@ -26,6 +26,22 @@ def class_weights(counts: Sequence[int], clamp: float | None = None) -> Tensor:
     return weights if clamp is None else weights.clamp(max=clamp)
 
 
+def effective_weights(counts: Sequence[int], beta: float, clamp: float | None = None) -> Tensor:
+    """(C,) weights by the effective number of rows, at most ``clamp`` (Cui et al. 2019, eq. 2).
+
+    1 / E_c with E_c = (1 − β^n_c) / (1 − β), scaled to sum to C; 0 for a class without rows.
+
+    Args:
+        counts: (C,) training rows per class.
+        beta: β in [0, 1): 0 weighs all classes alike, near 1 by the inverse of their size.
+        clamp: Upper limit, or None for none.
+    """
+    sizes = torch.tensor(counts, dtype=torch.float64)
+    inverse = torch.where(sizes > 0, (1 - beta) / (1 - beta ** sizes.clamp(min=1)), 0.0)
+    weights = (inverse * len(sizes) / inverse.sum().clamp(min=1e-12)).float()
+    return weights if clamp is None else weights.clamp(max=clamp)
+
+
 def log_prior(counts: Sequence[int]) -> Tensor:
     """(C,) log π_c; a class without rows counts as having one, which keeps it finite.
 
@@ -36,9 +52,19 @@ def log_prior(counts: Sequence[int]) -> Tensor:
     return torch.log(sizes / sizes.sum())
 
 
+WEIGHT_FIELDS: dict[str, frozenset[str]] = {
+    "none": frozenset(),
+    "balanced": frozenset({"weight_clamp"}),
+    "effective": frozenset({"weight_clamp", "beta"}),
+}
+"""What each kind of class weights reads besides its own name."""
+
+
 def _weights(spec: LossSpec, info: ClassInfo) -> Tensor:
     if spec.class_weights == "balanced":
         return class_weights(info.counts, spec.weight_clamp)
+    if spec.class_weights == "effective":
+        return effective_weights(info.counts, spec.beta, spec.weight_clamp)
     return torch.ones(len(info.counts))
 
 

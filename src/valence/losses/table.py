@@ -6,8 +6,15 @@ from torch import Tensor
 
 from valence.errors import UnknownNameError
 from valence.losses.base import ClassInfo, Loss, ModelOutput
-from valence.losses.contrastive import PrototypeMemory
-from valence.losses.supervised import LDAM, CrossEntropy, Focal, LogitAdjustment
+from valence.losses.contrastive import PrototypeMemory, SupervisedContrast
+from valence.losses.sharprecl import SharpContrast
+from valence.losses.supervised import (
+    LDAM,
+    WEIGHT_FIELDS,
+    CrossEntropy,
+    Focal,
+    LogitAdjustment,
+)
 from valence.spec import LossSpec
 
 LOSSES: dict[str, type[Loss]] = {
@@ -19,6 +26,8 @@ LOSSES: dict[str, type[Loss]] = {
 
 CONTRASTS: dict[str, type[Loss]] = {
     "memory": PrototypeMemory,
+    "supcon": SupervisedContrast,
+    "sharprecl": SharpContrast,
 }
 
 
@@ -39,13 +48,16 @@ class Combined(Loss):
         self.supervised = supervised
         self.contrast = contrast
         self.weight = weight
-        self.reads = supervised.reads | contrast.reads | _COMBINING
 
     def at(self, progress: float) -> None:
         """Tell both losses which share of the training is done."""
         super().at(progress)
         self.supervised.at(progress)
         self.contrast.at(progress)
+
+    def diagnostics(self) -> dict[str, list[float]]:
+        """What both losses saw of themselves."""
+        return {**self.supervised.diagnostics(), **self.contrast.diagnostics()}
 
     def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
         """The weighted sum, a scalar."""
@@ -74,6 +86,8 @@ def reads(spec: LossSpec) -> frozenset[str]:
         UnknownNameError: if ``spec.name`` or ``spec.contrast`` is in no table.
     """
     fields = _find("loss", spec.name, LOSSES).reads
+    if "class_weights" in fields:
+        fields |= WEIGHT_FIELDS[spec.class_weights]
     if spec.contrast == "none":
         return fields
     return fields | _find("contrast", spec.contrast, CONTRASTS).reads | _COMBINING

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from valence.errors import UnknownNameError
 from valence.losses.base import ModelOutput
@@ -25,6 +28,18 @@ class LinearHead(nn.Module):
         features = self.pooling(states, mask)
         logits = self.linear(self.dropout(features))
         return ModelOutput(logits, features, states, mask, self.linear.weight)
+
+
+class UnitHead(LinearHead):
+    """A linear layer whose logits have length one over the classes (SharpReCL).
+
+    Logits then lie in [−1, 1]; what the class shares add to them in training weighs more.
+    """
+
+    def forward(self, states: Tensor, mask: Tensor) -> ModelOutput:
+        """Logits (B, C) of length one and pooled features (B, H) of states (B, T, H)."""
+        output = super().forward(states, mask)
+        return replace(output, logits=functional.normalize(output.logits, dim=1))
 
 
 class DenseHead(nn.Module):
@@ -72,6 +87,7 @@ class GatedHead(nn.Module):
 
 HEADS: dict[str, type[nn.Module]] = {
     "linear": LinearHead,
+    "unit": UnitHead,
     "dense": DenseHead,
     "gated": GatedHead,
 }

@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from valence.errors import RunError
 from valence.metrics import METRICS
-from valence.reports import plots
+from valence.reports import diagnostic_plots, plots
 from valence.reports.tables import (
     ALPHA,
     by_setup,
@@ -27,6 +27,7 @@ from valence.reports.tables import (
     unswept,
 )
 from valence.runs import RunResult, RunStore
+from valence.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,23 @@ class Picture:
     data: str
 
 
+@dataclass(frozen=True)
+class Published:
+    """Published scores, and for which set-ups.
+
+    Attributes:
+        scores: By method and metric.
+        settings: Dotted settings a set-up must have; for any set-up when empty.
+    """
+
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def beside(self, spec: RunSpec) -> Mapping[str, Mapping[str, float]]:
+        """The scores, if they belong beside runs of this spec."""
+        return self.scores if spec == spec.override(self.settings) else {}
+
+
 def write_report(
     store: RunStore,
     results: Sequence[RunResult],
@@ -46,7 +64,7 @@ def write_report(
     baseline: str | None = None,
     axes: Mapping[str, Sequence[Any]] | None = None,
     title: str = "",
-    published: Mapping[str, Mapping[str, float]] | None = None,
+    published: Published | None = None,
     command: str = "",
 ) -> Path:
     """Write the page of a comparison.
@@ -58,7 +76,7 @@ def write_report(
         baseline: Method the others are tested against.
         axes: Settings that were swept, with their values.
         title: Heading.
-        published: Published scores by method and metric.
+        published: Scores to set beside ours.
         command: What was typed.
 
     Raises:
@@ -66,7 +84,7 @@ def write_report(
     """
     plain = unswept(results, axes)
     setups = [
-        _setup(store, label, group, baseline, published or {})
+        _setup(store, label, group, baseline, published or Published())
         for label, group in by_setup(plain).items()
     ]
     swept = sensitivity_table(results, axes) if axes else pd.DataFrame()
@@ -124,7 +142,7 @@ def verdict(table: pd.DataFrame, baseline: str | None) -> str:
 
 def _setup(
     store: RunStore, label: str, group: list[RunResult], baseline: str | None,
-    published: Mapping[str, Mapping[str, float]],
+    published: Published,
 ) -> dict[str, Any]:  # fmt: skip
     table = leaderboard(store, group, baseline)
     heads, rows = leaderboard_columns(table)
@@ -133,6 +151,12 @@ def _setup(
         "F1 by class": ("bars of F1 per class and method", plots.class_bars(group)),
         "Score and cost": ("macro-F1 over training seconds", plots.score_against_cost(group)),
         "Training": ("validation macro-F1 over steps", plots.training_curves(store, group)),
+        "F1 by class size": ("F1 of classes over their rows", diagnostic_plots.f1_by_size(group)),
+        "Accuracy and macro-F1": ("their gap by method", diagnostic_plots.accuracy_gap(group)),
+        "Prototypes": (
+            "prototypes and synthetic samples over steps",
+            diagnostic_plots.prototype_curves(store, group),
+        ),
         "Confusion": ("confusion matrix of each method", plots.confusion_matrices(store, group)),
         "Feature map": ("test features in two components", plots.feature_map(store, group)),
     }
@@ -152,7 +176,7 @@ def _setup(
         "published": [
             {"method": m, "metric": METRICS[k].title if k in METRICS else k, "value": f"{v:.3f}",
              "ours": _ours(table, m, k)}
-            for m, scores in published.items() for k, v in scores.items()
+            for m, scores in published.beside(first.spec).items() for k, v in scores.items()
         ],
         "pictures": [picture for picture in pictures if picture is not None],
     }  # fmt: skip

@@ -30,7 +30,7 @@ def class_bars(results: Sequence[RunResult]) -> Figure:
     order = np.argsort(counts, kind="stable")[::-1]
     methods = list(dict.fromkeys(runs["method"]))
     shown = order[-20:]  # with more classes the bars become lines; the tail is what matters
-    figure, axes = _figure(max(9.0, 0.16 * len(methods) * len(shown) + 2), 3.6)
+    figure, axes = new_figure(max(9.0, 0.16 * len(methods) * len(shown) + 2), 3.6)
     width = 0.84 / len(methods)
     for i, method in enumerate(methods):
         own = runs[runs["method"] == method]
@@ -42,7 +42,7 @@ def class_bars(results: Sequence[RunResult]) -> Figure:
     axes.set_xticks(np.arange(len(shown)), names, rotation=45 if len(shown) > 8 else 0, fontsize=8)
     axes.set_ylabel("F1 on test")
     axes.set_title("F1 by class, most frequent first (* tail)", loc="left")
-    _legend(axes)
+    side_legend(axes)
     return figure
 
 
@@ -86,7 +86,7 @@ def score_against_cost(results: Sequence[RunResult]) -> Figure:
     """Macro-F1 against training seconds, one point per method."""
     runs = runs_table(results)
     means = runs.groupby("method", sort=False)[["train_seconds", "macro_f1"]].mean()
-    figure, axes = _figure(9.0, 3.8)
+    figure, axes = new_figure(9.0, 3.8)
     seconds = means["train_seconds"].clip(lower=0.01)
     axes.scatter(seconds, means["macro_f1"], s=42, color=COLOURS[0], zorder=3)
     axes.set_xscale("log")
@@ -104,7 +104,7 @@ def score_against_cost(results: Sequence[RunResult]) -> Figure:
 
 def training_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
     """Validation macro-F1 over optimiser steps, mean over seeds; None where nothing trained."""
-    figure, axes = _figure(9.0, 3.6)
+    figure, axes = new_figure(9.0, 3.6)
     methods = list(dict.fromkeys(r.spec.method for r in results if r.spec.kind == "torch"))
     drawn = 0
     for i, method in enumerate(methods):
@@ -116,14 +116,14 @@ def training_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | N
         if series:
             steps = sorted(series)
             drawn += 1
-            axes.plot(steps, [np.mean(series[s]) for s in steps], STYLES[i // len(COLOURS) % 4],
-                      color=_colour(i), marker="o", ms=3, lw=1.6, label=method)  # fmt: skip
+            means = [np.mean(series[s]) for s in steps]
+            axes.plot(steps, means, marker="o", ms=3, lw=1.6, label=method, **line_style(i))
     if not drawn:
         return None
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("validation macro-F1")
     axes.set_title("How training went (the best step's weights are kept)", loc="left")
-    _legend(axes)
+    side_legend(axes)
     return figure
 
 
@@ -135,7 +135,7 @@ def sensitivity_curves(
     if not len(table):
         return None
     axis = next(iter(axes_))
-    figure, axes = _figure(9.0, 3.4)
+    figure, axes = new_figure(9.0, 3.4)
     for i, (method, own) in enumerate(table.groupby("method", sort=False)):
         for style, metric in (("-", "macro_f1"), ("--", "tail_f1")):
             by = own.assign(**{metric: own[metric].astype(float)}).groupby(axis)[metric]
@@ -145,7 +145,7 @@ def sensitivity_curves(
     axes.set_xlabel(axis)
     axes.set_ylabel("test score, mean ± sd over seeds")
     axes.set_title("Sensitivity", loc="left")
-    _legend(axes)
+    side_legend(axes)
     return figure
 
 
@@ -161,14 +161,15 @@ def feature_map(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
     for cell, (result, features, labels) in zip(grid, chosen, strict=True):
         rows = np.random.default_rng(0).permutation(len(labels))[:MAP_POINTS]
         points = PCA(2, random_state=0).fit_transform(features[rows].astype(np.float32))
+        colours = class_colours(len(classes))
         for c, name in enumerate(classes):
             own = labels[rows] == c
             cell.scatter(*points[own].T, s=9, alpha=0.75, lw=0, label=name,
-                         color=_class_colour(c, len(classes)))  # fmt: skip
+                         color=colours[c])  # fmt: skip
         cell.set_title(result.spec.method, fontsize=9)
         cell.set_xticks([])
         cell.set_yticks([])
-        _frame(cell)
+        quiet_frame(cell)
     if len(classes) <= 12:
         handles, names = grid[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside right center", fontsize=8, frameon=False,
@@ -193,17 +194,19 @@ def _with_features(
     return found
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of inches with one pair of axes in the common style."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    _frame(axes)
+    quiet_frame(axes)
     axes.grid(axis="y", color="#e4e4e4", lw=0.7)
     axes.set_axisbelow(True)
     return figure, axes
 
 
-def _frame(axes: Axes) -> None:
+def quiet_frame(axes: Axes) -> None:
+    """Axes with two thin sides and small grey ticks."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -222,14 +225,23 @@ def _bar(i: int) -> dict[str, Any]:
     return {"color": _colour(i), "hatch": hatch, "edgecolor": "white", "lw": 0.3}
 
 
-def _legend(axes: Axes) -> None:
+def side_legend(axes: Axes) -> None:
+    """A legend at the right of the axes."""
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _class_colour(c: int, count: int) -> Any:
+def class_colours(count: int) -> list[Any]:
+    """Colours of ``count`` classes: told apart when few, shaded when many."""
     from matplotlib import colormaps
 
-    return COLOURS[c] if count <= len(COLOURS) else colormaps["viridis"](c / (count - 1))
+    if count <= len(COLOURS):
+        return list(COLOURS[:count])
+    return [colormaps["viridis"](c / (count - 1)) for c in range(count)]
+
+
+def line_style(i: int) -> dict[str, Any]:
+    """Colour and dashes of the i-th line of a picture."""
+    return {"color": _colour(i), "ls": STYLES[i // len(COLOURS) % len(STYLES)]}
 
 
 def _matrix_labels(axes: Axes, classes: Sequence[str], *, first_column: bool, small: bool) -> None:

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from valence.data.collate import Collator, length_batches
-from valence.data.sampling import longtail_counts, stratified_split, take_counts
+from valence.data.noise import likeness
+from valence.data.sampling import (
+    longtail_counts,
+    stratified_split,
+    take_counts,
+    wrong_labels,
+)
 from valence.errors import DataError
 
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(np.array)
@@ -100,3 +106,38 @@ def test_padding_gives_back_the_ids(rows: list[list[int]]) -> None:
     ]
     assert back == rows
     assert batch["input_ids"].shape[1] == max(map(len, rows))
+
+
+@given(st.integers(1, 400), st.sampled_from([10.0, 200.0]))
+def test_a_head_count_is_kept_and_small_classes_keep_all(head: int, ratio: float) -> None:
+    sizes = np.array([500, 400, 30, 2, 1])
+    counts = longtail_counts(sizes, ratio=ratio, head=head)
+    assert counts[0] == min(head, 500)
+    assert (counts <= sizes).all()
+    assert (counts >= 1).all()
+
+
+@given(LABELS, st.floats(0, 0.9), st.integers(0, 99))
+def test_wrong_labels_are_as_many_as_asked_and_all_wrong(
+    labels: np.ndarray, share: float, seed: int
+) -> None:
+    noisy = wrong_labels(labels, share, np.ones((6, 6)), seed=seed)
+    assert (noisy != labels).sum() == round(share * len(labels))
+    assert np.array_equal(noisy, wrong_labels(labels, share, np.ones((6, 6)), seed=seed))
+    assert set(noisy) <= set(range(6))
+
+
+def test_wrong_labels_follow_the_likelihood() -> None:
+    labels = np.zeros(4000, dtype=np.int64)
+    likelihood = np.array([[9.0, 1.0, 3.0], [1, 1, 1], [1, 1, 1]])
+    noisy = wrong_labels(labels, 0.5, likelihood, seed=0)
+    shares = np.bincount(noisy[noisy > 0], minlength=3) / (noisy > 0).sum()
+    assert shares[2] == pytest.approx(0.75, abs=0.03)
+
+
+def test_confusable_classes_share_words() -> None:
+    texts = ["red wine", "red grape wine", "white wine grape", "fast car", "fast red car"]
+    found = likeness(texts, np.array([0, 0, 1, 2, 2]), 4)
+    assert found[0, 1] > found[0, 2]
+    assert found.shape == (4, 4)
+    assert np.isfinite(found).all()

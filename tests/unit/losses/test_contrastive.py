@@ -22,7 +22,7 @@ SIZE = 6
 
 def make(classes: int, *, compat: str | None = None, **fields: object) -> PrototypeMemory:
     values = {
-        "contrast": "memory", "memory_dim": SIZE, "memory_warmup_steps": 1, "min_samples": 1,
+        "contrast": "memory", "projection_dim": SIZE, "memory_warmup_steps": 1, "min_samples": 1,
         "temperature": 0.3, "memory_size": 4 * classes, "tail_weight": 2.5,
     }  # fmt: skip
     spec = LossSpec.model_validate(values | fields)

@@ -69,12 +69,12 @@ def test_unknown_names_answer_with_the_closest(spec: LossSpec, message: str) -> 
 
 
 def test_reads_names_only_what_matters_for_the_spec() -> None:
-    assert reads(LossSpec()) == {"class_weights", "weight_clamp", "smoothing"}
+    assert reads(LossSpec()) == {"class_weights", "smoothing"}
+    assert reads(LossSpec(class_weights="effective")) >= {"weight_clamp", "beta"}
     assert {"margin", "deferred_share"} <= reads(LossSpec(name="ldam"))
     assert "temperature" not in reads(LossSpec())
     assert {"temperature", "weight", "contrast"} <= reads(MEMORY)
 
 
 def test_a_combined_loss_reads_what_both_parts_read() -> None:
-    found = build_loss(MEMORY, INFO).reads
-    assert found == CrossEntropy.reads | PrototypeMemory.reads | {"contrast", "weight"}
+    assert reads(MEMORY) == CrossEntropy.reads | PrototypeMemory.reads | {"contrast", "weight"}

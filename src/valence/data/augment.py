@@ -1,0 +1,227 @@
+"""Second views of training texts: made once, seeded, and kept in the cache."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from valence import cache
+from valence.data.collate import Collator, length_batches
+from valence.errors import DataError, UnknownNameError
+from valence.spec import ViewSpec
+
+Told = Callable[[int, int], None]
+"""Called with (done, all) texts."""
+
+CHOICES = 10  # substitutes are drawn from this many of the language model's likeliest words
+TOKEN_BUDGET = 2048
+# Scripts written without spaces are edited by character.
+UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What second views are made from.
+
+    Attributes:
+        texts: N training texts.
+        extra: Further columns of the data, N rows or none.
+        encoder: Where the encoder's files are.
+        max_length: Tokens beyond which a text is not looked at.
+        seed: Of everything random.
+    """
+
+    texts: Sequence[str]
+    extra: pd.DataFrame
+    encoder: str
+    max_length: int
+    seed: int
+
+
+def second_views(view: ViewSpec, source: Texts, told: Told | None = None) -> tuple[list[str], str]:
+    """One more text for every text, and a line that says where they come from.
+
+    Made ones are kept in the cache and not made again for the same texts and settings.
+
+    Args:
+        view: Which kind; ``auto`` takes the best that can be had.
+        source: The texts and what belongs to them.
+        told: Told how far it is.
+
+    Raises:
+        UnknownNameError: if there is no such kind.
+        DataError: if the column is missing, or the encoder has no language model.
+    """
+    name = _pick(view, source) if view.name == "auto" else view.name
+    if name not in VIEWS:
+        raise UnknownNameError("view", name, ["auto", "none", *VIEWS])
+    note = f"second views: {name}"
+    if name in ("column", "dropout"):
+        return VIEWS[name](view, source, told), note
+    about = {"view": name, "texts": len(source.texts), "share": view.share, "seed": source.seed}
+    model = source.encoder if name == "substitution" else ""
+    parts = [name, str(view.share), str(source.seed), str(source.max_length), model]
+    key = cache.content_key([*parts, *source.texts])
+    folder = cache.find("views", key)
+    if folder is not None:
+        return pd.read_parquet(folder / "views.parquet")[
+            "text"
+        ].tolist(), f"{note} (from the cache)"
+    made = VIEWS[name](view, source, told)
+    with cache.writing("views", key, about) as folder:
+        pd.DataFrame({"text": made}).to_parquet(folder / "views.parquet", index=False)
+    return made, note
+
+
+def _pick(view: ViewSpec, source: Texts) -> str:
+    if view.column in source.extra:
+        return "column"
+    return "substitution" if has_language_model(source.encoder) else "edits"
+
+
+def has_language_model(encoder: str) -> bool:
+    """Whether the files of an encoder hold a masked language model's output layer."""
+    from transformers import AutoConfig
+
+    try:
+        names = AutoConfig.from_pretrained(encoder).architectures or []
+    except (OSError, ValueError):  # whoever loads the encoder says what is wrong with it
+        return False
+    return any(name.endswith("ForMaskedLM") for name in names)
+
+
+def _column(view: ViewSpec, source: Texts, told: Told | None) -> list[str]:
+    """The texts of a column; where a cell is empty, the text itself."""
+    if view.column not in source.extra:
+        columns = ", ".join(source.extra.columns) or "no further columns"
+        raise DataError(
+            f"The training rows have no column {view.column!r} of second views (there are: "
+            f"{columns}); set view.column, or view.name=edits"
+        )
+    cells = source.extra[view.column].fillna("").astype(str).tolist()
+    return [cell.strip() or text for cell, text in zip(cells, source.texts, strict=True)]
+
+
+def _same(view: ViewSpec, source: Texts, told: Told | None) -> list[str]:
+    """The texts as they are: dropout alone makes the difference."""
+    return list(source.texts)
+
+
+def _edits(view: ViewSpec, source: Texts, told: Told | None) -> list[str]:
+    """Words deleted, swapped and repeated, a third of ``share`` each (Wei & Zou 2019, EDA)."""
+    draw = np.random.default_rng(source.seed)
+    made = []
+    for number, text in enumerate(source.texts):
+        made.append(edited(text, view.share, draw))
+        if told is not None and number % 1000 == 999:
+            told(number + 1, len(source.texts))
+    return made
+
+
+def edited(text: str, share: float, draw: np.random.Generator) -> str:
+    """A text with about ``share`` of its words edited, at least one of two or more.
+
+    Args:
+        text: Any text; where its script has no spaces, characters stand for words.
+        share: Part of the words.
+        draw: Source of chance.
+    """
+    joint = "" if UNSPACED.search(text) else " "
+    words = list(text) if joint == "" else text.split()
+    if len(words) < 2:
+        return text
+    for kind in draw.integers(0, 3, size=max(1, round(share * len(words)))):
+        place, other = (int(i) for i in draw.integers(0, len(words), size=2))
+        if kind == 0 and len(words) > 2:
+            words.pop(place)
+        elif kind == 1:
+            words[place], words[other] = words[other], words[place]
+        else:
+            words.insert(place, words[other])
+    return joint.join(words)
+
+
+def _substitution(view: ViewSpec, source: Texts, told: Told | None) -> list[str]:
+    """Words replaced by what the encoder's own masked language model expects in their place."""
+    import torch
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    if not has_language_model(source.encoder):
+        raise DataError(
+            f"Encoder {source.encoder!r} has no masked language model to substitute words with; "
+            "set view.name=edits, dropout or column"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(source.encoder)
+    model = AutoModelForMaskedLM.from_pretrained(source.encoder).eval()
+    words, goes_on = (torch.from_numpy(kind) for kind in word_tokens(tokenizer))
+    draw = torch.Generator().manual_seed(source.seed)
+    encoded = tokenizer(
+        list(source.texts), truncation=True, max_length=source.max_length, padding=False,
+        return_attention_mask=False, return_token_type_ids=False,
+    )["input_ids"]  # fmt: skip
+    made = [""] * len(encoded)
+    done = 0
+    for rows in length_batches([len(ids) for ids in encoded], token_budget=TOKEN_BUDGET):
+        batch = Collator(tokenizer.pad_token_id or 0).pad([encoded[i] for i in rows])
+        ids = batch["input_ids"]
+        whole = words[ids] & ~goes_on[torch.roll(ids, -1, dims=1)]
+        chosen = _places(whole, view.share, draw)
+        masked = ids.masked_fill(chosen, tokenizer.mask_token_id)
+        with torch.inference_mode():
+            logits = model(input_ids=masked, attention_mask=batch["attention_mask"]).logits[chosen]
+        ids[chosen] = _substitutes(logits, ids[chosen], words, draw)
+        new = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        for row, text in zip(rows, new, strict=True):
+            made[row] = text.strip() or source.texts[row]
+        done += len(rows)
+        if told is not None:
+            told(done, len(encoded))
+    return made
+
+
+def word_tokens(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(V,) True where a token begins a word of letters, and (V,) where it goes on with one."""
+    vocabulary = tokenizer.get_vocab()
+    marks = ("Ġ", "▁")  # of byte-pair and unigram tokenizers, before a word
+    marked = any(token.startswith(marks) for token in vocabulary)
+    special = set(tokenizer.all_special_tokens)
+    begins, goes_on = np.zeros((2, max(vocabulary.values()) + 1), dtype=bool)
+    for token, i in vocabulary.items():
+        if token not in special:
+            first = token.startswith(marks) if marked else not token.startswith("##")
+            letters = token.lstrip("Ġ▁#").isalpha()
+            begins[i], goes_on[i] = first and letters, letters and not first
+    return begins, goes_on
+
+
+def _places(whole: Any, share: float, draw: Any) -> Any:
+    """(B, T) True at ``share`` of the places where ``whole`` is, one at least."""
+    import torch
+
+    keys = torch.rand(whole.shape, generator=draw).masked_fill(~whole, 2.0)
+    count = (whole.sum(1) * share).round().clamp(min=1)
+    return (keys.argsort(dim=1).argsort(dim=1) < count[:, None]) & whole
+
+
+def _substitutes(logits: Any, originals: Any, words: Any, draw: Any) -> Any:
+    """Token ids (K,) drawn from the likeliest other words; logits (K, V), originals (K,)."""
+    import torch
+
+    allowed = logits[:, : len(words)].masked_fill(~words, -torch.inf)
+    allowed = allowed.scatter(1, originals[:, None], -torch.inf)
+    values, tokens = allowed.topk(min(CHOICES, allowed.shape[1]), dim=1)
+    picks = torch.multinomial(values.softmax(dim=1), 1, generator=draw)
+    return tokens.gather(1, picks).squeeze(1)
+
+
+VIEWS: dict[str, Callable[[ViewSpec, Texts, Told | None], list[str]]] = {
+    "column": _column,
+    "substitution": _substitution,
+    "edits": _edits,
+    "dropout": _same,
+}

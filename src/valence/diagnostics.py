@@ -1,0 +1,99 @@
+"""What a training history says of itself: the signs under which contrast with prototypes fails.
+
+The three signs are those that the description of SharpReCL names; the limits are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+COSINES = "diagnostics/prototype_cosine"
+UNSEEN = -2.0  # where a class had no row since the last record
+
+DRIFT_FALL = 0.15  # of the mean cosine, from its highest value
+PLATEAU_GAIN = 0.01  # of validation accuracy over the second half
+COLLAPSE_DIVERSITY = 0.05  # 1 − mean cosine of synthetic positives
+COLLAPSE_COSINE = 0.95
+TAIL_GAP = 0.1  # accuracy minus macro-F1
+
+Record = Mapping[str, Any]
+
+
+def failure_signs(history: Sequence[Record]) -> list[str]:
+    """One line for every sign that shows, with what to change.
+
+    Args:
+        history: Records by step, as in ``history.jsonl``.
+    """
+    checks = (_drift, _collapse, _tail_overfit)
+    return [line for check in checks if (line := check(history))]
+
+
+def prototype_cosines(history: Sequence[Record]) -> list[tuple[int, float, float]]:
+    """(step, mean, lowest) cosine of prototypes with their class's mean feature."""
+    found = []
+    for record in history:
+        seen = [c for c in record.get(COSINES, []) if c > UNSEEN]
+        if seen:
+            found.append((int(record["step"]), float(np.mean(seen)), min(seen)))
+    return found
+
+
+def series(history: Sequence[Record], name: str) -> list[tuple[int, float]]:
+    """(step, value) of a field; of a list its first value."""
+    found = []
+    for record in history:
+        value = record.get(name)
+        if value is not None:
+            number = value[0] if isinstance(value, list) else value
+            found.append((int(record["step"]), float(number)))
+    return found
+
+
+def _drift(history: Sequence[Record]) -> str:
+    cosines = [mean for _, mean, _ in prototype_cosines(history)]
+    accuracy = [value for _, value in series(history, "validation/accuracy")]
+    losses = [value for _, value in series(history, "loss")]
+    if len(cosines) < 3 or len(accuracy) < 4 or len(losses) < 4:
+        return ""
+    half = len(accuracy) // 2
+    still = max(accuracy[half:]) - max(accuracy[:half]) < PLATEAU_GAIN
+    falling = np.mean(losses[-len(losses) // 4 :]) < np.mean(losses[: len(losses) // 2])
+    fall = max(cosines) - cosines[-1]
+    if fall < DRIFT_FALL or not still or not falling:
+        return ""
+    return (
+        f"prototype drift: their cosine with the class means fell by {fall:.2f} while validation "
+        "accuracy stood still; lower loss.weight or train.learning_rate"
+    )
+
+
+def _collapse(history: Sequence[Record]) -> str:
+    diversity = series(history, "diagnostics/diversity")
+    near = series(history, "diagnostics/positive_similarity")
+    if not diversity or not near:
+        return ""
+    if diversity[-1][1] > COLLAPSE_DIVERSITY or near[-1][1] < COLLAPSE_COSINE:
+        return ""
+    return (
+        f"synthetic samples have collapsed onto the prototypes (cosine {near[-1][1]:.2f}, "
+        f"diversity {diversity[-1][1]:.2f}); raise loss.hard_count or lower loss.weight"
+    )
+
+
+def _tail_overfit(history: Sequence[Record]) -> str:
+    accuracy = dict(series(history, "validation/accuracy"))
+    macro = dict(series(history, "validation/macro_f1"))
+    if not macro:
+        return ""
+    step = max(macro, key=lambda s: macro[s])
+    gap = accuracy.get(step, macro[step]) - macro[step]
+    if gap < TAIL_GAP:
+        return ""
+    return (
+        f"tail overfit: validation macro-F1 trails accuracy by {gap:.2f} at the kept step; lower "
+        "loss.positives or set loss.mixing=never, or weigh the classes"
+    )

@@ -1,0 +1,104 @@
+"""Pictures of how a method treats rare classes, and of prototypes while they are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from valence.diagnostics import prototype_cosines, series
+from valence.reports.plots import class_colours, line_style, new_figure, quiet_frame, side_legend
+from valence.reports.tables import runs_table
+from valence.runs import RunResult, RunStore
+
+
+def f1_by_size(results: Sequence[RunResult]) -> Figure:
+    """F1 of every class against its training rows, one line per method, mean over seeds.
+
+    Classes of like size are taken together: ten bins of the logarithm of the size at most.
+    """
+    runs = runs_table(results)
+    counts = np.maximum(np.asarray(results[0].train_counts), 1)
+    classes = results[0].classes
+    bins = _bins(counts)
+    figure, axes = new_figure(9.0, 3.6)
+    for i, method in enumerate(dict.fromkeys(runs["method"])):
+        own = runs[runs["method"] == method]
+        values = np.array([float(own[f"f1/{name}"].mean()) for name in classes])
+        places = [float(np.exp(np.log(counts[bins == b]).mean())) for b in np.unique(bins)]
+        heights = [float(np.nanmean(values[bins == b])) for b in np.unique(bins)]
+        axes.plot(places, heights, marker="o", ms=3.5, lw=1.4, label=method, **line_style(i))
+    axes.set_xscale("log")
+    axes.set_xlabel("training rows of the class (log scale)")
+    axes.set_ylabel("F1 on test")
+    axes.set_title("Who pays for the long tail", loc="left")
+    side_legend(axes)
+    return figure
+
+
+def accuracy_gap(results: Sequence[RunResult]) -> Figure:
+    """Accuracy minus macro-F1 of every method, mean over seeds: what the head hides."""
+    runs = runs_table(results)
+    methods = list(dict.fromkeys(runs["method"]))
+    gaps = [
+        float((own["accuracy"] - own["macro_f1"]).mean())
+        for own in (runs[runs["method"] == method] for method in methods)
+    ]
+    figure, axes = new_figure(9.0, 0.24 * len(methods) + 1.2)
+    axes.barh(methods, gaps, height=0.62, color=class_colours(1)[0])
+    axes.axvline(0, color="#999999", lw=0.8)
+    axes.invert_yaxis()
+    axes.grid(axis="x", color="#e4e4e4", lw=0.7)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("test accuracy − macro-F1")
+    axes.set_title("What accuracy hides", loc="left")
+    return figure
+
+
+def prototype_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
+    """Prototypes and synthetic samples over steps, first seed of each method that has them."""
+    first: dict[str, RunResult] = {}
+    for result in results:
+        first.setdefault(result.spec.method, result)
+    told = {
+        method: history
+        for method, result in first.items()
+        if prototype_cosines(history := store.history(result.key))
+    }
+    if not told:
+        return None
+    figure = Figure(figsize=(11.0, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, middle, right = figure.subplots(1, 3)
+    for i, (method, history) in enumerate(told.items()):
+        style = line_style(i)
+        steps, mean, low = zip(*prototype_cosines(history), strict=True)
+        left.plot(steps, mean, label=method, lw=1.5, **style)
+        left.fill_between(steps, low, mean, color=style["color"], alpha=0.08, lw=0)
+        for axes, names in (
+            (middle, ("positive_similarity", "negative_similarity")), (right, ("diversity",)),
+        ):  # fmt: skip
+            for name, width in zip(names, (1.5, 0.7), strict=False):
+                points = series(history, f"diagnostics/{name}")
+                axes.plot(*zip(*points, strict=True), label=method, **{**style, "lw": width})
+    titles = (
+        "Prototype and class mean: cosine\n(shade: down to the worst class)",
+        "Synthetic samples and prototype: cosine\n(thick: positives, thin: negatives)",
+        "Diversity of synthetic positives\n(1 − mean cosine of pairs)",
+    )
+    for axes, title in zip((left, middle, right), titles, strict=True):
+        quiet_frame(axes)
+        axes.set_title(title, loc="left", fontsize=9)
+        axes.set_xlabel("optimiser step", fontsize=8)
+    side_legend(right)
+    return figure
+
+
+def _bins(counts: np.ndarray) -> np.ndarray:
+    """(C,) bin of every class; each class its own where there are few."""
+    if len(counts) <= 10:
+        return np.argsort(np.argsort(counts, kind="stable"))
+    edges = np.geomspace(counts.min(), counts.max() + 1, 11)
+    return np.asarray(np.digitize(counts, edges))
