@@ -1,0 +1,209 @@
+"""Scores of a sentiment intensity: (truth, prediction) → numbers by name.
+
+The measures are those of the literature on MOSI, MOSEI and CH-SIMS, so that numbers can be
+set beside published ones. Only MAE is better when lower.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Scale = Literal["mosi", "ch-sims"]
+
+
+@dataclass(frozen=True)
+class IntensityMetric:
+    """How a metric is shown.
+
+    Attributes:
+        title: Heading of its column.
+        explanation: One line for reports.
+        published: Its name in MMSA and in the published code.
+        scales: Where it is used.
+        better: Whether high or low values are good.
+    """
+
+    title: str
+    explanation: str
+    published: str
+    scales: tuple[Scale, ...] = ("mosi",)
+    better: Literal["high", "low"] = "high"
+
+
+_BOTH: tuple[Scale, ...] = ("mosi", "ch-sims")
+
+INTENSITY_METRICS: dict[str, IntensityMetric] = {
+    "mae": IntensityMetric("MAE", "mean absolute error", "MAE", _BOTH, "low"),
+    "corr": IntensityMetric("correlation", "Pearson's correlation with the truth", "Corr", _BOTH),
+    "acc2_has0": IntensityMetric(
+        "acc-2 has0", "accuracy of negative against the rest, zero included", "Has0_acc_2"
+    ),
+    "f1_has0": IntensityMetric("F1 has0", "weighted F1 of the same", "Has0_F1_score"),
+    "acc2_non0": IntensityMetric(
+        "acc-2 non0", "accuracy of negative against positive, rows of truth 0 left out",
+        "Non0_acc_2",
+    ),
+    "f1_non0": IntensityMetric("F1 non0", "weighted F1 of the same", "Non0_F1_score"),
+    "acc2": IntensityMetric(
+        "acc-2", "accuracy of zero or negative against positive", "Mult_acc_2", ("ch-sims",)
+    ),
+    "acc3": IntensityMetric(
+        "acc-3", "accuracy of negative, neutral (±0.1) and positive", "Mult_acc_3", ("ch-sims",)
+    ),
+    "acc5": IntensityMetric("acc-5", "accuracy of five steps of intensity", "Mult_acc_5", _BOTH),
+    "acc7": IntensityMetric("acc-7", "accuracy of whole steps from -3 to 3", "Mult_acc_7"),
+    "f1": IntensityMetric("F1", "weighted F1 of acc-2", "F1_score", ("ch-sims",)),
+}  # fmt: skip
+"""The metrics by name."""
+
+# Upper ends of the bins of CH-SIMS; a value at an end belongs to the bin below it.
+_SIMS_BINS = {"acc2": (0.0,), "acc3": (-0.1, 0.1), "acc5": (-0.7, -0.1, 0.1, 0.7)}
+
+
+def intensity_scores(
+    truth: np.ndarray, predicted: np.ndarray, *, scale: Scale = "mosi"
+) -> dict[str, float | None]:
+    """Every metric of :data:`INTENSITY_METRICS` that belongs to ``scale``.
+
+    A score that is undefined (the correlation of a constant, a binary score where every
+    truth is 0) is None.
+
+    Args:
+        truth: (N,) intensities.
+        predicted: (N,) predictions.
+        scale: ``"mosi"`` for [-3, 3] (MOSI, MOSEI), ``"ch-sims"`` for [-1, 1]; the latter
+            clips predictions and truth to its range first, as published.
+
+    Raises:
+        ValueError: if the two differ in length or there are no rows.
+    """
+    # The bins are applied in single precision: a label of 0.1 must fall where it fell there.
+    y = np.asarray(truth, dtype=np.float32).reshape(-1)
+    p = np.asarray(predicted, dtype=np.float32).reshape(-1)
+    if len(y) != len(p) or not len(y):
+        raise ValueError(f"{len(p)} predictions for {len(y)} labels")
+    return _sims_scores(y, p) if scale == "ch-sims" else _mosi_scores(y, p)
+
+
+def _mosi_scores(y: np.ndarray, p: np.ndarray) -> dict[str, float | None]:
+    signed = y != 0
+    return {
+        **_agreement(y, p),
+        "acc2_has0": _accuracy(y >= 0, p >= 0),
+        "f1_has0": _weighted_f1(y >= 0, p >= 0),
+        "acc2_non0": _accuracy(y[signed] > 0, p[signed] > 0),
+        "f1_non0": _weighted_f1(y[signed] > 0, p[signed] > 0),
+        "acc5": _accuracy(_rounded(y, 2), _rounded(p, 2)),
+        "acc7": _accuracy(_rounded(y, 3), _rounded(p, 3)),
+    }
+
+
+def _sims_scores(y: np.ndarray, p: np.ndarray) -> dict[str, float | None]:
+    y, p = y.clip(-1, 1), p.clip(-1, 1)
+    ends = {name: np.asarray(values, dtype=np.float32) for name, values in _SIMS_BINS.items()}
+    bins = {name: (np.searchsorted(e, y), np.searchsorted(e, p)) for name, e in ends.items()}
+    return {
+        **_agreement(y, p),
+        **{name: _accuracy(*steps) for name, steps in bins.items()},
+        "f1": _weighted_f1(bins["acc2"][0] > 0, bins["acc2"][1] > 0),
+    }
+
+
+def _agreement(y: np.ndarray, p: np.ndarray) -> dict[str, float | None]:
+    error = np.abs(y.astype(np.float64) - p).mean()
+    return {"mae": float(error) if np.isfinite(error) else None, "corr": _correlation(y, p)}
+
+
+def _correlation(y: np.ndarray, p: np.ndarray) -> float | None:
+    if not np.isfinite(p).all() or np.ptp(y) == 0 or np.ptp(p) == 0:
+        return None
+    a, b = (v.astype(np.float64) - v.mean(dtype=np.float64) for v in (y, p))
+    scale = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / scale if scale > 0 else None
+
+
+def _rounded(values: np.ndarray, most: int) -> np.ndarray:
+    return np.round(values.clip(-most, most))
+
+
+def _accuracy(truth: np.ndarray, predicted: np.ndarray) -> float | None:
+    return float((truth == predicted).mean()) if len(truth) else None
+
+
+def _weighted_f1(truth: np.ndarray, predicted: np.ndarray) -> float | None:
+    """Mean F1 of both sides, weighted by their rows in the truth."""
+    if not len(truth):
+        return None
+    total = 0.0
+    for side in (False, True):
+        true, said = truth == side, predicted == side
+        either = int(true.sum() + said.sum())
+        f1 = 2.0 * int((true & said).sum()) / either if either else 0.0
+        total += f1 * int(true.sum())
+    return total / len(truth)
+
+
+@dataclass(frozen=True)
+class BestScores:
+    """The two ways in which papers report a training, both chosen on validation.
+
+    Attributes:
+        best_mae_epoch: The epoch with the least MAE.
+        at_best_mae: All metrics at that one epoch: one model.
+        own_best_epoch: For each metric the epoch that is best in it.
+        own_best: Each metric at its own best epoch: as many models as metrics.
+    """
+
+    best_mae_epoch: int
+    at_best_mae: dict[str, float | None]
+    own_best_epoch: dict[str, int]
+    own_best: dict[str, float | None]
+
+
+def best_per_metric(
+    validation: Sequence[Mapping[str, float | None]],
+    reported: Sequence[Mapping[str, float | None]] | None = None,
+) -> BestScores:
+    """Choose epochs on validation records and report the scores there.
+
+    Args:
+        validation: One record of scores per epoch; ``epoch`` in a record names it, its
+            place from 1 otherwise. At a tie the earlier epoch is taken.
+        reported: The records to report at the chosen epochs, for example of the test rows;
+            the validation records themselves when not given.
+
+    Raises:
+        ValueError: if no record has an MAE, or the two differ in length.
+    """
+    shown = validation if reported is None else reported
+    if len(shown) != len(validation):
+        raise ValueError(f"{len(shown)} records to report for {len(validation)} of validation")
+    names = [name for name in INTENSITY_METRICS if any(name in record for record in validation)]
+    places = {name: _best(validation, name) for name in names}
+    place = places.get("mae")
+    if place is None:
+        raise ValueError("no record has an MAE")
+    found = {name: best for name, best in places.items() if best is not None}
+    return BestScores(
+        _epoch(validation, place),
+        {name: shown[place].get(name) for name in names},
+        {name: _epoch(validation, best) for name, best in found.items()},
+        {name: shown[best].get(name) for name, best in found.items()},
+    )
+
+
+def _best(records: Sequence[Mapping[str, float | None]], name: str) -> int | None:
+    sign = 1 if INTENSITY_METRICS[name].better == "high" else -1
+    known = [
+        (sign * value, -i) for i, r in enumerate(records) if (value := r.get(name)) is not None
+    ]
+    return -max(known)[1] if known else None
+
+
+def _epoch(records: Sequence[Mapping[str, float | None]], place: int) -> int:
+    return int(records[place].get("epoch") or place + 1)
