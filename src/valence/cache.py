@@ -76,6 +76,12 @@ def find(kind: str, key: str) -> Path | None:
     return path
 
 
+def folders(kind: str, prefix: str = "") -> list[Path]:
+    """The folders of all whole entries of a kind whose key begins with ``prefix``."""
+    found = (cache_root() / kind).glob(f"{prefix}*/{ABOUT}")
+    return sorted(path.parent for path in found if not path.parent.name.startswith(_UNFINISHED))
+
+
 @contextmanager
 def writing(kind: str, key: str, about: dict[str, Any]) -> Iterator[Path]:
     """A folder to fill; it becomes the entry when the block ends without an error.

@@ -29,6 +29,8 @@ from valence.spec import (
 
 # Work of training on a text once, in units of scoring it once (forward, backward, step).
 TRAINING_WORK = 3.5
+# Training a head on states that are at hand, in units of training the encoder too.
+HEAD_WORK = 0.1
 # Texts scored a second by the built-in encoder on two cores; replaced by what is measured
 # as soon as one cell is done.
 FIRST_GUESS_RATE = 200.0
@@ -312,5 +314,8 @@ def cost(spec: RunSpec, dataset: Dataset) -> float:
     evaluations = spec.train.epochs * (
         steps / spec.train.eval_steps if spec.train.eval_steps else 1
     )
-    learned = TRAINING_WORK * spec.train.epochs * train
+    views = 1 if spec.view.name == "none" else 2
+    learned = TRAINING_WORK * spec.train.epochs * train * views
+    if spec.encoder.adaptation == "frozen":  # encoded once, then the head alone
+        learned = train + HEAD_WORK * learned
     return learned + (evaluations + 1) * validation + len(dataset.test)

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import set_seed
 
 from valence.data.augment import Texts, second_views
@@ -102,10 +103,16 @@ class ClassifierTrainer(Trainer):
         )
         self.classifier = model
         self.sealed = data
-        self.validation_rows = rows[1]
+        self.train_rows, self.validation_rows = rows
         self.spec = spec
         self.pad_id = pad_id
         self.best = Best()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+        # With the lengths at hand; the Trainer would read every row to measure it.
+        lengths = [len(ids) for ids in self.train_rows.input_ids]
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(size, lengths=lengths)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with no decay on biases and norms, and rates of their own for gate and encoder."""
@@ -232,10 +239,14 @@ def train(
         DataError: if the second views asked for cannot be had.
     """
     spec = model.spec
-    second, view = _second_views(model, data, report)
-    set_seed(spec.seed)
-    rows = (model.tokenizer(data.train.texts), model.tokenizer(data.validation.texts))
     args = training_arguments(spec, checkpoint)
+    model.keep_states()
+    train, validation = (
+        _encode(model, split.texts, report) for split in (data.train, data.validation)
+    )
+    rows = (train, validation)
+    second, view = _second_views(model, data, report)
+    set_seed(spec.seed)  # whatever was computed or found above, the training is the same
     trainer = ClassifierTrainer(
         model.classifier, args, data=data, rows=rows, second=second, spec=spec.train,
         pad_id=model.tokenizer.pad_id,
@@ -259,6 +270,17 @@ def train(
     return TrainingLog(history, trainer.best.step, steps, rows[0].truncated, view)
 
 
+def _encode(model: TorchModel, texts: list[str], report: Report | None) -> Encoded:
+    """Encoded texts, with the states of a frozen encoder."""
+
+    def told(done: int, total: int) -> None:
+        if report is not None:
+            report(0.0, f"token states: {done} of {total} texts")
+
+    device = pick_device(model.spec.train.device)
+    return model.encode(texts, device=device, progress=told)
+
+
 def _second_views(
     model: TorchModel, data: TrainingData, report: Report | None
 ) -> tuple[Encoded | None, str]:
@@ -276,7 +298,7 @@ def _second_views(
             report(0.0, f"second views: {done} of {total} texts")
 
     texts, note = second_views(spec.view, source, told)
-    return model.tokenizer(texts), note
+    return _encode(model, texts, report), note
 
 
 def training_arguments(spec: RunSpec, checkpoint: Path | None) -> TrainingArguments:

@@ -216,3 +216,24 @@ def test_kill_in_the_middle_of_a_grid_loses_nothing(
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("runs/*/result.json"))) == 2
     assert not list(tmp_path.glob("runs/.unfinished/*"))
+
+
+def test_cache_is_listed_and_cleared(
+    valence, reviews: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALENCE_CACHE", str(tmp_path / "own"))
+    small = ["--set", "head.hidden_size=16"]
+    code, _, err = valence("compare", reviews, "--methods", "lstm-roberta", "--seeds", "2",
+                           *tiny_words, *small)  # fmt: skip
+    assert code == 0, err
+    code, out, _ = valence("cache", "ls", "--json")
+    kept = json.loads(out)
+    assert {entry["kind"] for entry in kept} == {"states"}
+    assert sum(entry["texts"] for entry in kept) <= 140, "seeds share the texts"
+    code, out, err = valence("cache", "ls")
+    assert out.splitlines()[0] == "kind\twhat\tsize\tlast used (UTC)"
+    assert valence("cache", "clear", "--kind", "state")[0] == 1
+    code, _, err = valence("cache", "clear", "--kind", "states")
+    assert code == 0
+    assert "Freed" in err
+    assert json.loads(valence("cache", "ls", "--json")[1]) == []

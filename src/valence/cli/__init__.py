@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from valence import __version__
-from valence.cli import compare, data, features, models
+from valence.cli import cache, compare, data, features, models
 from valence.errors import ValenceError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("evaluate")(models.evaluate)
 app.command("predict")(models.predict)
 app.command("methods")(compare.methods)
 app.add_typer(data.app, name="data")
+app.add_typer(cache.app, name="cache")
 app.add_typer(features.app, name="features")
 
 

@@ -12,19 +12,17 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from valence.data.collate import Collator, Encoded, length_batches
+from valence.data.collate import TOKEN_BUDGET, Collator, Encoded, length_batches
 from valence.data.dataset import TrainingData
 from valence.errors import ModelError
 from valence.losses.base import ClassInfo
 from valence.losses.table import build_loss
 from valence.models.base import Progress, Scores
 from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
+from valence.models.frozen import FrozenStates
 from valence.models.heads import build_head
 from valence.models.store import read_config, write_config
 from valence.spec import EncoderSpec, HeadSpec, LossSpec, RunSpec
-
-# Sorted by length, small batches stay in the processor's cache: measured best on CPU.
-TOKEN_BUDGET = {"cpu": 1024, "mps": 16_384, "cuda": 65_536}
 
 
 class Classifier(nn.Module):
@@ -48,10 +46,23 @@ class Classifier(nn.Module):
         self.class_count = len(info.counts)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+        self,
+        attention_mask: Tensor,
+        input_ids: Tensor | None = None,
+        states: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Logits (B, C), features (B, H) and, where labels (B,) are given, the mean loss."""
-        output = self.head(self.encoder(input_ids, attention_mask), attention_mask)
+        """Logits (B, C), features (B, F) and, where labels (B,) are given, the mean loss.
+
+        Args:
+            attention_mask: (B, T) 1 on real tokens.
+            input_ids: (B, T) token ids.
+            states: (B, T, H) what the encoder makes of them, if that is known already.
+            labels: (B,) class ids.
+        """
+        if states is None:
+            states = self.encoder(input_ids, attention_mask)
+        output = self.head(states, attention_mask)
         result = {"logits": output.logits, "features": output.features}
         if labels is not None:
             result = {"loss": self.loss(output, labels), **result}
@@ -86,6 +97,7 @@ class TorchModel:
     spec: RunSpec
     info: ClassInfo
     logit_shift: tuple[float, ...] | None = None
+    frozen: FrozenStates | None = None
 
     @property
     def trainable_parameters(self) -> int:
@@ -94,11 +106,31 @@ class TorchModel:
 
     def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
         """Scores of ``texts``, in their order."""
-        encoded = self.tokenizer(texts)
+        encoded = self.encode(texts)
         scores = score_encoded(self.classifier, encoded, self.tokenizer.pad_id, progress)
         if self.logit_shift is None:
             return scores
         return replace(scores, logits=scores.logits + np.asarray(self.logit_shift, np.float32))
+
+    def keep_states(self) -> None:
+        """From now on, keep the token states of a frozen encoder on disk and read them again."""
+        if self.spec.encoder.adaptation == "frozen" and self.spec.train.cache == "auto":
+            self.frozen = FrozenStates(self.classifier.encoder, self.tokenizer.pad_id)
+
+    def encode(
+        self, texts: Sequence[str], *, device: str = "cpu", progress: Progress | None = None
+    ) -> Encoded:
+        """Token ids of texts, with their token states where these are kept.
+
+        Args:
+            texts: N texts.
+            device: Where states that are missing are computed.
+            progress: Told (done, all) texts whose states had to be computed.
+        """
+        encoded = self.tokenizer(texts)
+        if self.frozen is None or not len(encoded):
+            return encoded
+        return self.frozen.attach(encoded, device=device, progress=progress)
 
     def save(self, folder: Path) -> None:
         """Write ``config.json``, the head, and the adapter or the whole encoder.
@@ -205,7 +237,7 @@ def score_encoded(
     done = 0
     lengths = [len(ids) for ids in encoded.input_ids]
     for batch in length_batches(lengths, token_budget=TOKEN_BUDGET.get(device.type, 1024)):
-        inputs = collator.pad([encoded.input_ids[i] for i in batch])
+        inputs = collator.pad([encoded.row(int(i)) for i in batch])
         output = classifier(**{name: tensor.to(device) for name, tensor in inputs.items()})
         logits.append(output["logits"].float())
         features.append(output["features"].float())
@@ -216,7 +248,7 @@ def score_encoded(
     classifier.train(was_training)
     if not rows:
         none = np.zeros((0, classifier.class_count), dtype=np.float32)
-        return Scores(none, np.zeros((0, classifier.encoder.hidden_size), dtype=np.float32))
+        return Scores(none, np.zeros((0, classifier.head.feature_size), dtype=np.float32))
     back = np.argsort(np.concatenate(rows))
     return Scores(
         torch.cat(logits).cpu().numpy()[back],
