@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,18 @@ def load(head: torch.nn.Module, tensors: dict[str, Tensor], names: dict[str, str
         if name.startswith("weights.") and starts:
             start = max(starts, key=len)
             state[names[start] + path.removeprefix(start)] = value
+    state = {_layer_name(name): value for name, value in state.items()}
     wanted = set(head.state_dict())
     head.load_state_dict({n: v for n, v in state.items() if n in wanted})
+
+
+def _layer_name(name: str) -> str:
+    """``recurrence.cell.weight_ih_l1_reverse`` → ``recurrence.back.1.weight_ih_l0``."""
+    found = re.fullmatch(r"recurrence\.cell\.(\w+)_l(\d)(_reverse)?", name)
+    if found is None:
+        return name
+    way = "back" if found[3] else "ahead"
+    return f"recurrence.{way}.{found[2]}.{found[1]}_l0"
 
 
 def token_states(tensors: dict[str, Tensor], told: dict[str, Any]) -> Tensor:
