@@ -116,7 +116,8 @@ def _not_utf8(path: Path) -> str:
     # pandas decodes in blocks, so its position is not the file's; a line ends no character.
     number = 0
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for line in lines:
+            number += 1
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:

@@ -61,7 +61,8 @@ _CONTRACTIONS = (
 _CONTRACTED = tuple((re.compile(p, re.IGNORECASE), r) for p, r in _CONTRACTIONS)
 
 NEGATIONS = frozenset(
-    "no not nor never none nobody nothing nowhere neither cannot cant hardly without".split()
+    {"no", "not", "nor", "never", "none", "nobody", "nothing", "nowhere", "neither", "cannot"}
+    | {"cant", "hardly", "without"}
 )
 MARK = "NOT_"
 _SCOPE = re.compile(r"\w+(?:['’]\w+)*|[.,:;!?…。，！？；]")
@@ -134,9 +135,7 @@ def _lemmas(text: str) -> str:
     try:
         import simplemma
     except ImportError:
-        raise DataError(
-            "The cleaner lemmas needs an extra: pip install 'valence[text]'"
-        ) from None
+        raise DataError("The cleaner lemmas needs an extra: pip install 'valence[text]'") from None
 
     def lemma(found: re.Match[str]) -> str:
         word = found.group()
