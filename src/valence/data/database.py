@@ -293,7 +293,9 @@ def _rows(
         source = database.table(table)
         columns = [column.name for column in source.c]
         order = tuple(column.name for column in source.primary_key)
-        hidden = OWN_COLUMNS if "row_key" in columns else ()
+        hidden: tuple[str, ...] = OWN_COLUMNS if "row_key" in columns else ()
+        if hidden and text_column == "clean_text":
+            hidden = (*hidden, "text")
         without = tuple(name for name in hidden if name != text_column)
         return SqlRows(database.name, source, order, without=without), columns
     # A colon is no parameter here; as a subquery, nothing but a SELECT is carried out.

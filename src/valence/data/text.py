@@ -42,7 +42,7 @@ _MENTION = re.compile(r"(?<!\w)(?:@\w+)+")
 _HASHTAG = re.compile(r"(?<!\w)#+(?=\w)")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
-_APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
+_LONE_APOSTROPHE = re.compile(r"(?<!\w)['’]|['’](?!\w)")
 
 _CONTRACTIONS = (
     (r"\b(w)on['’]t\b", r"\1ill not"),
@@ -88,6 +88,11 @@ def _contractions(text: str) -> str:
     return text
 
 
+def _negates(word: str) -> bool:
+    bare = word.lower().replace("’", "'")
+    return bare in NEGATIONS or bare.endswith("n't")
+
+
 def _negation(text: str) -> str:
     marking = False
 
@@ -97,7 +102,7 @@ def _negation(text: str) -> str:
         if not (word[0].isalnum() or word[0] == "_"):
             marking = False
             return word
-        if word.lower() in NEGATIONS or word.lower().replace("’", "'").endswith("n't"):
+        if _negates(word):
             marking = True
             return word
         return f"{MARK}{word}" if marking and not word.startswith(MARK) else word
@@ -109,11 +114,13 @@ def _negation(text: str) -> str:
 def _punctuation_table() -> dict[int, str]:
     kinds = {"Pd", "Ps", "Pe", "Pi", "Pf", "Po"}  # not Pc: the low line of NOT_
     every = range(sys.maxunicode + 1)
-    return {code: " " for code in every if unicodedata.category(chr(code)) in kinds}
+    table = {code: " " for code in every if unicodedata.category(chr(code)) in kinds}
+    return {code: space for code, space in table.items() if chr(code) not in "'’"}
 
 
 def _punctuation(text: str) -> str:
-    return _APOSTROPHE.sub("", text).translate(_punctuation_table())
+    # Within a word an apostrophe stays: don't is neither dont nor don t.
+    return _LONE_APOSTROPHE.sub(" ", text.translate(_punctuation_table()))
 
 
 @functools.cache
@@ -141,7 +148,9 @@ def _lemmas(text: str) -> str:
         word = found.group()
         bare = word.removeprefix(MARK)
         head = word[: len(word) - len(bare)]
-        return head + (simplemma.lemmatize(bare, lang="en") if bare else "")
+        if not bare or _negates(bare):  # the dictionary form of don't is do
+            return word
+        return head + simplemma.lemmatize(bare, lang="en")
 
     return _WORD.sub(lemma, text)
 
