@@ -293,7 +293,8 @@ def _rows(
         source = database.table(table)
         columns = [column.name for column in source.c]
         order = tuple(column.name for column in source.primary_key)
-        hidden: tuple[str, ...] = OWN_COLUMNS if "row_key" in columns else ()
+        ours = "row_key" in columns and (text_column is None or text_column in columns)
+        hidden: tuple[str, ...] = OWN_COLUMNS if ours else ()
         if hidden and text_column == "clean_text":
             hidden = (*hidden, "text")
         without = tuple(name for name in hidden if name != text_column)

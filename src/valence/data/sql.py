@@ -17,11 +17,11 @@ from sqlalchemy.schema import CreateTable
 
 from valence.data.database import TEXTS, Database, opened
 from valence.data.locate import Table, locate
-from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column
+from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column, whole_characters
 from valence.data.text import DEFAULT, clean_text
 from valence.errors import DataError, SpecError
 from valence.spec import DataSpec
-from valence.sqlurl import is_sql_url
+from valence.sqlurl import is_sql_url, refuse_password
 
 INSERTS: dict[str, Callable[[sa.Table], Any]] = {
     "sqlite": sqlite.insert,
@@ -111,6 +111,7 @@ def import_rows(
     options = options or ImportOptions()
     if options.batch_rows < 1:
         raise SpecError(f"Batches of {options.batch_rows} rows are not possible; give at least 1")
+    refuse_password(to)
     if not is_sql_url(to):
         raise SpecError(f"{to} is no database URL; write sqlite:///{Path(to).stem or 'texts'}.db")
     clock = time.perf_counter()
@@ -165,7 +166,8 @@ class _Writer:
         if not records:
             return
         with self.database.told(), self.database.engine.begin() as open_:
-            added = open_.execute(self.statement, records).rowcount
+            counted = open_.execution_options(preserve_rowcount=True)
+            added = counted.execute(self.statement, records).rowcount
         report.added += added
         report.present += len(records) - added
 
@@ -294,12 +296,7 @@ def _as_text(value: Any) -> str:
 
 def _storable(text: str) -> tuple[str, bool]:
     """The text without what UTF-8 and databases do not take, and whether it had any."""
-    mended = text.replace("\0", "")
-    try:
-        mended.encode()
-    except UnicodeEncodeError:
-        # Whole pairs become their character; halves become the replacement character.
-        mended = mended.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    mended = whole_characters(text.replace("\0", ""))
     return mended, mended != text
 
 

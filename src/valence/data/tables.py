@@ -109,7 +109,18 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
                 raise DataError(f"{path}, line {number}: no valid JSON ({error.msg})") from None
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: each line must be one JSON object")
+            if "\\u" in line:  # the only way in which JSON holds half a character
+                row = {k: whole_characters(v) if isinstance(v, str) else v for k, v in row.items()}
             yield row
+
+
+def whole_characters(text: str) -> str:
+    """The text with halves of surrogate pairs, which no encoding takes, replaced by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _not_utf8(path: Path) -> str:
