@@ -197,12 +197,13 @@ def _complete(
 
 
 def _cut(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
-    train = data.train
+    train, notes = data.train, data.notes
     if spec.sample is not None and spec.sample < len(train):
         thinned = longtail_counts(train.counts(len(data.classes)), total=spec.sample)
-        train = train.take(take_counts(train.labels, thinned, seed=seed, classes=data.classes))
+        rows = take_counts(train.labels, thinned, seed=seed, classes=data.classes)
+        notes = (*notes, f"{len(rows)} of {len(train)} training rows drawn, stratified")
+        train = train.take(rows)
     train = train.take(train_indices(spec, train.labels, data.classes, seed))
-    notes = data.notes
     if spec.noise_share:
         train, note = with_label_noise(train, spec, len(data.classes), seed=seed)
         notes = (*notes, note)

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
+from valence.data.catalogue import DATASETS
 from valence.data.database import TEXTS, Database, opened
 from valence.data.locate import Table, locate
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column, whole_characters
@@ -214,6 +215,7 @@ class _Rows:
         self.source = source
         self.options = options
         self.report = report
+        self.card = DATASETS.get(source)
         self.seen = Occurrences()
         self.columns: tuple[str, str] | None = None
 
@@ -237,11 +239,13 @@ class _Rows:
     def _find(self, batch: pd.DataFrame) -> tuple[str, str]:
         if self.columns is None:
             names = [str(name) for name in batch.columns]
+            given = self.options.text_column, self.options.label_column
+            known = (self.card.text_column, self.card.label_column) if self.card else (None, None)
             text, label = (
                 find_column(names, wanted, usual, what=what, where=self.source)
                 for wanted, usual, what in (
-                    (self.options.text_column, TEXT_COLUMNS, "text"),
-                    (self.options.label_column, LABEL_COLUMNS, "label"),
+                    (given[0] or known[0], TEXT_COLUMNS, "text"),
+                    (given[1] or known[1], LABEL_COLUMNS, "label"),
                 )
             )
             for name in (text, label):
@@ -272,12 +276,20 @@ class _Rows:
         self.report.mended += mended
         return {
             "split": split,
-            "label": self.options.label_map[label] if self.options.label_map else label,
+            "label": self._stored(label),
             "text": text,
             "clean_text": cleaned,
             "chars": len(text),
             "words": len(text.split()),
         }
+
+    def _stored(self, label: str) -> str:
+        if self.options.label_map is not None:
+            return self.options.label_map[label]
+        classes = self.card.classes if self.card else ()
+        if label not in classes and label.isdecimal() and int(label) < len(classes):
+            return classes[int(label)]
+        return label
 
     def _number(self, records: list[dict[str, Any]]) -> None:
         digests = [_digest(row["split"], row["label"], row["text"]) for row in records]

@@ -110,7 +110,8 @@ def test_what_cannot_be_stored_is_counted(url: str, tmp_path: Path) -> None:
 def test_json_rows_of_mixed_types(url: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(
-        '{"text": "one \\ud83d", "label": 1}\n{"text": "two \\ud83d\\ude00"}\n{"text": 3, "label": 0}\n'
+        '{"text": "one \\ud83d", "label": 1}\n{"text": "two \\ud83d\\ude00"}\n'
+        '{"text": 3, "label": 0}\n'
         '{"label": 1}\n{"text": "four", "label": 1.0}\n',
         encoding="utf-8",
     )
@@ -133,14 +134,18 @@ def test_reading_a_table_a_query_and_the_cleaned_text(url: str, tmp_path: Path) 
     assert all(text.endswith("@you") for text in raw.train.texts)
     cleaned = load_dataset(DataSpec(name=url, table="tweets", text_column="clean_text"), seed=1)
     assert not any("@you" in text for text in cleaned.train.texts)
-    query = "SELECT text, label FROM tweets WHERE label <> 'meh' AND text LIKE '%@you' AND ':x' <> '';"
+    query = (
+        "SELECT text, label FROM tweets WHERE label <> 'meh' AND text LIKE '%@you' AND ':x' <> '';"
+    )
     chosen = load_dataset(DataSpec(name=url, query=query), seed=1)
     assert chosen.classes == ("bad", "good")
     rows, _ = load_split(DataSpec(name=url, table="tweets"), raw.classes)
     assert len(rows) == 140
     with pytest.raises(UnknownNameError, match="did you mean 'tweets'"):
         load_dataset(DataSpec(name=url, table="tweet"))
-    with pytest.raises(DataError, match=r"several tables \(others, tweets\); name one with --table"):
+    with pytest.raises(
+        DataError, match=r"several tables \(others, tweets\); name one with --table"
+    ):
         load_dataset(DataSpec(name=url))
     with pytest.raises(DataError, match="did you mean 'clean_text'"):
         load_dataset(DataSpec(name=url, table="tweets", text_column="clean_txt"))
@@ -165,6 +170,17 @@ def test_a_foreign_table(url: str, tmp_path: Path) -> None:
     make_reviews(20).to_csv(tmp_path / "x.csv", index=False)
     with pytest.raises(DataError, match="was not made by an import"):
         import_rows(str(tmp_path / "x.csv"), url, options=ImportOptions(table="notes"))
+
+
+def test_a_card_gives_its_labels_names(tmp_path: Path) -> None:
+    place = tmp_path / "sst5"
+    place.mkdir()
+    pd.DataFrame({"text": ["so bad", "so so", "so good"], "label": [0, 2, 4]}).to_csv(
+        place / "train.csv", index=False
+    )
+    url = f"sqlite:///{tmp_path}/x.db"
+    import_rows("sst5", url, data_dir=tmp_path)
+    assert rows_of(url)["label"].tolist() == ["very negative", "neutral", "very positive"]
 
 
 def test_only_some_splits(url: str, folder: Path) -> None:
@@ -275,16 +291,26 @@ LITERAL = [
 
 @pytest.mark.parametrize("url", LITERAL)
 def test_a_literal_password_is_refused_without_being_shown(url: str) -> None:
-    for call in (refuse_password, lambda u: DataSpec(name=u), lambda u: build(DataSpec, {"name": u}),
-                 lambda u: import_rows("x.csv", u), lambda u: RunSpec().override({"data.name": u})):  # fmt: skip
+    for call in (
+        refuse_password,
+        lambda u: DataSpec(name=u),
+        lambda u: build(DataSpec, {"name": u}),
+        lambda u: import_rows("x.csv", u),
+        lambda u: RunSpec().override({"data.name": u}),
+    ):
         with pytest.raises(SpecError, match=r"\$\{PGPASSWORD\}") as told:
             call(url)
         assert "secret" not in str(told.value)
 
 
 def test_what_a_database_url_is() -> None:
-    for url in ("sqlite:///a@b/c:d.db", "postgresql://me@host:5432/db", "postgresql:///db",
-                "postgresql://${USER}:${PW}@host/db?password=${PW}", "${DATABASE_URL}"):  # fmt: skip
+    for url in (
+        "sqlite:///a@b/c:d.db",
+        "postgresql://me@host:5432/db",
+        "postgresql:///db",
+        "postgresql://${USER}:${PW}@host/db?password=${PW}",
+        "${DATABASE_URL}",
+    ):
         refuse_password(url)
         assert is_sql_url(url)
     for name in ("demo", "a/b", "x.csv", "https://x.org/y.csv", "C:/data.csv"):
