@@ -232,7 +232,7 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
     store, dataset = context.store, context.dataset
     base = run(
         trained_part(spec), store=store, dataset=dataset, keep_model=context.keep_model,
-        report=context.report,
+        report=context.report, start=context.start,
     )  # fmt: skip
     rows = store.predictions(base.key)
     columns = [f"logit_{i}" for i in range(len(dataset.classes))]
