@@ -26,10 +26,12 @@ from valence.runs import RunResult, RunStore
 from valence.space import Range, parse_range
 from valence.spec import DataSpec, RunSpec, parse_yaml, setting_paths
 from valence.study import alone, bind, count, importances, open_study, sqlite_url, trials_table
-from valence.trials import Job, Observer, all_trials
+from valence.trials import Job, Observer, Standing, all_trials
 
 if TYPE_CHECKING:
     from optuna.study import Study
+
+__all__ = ["Desk", "Observer", "Plan", "Standing", "Tuned", "read_plan", "study_name", "tune"]
 
 DEFAULT_TRIALS = 20
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
-from typing import Any
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from valence.errors import RunError
+
+SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 QUIET_SECONDS = 15.0  # between plain progress lines, so that log files stay readable
 
 
@@ -23,6 +30,43 @@ def out() -> Console:
 def log() -> Console:
     """Where progress, notes and errors go."""
     return Console(file=sys.stderr, soft_wrap=True, highlight=False)
+
+
+class Logged:
+    """A stderr that also goes to a file: whole lines, with the time, without control characters.
+
+    Args:
+        stream: The stderr.
+        path: The file, which is added to.
+
+    Raises:
+        RunError: if the file cannot be written.
+    """
+
+    def __init__(self, stream: TextIO, path: Path) -> None:
+        self.stream, self.rest = stream, ""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = path.open("a", encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise RunError(f"Cannot write {path}: {error.strerror or error}") from None
+
+    def write(self, text: str) -> int:
+        """Write to both; of a line that is drawn anew in place, the file gets the last state."""
+        written = self.stream.write(text)
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            plain = CONTROL.sub("", SEQUENCE.sub("", line.rstrip("\r").rpartition("\r")[2]))
+            if plain.strip():
+                now = datetime.now().isoformat(sep=" ", timespec="seconds")
+                self.file.write(f"{now} {plain.rstrip()}\n")
+        if lines:
+            self.file.flush()
+        self.rest = self.rest.rpartition("\r")[2]
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def say(text: str) -> None:
