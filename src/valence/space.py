@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from valence.errors import SpecError
@@ -49,6 +51,25 @@ class Range:
             raise SpecError("A log range needs low above 0, and goes without a step")
         if self.step is not None and self.step <= 0:
             raise SpecError(f"A range's step must be above 0, not {self.step}")
+
+    @property
+    def values(self) -> tuple[Any, ...] | None:
+        """Every value, or None where there are too many to name."""
+        if self.choices:
+            return self.choices
+        if not isinstance(self.low, int) or not isinstance(self.high, int) or self.log:
+            return None
+        step = 1 if self.step is None else int(self.step)
+        return tuple(range(self.low, self.high + 1, step))
+
+
+def every_point(space: Mapping[str, Range], most: int) -> list[dict[str, Any]] | None:
+    """Every point of a space that has at most ``most`` of them, else None."""
+    axes = [found.values for found in space.values()]
+    known = [axis for axis in axes if axis is not None]
+    if len(known) < len(axes) or math.prod(len(axis) for axis in known) > most:
+        return None
+    return [dict(zip(space, point, strict=True)) for point in product(*known)]
 
 
 TRAINED: Mapping[str, Range] = {

@@ -273,6 +273,21 @@ def importances(study: Study, *, seed: int = 0) -> dict[str, float]:
         return {}
 
 
+def enqueue(study: Study, points: list[dict[str, Any]]) -> None:
+    """Let the trials to come be those of ``points`` that no trial has tried or waits to try."""
+    from optuna.trial import TrialState
+
+    taken = []
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == TrialState.WAITING:
+            taken.append(trial.system_attrs.get("fixed_params"))
+        elif trial.state == TrialState.RUNNING or is_used(trial):
+            taken.append(trial.params)
+    for point in points:
+        if point not in taken:
+            study.enqueue_trial(point)
+
+
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Keep other processes of this machine out while the block runs; they wait at ``path``.

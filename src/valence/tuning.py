@@ -23,9 +23,19 @@ from valence.methods import METHODS, find_method, make_spec, search_space, train
 from valence.metrics import METRICS
 from valence.run import run
 from valence.runs import RunResult, RunStore
-from valence.space import Range, parse_range
+from valence.space import Range, every_point, parse_range
 from valence.spec import DataSpec, RunSpec, parse_yaml, setting_paths
-from valence.study import alone, bind, count, importances, open_study, sqlite_url, trials_table
+from valence.study import (
+    alone,
+    bind,
+    close_stale,
+    count,
+    enqueue,
+    importances,
+    open_study,
+    sqlite_url,
+    trials_table,
+)
 from valence.trials import Job, Observer, Standing, all_trials
 
 if TYPE_CHECKING:
@@ -91,6 +101,7 @@ class Tuned:
     Attributes:
         name: Name of the study.
         best: The spec with the best settings, to be trained on everything.
+        space: What was chosen from.
         params: The best settings.
         value: Their validation score in the trial.
         trials: One row per trial.
@@ -101,6 +112,7 @@ class Tuned:
 
     name: str
     best: RunSpec
+    space: Mapping[str, Range]
     params: Mapping[str, Any]
     value: float
     trials: pd.DataFrame
@@ -215,6 +227,12 @@ def tune(
     job, task = _job(spec, space, plan, dataset, desk)
     study = open_study(job.url, job.name)
     bind(study, task)
+    points = every_point(space, plan.n_trials)
+    if points is not None:  # few enough to try each once
+        job = replace(job, trials=len(points))
+        close_stale(study)
+        with alone(desk.runs / ".unfinished" / f"{job.name}.lock"):
+            enqueue(study, points)
     interrupted = False
     try:
         all_trials(job, study, workers=desk.workers, observer=observer)
@@ -224,7 +242,7 @@ def tune(
         return _none_done(study, interrupted)
     params = study.best_trial.params
     found = Tuned(
-        job.name, spec.override(params), params, study.best_value, trials_table(study),
+        job.name, spec.override(params), space, params, study.best_value, trials_table(study),
         importances(study), None, interrupted,
     )  # fmt: skip
     if interrupted or not desk.final:

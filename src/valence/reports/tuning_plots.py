@@ -12,14 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from valence.errors import RunError
 from valence.metrics import METRICS
 from valence.reports.plots import COLOURS, INK, new_figure, quiet_frame, side_legend
 from valence.runs import RunStore
+from valence.space import Range
 from valence.tuning import Tuned
-
-LOG_SPAN = 30.0  # positive values that spread further are drawn on a log scale
 
 
 def write_study(store: RunStore, tuned: Tuned, folder: Path) -> None:
@@ -34,7 +34,7 @@ def write_study(store: RunStore, tuned: Tuned, folder: Path) -> None:
     pictures = {
         "history.png": history(tuned.trials, metric),
         "importance.png": importance(tuned.importance),
-        "parallel.png": parallel(tuned.trials, list(tuned.params), metric),
+        "parallel.png": parallel(tuned.trials, tuned.space, metric),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def history(trials: pd.DataFrame, metric: str) -> Figure:
     if len(pruned):
         axes.scatter(pruned["trial"], pruned["last"], s=26, marker="x", color="#888888",
                      label="stopped early,\nlast evaluation")  # fmt: skip
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
     axes.set_ylabel(f"validation {_title(metric)}")
     axes.set_title("Course of the study", loc="left")
@@ -88,9 +88,10 @@ def importance(shares: Mapping[str, float]) -> Figure | None:
     return figure
 
 
-def parallel(trials: pd.DataFrame, settings: list[str], metric: str) -> Figure | None:
+def parallel(trials: pd.DataFrame, space: Mapping[str, Range], metric: str) -> Figure | None:
     """One line per complete trial across its settings, coloured by score; None without any."""
     done = trials[trials["state"] == "complete"].sort_values("value")
+    settings = [name for name in space if name in done]
     if not len(done) or not settings:
         return None
     figure, axes = new_figure(max(6.0, 1.7 * (len(settings) + 1)), 3.8)
@@ -98,11 +99,13 @@ def parallel(trials: pd.DataFrame, settings: list[str], metric: str) -> Figure |
     values = done["value"].astype(float)
     colour = Normalize(float(values.min()), float(values.max()))
     scale = ScalarMappable(colour, "viridis")
-    places = {name: _axis(axes, i, done[name]) for i, name in enumerate(settings)}
+    places = {
+        name: _axis(axes, i, done[name], log=space[name].log) for i, name in enumerate(settings)
+    }
     for row, value in zip(done.index, values, strict=True):
         heights = [places[name][row] for name in settings]
         # A single setting has no line to follow, so that its points must be seen.
-        axes.plot(range(len(settings)), heights, color=scale.to_rgba(value), lw=1.4,
+        axes.plot(range(len(settings)), heights, color=scale.cmap(colour(value)), lw=1.4,
                   alpha=0.85, marker="o", ms=3.5)  # fmt: skip
     axes.set_xlim(-0.3, len(settings) - 0.3)
     axes.set_ylim(-0.08, 1.08)
@@ -116,7 +119,7 @@ def parallel(trials: pd.DataFrame, settings: list[str], metric: str) -> Figure |
     return figure
 
 
-def _axis(axes: Axes, place: int, column: pd.Series) -> dict[Any, float]:
+def _axis(axes: Axes, place: int, column: pd.Series, *, log: bool) -> dict[Any, float]:
     """Draw one upright axis with its ticks; heights of the rows in [0, 1]."""
     axes.axvline(place, 0.07, 0.93, color="#999999", lw=0.8, zorder=1)
     numbers = pd.to_numeric(column, errors="coerce")
@@ -128,7 +131,6 @@ def _axis(axes: Axes, place: int, column: pd.Series) -> dict[Any, float]:
         heights = {row: spots[value] for row, value in column.items()}
     else:
         low, high = float(numbers.min()), float(numbers.max())
-        log = low > 0 and high / low > LOG_SPAN
         scaled = np.log(numbers) if log else numbers
         span = float(scaled.max() - scaled.min()) or 1.0
         middle = float(np.sqrt(low * high)) if log else (low + high) / 2
