@@ -45,28 +45,40 @@ class Logged:
 
     def __init__(self, stream: TextIO, path: Path) -> None:
         self.stream, self.rest = stream, ""
+        self.path: Path | None = path.absolute()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = path.open("a", encoding="utf-8", errors="replace")
+            path.open("a", encoding="utf-8").close()
         except OSError as error:
             raise RunError(f"Cannot write {path}: {error.strerror or error}") from None
 
     def write(self, text: str) -> int:
         """Write to both; of a line that is drawn anew in place, the file gets the last state."""
         written = self.stream.write(text)
-        *lines, self.rest = (self.rest + text).split("\n")
-        for line in lines:
-            plain = CONTROL.sub("", SEQUENCE.sub("", line.rstrip("\r").rpartition("\r")[2]))
-            if plain.strip():
-                now = datetime.now().isoformat(sep=" ", timespec="seconds")
-                self.file.write(f"{now} {plain.rstrip()}\n")
-        if lines:
-            self.file.flush()
-        self.rest = self.rest.rpartition("\r")[2]
+        *lines, rest = (self.rest + text).split("\n")
+        self.rest = rest.rpartition("\r")[2]
+        plain = [CONTROL.sub("", SEQUENCE.sub("", _last_state(line))).rstrip() for line in lines]
+        now = datetime.now().isoformat(sep=" ", timespec="seconds")
+        self._keep("".join(f"{now} {line}\n" for line in plain if line))
         return written
+
+    def _keep(self, text: str) -> None:
+        if self.path is None or not text:
+            return
+        try:
+            with self.path.open("a", encoding="utf-8", errors="replace") as file:
+                file.write(text)
+        except OSError as error:  # a full disk for the log is no reason to end a training
+            reason = error.strerror or str(error)
+            self.stream.write(f"Note: nothing more is written to {self.path.name}: {reason}\n")
+            self.path = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+def _last_state(line: str) -> str:
+    return line.rstrip("\r").rpartition("\r")[2]
 
 
 def say(text: str) -> None:
