@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from valence.errors import UnknownNameError
+from valence.errors import SpecError, UnknownNameError
+from valence.space import ATTENTION, CLASS_WEIGHTS, PROBED, Range, shared_space
+from valence.space import RECURRENT as RECURRENT_SPACE
 from valence.spec import DataSpec, RunSpec
 
 
@@ -24,6 +26,8 @@ class Method:
         kind: How it is fitted.
         of: The trained method whose logits a ``posthoc`` method corrects.
         paper: Where it comes from.
+        space: What a tuner chooses, by dotted setting; a trained method that names none has
+            the shared ranges.
     """
 
     title: str
@@ -31,6 +35,7 @@ class Method:
     kind: Literal["torch", "sklearn", "posthoc", "llm"] = "torch"
     of: str | None = None
     paper: str = ""
+    space: Mapping[str, Range] = field(default_factory=dict)
 
 
 LORA = {"encoder.adaptation": "lora"}
@@ -59,12 +64,15 @@ SHARPRECL = "SharpReCL, arXiv 2405.11524"
 
 METHODS: dict[str, Method] = {
     "majority": Method("always the most frequent class", kind="sklearn"),
-    "tfidf-lr": Method("word and letter n-grams, logistic regression", kind="sklearn"),
+    "tfidf-lr": Method(
+        "word and letter n-grams, logistic regression", kind="sklearn", space=CLASS_WEIGHTS
+    ),
     "linear-probe": Method(
         "logistic regression on the frozen encoder's mean features",
         {"encoder.adaptation": "frozen", "head.pooling": "mean", **BALANCED},
         kind="sklearn",
         paper="Alain & Bengio 2016, arXiv 1610.01644",
+        space=PROBED,
     ),
     "full": Method(
         "full fine-tuning, class weights",
@@ -153,11 +161,13 @@ METHODS: dict[str, Method] = {
             "loss.smoothing": 0.1,
         },
         paper=LSTM_HAN,
+        space={**RECURRENT_SPACE, **ATTENTION},
     ),
     "han-roberta": Method(
         "frozen encoder, BiGRU with context-vector attention",
         {**RECURRENT, "head.name": "han", "head.cell": "gru", "head.dropout": 0.3},
         paper=LSTM_HAN,
+        space=RECURRENT_SPACE,
     ),
     "hy-mora": Method(
         "LoRA, gated hierarchical pooling and prototype memory",
@@ -231,3 +241,18 @@ def trained_part(spec: RunSpec) -> RunSpec:
     """
     of = find_method(spec.method).of or spec.method
     return spec.model_copy(update={"method": of, "kind": find_method(of).kind})
+
+
+def search_space(spec: RunSpec) -> dict[str, Range]:
+    """What a tuner chooses in a spec, by dotted setting; a ``posthoc`` one has its base's.
+
+    Raises:
+        SpecError: if the method has nothing to tune.
+    """
+    base = trained_part(spec)
+    own = find_method(base.method).space
+    if own:
+        return dict(own)
+    if base.kind != "torch":
+        raise SpecError(f"Method {spec.method!r} has nothing to tune; train it as it is")
+    return shared_space(base)

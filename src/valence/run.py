@@ -27,11 +27,12 @@ from valence.metrics import classification_scores
 from valence.models.base import Scores, TextModel
 from valence.models.baselines import BASELINES
 from valence.models.classifier import TorchModel, build_model
+from valence.models.continued import checked_start, load_start
 from valence.models.load import load_model
 from valence.provenance import peak_memory_mib, provenance, reset_peak_memory
 from valence.runs import RunResult, RunStore
 from valence.spec import RunSpec
-from valence.trainer import Report, pick_device, train
+from valence.trainer import Judge, Report, pick_device, train
 
 CHECKED_ROWS = 8
 CHECK_TOLERANCE = 1e-5
@@ -70,6 +71,7 @@ class Context:
     dataset: Dataset
     keep_model: bool
     report: Report | None
+    start: Path | None = None
 
 
 def run(
@@ -80,6 +82,7 @@ def run(
     data_dir: str | Path | None = None,
     keep_model: bool = False,
     report: Report | None = None,
+    start: str | Path | None = None,
 ) -> RunResult:
     """Train what ``spec`` says, score it on the test rows, and write the run folder.
 
@@ -93,6 +96,7 @@ def run(
         data_dir: Folder of corpora, as for ``load_dataset``.
         keep_model: Keep the model in the run folder.
         report: Told how far the training is.
+        start: The model folder that a spec with ``start`` goes on from.
 
     Raises:
         DataError, ModelError, SpecError: if the data, encoder or settings cannot be used.
@@ -107,9 +111,10 @@ def run(
     if spec.kind not in KINDS:
         raise RunError(f"Method {spec.method!r} of kind {spec.kind!r} is not trained by run")
     _check_classes(dataset.sealed())
+    origin = None if spec.start is None else checked_start(spec, start)
     started = datetime.now(UTC)
     reset_peak_memory()
-    outcome = KINDS[spec.kind](spec, Context(store, dataset, keep_model, report))
+    outcome = KINDS[spec.kind](spec, Context(store, dataset, keep_model, report, origin))
     result = _result(key, spec, dataset, outcome, started)
     with store.writing(key) as folder:
         _write(folder, result, dataset, outcome)
@@ -158,22 +163,57 @@ def _fit_and_score(
     )
 
 
-def _run_torch(spec: RunSpec, context: Context) -> Scored:
+def _run_fitted(spec: RunSpec, context: Context) -> Scored:
     data = context.dataset.sealed()
     checkpoint = context.store.checkpoint(context.store.key(spec, context.dataset.fingerprint))
+    return _fit_and_score(
+        spec, context,
+        lambda: fit_sealed(
+            spec, data, checkpoint=checkpoint, report=context.report, start=context.start
+        ),
+    )  # fmt: skip
 
-    def fit() -> tuple[TextModel, Any]:
-        model = build_seeded(spec, data)
-        log = train(model, data, checkpoint=checkpoint, report=context.report)
-        notes = [f"weights of step {log.best_step} of {log.steps}"]
-        if log.truncated:
-            notes.append(f"{log.truncated} of {len(data.train)} training texts were cut")
-        if log.view:
-            notes.append(log.view)
-        notes += [f"warning: {line}" for line in failure_signs(log.history)]
-        return model, (log.history, tuple(notes))
 
-    return _fit_and_score(spec, context, fit)
+def fit_sealed(
+    spec: RunSpec,
+    data: TrainingData,
+    *,
+    checkpoint: Path | None = None,
+    report: Report | None = None,
+    judge: Judge | None = None,
+    start: Path | None = None,
+) -> tuple[TextModel, tuple[list[dict[str, Any]], tuple[str, ...]]]:
+    """Fit what a spec of kind ``torch`` or ``sklearn`` says; no test row is at hand.
+
+    Args:
+        spec: What to fit.
+        data: Training and validation rows.
+        checkpoint: Where an interrupted training keeps what it needs to go on.
+        report: Told how far the training is.
+        judge: Told the validation score of every evaluation; methods fitted in one go have
+            none.
+        start: The model folder that a spec with ``start`` goes on from.
+
+    Returns:
+        The model, and (history, notes).
+
+    Raises:
+        SpecError, DataError, ModelError, RunError: as for :func:`run`.
+    """
+    if spec.kind == "sklearn":
+        if spec.method not in BASELINES:
+            raise UnknownNameError("baseline", spec.method, BASELINES)
+        fitted, lines = BASELINES[spec.method](spec, data)
+        return fitted, ([], tuple(lines))
+    model = build_seeded(spec, data) if start is None else load_start(spec, data, start)
+    log = train(model, data, checkpoint=checkpoint, report=report, judge=judge)
+    notes = [f"weights of step {log.best_step} of {log.steps}"]
+    if log.truncated:
+        notes.append(f"{log.truncated} of {len(data.train)} training texts were cut")
+    if log.view:
+        notes.append(log.view)
+    notes += [f"warning: {line}" for line in failure_signs(log.history)]
+    return model, (log.history, tuple(notes))
 
 
 def build_seeded(spec: RunSpec, data: TrainingData) -> TorchModel:
@@ -184,17 +224,6 @@ def build_seeded(spec: RunSpec, data: TrainingData) -> TorchModel:
     return build_model(spec, data)
 
 
-def _run_sklearn(spec: RunSpec, context: Context) -> Scored:
-    if spec.method not in BASELINES:
-        raise UnknownNameError("baseline", spec.method, BASELINES)
-
-    def fit() -> tuple[TextModel, Any]:
-        model, notes = BASELINES[spec.method](spec, context.dataset.sealed())
-        return model, ([], tuple(notes))
-
-    return _fit_and_score(spec, context, fit)
-
-
 def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
     """Correct the saved logits of a trained run by the class shares of its training rows.
 
@@ -203,7 +232,7 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
     store, dataset = context.store, context.dataset
     base = run(
         trained_part(spec), store=store, dataset=dataset, keep_model=context.keep_model,
-        report=context.report,
+        report=context.report, start=context.start,
     )  # fmt: skip
     rows = store.predictions(base.key)
     columns = [f"logit_{i}" for i in range(len(dataset.classes))]
@@ -237,8 +266,8 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
 
 
 KINDS: dict[str, Callable[[RunSpec, Context], Scored]] = {
-    "torch": _run_torch,
-    "sklearn": _run_sklearn,
+    "torch": _run_fitted,
+    "sklearn": _run_fitted,
     "posthoc": _run_posthoc,
 }
 

@@ -256,6 +256,8 @@ class RunSpec(_Part):
     view: ViewSpec = ViewSpec()
     train: TrainSpec = TrainSpec()
     seed: int = 45
+    start: str | None = None
+    """Content hash of the model folder that the training goes on from; a new model without."""
 
     def hash(self, fingerprint: str = "") -> str:
         """Ten hex digits that name this spec on data with this fingerprint.

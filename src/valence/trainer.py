@@ -38,6 +38,9 @@ GATE_LR_FACTOR = 5.0  # published for Hy-Mora: one scalar moves too little at th
 Report = Callable[[float, str], None]
 """Called with the share done in [0, 1] and a few words on what happened."""
 
+Judge = Callable[[float], None]
+"""Called with the validation score of every evaluation; what it raises ends the training."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -107,6 +110,7 @@ class ClassifierTrainer(Trainer):
         self.spec = spec
         self.pad_id = pad_id
         self.best = Best()
+        self.judge: Judge | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         # With the lengths at hand; the Trainer would read every row to measure it.
@@ -169,6 +173,8 @@ class ClassifierTrainer(Trainer):
             self.best = Best(value, self.state.global_step, 0, state)
         else:
             self.best.without_gain += 1
+        if self.judge is not None:
+            self.judge(value)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir or ".")
@@ -224,6 +230,7 @@ def train(
     *,
     checkpoint: Path | None = None,
     report: Report | None = None,
+    judge: Judge | None = None,
 ) -> TrainingLog:
     """Train ``model`` on ``data``; it ends with the weights that did best on validation.
 
@@ -232,6 +239,7 @@ def train(
         data: Training and validation rows; there are no others.
         checkpoint: Where an interrupted training keeps what it needs to go on.
         report: Told how far the training is.
+        judge: Told the validation score of every evaluation.
 
     Raises:
         RunError: if the outputs stop being numbers.
@@ -251,6 +259,7 @@ def train(
         model.classifier, args, data=data, rows=rows, second=second, spec=spec.train,
         pad_id=model.tokenizer.pad_id,
     )  # fmt: skip
+    trainer.judge = judge
     trainer.add_callback(_Watch(trainer, report))
     trainer.remove_callback(_printer())
     last = _last_checkpoint(checkpoint)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TextIO, cast
 
 import typer
 
 from valence import __version__
-from valence.cli import cache, compare, data, features, models
+from valence.cli import cache, compare, console, data, features, models, train, tune
 from valence.errors import ValenceError
 
 app = typer.Typer(
@@ -19,7 +20,8 @@ app = typer.Typer(
     help="Train, compare and use sentiment models where the data is unfair.",
 )
 app.command("compare")(compare.compare)
-app.command("train")(models.train)
+app.command("train")(train.train)
+app.command("tune")(tune.tune)
 app.command("evaluate")(models.evaluate)
 app.command("predict")(models.predict)
 app.command("methods")(compare.methods)
@@ -39,7 +41,12 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    log_file: Annotated[
+        Path | None, typer.Option(help="Also write what is said on stderr here, with the time.")
+    ] = None,
 ) -> None:
+    if log_file is not None:
+        sys.stderr = cast(TextIO, console.Logged(sys.stderr, log_file))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
-from typing import Any
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from valence.errors import RunError
+
+SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 QUIET_SECONDS = 15.0  # between plain progress lines, so that log files stay readable
 
 
@@ -23,6 +30,55 @@ def out() -> Console:
 def log() -> Console:
     """Where progress, notes and errors go."""
     return Console(file=sys.stderr, soft_wrap=True, highlight=False)
+
+
+class Logged:
+    """A stderr that also goes to a file: whole lines, with the time, without control characters.
+
+    Args:
+        stream: The stderr.
+        path: The file, which is added to.
+
+    Raises:
+        RunError: if the file cannot be written.
+    """
+
+    def __init__(self, stream: TextIO, path: Path) -> None:
+        self.stream, self.rest = stream, ""
+        self.path: Path | None = path.absolute()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("a", encoding="utf-8").close()
+        except OSError as error:
+            raise RunError(f"Cannot write {path}: {error.strerror or error}") from None
+
+    def write(self, text: str) -> int:
+        """Write to both; of a line that is drawn anew in place, the file gets the last state."""
+        written = self.stream.write(text)
+        *lines, rest = (self.rest + text).split("\n")
+        self.rest = rest.rpartition("\r")[2]
+        plain = [CONTROL.sub("", SEQUENCE.sub("", _last_state(line))).rstrip() for line in lines]
+        now = datetime.now().isoformat(sep=" ", timespec="seconds")
+        self._keep("".join(f"{now} {line}\n" for line in plain if line))
+        return written
+
+    def _keep(self, text: str) -> None:
+        if self.path is None or not text:
+            return
+        try:
+            with self.path.open("a", encoding="utf-8", errors="replace") as file:
+                file.write(text)
+        except OSError as error:  # a full disk for the log is no reason to end a training
+            reason = error.strerror or str(error)
+            self.stream.write(f"Note: nothing more is written to {self.path.name}: {reason}\n")
+            self.path = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def _last_state(line: str) -> str:
+    return line.rstrip("\r").rpartition("\r")[2]
 
 
 def say(text: str) -> None:

@@ -1,9 +1,7 @@
-"""``valence train``, ``valence evaluate`` and ``valence predict``."""
+"""``valence evaluate`` and ``valence predict``."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,68 +11,23 @@ import typer
 from valence.cli import console
 from valence.cli.compare import (
     DataDir,
-    Device,
-    Encoder,
     Json,
     LabelColumn,
     Query,
     Quiet,
-    Runs,
-    Settings,
     TableName,
     TextColumn,
-    settings,
 )
-from valence.errors import DataError, RunError
-
-
-def train(
-    data: Annotated[str, typer.Argument(help="A file, folder, card or hub id.")],
-    out: Annotated[Path, typer.Option(help="Folder for the model.")],
-    method: Annotated[str, typer.Option(help="A method; see valence methods.")] = "hy-mora",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 45,
-    set_: Settings = None,
-    data_dir: DataDir = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    query: Query = None,
-    table: TableName = None,
-    encoder: Encoder = None,
-    device: Device = None,
-    runs: Runs = Path("runs"),
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train a model, choose its weights on validation, report on test, and save it."""
-    from valence.methods import make_spec
-    from valence.run import run
-    from valence.runs import RunStore
-    from valence.spec import DataSpec
-
-    rows = DataSpec(
-        name=data, text_column=text_column, label_column=label_column, query=query, table=table
-    )
-    spec = make_spec(
-        method, rows, seed=seed, settings=settings(set_, encoder=encoder, device=device)
-    )
-    store = RunStore(runs)
-    with console.Meter(quiet=quiet) as meter:
-        result = run(
-            spec, store=store, data_dir=data_dir, keep_model=True,
-            report=lambda share, words: meter.show(method, share, words),
-        )  # fmt: skip
-    _copy_model(store.path(result.key) / "model", out)
-    if not quiet:
-        for note in result.notes:
-            console.say(f"Note: {note}")
-        console.say(f"Model: {out}   Run: {store.path(result.key)}")
-    _print_scores(result.test, as_json=json)
+from valence.errors import DataError
 
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model folder.")],
     data: Annotated[str, typer.Argument(help="A file, folder, card or hub id with labels.")],
     split: Annotated[str, typer.Option(help="Which split, where there are several.")] = "test",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the record; MODEL/report when none.")
+    ] = None,
     data_dir: DataDir = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -84,8 +37,11 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score a saved model on labelled rows."""
+    import pandas as pd
+
     from valence.data.sources import load_split
     from valence.inference.predictor import Predictor
+    from valence.reports.records import record_scores
     from valence.spec import DataSpec
 
     predictor = Predictor(model)
@@ -97,7 +53,14 @@ def evaluate(
         for note in notes:
             console.say(f"Note: {note}")
         console.say(f"{len(rows)} rows")
-    _print_scores(predictor.evaluate(rows), as_json=json)
+    logits, scores = predictor.scored(rows)
+    entry = {
+        "model": predictor.config.spec.method, "mode": "evaluate", "data": data, "rows": len(rows),
+        "metrics": scores, "parameters": predictor.config.spec.model_dump(mode="json"),
+    }  # fmt: skip
+    shown = pd.DataFrame({"text": rows.texts, "label": rows.labels})
+    record_scores(out or model / "report", entry, shown, logits, predictor.classes)
+    print_scores(scores, as_json=json)
 
 
 def predict(
@@ -151,24 +114,8 @@ def predict(
     console.print_table(heads, [[*c, t] for c, t in zip(cells, texts, strict=True)])
 
 
-def _copy_model(source: Path, target: Path) -> None:
-    """Put the model at ``target`` whole; what was there is replaced only at the end."""
-    scratch = target.with_name(f".{target.name}.writing")
-    if target.exists() and not (target / "config.json").exists() and any(target.iterdir()):
-        raise RunError(f"{target} is no model folder and not empty; give another --out")
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, scratch)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(scratch, target)
-    except OSError as error:
-        raise RunError(f"Cannot write {target}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _print_scores(scores: dict[str, Any], *, as_json: bool) -> None:
+def print_scores(scores: dict[str, Any], *, as_json: bool) -> None:
+    """Test scores as a table or as JSON."""
     from valence.metrics import METRICS
 
     if as_json:

@@ -58,8 +58,12 @@ class Predictor:
 
     def evaluate(self, rows: Split) -> dict[str, float | None]:
         """Every score of the model on labelled rows."""
+        return self.scored(rows)[1]
+
+    def scored(self, rows: Split) -> tuple[np.ndarray, dict[str, float | None]]:
+        """Logits (N, C) of labelled rows, and every score of them."""
         logits = self.model.score(rows.texts).logits
-        return classification_scores(
+        return logits, classification_scores(
             rows.labels, logits, classes=self.classes,
             train_counts=self.config.train_counts, tail=self.config.tail,
         )  # fmt: skip

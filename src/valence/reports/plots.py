@@ -55,7 +55,6 @@ def confusion_matrices(store: RunStore, results: Sequence[RunResult]) -> Figure:
     figure = Figure(figsize=(2.9 * columns + 0.8, 2.75 * rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False)
-    small = len(classes) <= 8
     for i, cell in enumerate(grid.flat):
         if i >= len(methods):
             cell.set_axis_off()
@@ -68,18 +67,34 @@ def confusion_matrices(store: RunStore, results: Sequence[RunResult]) -> Figure:
                 total += confusion(
                     test["label"].to_numpy(), test["predicted"].to_numpy(), len(classes)
                 )
-        share = total / np.maximum(total.sum(axis=1, keepdims=True), 1)
-        cell.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        cell.set_title(methods[i], fontsize=9)
-        _matrix_labels(cell, classes, first_column=i % columns == 0, small=small)
-        if small:
-            for (y, x), value in np.ndenumerate(share):
-                colour = "white" if value > 0.55 else INK
-                cell.text(x, y, f"{value:.2f}"[1:] if value < 1 else "1", ha="center",
-                          va="center", fontsize=7, color=colour)  # fmt: skip
+        draw_confusion(cell, total, classes, title=methods[i], first_column=i % columns == 0)
     figure.suptitle("Rows: true class; columns: prediction; shares of the true class",
                     fontsize=9, x=0.01, ha="left", color=INK)  # fmt: skip
     return figure
+
+
+def draw_confusion(
+    cell: Axes, counts: np.ndarray, classes: Sequence[str], *, title: str, first_column: bool
+) -> None:
+    """Draw one matrix, rows normalised to recall.
+
+    Args:
+        cell: Where.
+        counts: (C, C); rows are the truth.
+        classes: Their names.
+        title: Above it.
+        first_column: Whether the classes are named at the left.
+    """
+    small = len(classes) <= 8
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    cell.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    cell.set_title(title, fontsize=9)
+    _matrix_labels(cell, classes, first_column=first_column, small=small)
+    if small:
+        for (y, x), value in np.ndenumerate(share):
+            colour = "white" if value > 0.55 else INK
+            cell.text(x, y, f"{value:.2f}"[1:] if value < 1 else "1", ha="center",
+                      va="center", fontsize=7, color=colour)  # fmt: skip
 
 
 def score_against_cost(results: Sequence[RunResult]) -> Figure:

@@ -1,0 +1,169 @@
+"""``valence tune``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from valence.cli import console
+from valence.cli.compare import (
+    DataDir,
+    Device,
+    Encoder,
+    Json,
+    LabelColumn,
+    Query,
+    Quiet,
+    Runs,
+    Settings,
+    TableName,
+    TextColumn,
+    settings,
+)
+
+if TYPE_CHECKING:
+    from valence.tuning import Observer, Plan, Tuned
+
+
+def tune(
+    data: Annotated[str, typer.Argument(help="A file, folder, card or hub id.")],
+    method: Annotated[list[str], typer.Option(help="A method; see valence methods. Repeatable.")],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials in all, earlier calls counted.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial.")] = None,
+    sample: Annotated[
+        float | None, typer.Option(help="Share of the training rows that trials are fitted on.")
+    ] = None,
+    space: Annotated[Path | None, typer.Option(help="Ranges in YAML, a section a method.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Storage URL of Optuna; an SQLite file when not given.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Name; data and method when none.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that make trials.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 45,
+    set_: Settings = None,
+    final: Annotated[
+        bool, typer.Option("--final/--no-final", help="Train with the best on everything.")
+    ] = True,
+    data_dir: DataDir = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    query: Query = None,
+    table: TableName = None,
+    encoder: Encoder = None,
+    device: Device = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for what is found; tuning/STUDY when none.")
+    ] = None,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose settings on validation rows with Optuna; train with the best, test once.
+
+    The same command goes on with a study that was stopped; given twice at once, both share it.
+    """
+    from valence import tuning
+    from valence.reports.tuning_plots import write_study
+    from valence.runs import RunStore
+    from valence.spec import DataSpec
+
+    rows = DataSpec(
+        name=data, text_column=text_column, label_column=label_column, query=query, table=table
+    )
+    plan = _plan(space, trials=trials, epochs=epochs, sample=sample)
+    given = settings(set_, encoder=encoder, device=device)
+    found: list[Tuned] = []
+    for name in method:
+        called = tuning.study_name(name, rows) if study is None else study
+        if study is not None and len(method) > 1:
+            called = f"{study}-{name}"
+        desk = tuning.Desk(
+            runs=runs, data_dir=data_dir, storage=storage, study=called, workers=workers,
+            seed=seed, final=final,
+        )  # fmt: skip
+        with console.Meter(quiet=quiet) as meter:
+            tuned = tuning.tune(
+                name, rows, plan=plan, settings=given, desk=desk, observer=_observer(meter, name)
+            )
+        folder = Path("tuning") / called if out is None else out
+        folder = folder / name if out is not None and len(method) > 1 else folder
+        write_study(RunStore(runs), tuned, folder)
+        found.append(tuned)
+        if not quiet:
+            console.say(f"{name}: {folder}/best.yaml, trials.csv, pictures")
+        if tuned.interrupted:
+            console.say("Stopped. What is finished is kept; the same command goes on from here.")
+            break
+    _print(found, as_json=json)
+    if any(tuned.interrupted for tuned in found):
+        raise typer.Exit(130)
+
+
+def _plan(
+    space: Path | None, *, trials: int | None, epochs: int | None, sample: float | None
+) -> Plan:
+    """The space file's plan, changed by options."""
+    from valence.tuning import Plan, read_plan
+
+    plan = read_plan(space) if space is not None else Plan()
+    given = {"n_trials": trials, "epochs": epochs, "sample": sample}
+    changes: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
+    return replace(plan, **changes)
+
+
+def _observer(meter: console.Meter, method: str) -> Observer:
+    from valence.tuning import Standing
+
+    seen = -1
+
+    def observe(now: Standing) -> None:
+        nonlocal seen
+        done = now.count.finished
+        words = f"trial {min(done + 1, now.trials)} of {now.trials}"
+        if now.count.best is not None:
+            words += f", best {now.count.best:.3f}"
+        if now.seconds_left is not None and done < now.trials:
+            words += f", about {console.duration(now.seconds_left)} left"
+        share = min(1.0, (done + now.share) / now.trials)
+        meter.show(f"tune {method}", share, words, important=done != seen)
+        seen = done
+
+    return observe
+
+
+def _print(found: list[Tuned], *, as_json: bool) -> None:
+    if as_json:
+        console.print_json([_record(tuned) for tuned in found])
+        return
+    columns = ["method", "trials", "pruned", "failed", "validation", "test", "settings"]
+    rows = []
+    for tuned in found:
+        metric = tuned.best.train.metric
+        states = tuned.trials["state"]
+        test = None if tuned.result is None else tuned.result.test[metric]
+        chosen = ", ".join(f"{p}={_short(v)}" for p, v in tuned.params.items())
+        rows.append(
+            [tuned.best.method, str(len(states)), str((states == "pruned").sum()),
+             str((states == "fail").sum()), f"{tuned.value:.3f}",
+             "–" if test is None else f"{test:.3f}", chosen]
+        )  # fmt: skip
+    console.print_table(columns, rows)
+
+
+def _record(tuned: Tuned) -> dict[str, Any]:
+    return {
+        "method": tuned.best.method, "study": tuned.name, "trials": len(tuned.trials),
+        "metric": tuned.best.train.metric, "value": tuned.value, "params": dict(tuned.params),
+        "importance": dict(tuned.importance), "interrupted": tuned.interrupted,
+        "run": None if tuned.result is None else tuned.result.key,
+        "test": None if tuned.result is None else tuned.result.test,
+    }  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

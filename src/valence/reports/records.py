@@ -1,0 +1,144 @@
+"""What a training, evaluation or tuning leaves beside a model: results.json, confusion.png."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from valence.errors import RunError
+from valence.metrics import confusion
+from valence.models.base import Scores
+from valence.reports.plots import INK, draw_confusion
+from valence.runs import RunResult, RunStore
+
+EXAMPLES = 6
+Mode = Literal["train", "continue", "evaluate", "tune"]
+
+
+def record_run(
+    store: RunStore,
+    result: RunResult,
+    folder: Path,
+    *,
+    mode: Mode,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the record of a run into ``folder``: its test scores and settings.
+
+    Args:
+        store: Where the run is.
+        result: The run.
+        folder: Gets ``results.json`` (one more entry) and ``confusion.png``.
+        mode: What was done.
+        more: Further fields of the entry.
+
+    Raises:
+        RunError: if the folder cannot be written.
+    """
+    table = store.predictions(result.key)
+    table = table[table["split"] == "test"].reset_index(drop=True)
+    logits = table[[f"logit_{i}" for i in range(len(result.classes))]].to_numpy(dtype=np.float32)
+    entry = {
+        "model": result.spec.method,
+        "mode": mode,
+        "data": result.dataset,
+        "run": result.key,
+        "rows": result.sizes,
+        "metrics": {"validation": result.validation, "test": result.test},
+        "parameters": result.spec.model_dump(mode="json", exclude={"method", "kind"}),
+        **(more or {}),
+    }
+    record_scores(folder, entry, table, logits, result.classes)
+
+
+def record_scores(
+    folder: Path,
+    entry: Mapping[str, Any],
+    table: pd.DataFrame,
+    logits: np.ndarray,
+    classes: tuple[str, ...],
+) -> None:
+    """Append ``entry``, with a few predictions as examples, and draw the confusion matrix.
+
+    Args:
+        folder: Gets both files.
+        entry: Model, mode, metrics, parameters.
+        table: Scored rows: ``text`` and ``label`` (ids).
+        logits: (N, C).
+        classes: Label names.
+
+    Raises:
+        RunError: if the folder cannot be written.
+    """
+    shown = {"model": entry["model"], "mode": entry["mode"], "time": _now()}
+    whole = {**shown, **entry, "examples": _examples(table, logits, classes)}
+    figure = confusion_figure(table["label"].to_numpy(), logits.argmax(axis=1), classes,
+                              title=str(entry["model"]))  # fmt: skip
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _append(folder / "results.json", whole)
+        figure.savefig(folder / "confusion.png", dpi=150)
+    except OSError as error:
+        raise RunError(f"Cannot write {folder}: {error.strerror or error}") from None
+
+
+def confusion_figure(
+    labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...], *, title: str
+) -> Figure:
+    """The confusion matrix of (N,) true and (N,) predicted ids, rows normalised to recall."""
+    size = 2.6 + 0.32 * min(len(classes), 8)
+    figure = Figure(figsize=(size + 0.6, size), layout="constrained")
+    FigureCanvasAgg(figure)
+    counts = confusion(labels, predicted, len(classes))
+    draw_confusion(figure.subplots(), counts, classes, title=title, first_column=True)
+    figure.suptitle("Rows: true class; columns: prediction\nshares of the true class",
+                    fontsize=8, x=0.02, ha="left", color=INK)  # fmt: skip
+    return figure
+
+
+def _examples(
+    table: pd.DataFrame, logits: np.ndarray, classes: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """Predictions as they come, and as many errors as right ones where there are both."""
+    predicted = logits.argmax(axis=1)
+    chances = Scores(logits, np.zeros((0, 0), np.float32)).probabilities.max(axis=1)
+    right = predicted == table["label"].to_numpy()
+    rows = [*np.flatnonzero(right)[: EXAMPLES // 2], *np.flatnonzero(~right)[: EXAMPLES // 2]]
+    return [
+        {
+            "text": str(table["text"].iloc[i]), "true": classes[int(table["label"].iloc[i])],
+            "predicted": classes[int(predicted[i])], "probability": round(float(chances[i]), 4),
+        }
+        for i in rows
+    ]  # fmt: skip
+
+
+def _append(path: Path, entry: Mapping[str, Any]) -> None:
+    """Add to the list in ``path``; a file that is no list is kept beside and a new one begun."""
+    entries: list[Any] = []
+    if path.exists():
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            known = None
+        if isinstance(known, list):
+            entries = known
+        else:
+            os.replace(path, path.with_suffix(".json.broken"))
+    scratch = path.with_name(f".{path.name}.writing")
+    text = json.dumps([*entries, entry], ensure_ascii=False, indent=1, default=str)
+    scratch.write_text(text + "\n", encoding="utf-8")
+    os.replace(scratch, path)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

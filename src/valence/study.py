@@ -1,0 +1,314 @@
+"""Optuna studies that several processes share: opened, counted, rid of dead trials.
+
+A study is an SQLite file or any storage Optuna reads by its URL. Trials of a process that was
+killed stay "running" in it; they are found by the process that began them, on other machines
+by their heartbeat, and are marked failed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from valence.errors import RunError, SpecError
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+LOCK_WAIT_SECONDS = 120.0  # for another process's write; SQLite's own 5 are soon over
+HEARTBEAT_SECONDS = 30
+GRACE_SECONDS = 180
+OPENING_TRIES = 20
+UNSIGNED_SECONDS = 10.0  # a trial is signed right after it is begun
+WORKER, ERROR, SURPLUS = "worker", "error", "surplus"
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Count:
+    """How far a study is.
+
+    Attributes:
+        finished: Trials that are complete, pruned, or failed by themselves.
+        running: Trials at work.
+        best: The best validation score, or None.
+    """
+
+    finished: int
+    running: int
+    best: float | None
+
+
+def need_optuna() -> None:
+    """Make sure that Optuna is there, and quiet.
+
+    Raises:
+        RunError: if it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise RunError(
+            "Tuning needs Optuna, which is not installed: pip install 'valence[tune]'"
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+
+
+def sqlite_url(path: Path) -> str:
+    """The storage URL of an SQLite file."""
+    return f"sqlite:///{path}"
+
+
+def open_study(url: str, name: str) -> Study:
+    """The study ``name`` in the storage at ``url``, made where there is none.
+
+    Raises:
+        RunError: if Optuna is not installed, or the storage cannot be opened.
+    """
+    need_optuna()
+    from optuna import create_study
+    from optuna.pruners import MedianPruner
+
+    for attempt in range(OPENING_TRIES):
+        try:
+            return create_study(
+                study_name=name, storage=_storage(url), direction="maximize",
+                pruner=MedianPruner(), load_if_exists=True,
+            )  # fmt: skip
+        except Exception as error:  # SQLAlchemy, drivers and Optuna raise errors of their own
+            # Two processes that make the tables at once meet each other; the second try finds them.
+            if attempt + 1 == OPENING_TRIES or not _is_of_tables(error):
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise RunError(
+                    f"Cannot open study {name!r} in {_without_password(url)} ({reason}); check "
+                    "--storage"
+                ) from None
+            time.sleep(0.1 * (attempt + 1))
+    raise AssertionError
+
+
+def _storage(url: str) -> Any:
+    from optuna.storages import RDBStorage
+
+    arguments: dict[str, Any] = {}
+    if url.startswith("sqlite:///"):
+        path = Path(url.removeprefix("sqlite:///").partition("?")[0])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=LOCK_WAIT_SECONDS)
+        try:
+            # A write-ahead log lets readers read while one process writes; the file remembers it.
+            connection.execute("PRAGMA journal_mode=WAL")
+        finally:
+            connection.close()
+        arguments = {"connect_args": {"timeout": LOCK_WAIT_SECONDS}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # heartbeats are marked experimental
+        return RDBStorage(
+            url, engine_kwargs=arguments, heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=GRACE_SECONDS,
+        )  # fmt: skip
+
+
+def _is_of_tables(error: Exception) -> bool:
+    return type(error).__name__ in ("OperationalError", "IntegrityError", "ProgrammingError") and (
+        "exist" in str(error) or "UNIQUE" in str(error) or "locked" in str(error)
+    )
+
+
+def _without_password(url: str) -> str:
+    scheme, sign, rest = url.partition("://")
+    return f"{scheme}{sign}{rest.rpartition('@')[2]}"
+
+
+def bind(study: Study, task: dict[str, Any]) -> None:
+    """Make sure that a study found in the storage is of the same task.
+
+    Args:
+        study: The study.
+        task: What its trials have in common: data, settings, ranges.
+
+    Raises:
+        SpecError: if it was begun with another task.
+    """
+    known = study.user_attrs.get("task")
+    if known is None:
+        study.set_user_attr("task", task)
+        return
+    other = [name for name, value in task.items() if known.get(name) != value]
+    if other:
+        raise SpecError(
+            f"Study {study.study_name!r} was begun with other {' and '.join(other)}; "
+            "give the same command, or another --study"
+        )
+
+
+def identity() -> str:
+    """Host, process id and start of this process: no other one has them, then or later."""
+    import psutil  # type: ignore[import-untyped]
+
+    return f"{socket.gethostname()}|{os.getpid()}|{psutil.Process().create_time():.2f}"
+
+
+def is_alive(worker: str) -> bool | None:
+    """Whether the process :func:`identity` named still runs; None for one of another host."""
+    import psutil
+
+    host, pid, start = worker.rsplit("|", 2)
+    if host != socket.gethostname():
+        return None
+    try:
+        process = psutil.Process(int(pid))
+        zombie = process.status() == psutil.STATUS_ZOMBIE
+        return not zombie and abs(process.create_time() - float(start)) < 1
+    except psutil.Error:
+        return False
+
+
+def close_stale(study: Study) -> int:
+    """Mark trials failed whose process is gone.
+
+    Returns:
+        How many there were.
+    """
+    from optuna.exceptions import UpdateFinishedTrialError
+    from optuna.storages import fail_stale_trials
+    from optuna.trial import TrialState
+
+    closed = 0
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if not _is_stale(trial):
+            continue
+        try:
+            study.tell(trial.number, state=TrialState.FAIL)
+            closed += 1
+        except (UpdateFinishedTrialError, ValueError):
+            continue  # another process closed it at the same moment
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # marked experimental
+        fail_stale_trials(study)
+    return closed
+
+
+def _is_stale(trial: FrozenTrial) -> bool:
+    worker = trial.user_attrs.get(WORKER)
+    if worker is not None:
+        return is_alive(worker) is False
+    begun = trial.datetime_start
+    return begun is not None and (datetime.now() - begun).total_seconds() > UNSIGNED_SECONDS
+
+
+def is_used(trial: FrozenTrial) -> bool:
+    """Whether a trial counts: complete, pruned or broken, but not killed, stopped or surplus."""
+    from optuna.trial import TrialState
+
+    if trial.state == TrialState.FAIL:
+        return ERROR in trial.user_attrs
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def count(study: Study) -> Count:
+    """How far a study is."""
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False)
+    values = [t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    return Count(
+        sum(is_used(t) for t in trials),
+        sum(t.state == TrialState.RUNNING for t in trials),
+        max(values, default=None),
+    )
+
+
+def trials_table(study: Study) -> pd.DataFrame:
+    """One row per trial: number, state, value, seconds, its settings, error.
+
+    Trials that were killed, stopped or begun beyond the number wanted are left out.
+    """
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        if not is_used(trial):
+            continue
+        took = trial.duration.total_seconds() if trial.duration else None
+        # What a pruned trial had reached is no result; its last evaluation is shown beside.
+        last = trial.intermediate_values[max(trial.intermediate_values)] if (
+            trial.intermediate_values
+        ) else None  # fmt: skip
+        complete = trial.state.name == "COMPLETE"
+        rows.append(
+            {
+                "trial": trial.number, "state": trial.state.name.lower(),
+                "value": trial.value if complete else None, "last": last,
+                "evaluations": len(trial.intermediate_values), "seconds": took,
+                **trial.params, "error": trial.user_attrs.get(ERROR, ""),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def importances(study: Study, *, seed: int = 0) -> dict[str, float]:
+    """Share of the score's spread each setting explains (fANOVA); empty where it has no value."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+    from optuna.trial import TrialState
+
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(done) < 4 or len({t.value for t in done}) < 2:
+        return {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
+    except (RuntimeError, ValueError):  # no setting varies among the complete trials
+        return {}
+
+
+def enqueue(study: Study, points: list[dict[str, Any]]) -> None:
+    """Let the trials to come be those of ``points`` that no trial has tried or waits to try."""
+    from optuna.trial import TrialState
+
+    taken = []
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == TrialState.WAITING:
+            taken.append(trial.system_attrs.get("fixed_params"))
+        elif trial.state == TrialState.RUNNING or is_used(trial):
+            taken.append(trial.params)
+    for point in points:
+        if point not in taken:
+            study.enqueue_trial(point)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other processes of this machine out while the block runs; they wait at ``path``.
+
+    A lock that a killed process left is taken over.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(identity())
+            break
+        except FileExistsError:
+            try:
+                owner = path.read_text(encoding="utf-8")
+            except FileNotFoundError:
+                continue
+            if owner.count("|") == 2 and is_alive(owner) is False:
+                path.unlink(missing_ok=True)
+            time.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
