@@ -16,6 +16,7 @@ from valence.errors import ValenceError
 app = typer.Typer(
     name="valence",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Train, compare and use sentiment models where the data is unfair.",
 )
@@ -53,7 +54,7 @@ def _options(
 def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code."""
     try:
-        app()
+        app(prog_name="valence")
     except ValenceError as error:
         _fail(f"Error: {error}", 1)
     except KeyboardInterrupt:
