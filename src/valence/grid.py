@@ -31,6 +31,8 @@ from valence.spec import (
 TRAINING_WORK = 3.5
 # Training a head on states that are at hand, in units of training the encoder too.
 HEAD_WORK = 0.1
+# A language model's answer, in the same units: a guess, since models differ by thousands.
+ANSWER_WORK = 100.0
 # Texts scored a second by the built-in encoder on two cores; replaced by what is measured
 # as soon as one cell is done.
 FIRST_GUESS_RATE = 200.0
@@ -138,6 +140,8 @@ def _is_read(spec: RunSpec, axis: str) -> bool:
     if axis not in setting_paths():
         raise UnknownNameError("setting", axis, setting_paths())
     part, _, name = axis.partition(".")
+    if spec.kind == "llm" or part == "llm":
+        return part in ("data", "llm") and (part == "data" or spec.kind == "llm")
     if spec.kind != "torch":
         return part == "data"
     if part == "loss":
@@ -307,6 +311,8 @@ def cost(spec: RunSpec, dataset: Dataset) -> float:
     """Expected work of a run, in texts scored once by its encoder."""
     if spec.method in ("majority", "tfidf-lr") or spec.kind == "posthoc":
         return 0.0
+    if spec.kind == "llm":
+        return ANSWER_WORK * len(dataset.test)
     train, validation = len(dataset.train), len(dataset.validation)
     if spec.kind == "sklearn":
         return float(train + validation + len(dataset.test))

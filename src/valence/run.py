@@ -51,6 +51,7 @@ class Scored:
         trainable_parameters: Numbers that the training set.
         history: Training records by step.
         notes: Lines for the user.
+        answers: What a language model said to each test row.
     """
 
     model: TextModel | None
@@ -61,6 +62,7 @@ class Scored:
     trainable_parameters: int
     history: list[dict[str, Any]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    answers: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,10 @@ def run(
         RunError: if the training breaks down or the result cannot be written.
     """
     store = store or RunStore()
+    if spec.kind == "llm":
+        from valence.llm.settle import settled
+
+        spec = settled(spec)
     dataset = dataset or load_dataset(spec.data, seed=spec.seed, data_dir=data_dir)
     key = store.key(spec, dataset.fingerprint)
     done = store.get(key)
@@ -265,10 +271,40 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
     )
 
 
+def _run_prompted(spec: RunSpec, context: Context) -> Scored:
+    """Ask a language model; demonstrations come from training rows alone."""
+    from valence.llm.answers import counted_wrong
+    from valence.llm.classify import Prompted
+
+    if context.keep_model:
+        raise RunError("A prompted model leaves none to keep; ask it: valence llm classify DATA")
+    dataset, data = context.dataset, context.dataset.sealed()
+    clock = time.perf_counter()
+    prompted = Prompted(spec, data, report=context.report)
+    prepared = time.perf_counter() - clock
+    counts = [int(n) for n in data.train_counts]
+
+    def scores(rows: Split) -> tuple[Scores, Any]:
+        answers = prompted.answer(rows)
+        logits = counted_wrong(answers, rows.labels, counts, prompted.fallback)
+        return Scores(logits, np.zeros((len(rows), 0), np.float32)), answers
+
+    validation, _ = scores(dataset.validation.take([] if not spec.llm.validation else
+                                                   np.arange(len(dataset.validation))))  # fmt: skip
+    clock = time.perf_counter()
+    test, answers = scores(dataset.test)
+    seconds = time.perf_counter() - clock
+    return Scored(
+        None, validation, test, prepared, seconds, 0, notes=(*prompted.notes, *answers.told()),
+        answers=answers.records(dataset.test.ids, dataset.classes),
+    )  # fmt: skip
+
+
 KINDS: dict[str, Callable[[RunSpec, Context], Scored]] = {
     "torch": _run_fitted,
     "sklearn": _run_fitted,
     "posthoc": _run_posthoc,
+    "llm": _run_prompted,
 }
 
 
@@ -309,7 +345,7 @@ def _result(
             "validation": len(dataset.validation),
             "test": len(dataset.test),
         },
-        validation=_scores(dataset, dataset.validation, outcome.validation.logits),
+        validation=_scores(dataset, _asked_validation(dataset, outcome), outcome.validation.logits),
         test=_scores(dataset, dataset.test, outcome.test.logits),
         train_seconds=outcome.train_seconds,
         inference_seconds=outcome.inference_seconds,
@@ -325,7 +361,7 @@ def _write(folder: Path, result: RunResult, dataset: Dataset, outcome: Scored) -
     lines = "".join(json.dumps(row) + "\n" for row in outcome.history)
     (folder / "history.jsonl").write_text(lines, encoding="utf-8")
     frames = [
-        _frame("validation", dataset.validation, outcome.validation.logits),
+        _frame("validation", _asked_validation(dataset, outcome), outcome.validation.logits),
         _frame("test", dataset.test, outcome.test.logits),
     ]
     pd.concat(frames, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
@@ -336,8 +372,17 @@ def _write(folder: Path, result: RunResult, dataset: Dataset, outcome: Scored) -
         predictions=outcome.test.logits.argmax(axis=1),
         logits=outcome.test.logits,
     )
+    if outcome.answers:
+        said = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in outcome.answers)
+        (folder / "answers.jsonl").write_text(said, encoding="utf-8")
     text = result.model_dump_json(indent=1)
     (folder / "result.json").write_text(text, encoding="utf-8")
+
+
+def _asked_validation(dataset: Dataset, outcome: Scored) -> Split:
+    """The validation rows; none where a language model was not asked about them."""
+    asked = len(outcome.validation.logits)
+    return dataset.validation if asked else dataset.validation.take([])
 
 
 def _frame(name: str, split: Split, logits: np.ndarray) -> pd.DataFrame:

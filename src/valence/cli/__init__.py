@@ -10,7 +10,7 @@ from typing import Annotated, TextIO, cast
 import typer
 
 from valence import __version__
-from valence.cli import cache, compare, console, data, features, models, train, tune
+from valence.cli import cache, compare, console, data, features, llm, models, train, tune
 from valence.errors import ValenceError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("methods")(compare.methods)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.add_typer(features.app, name="features")
+app.add_typer(llm.app, name="llm")
 
 
 def _version(value: bool) -> None:
