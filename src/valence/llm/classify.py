@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
@@ -13,7 +12,7 @@ from valence.data.dataset import Dataset, Split, TrainingData
 from valence.errors import SpecError, UnknownNameError
 from valence.llm.answers import Answers, one_hot, parse_answer, token_logits
 from valence.llm.local import LanguageModel, load_language_model
-from valence.llm.prompts import Demo, Wording, worded
+from valence.llm.prompts import Demo, Question, Wording, worded
 from valence.llm.records import with_demos
 from valence.llm.retrieval import NONE, Embedder, Retriever
 from valence.llm.server import Messages, Server
@@ -21,33 +20,9 @@ from valence.models.base import Progress
 from valence.spec import LlmSpec, RunSpec
 from valence.trainer import Report
 
-CONTENT_FREE = "N/A"
-"""The text without content of Zhao et al. 2021."""
 LEAST_CHARACTERS = 16
 """A text cut below this says nothing; the context is too short for the template then."""
 HALVINGS = 8
-
-
-@dataclass(frozen=True)
-class Question:
-    """A text and its demonstrations."""
-
-    text: str
-    demos: tuple[Demo, ...] = ()
-
-    def cut(self, characters: int) -> Question:
-        """The same with every text cut."""
-        demos = tuple(Demo(demo.text[:characters], demo.label) for demo in self.demos)
-        return Question(self.text[:characters], demos)
-
-    @property
-    def longest(self) -> int:
-        """Characters of its longest text."""
-        return max(len(self.text), *(len(demo.text) for demo in self.demos), 0)
-
-    def without_content(self) -> Question:
-        """The same demonstrations before a text that says nothing."""
-        return Question(CONTENT_FREE, self.demos)
 
 
 class Asker:

@@ -275,8 +275,9 @@ def load_language_model(
         SpecError: if NF4 is asked for and cannot be had.
     """
     place = pick_device(device)
+    nf4 = use_nf4(quantisation, place)
     tokenizer = load_tokenizer(name)
-    model = load_weights(name, nf4=_use_nf4(quantisation, place), device=place)
+    model = load_weights(name, nf4=nf4, device=place)
     return LanguageModel(model, tokenizer, device=place, max_length=max_length)
 
 
@@ -330,7 +331,12 @@ def load_weights(name: str, *, nf4: bool = False, device: str = "cpu") -> Any:
     return model if nf4 else model.to(device)
 
 
-def _use_nf4(quantisation: str, device: str) -> bool:
+def use_nf4(quantisation: str, device: str) -> bool:
+    """Whether weights are loaded in 4 bits.
+
+    Raises:
+        SpecError: if that is asked for and cannot be had.
+    """
     can = device == "cuda" and find_spec("bitsandbytes") is not None
     if quantisation == "nf4" and not can:
         raise SpecError(

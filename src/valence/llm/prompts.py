@@ -23,6 +23,8 @@ ALLOWED = {
 }
 """The placeholders each part of a template may hold."""
 SUFFIXES = (".yaml", ".yml")
+CONTENT_FREE = "N/A"
+"""The text without content of Zhao et al. 2021."""
 
 
 class Template(BaseModel):
@@ -88,6 +90,28 @@ class Demo:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A text and its demonstrations."""
+
+    text: str
+    demos: tuple[Demo, ...] = ()
+
+    def cut(self, characters: int) -> Question:
+        """The same with every text cut."""
+        demos = tuple(Demo(demo.text[:characters], demo.label) for demo in self.demos)
+        return Question(self.text[:characters], demos)
+
+    @property
+    def longest(self) -> int:
+        """Characters of its longest text."""
+        return max([len(self.text), *(len(demo.text) for demo in self.demos)])
+
+    def without_content(self) -> Question:
+        """The same demonstrations before a text that says nothing."""
+        return Question(CONTENT_FREE, self.demos)
+
+
+@dataclass(frozen=True)
 class Wording:
     """A template with the labels of a data set filled in.
 
@@ -120,10 +144,13 @@ class Wording:
         ]
         return self._fill(self.template.head) + "\n".join(examples)
 
+    def query(self, text: str) -> str:
+        """The text that is asked about, as the template puts it."""
+        return self._fill(self.template.query, text=text)
+
     def user(self, text: str, demos: Sequence[Demo] = ()) -> str:
         """The whole question."""
-        query = self._fill(self.template.query, text=text)
-        return self.instruction(demos) + ("\n" if demos else "") + query
+        return self.instruction(demos) + ("\n" if demos else "") + self.query(text)
 
     def messages(self, text: str, demos: Sequence[Demo] = ()) -> list[dict[str, str]]:
         """The question as chat messages."""

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from valence.data.dataset import Dataset, Split
 from valence.errors import DataError, RunError
-from valence.llm.prompts import Demo, Wording
+from valence.llm.prompts import Demo, Question, Wording
 from valence.llm.retrieval import NONE, Retriever, languages_of
 
 ABOUT = "instructions.json"
@@ -60,7 +60,7 @@ class Record:
         """The published form."""
         return {
             "instruction": wording.instruction(self.demos),
-            "input": self.text,
+            "input": wording.query(self.text),
             "output": self.answer,
         }
 
@@ -72,6 +72,15 @@ class Record:
     def completion(self, wording: Wording) -> dict[str, str]:
         """For models without a chat template."""
         return {"prompt": wording.plain(self.text, self.demos), "completion": self.answer}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question with its class id, and the language of its text where that is known."""
+
+    question: Question
+    label: int
+    language: str = ""
 
 
 class About(BaseModel):
@@ -157,8 +166,8 @@ def write_instructions(
 ) -> About:
     """Write the records of all splits, one folder per language where there are languages.
 
-    Every folder gets ``<split>.json`` (the published form), ``<split>.chat.jsonl`` and
-    ``<split>.completion.jsonl``; ``out`` gets ``dataset_info.json``, ``llama_factory.yaml`` and
+    Every folder gets ``<split>.json`` (the published form), ``<split>.chat.jsonl``,
+    ``<split>.completion.jsonl`` and ``<split>.rows.jsonl``, of which they are made; ``out`` gets ``dataset_info.json``, ``llama_factory.yaml`` and
     ``instructions.json``, the last when everything else is there.
 
     Args:
@@ -207,6 +216,8 @@ def _write_forms(folder: Path, split: str, records: Sequence[Record], wording: W
     _write(folder / f"{split}.chat.jsonl", chat)
     plain = "".join(_json(record.completion(wording)) + "\n" for record in records)
     _write(folder / f"{split}.completion.jsonl", plain)
+    parts = "".join(_json(asdict(record)) + "\n" for record in records)
+    _write(folder / f"{split}.rows.jsonl", parts)
 
 
 def _write_llama_factory(out: Path, counts: dict[str, dict[str, int]]) -> None:
@@ -263,22 +274,24 @@ def read_about(folder: Path) -> About:
         raise DataError(f"{path} is broken; make the instructions again") from None
 
 
-def read_records(folder: Path, split: str) -> list[dict[str, str]]:
-    """The published records of a split, of all languages.
+def read_rows(folder: Path, split: str) -> list[Example]:
+    """The questions of a split with their labels, of all languages.
 
     Raises:
         DataError: if a file is missing or broken.
     """
     about = read_about(folder)
-    found: list[dict[str, str]] = []
+    found: list[Example] = []
     for language, counts in about.groups.items():
         if split not in counts:
             continue
-        path = folder / language / f"{split}.json"
+        path = folder / language / f"{split}.rows.jsonl"
         try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            found += [{key: str(row[key]) for key in ("instruction", "input", "output")}
-                      for row in rows]  # fmt: skip
+            for line in path.read_text(encoding="utf-8").splitlines():
+                row = json.loads(line)
+                demos = tuple(Demo(demo["text"], int(demo["label"])) for demo in row["demos"])
+                label = about.answers.index(row["answer"])
+                found.append(Example(Question(row["text"], demos), label, language))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} cannot be read ({error}); make it again") from None
     return found
