@@ -55,8 +55,8 @@ def merge(adapter: Path, out: Path, *, device: str = "auto") -> float:
         gap = float(np.abs(before - after).max(initial=0.0))
         if not gap <= TOLERANCE[place]:
             raise ModelError(
-                f"The merged model gives other label probabilities than the adapter (by {gap:.1e}); "
-                "nothing was written; please report this with finetune.json"
+                f"The merged model gives other label probabilities than the adapter (by "
+                f"{gap:.1e}); nothing was written; please report this with finetune.json"
             )
         if out.exists():
             out.rmdir()

@@ -167,8 +167,9 @@ def write_instructions(
     """Write the records of all splits, one folder per language where there are languages.
 
     Every folder gets ``<split>.json`` (the published form), ``<split>.chat.jsonl``,
-    ``<split>.completion.jsonl`` and ``<split>.rows.jsonl``, of which they are made; ``out`` gets ``dataset_info.json``, ``llama_factory.yaml`` and
-    ``instructions.json``, the last when everything else is there.
+    ``<split>.completion.jsonl`` and ``<split>.rows.jsonl``, of which they are made; ``out`` gets
+    ``dataset_info.json``, ``llama_factory.yaml`` and, when everything else is there,
+    ``instructions.json``.
 
     Args:
         wording: The template with its labels.

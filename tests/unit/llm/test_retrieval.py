@@ -113,6 +113,6 @@ def test_demonstrations_are_of_the_own_language(embedder: Embedder) -> None:
     assert set(found[0].ravel()) == {2, 3}
     assert set(found[1].ravel()) == {0, 1}
     foreign = rows(["good film"], [1], ["fr"])
-    with pytest.raises(DataError, match="Language 'fr' has no training rows.*--pool all"):
+    with pytest.raises(DataError, match=r"Language 'fr' has no training rows.*--pool all"):
         Retriever(embedder, train, 2).find(foreign)
     assert Retriever(embedder, train, 2, within_language=False).find(foreign).shape == (1, 2, 1)
