@@ -19,6 +19,7 @@ import pandas as pd
 
 from valence.data.dataset import Dataset, Split, TrainingData
 from valence.data.sources import load_dataset
+from valence.device import pick_device
 from valence.diagnostics import failure_signs
 from valence.errors import DataError, ModelError, RunError, UnknownNameError
 from valence.losses.supervised import log_prior
@@ -32,7 +33,7 @@ from valence.models.load import load_model
 from valence.provenance import peak_memory_mib, provenance, reset_peak_memory
 from valence.runs import RunResult, RunStore
 from valence.spec import RunSpec
-from valence.trainer import Judge, Report, pick_device, train
+from valence.trainer import Judge, Report, train
 
 CHECKED_ROWS = 8
 CHECK_TOLERANCE = 1e-5

@@ -11,7 +11,9 @@ from valence.cli import console
 from valence.cli.compare import Json
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="What was computed once and kept: list, clear."
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="What was computed once and kept: list, clear.",
 )
 
 Kind = Annotated[str | None, typer.Option(help="views or states; all when not given.")]

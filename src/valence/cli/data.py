@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from valence.data.dataset import Dataset
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="Corpora: list, show, import, cut to a long tail."
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Corpora: list, show, import, cut to a long tail.",
 )
 app.command("import")(import_.import_)
 
