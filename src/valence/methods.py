@@ -28,7 +28,7 @@ class Method:
 
     title: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    kind: Literal["torch", "sklearn", "posthoc", "llm"] = "torch"
+    kind: Literal["torch", "sklearn", "posthoc", "llm", "fusion"] = "torch"
     of: str | None = None
     paper: str = ""
 
@@ -50,6 +50,18 @@ RECURRENT = {
     "train.learning_rate": 1e-3,
     "train.encoder_lr_factor": 0.1,
     "train.accumulation": 2,
+}
+# As published; the weights kept are those of the best validation MAE.
+FUSION = {
+    "data.target": "intensity",
+    "encoder.adaptation": "frozen",
+    "loss.name": "mse",
+    "train.metric": "mae",
+    "train.epochs": 200,
+    "train.learning_rate": 1e-4,
+    "train.weight_decay": 1e-4,
+    "train.schedule": "cosine",
+    "train.patience": 40,
 }
 AHSP = {"head.name": "gated", "head.pooling": "ahsp"}
 MEMORY = {"loss.contrast": "memory"}
@@ -158,6 +170,31 @@ METHODS: dict[str, Method] = {
         "frozen encoder, BiGRU with context-vector attention",
         {**RECURRENT, "head.name": "han", "head.cell": "gru", "head.dropout": 0.3},
         paper=LSTM_HAN,
+    ),
+    "almt": Method(
+        "text, audio and vision: language-guided fusion",
+        FUSION,
+        kind="fusion",
+        paper="Zhang et al. 2023, arXiv 2310.05804",
+    ),
+    "text-only": Method(
+        "intensity from the text's mean state alone",
+        {**FUSION, "fusion.name": "text-only"},
+        kind="fusion",
+    ),
+    "audio-only": Method(
+        "intensity from the audio alone", {**FUSION, "fusion.name": "audio-only"}, kind="fusion"
+    ),
+    "vision-only": Method(
+        "intensity from the vision alone", {**FUSION, "fusion.name": "vision-only"}, kind="fusion"
+    ),
+    "early-fusion": Method(
+        "the means of three modalities joined before one perceptron",
+        {**FUSION, "fusion.name": "early"},
+        kind="fusion",
+    ),
+    "late-fusion": Method(
+        "a model per modality, outputs averaged", {**FUSION, "fusion.name": "late"}, kind="fusion"
     ),
     "hy-mora": Method(
         "LoRA, gated hierarchical pooling and prototype memory",

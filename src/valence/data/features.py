@@ -215,6 +215,55 @@ class FeatureSplit:
 
 
 @dataclass(frozen=True)
+class FeatureView:
+    """Some rows of a :class:`FeatureSplit`, in an order of their own.
+
+    Attributes:
+        split: Where they are.
+        rows: (N,) int64 row numbers in it.
+        source: Hash of what the archive was made from.
+    """
+
+    split: FeatureSplit
+    rows: np.ndarray
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> FeatureView:
+        """The rows at ``indices`` of this view."""
+        return FeatureView(self.split, self.rows[np.asarray(indices, dtype=np.int64)], self.source)
+
+    def batch(
+        self, indices: Sequence[int] | np.ndarray, *, limits: Mapping[str, int] | None = None
+    ) -> FeatureBatch:
+        """As :meth:`FeatureSplit.batch`, by the numbers of this view."""
+        return self.split.batch(self.rows[np.asarray(indices, dtype=np.int64)], limits=limits)
+
+    def lengths(self, modality: str) -> np.ndarray:
+        """(N,) real steps."""
+        found: np.ndarray = self.split.lengths[modality][self.rows]
+        return found
+
+    def width(self, modality: str) -> int:
+        """Numbers in a step."""
+        return self.split._width(modality)
+
+    def statistics(self, modality: str) -> tuple[np.ndarray, np.ndarray]:
+        """(d,) mean and standard deviation of the real steps of these rows, float32."""
+        if len(self) == len(self.split):
+            return self.split.statistics(modality)
+        steps = [self.split.row(modality, int(row)) for row in self.rows]
+        joined = np.concatenate(steps).astype(np.float64)
+        if not len(joined):
+            return np.zeros(self.width(modality), np.float32), np.zeros(
+                self.width(modality), np.float32
+            )
+        return joined.mean(0).astype(np.float32), joined.std(0).astype(np.float32)
+
+
+@dataclass(frozen=True)
 class FeatureArchive:
     """A converted archive.
 

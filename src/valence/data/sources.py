@@ -45,11 +45,26 @@ def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None =
     if spec.name == "demo":
         from valence.data.demo import demo_dataset
 
+        if spec.target == "intensity":
+            raise DataError(
+                "The built-in corpus has classes, no intensities; name a corpus with numbers as "
+                "labels, or use data.target=classes"
+            )
+
         whole = demo_dataset()
     else:
+        from valence.data.multimodal import archive_dataset, find_archive, intensity_dataset
+
         card = DATASETS.get(spec.name)
-        tables = _find_tables(spec, card, data_dir)
-        whole = _assemble(spec, card, tables, seed)
+        archive = find_archive(spec, data_dir)
+        if archive is not None:
+            whole = archive_dataset(spec, archive, seed=seed)
+        elif spec.target == "intensity":
+            return intensity_dataset(spec, _find_tables(spec, card, data_dir), seed=seed)
+        else:
+            whole = _assemble(spec, card, _find_tables(spec, card, data_dir), seed)
+    if spec.target == "intensity":
+        return whole
     return _cut(spec, whole, seed)
 
 
