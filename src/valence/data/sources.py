@@ -93,6 +93,12 @@ def load_split(
         data = load_dataset(spec)
         return getattr(data, split), list(data.notes)
     card = DATASETS.get(spec.name)
+    from valence.data.multimodal import find_archive
+
+    if spec.target == "intensity" or find_archive(spec, data_dir) is not None:
+        named = spec.model_copy(update={"classes": classes or None})
+        data = load_dataset(named, data_dir=data_dir)
+        return getattr(data, split), list(data.notes)
     tables = _find_tables(spec, card, data_dir)
     name = "all" if "all" in tables else split
     if name not in tables:

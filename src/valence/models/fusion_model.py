@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from valence.data.clips import Extractor, ExtractorSettings
 from valence.data.dataset import Scale, Split, TrainingData
 from valence.data.features import FEATURE_CARDS, FeatureView, read_manifest
 from valence.data.fusion_rows import Batch, FusionRows
@@ -121,6 +122,43 @@ class FusionModel:
         """Scores of rows with their audio and vision, in their order."""
         return self.score_rows(self.rows(split.texts, split.features), progress)
 
+    def score_clip(self, clip: Path, text: str) -> Scores:
+        """Scores (1, C) of a sound or video file, read as the clips of the training were.
+
+        Args:
+            clip: The file.
+            text: What is said in it; may be empty.
+
+        Raises:
+            DataError: if the file cannot be read.
+            ModelError: if its features do not fit the model.
+        """
+        found = Extractor(ExtractorSettings.model_validate(self.extractor))(clip)
+        rows = self.rows([text], None)
+        width = {"audio": found.audio.shape[1], "vision": found.vision.shape[1]}
+        self._check_widths(width)
+
+        def filled(batch: Batch, _: np.ndarray) -> Batch:
+            changed = dict(batch)
+            for name, steps in (("audio", found.audio), ("vision", found.vision)):
+                read = torch.from_numpy(steps[: self.sizes.length(name)])
+                if len(read):
+                    changed[name] = read[None]
+                    changed[f"{name}_mask"] = torch.ones(1, len(read), dtype=torch.bool)
+            if not text.strip():
+                changed["text_mask"] = torch.zeros_like(batch["text_mask"])
+            return changed
+
+        return self.score_rows(rows, change=filled)
+
+    def _check_widths(self, widths: Mapping[str, int]) -> None:
+        for name, width in widths.items():
+            if width != self.sizes.width(name):
+                raise ModelError(
+                    f"The model reads {name} of {self.sizes.width(name)} numbers a step and these "
+                    f"rows have {width}; make their features as those of its training rows"
+                )
+
     def rows(
         self, texts: Sequence[str], features: FeatureView | None, *, device: str = "cpu",
         progress: Progress | None = None,
@@ -136,13 +174,8 @@ class FusionModel:
         Raises:
             ModelError: if the features have other widths than those of the training.
         """
-        for name in READ if features is not None else ():
-            width = features.width(name)  # type: ignore[union-attr]
-            if width != self.sizes.width(name):
-                raise ModelError(
-                    f"The model reads {name} of {self.sizes.width(name)} numbers a step and these "
-                    f"rows have {width}; make their features as those of its training rows"
-                )
+        if features is not None:
+            self._check_widths({name: features.width(name) for name in READ})
         encoded = self.tokenizer(texts)
         if self.frozen is not None and len(encoded):
             encoded = self.frozen.attach(encoded, device=device, progress=progress)
