@@ -95,8 +95,7 @@ def main() -> None:
         if parameter.dim() > 1 and not parameter.any():
             nn.init.normal_(parameter)
     batch = {
-        name: torch.randn(BATCH, settings.length(name), settings.width(name))
-        for name in MODALITIES
+        name: torch.randn(BATCH, settings.length(name), settings.width(name)) for name in MODALITIES
     }
     truth = torch.randn(BATCH)
     with torch.inference_mode():

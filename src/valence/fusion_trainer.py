@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import RandomSampler
+from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import set_seed
 
@@ -86,7 +86,7 @@ class FusionTrainer(ClassifierTrainer):
             args=args,
             train_dataset=RowNumbers(len(rows[0])),
             eval_dataset=RowNumbers(len(rows[1])),
-            data_collator=FusionCollator(  # type: ignore[arg-type]
+            data_collator=FusionCollator(
                 rows[0], data.train.labels, model.spec.fusion.modality_dropout
             ),
         )
@@ -99,7 +99,7 @@ class FusionTrainer(ClassifierTrainer):
         self.own_best: dict[str, tuple[float, int]] = {}
         self.states: dict[int, State] = {}
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> RandomSampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return RandomSampler(RowNumbers(len(self.fusion_rows[0])))
 
     def validation_logits(self) -> np.ndarray:

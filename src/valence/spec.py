@@ -13,9 +13,17 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from valence.errors import SpecError, UnknownNameError
+from valence.sqlurl import is_sql_url, refuse_password
 
 BUILT_IN_ENCODER = "all-MiniLM-L6-v2"
 
@@ -38,7 +46,8 @@ class DataSpec(_Part):
     """
 
     name: str = "demo"
-    """A card of ``DATASETS``, a file, a folder of split files, or a hub id."""
+    """A card of ``DATASETS``, a file, a folder of split files, a hub id, or the URL of a
+    database, its password written as ``${NAME}``."""
     target: Literal["classes", "intensity"] = "classes"
     """What is predicted: a class, or a number (the label column holds numbers then)."""
     features: str | None = None
@@ -46,6 +55,13 @@ class DataSpec(_Part):
     given, looked for in the corpus's own folder."""
     text_column: str | None = None
     label_column: str | None = None
+    query: str | None = None
+    """A SELECT whose rows are used, of a database."""
+    table: str | None = None
+    """The table that is read, of a database; its only one when not given."""
+    sample: Count | None = None
+    """Training rows drawn at random, by the seed of the cut, before any other cut; the source
+    is not loaded whole. Where splits are made here, they are made of the drawn rows."""
     classes: tuple[str, ...] | None = None
     """The order of the classes; the card's order, else sorted, when not given."""
     tail: tuple[str, ...] | None = None
@@ -73,6 +89,24 @@ class DataSpec(_Part):
     """Seed of splits and cuts; the run's seed when not given, so that the spread over
     seeds covers the draw of a handful of tail rows, which matters more than the
     initial weights."""
+
+    @field_validator("name")
+    @classmethod
+    def _no_password(cls, name: str) -> str:
+        refuse_password(name)
+        return name
+
+    @model_validator(mode="after")
+    def _one_query(self) -> DataSpec:
+        if self.query and self.table:
+            raise SpecError("Give a query or a table of the database, not both")
+        if (self.query or self.table) and not is_sql_url(self.name):
+            option = "query" if self.query else "table"
+            raise SpecError(
+                f"The setting {option} is for databases, and {self.name!r} is none; "
+                "give a URL such as sqlite:///tweets.db"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_cut(self) -> DataSpec:

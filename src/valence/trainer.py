@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import set_seed
@@ -108,7 +109,7 @@ class ClassifierTrainer(Trainer):
         self.pad_id = pad_id
         self.best = Best()
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         # With the lengths at hand; the Trainer would read every row to measure it.
         lengths = [len(ids) for ids in self.train_rows.input_ids]
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps

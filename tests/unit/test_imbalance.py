@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import make_reviews
 from valence.data.sources import load_dataset
-from valence.methods import make_spec
+from valence.methods import METHODS, make_spec
 from valence.reports.html import write_report
 from valence.run import run
 from valence.runs import RunStore
@@ -43,6 +43,20 @@ def test_ratio_200_with_a_class_of_one_row(
     assert np.isfinite(losses).all()
     page = write_report(store, [result], tmp_path / "report.html").read_text(encoding="utf-8")
     assert "has one training row" in page
+
+
+NEW = [name for name in METHODS if name.startswith(("sharprecl-", "balanced", "class-"))]
+
+
+@pytest.mark.parametrize("method", NEW)
+def test_methods_work_with_full_fine_tuning_too(
+    method: str, reviews: Path, tmp_path: Path, tiny_settings: dict[str, object]
+) -> None:
+    common = {**tiny_settings, "encoder.adaptation": "full", "train.epochs": 1}
+    result = run(make_spec(method, DataSpec(name=str(reviews)), common=common),
+                 store=RunStore(tmp_path))  # fmt: skip
+    assert result.spec.encoder.adaptation == "full"
+    assert result.test["macro_f1"] is not None
 
 
 def test_label_noise_is_exact_seeded_and_leaves_validation_and_test(plenty: Path) -> None:

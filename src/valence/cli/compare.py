@@ -35,6 +35,10 @@ Sweep = Annotated[
 ]
 TextColumn = Annotated[str | None, typer.Option(help="Name of the column of texts.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Name of the column of labels.")]
+Query = Annotated[str | None, typer.Option(help="A SELECT whose rows are used, of a database.")]
+TableName = Annotated[
+    str | None, typer.Option("--table", help="The table to read, of a database with several.")
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
 Encoder = Annotated[str | None, typer.Option(help="Hub name or folder of another encoder.")]
 Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
@@ -58,6 +62,8 @@ def compare(
     data_dir: DataDir = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    query: Query = None,
+    table: TableName = None,
     encoder: Encoder = None,
     device: Device = None,
     out: Annotated[Path, typer.Option(help="Folder for the report and the tables.")] = Path(
@@ -75,7 +81,9 @@ def compare(
     from valence import grid
     from valence.runs import RunStore
 
-    columns = {"text_column": text_column, "label_column": label_column}
+    columns = {
+        "text_column": text_column, "label_column": label_column, "query": query, "table": table,
+    }  # fmt: skip
     comparison = _comparison(config, data, columns)
     comparison = _changed(comparison, methods=methods, seeds=seeds, baseline=baseline, sweep=sweep)
     overrides = settings(set_, encoder=encoder, device=device)

@@ -7,14 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from valence.cli import console
-from valence.cli.compare import DataDir, Json, LabelColumn, Settings, TextColumn, settings
+from valence.cli import console, import_
+from valence.cli.compare import (
+    DataDir,
+    Json,
+    LabelColumn,
+    Query,
+    Settings,
+    TableName,
+    TextColumn,
+    settings,
+)
 from valence.errors import DataError
 
 if TYPE_CHECKING:
     from valence.data.dataset import Dataset
 
-app = typer.Typer(no_args_is_help=True, help="Corpora: list, show, cut to a long tail.")
+app = typer.Typer(no_args_is_help=True, help="Corpora: list, show, import, cut to a long tail.")
+app.command("import")(import_.import_)
 
 
 @app.command("list")
@@ -41,18 +51,29 @@ def show(
     data_dir: DataDir = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    query: Query = None,
+    table: TableName = None,
     set_: Settings = None,
     seed: Annotated[int, typer.Option(help="Seed of splits and cuts.")] = 45,
     json: Json = False,
 ) -> None:
     """Show rows per class and split, notes, and a few texts."""
-    found = _load(data, data_dir, text_column, label_column, set_, seed)
-    table = _table(found)
+    from valence.data.sources import load_dataset
+    from valence.spec import DataSpec, RunSpec
+
+    rows_of = DataSpec(
+        name=data, text_column=text_column, label_column=label_column, query=query, table=table
+    )
+    spec = RunSpec(data=rows_of, seed=seed).override(settings(set_))
+    found = load_dataset(spec.data, seed=seed, data_dir=data_dir)
+    counts = _table(found)
     if json:
-        console.print_json({"name": found.name, "notes": found.notes, "classes": table})
+        console.print_json({"name": found.name, "notes": found.notes, "classes": counts})
         return
-    rows = [[r["class"] + (" *" if r["tail"] else ""), *(str(r[s]) for s in SPLITS)] for r in table]
-    totals = [str(sum(r[s] for r in table)) for s in SPLITS]
+    rows = [
+        [r["class"] + (" *" if r["tail"] else ""), *(str(r[s]) for s in SPLITS)] for r in counts
+    ]
+    totals = [str(sum(r[s] for r in counts)) for s in SPLITS]
     console.print_table(["class (* tail)", *SPLITS], [*rows, ["all", *totals]])
     for note in found.notes:
         console.say(f"Note: {note}")
@@ -94,18 +115,6 @@ def longtail(
 
 
 SPLITS = ("train", "validation", "test")
-
-
-def _load(
-    data: str, data_dir: Path | None, text_column: str | None, label_column: str | None,
-    set_: list[str] | None, seed: int,
-) -> Dataset:  # fmt: skip
-    from valence.data.sources import load_dataset
-    from valence.spec import DataSpec, RunSpec
-
-    rows = DataSpec(name=data, text_column=text_column, label_column=label_column)
-    spec = RunSpec(data=rows, seed=seed).override(settings(set_))
-    return load_dataset(spec.data, seed=seed, data_dir=data_dir)
 
 
 def _table(found: Dataset) -> list[dict[str, Any]]:

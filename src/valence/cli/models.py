@@ -17,9 +17,11 @@ from valence.cli.compare import (
     Encoder,
     Json,
     LabelColumn,
+    Query,
     Quiet,
     Runs,
     Settings,
+    TableName,
     TextColumn,
     settings,
 )
@@ -39,6 +41,8 @@ def train(
     data_dir: DataDir = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    query: Query = None,
+    table: TableName = None,
     encoder: Encoder = None,
     device: Device = None,
     runs: Runs = Path("runs"),
@@ -51,7 +55,9 @@ def train(
     from valence.runs import RunStore
     from valence.spec import DataSpec
 
-    rows = DataSpec(name=data, text_column=text_column, label_column=label_column)
+    rows = DataSpec(
+        name=data, text_column=text_column, label_column=label_column, query=query, table=table
+    )
     spec = make_spec(
         method, rows, seed=seed, settings=settings(set_, encoder=encoder, device=device)
     )
@@ -76,6 +82,8 @@ def evaluate(
     data_dir: DataDir = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    query: Query = None,
+    table: TableName = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -85,11 +93,11 @@ def evaluate(
     from valence.spec import DataSpec
 
     predictor = Predictor(model)
-    spec = DataSpec(name=data, text_column=text_column, label_column=label_column)
-    rows, notes = load_split(
-        spec.model_copy(update={"target": predictor.target}), predictor.classes, split=split,
-        data_dir=data_dir,
+    spec = DataSpec(
+        name=data, text_column=text_column, label_column=label_column, query=query, table=table,
+        target=predictor.target,
     )  # fmt: skip
+    rows, notes = load_split(spec, predictor.classes, split=split, data_dir=data_dir)
     if not quiet:
         for note in notes:
             console.say(f"Note: {note}")

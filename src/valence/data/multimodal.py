@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from valence.data.mmsa import SPLITS as SPLIT_NAMES
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column
 from valence.errors import DataError, SpecError
 from valence.spec import DataSpec
+from valence.sqlurl import is_sql_url
 
 KIND = "features"
 NONE = "none"
@@ -40,7 +41,7 @@ def find_archive(spec: DataSpec, data_dir: str | Path | None) -> FeatureArchive 
     roots = [Path(), *([Path(where)] if where else [])]
     names = (spec.name, spec.name.replace("-", "_"))
     folders = [root / name for root in roots for name in names]
-    if spec.features == NONE:
+    if spec.features == NONE or is_sql_url(spec.name):
         return None
     if spec.features is not None:
         places = [base / spec.features for base in (*roots, *folders)]
@@ -120,28 +121,31 @@ def archive_dataset(spec: DataSpec, archive: FeatureArchive, *, seed: int) -> Da
     return _thinned(spec, data, seed) if not classes else data
 
 
-def intensity_dataset(spec: DataSpec, tables: Mapping[str, pd.DataFrame], *, seed: int) -> Dataset:
+def intensity_dataset(
+    spec: DataSpec, tables: Mapping[str, pd.DataFrame], *, seed: int, notes: Sequence[str] = ()
+) -> Dataset:
     """Texts with numbers, without audio and vision.
 
     Args:
         spec: Names the columns. One table with a column ``mode`` of split names is split so.
         tables: By split, or one under ``"all"``.
         seed: Of splits made here.
+        notes: On the tables, for the user.
 
     Raises:
         DataError: if a column is missing or labels are no numbers.
         SpecError: if a cut needs classes.
     """
     found = dict(tables)
-    notes: list[str] = []
+    said = list(notes)
     if "all" in found and "mode" in found["all"].columns:
         whole = found.pop("all")
         modes = whole["mode"].astype(str).str.strip().str.lower()
         for name, usual in SPLIT_NAMES.items():
             if modes.isin(usual).any():
                 found[name] = whole[modes.isin(usual)].reset_index(drop=True)
-        notes.append("splits by the column 'mode'")
-    splits = {name: _numbers(spec, frame, name, notes) for name, frame in found.items()}
+        said.append("splits by the column 'mode'")
+    splits = {name: _numbers(spec, frame, name, said) for name, frame in found.items()}
     if "all" in splits:
         splits["train"] = splits.pop("all")
     for name, share in (("test", spec.test_share), ("validation", spec.validation_share)):
@@ -151,10 +155,10 @@ def intensity_dataset(spec: DataSpec, tables: Mapping[str, pd.DataFrame], *, see
             count = max(1, round(share * len(train)))
             splits["train"] = train.take(np.sort(order[count:]))
             splits[name] = train.take(np.sort(order[:count]))
-            notes.append(f"{name} split made here: {count} of {len(train)} rows")
+            said.append(f"{name} split made here: {count} of {len(train)} rows")
     data = Dataset(
         Path(spec.name).stem, (), (), splits["train"], splits["validation"], splits["test"],
-        notes=tuple(notes), scale=_scale(spec, splits["train"].labels),
+        notes=tuple(said), scale=_scale(spec, splits["train"].labels),
     )  # fmt: skip
     return _thinned(spec, data, seed)
 
@@ -209,14 +213,17 @@ def _thinned(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
                 f"data.{field} needs classes and the target is an intensity; leave it out "
                 "(data.train_total thins the rows)"
             )
-    if spec.train_total is None:
+    wanted = spec.train_total
+    if wanted is None and spec.sample is not None:
+        wanted = min(spec.sample, len(data.train))
+    if wanted is None:
         return data
-    if spec.train_total > len(data.train):
+    if wanted > len(data.train):
         raise DataError(
-            f"{spec.name}: data.train_total is {spec.train_total} and there are "
+            f"{spec.name}: data.train_total is {wanted} and there are "
             f"{len(data.train)} training rows"
         )
-    rows = np.random.default_rng(seed).permutation(len(data.train))[: spec.train_total]
+    rows = np.random.default_rng(seed).permutation(len(data.train))[:wanted]
     return replace(data, train=data.train.take(np.sort(rows)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,25 +11,22 @@ import pandas as pd
 
 from valence.data.catalogue import DATASETS, Card
 from valence.data.dataset import Dataset, Split, tail_classes
+from valence.data.draw import draw_rows
+from valence.data.locate import READ_ROWS, Table, locate
 from valence.data.noise import with_label_noise
 from valence.data.sampling import longtail_counts, stratified_split, take_counts
-from valence.data.tables import SUFFIXES, clean, read_hub, read_table
+from valence.data.tables import clean
 from valence.errors import DataError, UnknownNameError
 from valence.spec import DataSpec
-
-SPLITS = {
-    "train": ("train",),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
-}
+from valence.sqlurl import is_sql_url, short_name
 
 
 def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None = None) -> Dataset:
     """The rows a spec names, split and cut as it says.
 
-    A name is, in this order: the built-in corpus, a file or folder, a folder of
-    ``data_dir`` (or of the environment variable ``VALENCE_DATA``), a card with a hub id, a
-    hub id. Test rows are never cut.
+    A name is, in this order: the built-in corpus, the URL of a database, a file or folder, a
+    folder of ``data_dir`` (or of the environment variable ``VALENCE_DATA``), a card with a
+    hub id, a hub id. Test rows of a source with a test split are never cut.
 
     Args:
         spec: What to load.
@@ -59,10 +55,13 @@ def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None =
         archive = find_archive(spec, data_dir)
         if archive is not None:
             whole = archive_dataset(spec, archive, seed=seed)
-        elif spec.target == "intensity":
-            return intensity_dataset(spec, _find_tables(spec, card, data_dir), seed=seed)
         else:
-            whole = _assemble(spec, card, _find_tables(spec, card, data_dir), seed)
+            tables, notes = locate(spec, data_dir)
+            if spec.target == "intensity":
+                frames = {split: table.read() for split, table in tables.items()}
+                return intensity_dataset(spec, frames, seed=seed, notes=notes)
+            frames, more = _read(spec, card, tables, seed)
+            whole = _assemble(spec, card, frames, seed, [*notes, *more])
     if spec.target == "intensity":
         return whole
     return _cut(spec, whole, seed)
@@ -92,73 +91,57 @@ def load_split(
     if spec.name == "demo":
         data = load_dataset(spec)
         return getattr(data, split), list(data.notes)
-    card = DATASETS.get(spec.name)
     from valence.data.multimodal import find_archive
 
     if spec.target == "intensity" or find_archive(spec, data_dir) is not None:
         named = spec.model_copy(update={"classes": classes or None})
         data = load_dataset(named, data_dir=data_dir)
         return getattr(data, split), list(data.notes)
-    tables = _find_tables(spec, card, data_dir)
+    tables, more = locate(spec, data_dir)
     name = "all" if "all" in tables else split
     if name not in tables:
         raise DataError(f"{spec.name} has no {split} split; it has {', '.join(tables)}")
     frame, notes = clean(
-        tables[name], where=spec.name, text_column=spec.text_column,
+        tables[name].read(), where=spec.name, text_column=spec.text_column,
         label_column=spec.label_column, names=classes,
     )  # fmt: skip
-    return _split(frame, classes, name, spec.name), notes
+    return _split(frame, classes, name, spec.name), [*more, *notes]
 
 
-def _find_tables(
-    spec: DataSpec, card: Card | None, data_dir: str | Path | None
-) -> dict[str, pd.DataFrame]:
-    """Tables by split name, or one table under ``"all"``."""
-    where = data_dir or os.environ.get("VALENCE_DATA")
-    for path in [Path(spec.name), *([Path(where) / spec.name] if where else [])]:
-        if path.is_file():
-            return {"all": read_table(path)}
-        if path.is_dir():
-            return _read_folder(path)
-    if Path(spec.name).suffix.lower() in SUFFIXES:
-        raise DataError(f"No file {spec.name}; check the path (now in {Path.cwd().name}/)")
-    if card is not None and card.hub is not None:
-        return read_hub(*card.hub)
-    if card is not None:
-        raise DataError(
-            f"Data set {spec.name!r} is not on the hub; put its files into a folder "
-            f"{spec.name}/ and name the folder above it with --data-dir"
-        )
-    if spec.name.count("/") == 1 and not spec.name.startswith((".", "/")):
-        return read_hub(spec.name, None)
-    raise UnknownNameError("file or data set", spec.name, DATASETS)
-
-
-def _read_folder(folder: Path) -> dict[str, pd.DataFrame]:
-    files = {p.stem.lower(): p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES}
-    found = {
-        split: read_table(files[name])
-        for split, names in SPLITS.items()
-        for name in names
-        if name in files
-    }
-    if "train" in found:
-        return found
-    if len(files) == 1:
-        return {"all": read_table(next(iter(files.values())))}
-    raise DataError(
-        f"Folder {folder} has no train file; name one train{SUFFIXES[0]} "
-        f"(also validation and test; {', '.join(SUFFIXES)} are read)"
-    )
+def _read(
+    spec: DataSpec, card: Card | None, tables: Mapping[str, Table], seed: int
+) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """All splits, of the training rows only a draw where the spec asks for one."""
+    name = "train" if "train" in tables else "all"
+    if name not in tables:
+        raise DataError(f"{spec.name} has no train split; it has {', '.join(tables)}")
+    if spec.sample is None:
+        return {split: table.read() for split, table in tables.items()}, []
+    kept = 1.0
+    for split, share in (("test", spec.test_share), ("validation", spec.validation_share)):
+        kept *= 1 - share if split not in tables else 1
+    # Splits made later are stratified, with at least a row of every class: some rows to spare.
+    wanted = spec.sample if kept == 1 else int(spec.sample / kept * 1.02) + 50
+    drawn, seen = draw_rows(
+        tables[name].batches(READ_ROWS), wanted, seed=seed, where=spec.name,
+        text_column=spec.text_column or (card.text_column if card else None),
+        label_column=spec.label_column or (card.label_column if card else None),
+    )  # fmt: skip
+    others = {split: table.read() for split, table in tables.items() if split != name}
+    note = f"{spec.name}: {len(drawn)} of {seen} rows drawn (seed {seed})"
+    return {name: drawn, **others}, [note] if len(drawn) < seen else []
 
 
 def _assemble(
-    spec: DataSpec, card: Card | None, tables: Mapping[str, pd.DataFrame], seed: int
+    spec: DataSpec,
+    card: Card | None,
+    tables: Mapping[str, pd.DataFrame],
+    seed: int,
+    notes: list[str],
 ) -> Dataset:
     text_column = spec.text_column or (card.text_column if card else None)
     label_column = spec.label_column or (card.label_column if card else None)
     names = card.classes if card else ()
-    notes: list[str] = []
     frames = {}
     for split, table in tables.items():
         where = f"{spec.name} ({split})" if split != "all" else spec.name
@@ -172,7 +155,8 @@ def _assemble(
     splits, more = _complete(splits, spec, seed, len(classes))
     train, validation, test = splits["train"], splits["validation"], splits["test"]
     notes += more
-    name = spec.name if card else Path(spec.name).stem
+    stem = short_name(spec.name) if is_sql_url(spec.name) else Path(spec.name).stem
+    name = spec.name if card else stem
     return Dataset(name, classes, (), train, validation, test, notes=tuple(notes))
 
 
@@ -236,8 +220,13 @@ def _complete(
 
 
 def _cut(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
-    train = data.train.take(train_indices(spec, data.train.labels, data.classes, seed))
-    notes = data.notes
+    train, notes = data.train, data.notes
+    if spec.sample is not None and spec.sample < len(train):
+        thinned = longtail_counts(train.counts(len(data.classes)), total=spec.sample)
+        rows = take_counts(train.labels, thinned, seed=seed, classes=data.classes)
+        notes = (*notes, f"{len(rows)} of {len(train)} training rows drawn, stratified")
+        train = train.take(rows)
+    train = train.take(train_indices(spec, train.labels, data.classes, seed))
     if spec.noise_share:
         train, note = with_label_noise(train, spec, len(data.classes), seed=seed)
         notes = (*notes, note)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,19 +28,47 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         DataError: if the file is missing, empty, not UTF-8, or broken; with the line.
     """
+    with _told(path) as suffix:
+        if suffix == ".parquet":
+            return pd.read_parquet(path)
+        if suffix == ".jsonl":
+            return pd.DataFrame(list(_json_rows(path)))
+        return next(_csv_batches(path, None))
+
+
+def read_batches(path: Path, rows: int) -> Iterator[pd.DataFrame]:
+    """As :func:`read_table`, in parts of at most ``rows`` rows; the file is never held whole.
+
+    Raises:
+        DataError: as :func:`read_table`, when the place in the file is reached.
+    """
+    with _told(path) as suffix:
+        if suffix == ".parquet":
+            from pyarrow.parquet import ParquetFile
+
+            with ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=rows):
+                    yield batch.to_pandas()
+        elif suffix == ".jsonl":
+            records = _json_rows(path)
+            while part := list(islice(records, rows)):
+                yield pd.DataFrame(part)
+        else:
+            yield from _csv_batches(path, rows)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[str]:
+    """The suffix of a table that can be read; what goes wrong then is said in one line."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"{path}: cannot read {suffix or 'no suffix'}; give {', '.join(SUFFIXES)}")
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty; it needs a text and a label column")
-        if suffix == ".parquet":
-            return pd.read_parquet(path)
-        if suffix == ".jsonl":
-            return _read_jsonl(path)
-        return _read_csv(path, "\t" if suffix == ".tsv" else ",")
-    except UnicodeDecodeError as error:
-        raise DataError(_not_utf8(path, error)) from None
+        yield suffix
+    except UnicodeDecodeError:
+        raise DataError(_not_utf8(path)) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, csv.Error) as error:
@@ -45,19 +76,29 @@ def read_table(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from None
 
 
-def _read_csv(path: Path, separator: str) -> pd.DataFrame:
-    table = pd.read_csv(
+def _csv_batches(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
+    """Tables under the names of the first line; all in one where ``rows`` is None."""
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    # The first line is read as a row, since pandas renames columns of one name.
+    with pd.read_csv(
         path, sep=separator, dtype=str, keep_default_na=False, na_values=[""],
         encoding="utf-8-sig", index_col=False, header=None, skip_blank_lines=True,
-    )  # fmt: skip
-    header = ["" if pd.isna(name) else str(name).strip() for name in table.iloc[0]]
-    table = table.iloc[1:].reset_index(drop=True)
-    table.columns = pd.Index(header)
-    return table
+        iterator=True,
+    ) as reader:  # fmt: skip
+        table = reader.read(None if rows is None else rows + 1)
+        header = pd.Index(["" if pd.isna(name) else str(name).strip() for name in table.iloc[0]])
+        table = table.iloc[1:]
+        while True:
+            yield table.reset_index(drop=True).set_axis(header, axis=1)
+            if rows is None or len(table) < rows:
+                return
+            try:
+                table = reader.read(rows)
+            except StopIteration:
+                return
 
 
-def _read_jsonl(path: Path) -> pd.DataFrame:
-    rows = []
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -68,26 +109,38 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
                 raise DataError(f"{path}, line {number}: no valid JSON ({error.msg})") from None
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: each line must be one JSON object")
-            rows.append(row)
-    return pd.DataFrame(rows)
+            if "\\u" in line:  # the only way in which JSON holds half a character
+                row = {k: whole_characters(v) if isinstance(v, str) else v for k, v in row.items()}
+            yield row
 
 
-def _not_utf8(path: Path, error: UnicodeDecodeError) -> str:
-    # pandas decodes in blocks, so its position is not the file's.
-    data = path.read_bytes()
+def whole_characters(text: str) -> str:
+    """The text with halves of surrogate pairs, which no encoding takes, replaced by U+FFFD."""
     try:
-        data.decode("utf-8")
-        line = 0
-    except UnicodeDecodeError as exact:
-        line = data.count(b"\n", 0, exact.start) + 1
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _not_utf8(path: Path) -> str:
+    # pandas decodes in blocks, so its position is not the file's; a line ends no character.
+    number = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            number += 1
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                break
     return (
-        f"{path}, line {line}: not UTF-8; convert it, for example: "
+        f"{path}, line {number}: not UTF-8; convert it, for example: "
         f"iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}"
     )
 
 
-def read_hub(name: str, configuration: str | None) -> dict[str, pd.DataFrame]:
-    """The splits of a hub data set.
+def open_hub(name: str, configuration: str | None) -> dict[str, Any]:
+    """The splits of a hub data set as ``datasets.Dataset``, which stay on disk until read.
 
     Raises:
         DataError: if the extra is missing, the hub is out of reach, or it is not there.
@@ -108,10 +161,19 @@ def read_hub(name: str, configuration: str | None) -> dict[str, pd.DataFrame]:
         ) from None
     aliases = {"valid": "validation", "val": "validation", "dev": "validation"}
     return {
-        aliases.get(split, split): rows.to_pandas()
+        aliases.get(split, split): rows
         for split, rows in found.items()
         if aliases.get(split, split) in ("train", "validation", "test")
     }
+
+
+def read_hub(name: str, configuration: str | None) -> dict[str, pd.DataFrame]:
+    """The splits of a hub data set as tables.
+
+    Raises:
+        DataError: as :func:`open_hub`.
+    """
+    return {split: rows.to_pandas() for split, rows in open_hub(name, configuration).items()}
 
 
 def clean(

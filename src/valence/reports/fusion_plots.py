@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -115,12 +116,14 @@ def robustness_curves(store: RunStore, results: Sequence[RunResult]) -> Figure |
         cell.set_title(f"{modality} missing", fontsize=9)
         cell.set_xlabel("missing rate", fontsize=8)
     grid[0].set_ylabel("test MAE")
-    handles = {}
+    handles: dict[str, Artist] = {}
     for cell in grid:
         lines, names = cell.get_legend_handles_labels()
-        handles |= dict(zip(names, lines, strict=True))
-    figure.legend(list(handles.values()), list(handles), loc="outside right center", fontsize=8,
-                  frameon=False)  # fmt: skip
+        handles |= dict(zip(map(str, names), lines, strict=True))
+    figure.legend(
+        handles=list(handles.values()), labels=list(handles), loc="outside right center",
+        fontsize=8, frameon=False,
+    )  # fmt: skip
     return figure
 
 

@@ -147,8 +147,9 @@ def sensitivity_curves(
         for style, metric in zip(("-", "--"), pair, strict=True):
             by = own.assign(**{metric: own[metric].astype(float)}).groupby(axis)[metric]
             mean, sd = by.mean(), by.std().fillna(0)
+            label = f"{method}, {titles.get(metric, metric)}"
             axes.errorbar(mean.index.astype(str), mean, yerr=sd, fmt=f"o{style}", capsize=3,
-                          color=_colour(i), label=f"{method}, {titles.get(metric, metric)}")  # fmt: skip
+                          color=_colour(i), label=label)  # fmt: skip
     axes.set_xlabel(axis)
     axes.set_ylabel("test score, mean ± sd over seeds")
     axes.set_title("Sensitivity", loc="left")

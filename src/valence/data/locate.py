@@ -1,0 +1,183 @@
+"""From a name to tables that can be read whole or in parts, by split: :func:`locate`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from valence.data.catalogue import DATASETS
+from valence.data.tables import SUFFIXES, open_hub, read_batches, read_table
+from valence.errors import DataError, UnknownNameError
+from valence.spec import DataSpec
+from valence.sqlurl import is_sql_url
+
+SPLITS = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+READ_ROWS = 20_000
+"""Rows held at once while a source is read in parts."""
+KAGGLE = "kaggle:"
+
+
+class Table(Protocol):
+    """Rows of one split of a source."""
+
+    def read(self) -> pd.DataFrame:
+        """All rows.
+
+        Raises:
+            DataError: if they cannot be read.
+        """
+
+    def batches(self, rows: int) -> Iterator[pd.DataFrame]:
+        """All rows in order, in tables of at most ``rows``; never all at once.
+
+        Raises:
+            DataError: if they cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """Rows of a CSV, TSV, JSONL or Parquet file."""
+
+    path: Path
+
+    def read(self) -> pd.DataFrame:
+        """All rows."""
+        return read_table(self.path)
+
+    def batches(self, rows: int) -> Iterator[pd.DataFrame]:
+        """Tables of at most ``rows`` rows."""
+        return read_batches(self.path, rows)
+
+
+@dataclass(frozen=True)
+class HubRows:
+    """Rows of a ``datasets.Dataset``, which stays on disk."""
+
+    rows: Any
+
+    def read(self) -> pd.DataFrame:
+        """All rows."""
+        table: pd.DataFrame = self.rows.to_pandas()
+        return table
+
+    def batches(self, rows: int) -> Iterator[pd.DataFrame]:
+        """Tables of at most ``rows`` rows."""
+        yield from self.rows.to_pandas(batch_size=rows, batched=True)
+
+
+def locate(
+    spec: DataSpec, data_dir: str | Path | None = None
+) -> tuple[dict[str, Table], list[str]]:
+    """The tables a spec names, by split name or under ``"all"``, and notes on them.
+
+    Args:
+        spec: Names the source; of a database also the query or the table.
+        data_dir: Folder with one folder per corpus.
+
+    Raises:
+        DataError: if something cannot be found or opened.
+        UnknownNameError: if the name is nothing of a kind that is known.
+    """
+    if is_sql_url(spec.name):
+        from valence.data.database import sql_tables
+
+        found, notes = sql_tables(
+            spec.name, query=spec.query, table=spec.table, text_column=spec.text_column
+        )
+        return {**found}, notes
+    if spec.name.startswith(KAGGLE):
+        path = download_kaggle(spec.name.removeprefix(KAGGLE))
+        return _of_path(path), []
+    where = data_dir or os.environ.get("VALENCE_DATA")
+    for path in [Path(spec.name), *([Path(where) / spec.name] if where else [])]:
+        if path.exists():
+            return _of_path(path), []
+    return _of_hub(spec.name), []
+
+
+def _of_path(path: Path) -> dict[str, Table]:
+    if path.is_file():
+        return {"all": FileRows(path)}
+    files = {p.stem.lower(): p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES}
+    found: dict[str, Table] = {
+        split: FileRows(files[name])
+        for split, names in SPLITS.items()
+        for name in names
+        if name in files
+    }
+    if "train" in found:
+        return found
+    if len(files) == 1:
+        return {"all": FileRows(next(iter(files.values())))}
+    raise DataError(
+        f"Folder {path} has no train file; name one train{SUFFIXES[0]} "
+        f"(also validation and test; {', '.join(SUFFIXES)} are read)"
+    )
+
+
+def _of_hub(name: str) -> dict[str, Table]:
+    card = DATASETS.get(name)
+    if Path(name).suffix.lower() in SUFFIXES:
+        raise DataError(f"No file {name}; check the path (now in {Path.cwd().name}/)")
+    if card is not None and card.hub is None:
+        raise DataError(
+            f"Data set {name!r} is not on the hub; put its files into a folder "
+            f"{name}/ and name the folder above it with --data-dir"
+        )
+    if card is None and (name.count("/") != 1 or name.startswith((".", "/"))):
+        raise UnknownNameError("file or data set", name, DATASETS)
+    hub = card.hub if card is not None and card.hub is not None else (name, None)
+    return {split: HubRows(rows) for split, rows in open_hub(*hub).items()}
+
+
+def download_kaggle(name: str) -> Path:
+    """The folder of a Kaggle data set, or one file of it, downloaded to kagglehub's cache.
+
+    Args:
+        name: ``owner/dataset`` or ``owner/dataset/file``.
+
+    Raises:
+        DataError: if the name, the extra or the credentials are missing, or Kaggle refuses.
+    """
+    owner, _, rest = name.partition("/")
+    dataset, _, file = rest.partition("/")
+    if not owner or not dataset:
+        raise DataError(f"kaggle:{name} names no data set; write kaggle:owner/dataset")
+    if not _kaggle_credentials():
+        raise DataError(
+            f"Reading kaggle:{name} needs your Kaggle credentials: set KAGGLE_API_TOKEN, or put "
+            "the kaggle.json of your account's settings page into ~/.kaggle/"
+        )
+    try:
+        import kagglehub
+    except ImportError:
+        raise DataError(
+            f"Reading kaggle:{name} needs an extra: pip install 'valence[kaggle]'"
+        ) from None
+    try:
+        return Path(kagglehub.dataset_download(f"{owner}/{dataset}", path=file or None))
+    except Exception as error:  # the library raises errors of many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise DataError(
+            f"kaggle:{name} cannot be downloaded ({reason}); check the name, the credentials "
+            "and the network"
+        ) from None
+
+
+def _kaggle_credentials() -> bool:
+    if os.environ.get("KAGGLE_API_TOKEN"):
+        return True
+    if os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"):
+        return True
+    folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
+    return any((folder / name).is_file() for name in ("kaggle.json", "access_token"))
