@@ -106,3 +106,25 @@ def test_test_rows_change_nothing_but_the_test_scores(
     assert {m: s for m, (s, _) in results[0].own_best.items()} == {
         m: s for m, (s, _) in results[1].own_best.items()
     }
+
+
+def test_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
+    tmp_path: Path, data: dict[str, Dataset], archive: Path, tiny_encoder: Path
+) -> None:
+    changes = {**SMALL, "encoder.name": str(tiny_encoder), "fusion.modality_dropout": 0.2}
+    spec = make_spec("late-fusion", DataSpec(name=str(archive)), settings=changes)
+    own = data["intensity"]
+    whole = run(spec, store=RunStore(tmp_path / "whole"), dataset=own)
+    store = RunStore(tmp_path / "cut")
+
+    def stop(share: float, words: str) -> None:
+        if share > 0.7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, store=store, dataset=own, report=stop)
+    first: list[float] = []
+    went_on = run(spec, store=store, dataset=own, report=lambda share, _: first.append(share))
+    assert max(first[:4]) > 0.5, "it went on from a checkpoint"
+    assert went_on.test == whole.test
+    assert went_on.own_best == whole.own_best

@@ -22,6 +22,8 @@ from valence.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 _BLOCK = 1 << 20
+_MAPPED_MOST = 256 << 20
+"""Bytes read from a map before it is let go: the pages of a map count as the process's memory."""
 
 
 @dataclass(frozen=True)
@@ -136,13 +138,14 @@ class FeatureSplit:
         self.lengths = {m: table[f"{m}_length"].to_numpy(dtype=np.int64) for m in FEATURES}
         self.offsets = {m: np.concatenate([[0], n.cumsum()]) for m, n in self.lengths.items()}
         self._files: dict[str, Any] = {}
+        self._mapped = 0
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process opens the files for itself.
-        return self.__dict__ | {"_files": {}}
+        return self.__dict__ | {"_files": {}, "_mapped": 0}
 
     def row(self, modality: str, index: int) -> np.ndarray:
         """(length, d) real steps of one row."""
@@ -211,6 +214,9 @@ class FeatureSplit:
         if start == end:  # safetensors refuses an empty slice at the end
             return np.zeros((0, self._width(modality)), dtype=np.float32)
         steps: np.ndarray = self._open(modality)[start:end]
+        self._mapped += steps.nbytes
+        if self._mapped > _MAPPED_MOST:
+            self._files, self._mapped = {}, 0
         return steps
 
 
