@@ -138,7 +138,9 @@ def _is_read(spec: RunSpec, axis: str) -> bool:
     if axis not in setting_paths():
         raise UnknownNameError("setting", axis, setting_paths())
     part, _, name = axis.partition(".")
-    if spec.kind != "torch":
+    if spec.kind == "fusion":
+        return part in ("data", "train", "fusion") or axis in ("encoder.name", "loss.name")
+    if spec.kind != "torch" or part == "fusion":
         return part == "data"
     if part == "loss":
         return name in reads(spec.loss) | {"name", "contrast"}
@@ -294,13 +296,20 @@ def _run_cell(cell: Cell, number: int, outcome: Outcome, desk: _Desk) -> None:
         cell.seconds = time.perf_counter() - clock
         cell.status = "done"
         desk.clock.add(work, cell.seconds)
-        report(1.0, f"done, test macro-F1 {cell.result.test['macro_f1']:.3f}")
+        report(1.0, f"done, test {headline(cell.result.test)}")
     except Exception as error:  # whatever breaks one cell, the others still run
         cell.status, cell.error = (
             "failed",
             str(error).splitlines()[0] if str(error) else repr(error),
         )
         desk.store.record_failure(key or f"{cell.spec.method}-s{cell.spec.seed}", error)
+
+
+def headline(test: Mapping[str, float | None]) -> str:
+    """The score a finished cell is told by."""
+    name, title = ("mae", "MAE") if "mae" in test else ("macro_f1", "macro-F1")
+    value = test.get(name)
+    return f"{title} {value:.3f}" if value is not None else f"{title} –"
 
 
 def cost(spec: RunSpec, dataset: Dataset) -> float:

@@ -42,7 +42,11 @@ class RunResult(BaseModel):
     """Rows per split."""
     validation: dict[str, float | None]
     test: dict[str, float | None]
-    """Scores by metric name (see ``valence.metrics``); None where undefined."""
+    """Scores by metric name (see ``valence.metrics``, for an intensity
+    ``valence.metrics_regression``); None where undefined."""
+    own_best: dict[str, tuple[int, float | None]] = {}
+    """For each metric (step, test score) at its own best validation epoch: as many models as
+    metrics, so never to be read as one model's scores."""
     train_seconds: float
     inference_seconds: float
     """Time to score the test rows."""
@@ -102,6 +106,11 @@ class RunStore:
             raise RunError(
                 f"{path} cannot be read ({error}); delete the folder and run again"
             ) from None
+
+    def table(self, key: str, name: str) -> pd.DataFrame:
+        """A further table of a run (``robustness.csv``); empty where the run has none."""
+        path = self.path(key) / name
+        return pd.read_csv(path) if path.exists() else pd.DataFrame()
 
     def history(self, key: str) -> list[dict[str, Any]]:
         """Training history, one record per logged step; empty where a method has none."""

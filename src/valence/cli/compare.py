@@ -232,15 +232,22 @@ def _report(
     if not outcome.results:
         return
     from valence.reports.html import Published, write_report
-    from valence.reports.tables import leaderboard, leaderboard_columns, unswept, write_tables
+    from valence.reports.tables import (
+        by_target,
+        leaderboard,
+        leaderboard_columns,
+        unswept,
+        write_tables,
+    )
 
     baseline = comparison.baseline
     table = leaderboard(store, unswept(outcome.results, comparison.sweep), baseline)
     if as_json:
         console.print_json(table.to_dict(orient="records"))
     else:
-        columns, rows = leaderboard_columns(table)
-        console.print_table(columns, rows, title=comparison.title)
+        for part in by_target(table):
+            columns, rows = leaderboard_columns(part)
+            console.print_table(columns, rows, title=comparison.title)
     write_tables(store, outcome.results, out, baseline=baseline, axes=comparison.sweep or None)
     page = write_report(
         store, outcome.results, out / "report.html", baseline=baseline,

@@ -41,12 +41,29 @@ def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None =
     if spec.name == "demo":
         from valence.data.demo import demo_dataset
 
+        if spec.target == "intensity":
+            raise DataError(
+                "The built-in corpus has classes, no intensities; name a corpus with numbers as "
+                "labels, or use data.target=classes"
+            )
+
         whole = demo_dataset()
     else:
+        from valence.data.multimodal import archive_dataset, find_archive, intensity_dataset
+
         card = DATASETS.get(spec.name)
-        tables, notes = locate(spec, data_dir)
-        frames, more = _read(spec, card, tables, seed)
-        whole = _assemble(spec, card, frames, seed, [*notes, *more])
+        archive = find_archive(spec, data_dir)
+        if archive is not None:
+            whole = archive_dataset(spec, archive, seed=seed)
+        else:
+            tables, notes = locate(spec, data_dir)
+            if spec.target == "intensity":
+                frames = {split: table.read() for split, table in tables.items()}
+                return intensity_dataset(spec, frames, seed=seed, notes=notes)
+            frames, more = _read(spec, card, tables, seed)
+            whole = _assemble(spec, card, frames, seed, [*notes, *more])
+    if spec.target == "intensity":
+        return whole
     return _cut(spec, whole, seed)
 
 
@@ -73,6 +90,12 @@ def load_split(
     """
     if spec.name == "demo":
         data = load_dataset(spec)
+        return getattr(data, split), list(data.notes)
+    from valence.data.multimodal import find_archive
+
+    if spec.target == "intensity" or find_archive(spec, data_dir) is not None:
+        named = spec.model_copy(update={"classes": classes or None})
+        data = load_dataset(named, data_dir=data_dir)
         return getattr(data, split), list(data.notes)
     tables, more = locate(spec, data_dir)
     name = "all" if "all" in tables else split
