@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from valence.diagnostics import failure_signs
 from valence.errors import DataError, ModelError, RunError, UnknownNameError
 from valence.losses.supervised import log_prior
 from valence.methods import trained_part
-from valence.metrics import classification_scores
+from valence.metrics import classification_scores, group_scores
 from valence.models.base import Scores, TextModel
 from valence.models.baselines import BASELINES
 from valence.models.classifier import TorchModel, build_model
@@ -120,10 +120,15 @@ def run(
         _write(folder, result, dataset, outcome)
         if outcome.model is not None:
             texts = dataset.validation.texts[:CHECKED_ROWS]
-            save_checked(outcome.model, folder / "model", texts)
+            save_checked(_computing(outcome.model), folder / "model", texts)
             if not keep_model:
                 shutil.rmtree(folder / "model")
     return result
+
+
+def _computing(model: TextModel) -> TextModel:
+    """The model without features read from the cache: padded otherwise, they round otherwise."""
+    return replace(model, pooled=None) if isinstance(model, TorchModel) else model
 
 
 def save_checked(model: TextModel, folder: Path, texts: list[str]) -> None:
@@ -291,6 +296,13 @@ def _scores(dataset: Dataset, split: Split, logits: np.ndarray) -> dict[str, flo
     )
 
 
+def _group_scores(dataset: Dataset, logits: np.ndarray) -> dict[str, dict[str, float | None]]:
+    names = dataset.groups(dataset.test)
+    if names is None or not len(names):
+        return {}
+    return group_scores(dataset.test.labels, logits.argmax(axis=1), names, dataset.classes)
+
+
 def _result(
     key: str, spec: RunSpec, dataset: Dataset, outcome: Scored, started: datetime
 ) -> RunResult:
@@ -311,6 +323,8 @@ def _result(
         },
         validation=_scores(dataset, dataset.validation, outcome.validation.logits),
         test=_scores(dataset, dataset.test, outcome.test.logits),
+        group=dataset.group,
+        groups=_group_scores(dataset, outcome.test.logits),
         train_seconds=outcome.train_seconds,
         inference_seconds=outcome.inference_seconds,
         peak_memory_mib=peak_memory_mib(device),
@@ -325,8 +339,8 @@ def _write(folder: Path, result: RunResult, dataset: Dataset, outcome: Scored) -
     lines = "".join(json.dumps(row) + "\n" for row in outcome.history)
     (folder / "history.jsonl").write_text(lines, encoding="utf-8")
     frames = [
-        _frame("validation", dataset.validation, outcome.validation.logits),
-        _frame("test", dataset.test, outcome.test.logits),
+        _frame("validation", dataset, outcome.validation.logits),
+        _frame("test", dataset, outcome.test.logits),
     ]
     pd.concat(frames, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
     np.savez_compressed(
@@ -340,8 +354,12 @@ def _write(folder: Path, result: RunResult, dataset: Dataset, outcome: Scored) -
     (folder / "result.json").write_text(text, encoding="utf-8")
 
 
-def _frame(name: str, split: Split, logits: np.ndarray) -> pd.DataFrame:
+def _frame(name: Literal["validation", "test"], data: Dataset, logits: np.ndarray) -> pd.DataFrame:
+    split: Split = getattr(data, name)
     columns = {"split": name, "id": split.ids.astype(str), "text": split.texts}
+    groups = data.groups(split)
+    if groups is not None:
+        columns["group"] = groups
     frame = pd.DataFrame({**columns, "label": split.labels, "predicted": logits.argmax(axis=1)})
     for i in range(logits.shape[1]):
         frame[f"logit_{i}"] = logits[:, i].astype(np.float32)

@@ -43,6 +43,10 @@ class RunResult(BaseModel):
     validation: dict[str, float | None]
     test: dict[str, float | None]
     """Scores by metric name (see ``valence.metrics``); None where undefined."""
+    group: str = ""
+    """The column of the rows' groups, such as language; empty where there is none."""
+    groups: dict[str, dict[str, float | None]] = {}
+    """Test scores of every group (see ``valence.metrics.group_scores``)."""
     train_seconds: float
     inference_seconds: float
     """Time to score the test rows."""
@@ -90,7 +94,8 @@ class RunStore:
         return [result for key in keys if (result := self.get(key)) is not None]
 
     def predictions(self, key: str) -> pd.DataFrame:
-        """Rows scored by a run: split, id, text, label, predicted (ids), ``logit_<i>``.
+        """Rows scored by a run: split, id, text, label, predicted (ids), ``logit_<i>``,
+        and ``group`` where rows have one.
 
         Raises:
             RunError: if the file is missing or truncated.
