@@ -122,9 +122,7 @@ class FrozenStates:
             np.savez(folder / "index.npz", names=names, starts=starts)
 
 
-def chunk_index(
-    kind: str, key: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+def chunk_index(kind: str, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
     """Sorted names of the texts in the chunks of a kind, the chunk and start of each, the chunks.
 
     Args:

@@ -17,7 +17,14 @@ from valence import cache
 from valence.data.collate import Encoded
 from valence.models.base import Progress
 from valence.models.encoder import Encoder
-from valence.models.frozen import CHUNK, FREE_SHARE, chunk_index, free_bytes, text_names, weights_key
+from valence.models.frozen import (
+    CHUNK,
+    FREE_SHARE,
+    chunk_index,
+    free_bytes,
+    text_names,
+    weights_key,
+)
 
 KIND = "pooled"
 _VECTOR_BYTES = 4 * 1024  # of a text with a name, for most encoders more than enough

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from valence.errors import RunError
 from valence.metrics import METRICS
 from valence.reports import diagnostic_plots, plots
+from valence.reports.groups import page_tables
 from valence.reports.tables import (
     ALPHA,
     by_setup,
@@ -26,6 +27,7 @@ from valence.reports.tables import (
     sensitivity_table,
     unswept,
 )
+from valence.reports.transfer import is_transfer, page_transfers
 from valence.runs import RunResult, RunStore
 from valence.spec import RunSpec
 
@@ -83,9 +85,16 @@ def write_report(
         RunError: if the file cannot be written.
     """
     plain = unswept(results, axes)
+    by_group = page_tables(plain)
+    own = [result for result in plain if not is_transfer(result)]
     setups = [
-        _setup(store, label, group, baseline, published or Published())
-        for label, group in by_setup(plain).items()
+        {**_setup(store, label, group, baseline, published or Published()),
+         "groups": by_group.get(label)}
+        for label, group in by_setup(own).items()
+    ]  # fmt: skip
+    transfers = [
+        {**part, "picture": _picture("Transfer", "macro-F1 by groups", part["figure"])}
+        for part in page_transfers(plain)
     ]
     swept = sensitivity_table(results, axes) if axes else pd.DataFrame()
     curve = plots.sensitivity_curves(results, axes) if axes else None
@@ -96,6 +105,7 @@ def write_report(
     page = template.render(
         title=title or "Comparison",
         setups=setups,
+        transfers=transfers,
         synthetic=sorted({r.dataset for r in results if r.synthetic}),
         metrics=METRICS,
         baseline=baseline,
