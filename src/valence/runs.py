@@ -94,8 +94,7 @@ class RunStore:
         return [result for key in keys if (result := self.get(key)) is not None]
 
     def predictions(self, key: str) -> pd.DataFrame:
-        """Rows scored by a run: split, id, text, label, predicted (ids), ``logit_<i>``,
-        and ``group`` where rows have one.
+        """Rows scored by a run: split, id, text, group (if any), label, predicted, ``logit_<i>``.
 
         Raises:
             RunError: if the file is missing or truncated.

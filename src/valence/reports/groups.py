@@ -46,8 +46,8 @@ def groups_table(results: Sequence[RunResult]) -> pd.DataFrame:
         ``<score>_sd``. The group ``mean`` is the plain mean over groups, seed by seed.
     """
     rows = []
-    own = [r for r in results if r.groups and r.spec.data.train_groups is None]
-    for label, group in by_setup(own).items():
+    kept = [r for r in results if r.groups and r.spec.data.train_groups is None]
+    for label, group in by_setup(kept).items():
         for result in group:
             place = {"setup": label, "group_column": result.group, "method": result.spec.method}
             scores = pd.DataFrame(result.groups).T.astype(float)
