@@ -178,9 +178,9 @@ def _count(tokenizer: TextTokenizer, texts: Sequence[str]) -> _Tokens:
     special = tokenizer.backend.num_special_tokens_to_add()
     ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in batch["input_ids"]])
     places = np.concatenate([np.asarray(row).reshape(-1, 2) for row in batch["offset_mapping"]])
-    sizes = np.array([len(text) for text in texts])
+    sizes = np.array([len(text) + 1 for text in texts])  # with what joins them
     starts = np.repeat(np.cumsum(sizes) - sizes, lengths) + places[:, 0].astype(np.int64)
-    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    codes = np.frombuffer("\n".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4")
     scripts, owner = _scripts(codes)
     of_token = owner[np.minimum(starts, len(owner) - 1)]
     unknown = ids == (tokenizer.backend.unk_token_id if tokenizer.backend.unk_token else -1)

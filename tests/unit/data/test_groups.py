@@ -81,9 +81,9 @@ def test_any_column_and_rows_without_a_group(tmp_path: Path) -> None:
 def test_messages(folder: Path, reviews: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Unknown language 'dee'; did you mean 'de'"):
         load_dataset(DataSpec(name=str(folder), groups=("dee",)))
-    with pytest.raises(DataError, match="no column 'language' for groups.*--group"):
+    with pytest.raises(DataError, match=r"no column 'language' for groups.*--group"):
         load_dataset(DataSpec(name=str(reviews), groups=("de",)))
-    with pytest.raises(DataError, match="no column 'nummer'.*did you mean 'number'"):
+    with pytest.raises(DataError, match=r"no column 'nummer'.*did you mean 'number'"):
         load_dataset(DataSpec(name=str(reviews), group="nummer"))
     for name, splits in {"a": ("train", "test"), "b": ("train",)}.items():
         (tmp_path / name).mkdir()
