@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from valence.data.dataset import Dataset
+from valence.data.groups import transfer_sets
 from valence.data.sources import load_dataset
 from valence.errors import SpecError, UnknownNameError
 from valence.losses.table import reads
@@ -57,6 +58,8 @@ class Comparison(BaseModel):
     sweep: dict[str, tuple[Any, ...]] = {}
     sweep_methods: tuple[str, ...] = ()
     """The methods that are swept; all that read the setting when not given."""
+    transfer: Literal["none", "matrix", "leave-one-out"] = "none"
+    """Train on each group alone, or on all but each, and test on every group."""
     published: dict[str, dict[str, float]] = {}
     """Published scores by method and metric, shown beside ours."""
     published_for: dict[str, Any] = {}
@@ -112,6 +115,34 @@ def plan(comparison: Comparison, overrides: Mapping[str, Any] | None = None) -> 
         axes = ", ".join(comparison.sweep)
         raise SpecError(f"No compared method reads {axes}; sweep a setting that one of them uses")
     return sorted(specs.values(), key=lambda spec: spec.kind != "sklearn")
+
+
+def with_transfer(
+    comparison: Comparison,
+    overrides: Mapping[str, Any] | None = None,
+    data_dir: str | Path | None = None,
+) -> Comparison:
+    """The comparison with one data spec per training that its ``transfer`` asks for.
+
+    Args:
+        comparison: What is compared; unchanged without a transfer.
+        overrides: Dotted settings from the command line; those of the data decide the groups.
+        data_dir: Folder of corpora, as for ``load_dataset``.
+
+    Raises:
+        DataError: if a source cannot be read or has fewer than two groups.
+        SpecError: if groups to train on are named beside a transfer.
+    """
+    if comparison.transfer == "none":
+        return comparison
+    given = {**comparison.settings, **(overrides or {})}
+    settings = {path: value for path, value in given.items() if path.startswith("data.")}
+    sets: list[DataSpec] = []
+    for data in comparison.data:
+        spec = RunSpec(data=data).override(settings).data
+        rows = load_dataset(spec, seed=comparison.seeds[0], data_dir=data_dir)
+        sets += transfer_sets(spec, rows, comparison.transfer)
+    return comparison.model_copy(update={"data": tuple(sets)})
 
 
 def _common(comparison: Comparison, overrides: Mapping[str, Any]) -> dict[str, Any]:

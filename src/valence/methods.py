@@ -218,7 +218,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-SKLEARN_READS = ("loss.class_weights", "train.metric", "train.device")
+SKLEARN_READS = ("loss.class_weights", "train.metric", "train.device", "train.cache")
 """Settings of training and loss that ``linear-probe`` and ``tfidf-lr`` read."""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from valence.errors import DataError, ModelError, RunError, SpecError, UnknownNa
 from valence.fusion_trainer import FusionLog, build_seeded_fusion, scores_of, train_fusion
 from valence.losses.supervised import log_prior
 from valence.methods import METHODS, trained_part
+from valence.metrics import group_scores
 from valence.models.base import Scores, TextModel
 from valence.models.baselines import BASELINES
 from valence.models.classifier import TorchModel, build_model
@@ -129,10 +130,15 @@ def run(
         _write(folder, result, dataset, outcome)
         if outcome.model is not None:
             rows = dataset.validation.take(range(min(CHECKED_ROWS, len(dataset.validation))))
-            save_checked(outcome.model, folder / "model", rows)
+            save_checked(_computing(outcome.model), folder / "model", rows)
             if not keep_model:
                 shutil.rmtree(folder / "model")
     return result
+
+
+def _computing(model: TextModel) -> TextModel:
+    """The model without features read from the cache: padded otherwise, they round otherwise."""
+    return replace(model, pooled=None) if isinstance(model, TorchModel) else model
 
 
 def save_checked(model: TextModel, folder: Path, rows: Split) -> None:
@@ -349,6 +355,13 @@ def _scores(dataset: Dataset, split: Split, logits: np.ndarray) -> dict[str, flo
     return scores_of(dataset.sealed(), split.labels, logits)
 
 
+def _group_scores(dataset: Dataset, logits: np.ndarray) -> dict[str, dict[str, float | None]]:
+    names = dataset.groups(dataset.test)
+    if names is None or not len(names):
+        return {}
+    return group_scores(dataset.test.labels, logits.argmax(axis=1), names, dataset.classes)
+
+
 def _result(
     key: str, spec: RunSpec, dataset: Dataset, outcome: Scored, started: datetime
 ) -> RunResult:
@@ -370,6 +383,8 @@ def _result(
         validation=_scores(dataset, dataset.validation, outcome.validation.logits),
         test=_scores(dataset, dataset.test, outcome.test.logits),
         own_best=outcome.own_best,
+        group=dataset.group,
+        groups=_group_scores(dataset, outcome.test.logits),
         train_seconds=outcome.train_seconds,
         inference_seconds=outcome.inference_seconds,
         peak_memory_mib=peak_memory_mib(device),
@@ -386,8 +401,8 @@ def _write(folder: Path, result: RunResult, dataset: Dataset, outcome: Scored) -
     for name, table in outcome.tables.items():
         table.to_csv(folder / name, index=False)
     frames = [
-        _frame("validation", dataset.validation, outcome.validation.logits),
-        _frame("test", dataset.test, outcome.test.logits),
+        _frame("validation", dataset, outcome.validation.logits),
+        _frame("test", dataset, outcome.test.logits),
     ]
     pd.concat(frames, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
     np.savez_compressed(
@@ -406,8 +421,12 @@ def _predicted(logits: np.ndarray) -> np.ndarray:
     return logits.argmax(axis=1) if logits.shape[1] > 1 else logits[:, 0]
 
 
-def _frame(name: str, split: Split, logits: np.ndarray) -> pd.DataFrame:
+def _frame(name: Literal["validation", "test"], data: Dataset, logits: np.ndarray) -> pd.DataFrame:
+    split: Split = getattr(data, name)
     columns = {"split": name, "id": split.ids.astype(str), "text": split.texts}
+    groups = data.groups(split)
+    if groups is not None:
+        columns["group"] = groups
     frame = pd.DataFrame({**columns, "label": split.labels, "predicted": _predicted(logits)})
     for i in range(logits.shape[1]):
         frame[f"logit_{i}"] = logits[:, i].astype(np.float32)

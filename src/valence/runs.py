@@ -47,6 +47,10 @@ class RunResult(BaseModel):
     own_best: dict[str, tuple[int, float | None]] = {}
     """For each metric (step, test score) at its own best validation epoch: as many models as
     metrics, so never to be read as one model's scores."""
+    group: str = ""
+    """The column of the rows' groups, such as language; empty where there is none."""
+    groups: dict[str, dict[str, float | None]] = {}
+    """Test scores of every group (see ``valence.metrics.group_scores``)."""
     train_seconds: float
     inference_seconds: float
     """Time to score the test rows."""
@@ -94,7 +98,7 @@ class RunStore:
         return [result for key in keys if (result := self.get(key)) is not None]
 
     def predictions(self, key: str) -> pd.DataFrame:
-        """Rows scored by a run: split, id, text, label, predicted (ids), ``logit_<i>``.
+        """Rows scored by a run: split, id, text, group (if any), label, predicted, ``logit_<i>``.
 
         Raises:
             RunError: if the file is missing or truncated.

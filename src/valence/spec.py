@@ -59,6 +59,13 @@ class DataSpec(_Part):
     """A SELECT whose rows are used, of a database."""
     table: str | None = None
     """The table that is read, of a database; its only one when not given."""
+    group: str | None = None
+    """The column whose values (languages, domains) are scored one by one; ``language`` when not
+    given, if there is such a column or one folder per language."""
+    groups: tuple[str, ...] | None = None
+    """The groups whose rows are used; all when not given."""
+    train_groups: tuple[str, ...] | None = None
+    """The groups of the training and validation rows, where the test rows have others."""
     sample: Count | None = None
     """Training rows drawn at random, by the seed of the cut, before any other cut; the source
     is not loaded whole. Where splits are made here, they are made of the drawn rows."""

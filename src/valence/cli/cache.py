@@ -47,10 +47,11 @@ def clear(kind: Kind = None) -> None:
     from valence import cache
 
     known = {entry.kind for entry in cache.entries()}
-    if kind is not None and kind not in known | {"views", "states"}:
+    known |= {"views", "states", "pooled"}
+    if kind is not None and kind not in known:
         from valence.errors import UnknownNameError
 
-        raise UnknownNameError("kind", kind, known | {"views", "states"})
+        raise UnknownNameError("kind", kind, known)
     console.say(f"Freed {size(cache.clear(kind))} in {cache.cache_root()}")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from valence.cli import console, import_
+from valence.cli import console, import_, readiness
 from valence.cli.compare import (
     DataDir,
     Json,
@@ -29,6 +29,7 @@ app = typer.Typer(
     help="Corpora: list, show, import, cut to a long tail.",
 )
 app.command("import")(import_.import_)
+app.command("readiness")(readiness.readiness)
 
 
 @app.command("list")

@@ -90,6 +90,7 @@ class Dataset:
         synthetic: True where the texts were generated; every report says so.
         notes: Lines the user should see (splits made here, rows left out and why).
         scale: How an intensity is scored; see ``valence.metrics_regression``.
+        group: Column of the rows' ``extra`` that names their group; empty without one.
     """
 
     name: str
@@ -101,6 +102,19 @@ class Dataset:
     synthetic: bool = False
     notes: tuple[str, ...] = ()
     scale: Scale = "mosi"
+    group: str = ""
+
+    def groups(self, split: Split) -> np.ndarray | None:
+        """(N,) the group name of every row of a split; None where there are no groups."""
+        if not self.group:
+            return None
+        names: np.ndarray = split.extra[self.group].to_numpy(dtype=str)
+        return names
+
+    def group_names(self) -> tuple[str, ...]:
+        """The groups of the training rows, sorted."""
+        names = self.groups(self.train)
+        return () if names is None else tuple(sorted(set(names.tolist())))
 
     def sealed(self) -> TrainingData:
         """The part a training may see."""

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from valence.errors import RunError
 from valence.reports import diagnostic_plots, fusion_plots, plots
+from valence.reports.groups import page_tables
 from valence.reports.scoring import CLASSES, explanation, scoring_of
 from valence.reports.tables import (
     ALPHA,
@@ -29,6 +30,7 @@ from valence.reports.tables import (
     sensitivity_table,
     unswept,
 )
+from valence.reports.transfer import is_transfer, page_transfers
 from valence.runs import RunResult, RunStore
 from valence.spec import RunSpec
 
@@ -86,9 +88,16 @@ def write_report(
         RunError: if the file cannot be written.
     """
     plain = unswept(results, axes)
+    by_group = page_tables(plain)
+    own = [result for result in plain if not is_transfer(result)]
     setups = [
-        _setup(store, label, group, baseline, published or Published())
-        for label, group in by_setup(plain).items()
+        {**_setup(store, label, group, baseline, published or Published()),
+         "groups": by_group.get(label)}
+        for label, group in by_setup(own).items()
+    ]  # fmt: skip
+    transfers = [
+        {**part, "picture": _picture("Transfer", "macro-F1 by groups", part["figure"])}
+        for part in page_transfers(plain)
     ]
     swept = sensitivity_table(results, axes) if axes else pd.DataFrame()
     curve = plots.sensitivity_curves(results, axes) if axes else None
@@ -99,6 +108,7 @@ def write_report(
     page = template.render(
         title=title or "Comparison",
         setups=setups,
+        transfers=transfers,
         synthetic=sorted({r.dataset for r in results if r.synthetic}),
         explanations=_explanations(plain),
         baseline=baseline,

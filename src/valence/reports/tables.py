@@ -27,6 +27,10 @@ def setup_label(result: RunResult) -> str:
     parts = [result.dataset, f"N={result.sizes['train']}"]
     if spec.data.imbalance_ratio is not None:
         parts.append(f"ratio {spec.data.imbalance_ratio:g}")
+    if spec.data.groups is not None:
+        parts.append(f"only {', '.join(spec.data.groups)}")
+    if spec.data.train_groups is not None:
+        parts.append(f"trained on {', '.join(spec.data.train_groups)}")
     parts.append(Path(spec.encoder.name).name)
     return ", ".join(parts)
 
