@@ -10,7 +10,18 @@ from typing import Annotated, TextIO, cast
 import typer
 
 from valence import __version__
-from valence.cli import cache, compare, console, data, features, llm, models, train, tune
+from valence.cli import (
+    cache,
+    compare,
+    console,
+    data,
+    doctor,
+    features,
+    llm,
+    models,
+    train,
+    tune,
+)
 from valence.errors import ValenceError
 
 app = typer.Typer(
@@ -20,12 +31,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, compare and use sentiment models where the data is unfair.",
 )
-app.command("compare")(compare.compare)
+app.command("compare", cls=compare.CompareCommand)(compare.compare)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(models.evaluate)
 app.command("predict")(models.predict)
 app.command("methods")(compare.methods)
+app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.add_typer(features.app, name="features")

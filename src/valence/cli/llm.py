@@ -12,12 +12,15 @@ from valence.cli.compare import (
     DataDir,
     Device,
     Encoder,
+    Group,
+    Groups,
     Json,
     LabelColumn,
     Quiet,
     Runs,
     Settings,
     TextColumn,
+    group_settings,
     settings,
 )
 from valence.errors import SpecError, UnknownNameError
@@ -31,9 +34,6 @@ app = typer.Typer(no_args_is_help=True, help="Language models: instructions, ans
 
 Pool = Annotated[str, typer.Option(help="Take demonstrations from: language (its own), or all.")]
 Pooling = Annotated[str, typer.Option(help="How texts become vectors: mean, cls, max, pooler.")]
-LanguageColumn = Annotated[
-    str | None, typer.Option(help="Column that names the language; language when there is one.")
-]
 
 
 @app.command()
@@ -47,7 +47,8 @@ def instructions(
     pooling: Pooling = "mean",
     encoder: Encoder = None,
     max_length: Annotated[int, typer.Option(help="Tokens of a text that are compared.")] = 128,
-    language_column: LanguageColumn = None,
+    group: Group = None,
+    groups: Groups = None,
     data_dir: DataDir = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -66,12 +67,15 @@ def instructions(
     if pool not in ("language", "all"):
         raise UnknownNameError("pool", pool, ("language", "all"))
     named = build(EncoderSpec, {"name": encoder or BUILT_IN_ENCODER, "max_length": max_length})
+    chosen = {name.partition(".")[2]: v for name, v in group_settings(group, groups).items()}
+    columns = {"text_column": text_column, "label_column": label_column}
+    rows = build(DataSpec, {"name": data, **columns, **chosen})
     embedder = Embedder(named, pooling, device=device or "auto")
     with console.Meter(quiet=quiet) as meter:
         about = make_instructions(
-            DataSpec(name=data, text_column=text_column, label_column=label_column), out,
+            rows, out,
             template=template, embedder=embedder, pool="all" if pool == "all" else "language",
-            language_column=language_column, data_dir=data_dir,
+            data_dir=data_dir,
             progress=lambda done, all_: meter.show("embedding", done / all_, f"{done} of {all_}"),
         )  # fmt: skip
     if not quiet:
@@ -82,11 +86,11 @@ def instructions(
         console.print_json(about.model_dump(mode="json"))
         return
     splits = list(dict.fromkeys(name for counts in about.groups.values() for name in counts))
-    rows = [
+    table = [
         [language or about.data, *(str(counts.get(name, 0)) for name in splits)]
         for language, counts in about.groups.items()
     ]
-    console.print_table(["language" if len(rows) > 1 else "data", *splits], rows)
+    console.print_table(["language" if len(table) > 1 else "data", *splits], table)
 
 
 @app.command()
@@ -110,6 +114,9 @@ def classify(
     correct_prior: Annotated[
         bool, typer.Option(help="Divide by the answer to a text without content.")
     ] = False,
+    pool: Pool = "language",
+    group: Group = None,
+    groups: Groups = None,
     seed: Annotated[int, typer.Option(help="Seed of splits and fixed demonstrations.")] = 45,
     set_: Settings = None,
     data_dir: DataDir = None,
@@ -142,8 +149,8 @@ def classify(
     given = {
         "llm.model": model, "llm.server": server, "llm.per_label": per_label,
         "llm.template": template, "llm.answer": answer,
-        "llm.prior": "content-free" if correct_prior else "none",
-        **settings(set_, encoder=encoder, device=device),
+        "llm.prior": "content-free" if correct_prior else "none", "llm.pool": pool,
+        **group_settings(group, groups), **settings(set_, encoder=encoder, device=device),
     }  # fmt: skip
     rows = DataSpec(name=data, text_column=text_column, label_column=label_column)
     spec = settled(make_spec(SHOTS[shots], rows, seed=seed, settings=given))

@@ -7,16 +7,18 @@ from itertools import chain
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 
 from valence.data.dataset import Dataset, Split, TrainingData
+from valence.data.groups import LANGUAGE
 from valence.errors import SpecError, UnknownNameError
-from valence.llm.answers import Answers, one_hot, parse_answer, token_logits
+from valence.llm.answers import Answers, counted_wrong, one_hot, parse_answer, token_logits
 from valence.llm.local import LanguageModel, load_language_model
 from valence.llm.prompts import Demo, Question, Wording, worded
 from valence.llm.records import with_demos
 from valence.llm.retrieval import NONE, Embedder, Retriever
 from valence.llm.server import Messages, Server
-from valence.models.base import Progress
+from valence.models.base import Progress, Scores
 from valence.spec import LlmSpec, RunSpec
 from valence.trainer import Report
 
@@ -62,7 +64,8 @@ class Asker:
         embedder = Embedder(self.spec.encoder, llm.pooling, device=self.spec.train.device)
         return Retriever(
             embedder, self.data.train, len(self.data.classes),
-            within_language=llm.pool == "language", progress=self.progress,
+            group=(self.spec.data.group or LANGUAGE) if llm.pool == "language" else None,
+            progress=self.progress,
         )  # fmt: skip
 
     def _fixed(self) -> tuple[Demo, ...]:
@@ -268,7 +271,7 @@ class Prompted:
         self.report = report
         self.asker = Asker(spec, data, self._progress("embedding"))
         self.backend = open_backend(spec, self.asker.wording)
-        self.notes: tuple[str, ...] = ()
+        self.counts = [int(count) for count in data.train_counts]
         self.fallback: int | None = None
         if spec.llm.fallback is not None:
             if spec.llm.fallback not in data.classes:
@@ -281,6 +284,13 @@ class Prompted:
         if not questions:
             return Answers(np.zeros((0, len(self.asker.wording.classes)), dtype=np.float32))
         return self.backend.answer(questions, self._progress("answers"))
+
+    def scores(self, rows: Split) -> tuple[Scores, pd.DataFrame, tuple[str, ...]]:
+        """Scores of labelled rows, what was said to each, and notes; no answer counts as wrong."""
+        answers = self.answer(rows)
+        logits = counted_wrong(answers, rows.labels, self.counts, self.fallback)
+        table = pd.DataFrame(answers.records(rows.ids, self.asker.wording.classes))
+        return Scores(logits, np.zeros((len(rows), 0), np.float32)), table, answers.told()
 
     def _progress(self, what: str) -> Progress:
         def tell(done: int, all_: int) -> None:

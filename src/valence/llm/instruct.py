@@ -11,7 +11,6 @@ from valence.llm.records import (
     About,
     missing_labels,
     source_splits,
-    with_languages,
     write_instructions,
 )
 from valence.llm.retrieval import Embedder, Retriever
@@ -26,19 +25,17 @@ def make_instructions(
     template: str = "self-alignment",
     embedder: Embedder | None = None,
     pool: Literal["language", "all"] = "language",
-    language_column: str | None = None,
     data_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> About:
     """Write an instruction record for every training, validation and test text of a source.
 
     Args:
-        data: The rows.
+        data: The rows; its ``group`` names the column of languages.
         out: The folder that is written.
         template: A name of ``TEMPLATES`` or a YAML file.
         embedder: Makes the vectors; the built-in encoder's mean when not given.
         pool: Whether demonstrations are of the text's own language, or of any.
-        language_column: Column that names a row's language, if it is not ``language``.
         data_dir: Folder of corpora, as for ``load_dataset``.
         progress: Told (done, all) texts that had to be embedded.
 
@@ -55,9 +52,9 @@ def make_instructions(
     embedder = embedder or Embedder(EncoderSpec())
     retriever = Retriever(
         embedder, splits["train"], len(loaded.classes),
-        within_language=pool == "language", progress=progress,
+        group=group if pool == "language" else None, progress=progress,
     )  # fmt: skip
-    notes = missing_labels(splits, loaded.classes)
+    notes = missing_labels(splits, loaded.classes, group)
     made = "made here"
     kept = [note for note in loaded.notes if made not in note or note.startswith("test")]
     return write_instructions(
@@ -67,4 +64,5 @@ def make_instructions(
             answers=wording.answers, encoder=Path(embedder.encoder.spec.name).name,
             pooling=embedder.pooling, groups=groups, notes=(*kept, *notes),
         ),
+        group,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,6 +163,7 @@ def write_instructions(
     retriever: Retriever,
     out: Path,
     about: Callable[[dict[str, dict[str, int]]], About],
+    group: str | None = None,
 ) -> About:
     """Write the records of all splits, one folder per language where there are languages.
 
@@ -177,6 +178,7 @@ def write_instructions(
         retriever: Finds the demonstrations; holds training rows only.
         out: The folder.
         about: Makes what is kept on the records, from their counts.
+        group: Column of languages, or of other groups.
 
     Raises:
         DataError: if a language has no training rows.
@@ -186,7 +188,7 @@ def write_instructions(
     try:
         for split, rows in splits.items():
             records = build_records(wording, rows, retriever)
-            for language, at in _by_language(rows):
+            for language, at in _by_language(rows, group):
                 _write_forms(out / language, split, [records[i] for i in at], wording)
                 counts.setdefault(language, {})[split] = len(at)
         _write_llama_factory(out, counts)
@@ -197,8 +199,8 @@ def write_instructions(
     return told
 
 
-def _by_language(rows: Split) -> Iterable[tuple[str, np.ndarray]]:
-    languages = languages_of(rows)
+def _by_language(rows: Split, group: str | None) -> Iterable[tuple[str, np.ndarray]]:
+    languages = languages_of(rows, group)
     if languages is None:
         return [("", np.arange(len(rows)))]
     names = {language: _folder_name(language) for language in dict.fromkeys(languages)}
@@ -298,29 +300,15 @@ def read_rows(folder: Path, split: str) -> list[Example]:
     return found
 
 
-def missing_labels(splits: dict[str, Split], classes: Sequence[str]) -> list[str]:
+def missing_labels(
+    splits: dict[str, Split], classes: Sequence[str], group: str | None = None
+) -> list[str]:
     """A note for every language and label without a training text."""
     train = splits["train"]
-    groups = _by_language(train)
+    groups = _by_language(train, group)
     return [
         f"{language or 'the data'} has no training text of {name!r}; its demonstrations lack it"
         for language, rows in groups
         for label, name in enumerate(classes)
         if not (train.labels[rows] == label).any()
     ]
-
-
-def with_languages(rows: Split, column: str | None) -> Split:
-    """The rows with ``column`` as their language; None leaves them as they are.
-
-    Raises:
-        DataError: if there is no such column.
-    """
-    if column is None or column == "language":
-        return rows
-    if column not in rows.extra:
-        raise DataError(
-            f"No column {column!r}; columns beside text and label: "
-            f"{', '.join(map(str, rows.extra.columns)) or 'none'}"
-        )
-    return replace(rows, extra=rows.extra.assign(language=rows.extra[column]))

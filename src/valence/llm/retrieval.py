@@ -18,6 +18,7 @@ from torch import Tensor
 from valence import cache
 from valence.data.collate import TOKEN_BUDGET, Collator, length_batches
 from valence.data.dataset import Split
+from valence.data.groups import group_values
 from valence.errors import DataError, ModelError, UnknownNameError
 from valence.models.base import Progress
 from valence.models.encoder import Encoder, TextTokenizer
@@ -33,8 +34,6 @@ QUERY_CHARACTERS = 512  # of a text that are compared; published
 BLOCK_SCORES = 1 << 22  # scores held at once, 16 MiB
 FAISS_ROWS = 200_000  # from here on its blocked kernels are worth the dependency
 NONE = -1
-LANGUAGE = "language"
-"""The column of extra data that names the language, or any other group, of a row."""
 
 
 class Embedder:
@@ -237,8 +236,7 @@ class Retriever:
         embedder: Makes the vectors.
         rows: Training rows. No test row may be among them.
         class_count: C.
-        within_language: Search only rows of the query's own language, where the rows have a
-            column of languages.
+        group: Column of languages or other groups: only rows of the query's own are searched.
         progress: Told (done, all) texts that had to be embedded.
     """
 
@@ -248,7 +246,7 @@ class Retriever:
         rows: Split,
         class_count: int,
         *,
-        within_language: bool = True,
+        group: str | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.embedder, self.rows, self.progress = embedder, rows, progress
@@ -256,7 +254,8 @@ class Retriever:
         groups = np.array([self._group(text) for text in rows.texts], dtype=np.int64)
         vectors = embedder(rows.texts, progress)
         self.pool = Pool(vectors, rows.labels, groups, class_count)
-        self.languages = languages_of(rows) if within_language else None
+        self.group = group
+        self.languages = languages_of(rows, group)
 
     def _group(self, text: str) -> int:
         return self.ids.setdefault(text.strip(), len(self.ids))
@@ -274,7 +273,7 @@ class Retriever:
         starts = [text[:QUERY_CHARACTERS] for text in queries.texts]
         vectors = self.embedder(starts, self.progress)
         groups = np.array([self._group(text) for text in queries.texts], dtype=np.int64)
-        asked = languages_of(queries)
+        asked = languages_of(queries, self.group)
         if self.languages is None or asked is None:
             return nearest_by_label(vectors, groups, self.pool, count=count)
         found = np.full((len(queries), self.pool.class_count, count), NONE, dtype=np.int64)
@@ -293,8 +292,8 @@ class Retriever:
         return found
 
 
-def languages_of(rows: Split) -> np.ndarray | None:
-    """(N,) language of every row; None where the rows have no such column."""
-    if LANGUAGE not in rows.extra:
+def languages_of(rows: Split, column: str | None) -> np.ndarray | None:
+    """(N,) language, or other group, of every row; None where the rows have no such column."""
+    if not column or column not in rows.extra:
         return None
-    return rows.extra[LANGUAGE].fillna("").astype(str).to_numpy(dtype=object)
+    return group_values(rows.extra[column]).to_numpy(dtype=object)

@@ -122,9 +122,9 @@ def test_loss_is_of_the_answer_alone_and_no_answer_is_cut(
     told = finetune(spec.model_copy(update={"cutoff": 200, "max_steps": 1}), lessons,
                     tmp_path / "short")  # fmt: skip
     assert "were shortened to 200 tokens" in told.notes[0]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
     with pytest.raises(RunError, match="no adapter and not empty"):
-        (tmp_path / "full").mkdir()
-        (tmp_path / "full/file").touch()
         finetune(spec, lessons, tmp_path / "full")
 
 

@@ -109,10 +109,10 @@ def test_a_label_of_one_text_has_no_other(embedder: Embedder) -> None:
 def test_demonstrations_are_of_the_own_language(embedder: Embedder) -> None:
     train = rows(["good", "bad", "lovely", "awful"], [1, 0, 1, 0], ["en", "en", "de", "de"])
     test = rows(["good film", "good film"], [1, 1], ["de", "en"])
-    found = Retriever(embedder, train, 2).find(test)
+    found = Retriever(embedder, train, 2, group="language").find(test)
     assert set(found[0].ravel()) == {2, 3}
     assert set(found[1].ravel()) == {0, 1}
     foreign = rows(["good film"], [1], ["fr"])
     with pytest.raises(DataError, match=r"Language 'fr' has no training rows.*--pool all"):
-        Retriever(embedder, train, 2).find(foreign)
-    assert Retriever(embedder, train, 2, within_language=False).find(foreign).shape == (1, 2, 1)
+        Retriever(embedder, train, 2, group="language").find(foreign)
+    assert Retriever(embedder, train, 2).find(foreign).shape == (1, 2, 1)
