@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,12 +56,13 @@ class Answers:
         return tuple(notes)
 
     def records(self, ids: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
-        """One record per question: id, label (None where invalid), what was generated."""
+        """One record per question: id, label (None where invalid), what was generated, as a JSON string."""
         named = self.named()
+        said = [json.dumps(text, ensure_ascii=False) for text in self.raw] or [None] * len(named)
         return [
             {
                 "id": str(name), "label": None if label < 0 else classes[label],
-                "answer": self.raw[i] if self.raw else None,
+                "answer": said[i],
             }
             for i, (name, label) in enumerate(zip(ids, named, strict=True))
         ]  # fmt: skip

@@ -338,8 +338,8 @@ def _trainer(school: _School) -> SFTTrainer:
         save_steps=spec.save_steps, save_total_limit=1, logging_steps=1, eval_strategy="no",
         bf16=use_bf16(spec.precision, speaker.device), fp16=False,
         use_cpu=speaker.device == "cpu", seed=spec.seed, data_seed=spec.seed,
-        gradient_checkpointing=None, activation_checkpointing=speaker.device == "cuda", dataloader_pin_memory=False,
-        disable_tqdm=True, report_to="none",
+        gradient_checkpointing=None, activation_checkpointing=speaker.device == "cuda",
+        dataloader_pin_memory=False, disable_tqdm=True, report_to="none",
     )  # fmt: skip
     if speaker.tokenizer.pad_token_id is None:
         speaker.tokenizer.pad_token = speaker.tokenizer.eos_token

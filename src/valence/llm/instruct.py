@@ -46,9 +46,7 @@ def make_instructions(
     """
     loaded = load_dataset(data, data_dir=data_dir)
     wording = worded(template, loaded.classes)
-    splits = {
-        name: with_languages(rows, language_column) for name, rows in source_splits(loaded).items()
-    }
+    splits, group = source_splits(loaded), loaded.group or None
     embedder = embedder or Embedder(EncoderSpec())
     retriever = Retriever(
         embedder, splits["train"], len(loaded.classes),

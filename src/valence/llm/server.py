@@ -123,7 +123,13 @@ class Server:
         progress: Progress | None,
     ) -> None:  # fmt: skip
         def answer(key: str) -> None:
-            replies[key] = self._answer(key, wanted[key])
+            if self.stopped.is_set():
+                return
+            try:
+                replies[key] = self._answer(key, wanted[key])
+            except BaseException:
+                self.stopped.set()  # at once, so that no further question is sent
+                raise
             if progress is not None:
                 progress(len(replies), len(wanted))
 
