@@ -106,6 +106,7 @@ class Server:
         replies = {key: reply for key in wanted if (reply := self.kept.get(key)) is not None}
         open_ = [key for key in wanted if key not in replies]
         self.stopped.clear()
+        self.client = _client(self.url)
         try:
             if open_:  # the first alone, since it shows whether probabilities are told
                 replies[open_[0]] = self._answer(open_[0], wanted[open_[0]])
@@ -116,6 +117,8 @@ class Server:
                 f"{error}; {done} of {len(wanted)} answers are kept, the same command goes on "
                 "from there"
             ) from None
+        finally:
+            self.client.close()
         return [replies[key] for key in order]
 
     def _ask_rest(
