@@ -84,7 +84,7 @@ def wide_table(table: pd.DataFrame, metric: str = "macro_f1") -> Wide:
     names = [AVERAGE, *sorted(name for name in means.columns if name != AVERAGE)]
     rows, best = [], []
     for method, own in means.iterrows():
-        shown = [mean_sd(own[n], spread[n][method]) for n in names]
+        shown = [mean_sd(own[n], spread[n][str(method)]) for n in names]
         rows.append([str(method), *shown])
         leads = [bool(len(means) > 1 and own[n] >= means[n].max()) for n in names]
         best.append([False, *leads])
