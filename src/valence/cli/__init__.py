@@ -10,7 +10,7 @@ from typing import Annotated, TextIO, cast
 import typer
 
 from valence import __version__
-from valence.cli import cache, compare, console, data, features, models, train, tune
+from valence.cli import audit, cache, compare, console, data, features, models, train, tune
 from valence.errors import ValenceError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     help="Train, compare and use sentiment models where the data is unfair.",
 )
 app.command("compare")(compare.compare)
+app.command("audit")(audit.audit)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(models.evaluate)
