@@ -10,7 +10,18 @@ from typing import Annotated, TextIO, cast
 import typer
 
 from valence import __version__
-from valence.cli import audit, cache, compare, console, data, features, models, train, tune
+from valence.cli import (
+    audit,
+    cache,
+    compare,
+    console,
+    data,
+    explain,
+    features,
+    models,
+    train,
+    tune,
+)
 from valence.errors import ValenceError
 
 app = typer.Typer(
@@ -26,6 +37,7 @@ app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(models.evaluate)
 app.command("predict")(models.predict)
+app.command("explain")(explain.explain)
 app.command("methods")(compare.methods)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
