@@ -13,6 +13,7 @@ from valence import __version__
 from valence.cli import (
     audit,
     cache,
+    calibrate,
     compare,
     console,
     data,
@@ -37,6 +38,7 @@ app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(models.evaluate)
 app.command("predict")(models.predict)
+app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
 app.command("methods")(compare.methods)
 app.add_typer(data.app, name="data")

@@ -69,12 +69,16 @@ def predict(
         list[str] | None, typer.Argument(help="A file, or texts; lines of stdin when none.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the scored rows.")] = None,
+    target_prior: Annotated[
+        str | None, typer.Option(help="Class shares of these texts: good=0.7,bad=0.3.")
+    ] = None,
     text_column: TextColumn = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Label texts, or every row of a CSV, TSV, JSONL or Parquet file."""
     from valence.data.tables import SUFFIXES
+    from valence.inference.calibration import parse_shares
     from valence.inference.predictor import Predictor, predict_file
 
     given = list(inputs or [])
@@ -84,6 +88,8 @@ def predict(
     if is_file and not Path(given[0]).exists():
         raise DataError(f"No file {given[0]}; check the path")
     predictor = Predictor(model)
+    if target_prior is not None:
+        predictor.calibration = predictor.calibration.towards(parse_shares(target_prior))
     with console.Meter(quiet=quiet) as meter:
 
         def told(done: int, total: int) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from valence.data.dataset import Split
 from valence.data.tables import SUFFIXES, TEXT_COLUMNS, find_column, read_table
 from valence.errors import DataError
+from valence.inference.calibration import read_calibration
 from valence.metrics import classification_scores
 from valence.models.base import Progress
 from valence.models.load import load_model
@@ -26,6 +27,7 @@ class Predictor:
 
     Attributes:
         classes: Label names in the order of the probabilities.
+        calibration: What ``valence calibrate`` fitted; changes nothing where it did not.
         truncated: Texts of the last call that were cut at the length limit.
 
     Raises:
@@ -37,23 +39,24 @@ class Predictor:
         self.model = load_model(self.folder)
         self.config = read_config(self.folder)
         self.classes = self.model.classes
+        self.calibration = read_calibration(self.folder, self.config)
         self.truncated = 0
 
     def predict_proba(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
         """(N, C) probabilities, in the order of ``texts`` and ``classes``."""
-        scores = self.model.score(list(texts), progress)
+        scores = self.calibration.applied(self.model.score(list(texts), progress))
         self.truncated = scores.truncated
         return scores.probabilities
 
     def predict(self, texts: Sequence[str]) -> list[str]:
-        """The most probable label of every text."""
-        return [self.classes[i] for i in self.predict_proba(texts).argmax(axis=1)]
+        """The most probable label of every text; ``""`` where a calibrated model abstains."""
+        return self.calibration.labels(self.predict_proba(texts))
 
     def table(self, texts: Sequence[str], progress: Progress | None = None) -> pd.DataFrame:
         """Columns ``label`` and ``prob_<class>``, one row per text."""
         shares = self.predict_proba(texts, progress)
         columns = {f"prob_{name}": shares[:, i].round(6) for i, name in enumerate(self.classes)}
-        labels = [self.classes[i] for i in shares.argmax(axis=1)]
+        labels = self.calibration.labels(shares)
         return pd.DataFrame({"label": pd.Series(labels, dtype=object), **columns})
 
     def evaluate(self, rows: Split) -> dict[str, float | None]:
@@ -62,7 +65,7 @@ class Predictor:
 
     def scored(self, rows: Split) -> tuple[np.ndarray, dict[str, float | None]]:
         """Logits (N, C) of labelled rows, and every score of them."""
-        logits = self.model.score(rows.texts).logits
+        logits = self.calibration.applied(self.model.score(rows.texts)).logits
         return logits, classification_scores(
             rows.labels, logits, classes=self.classes,
             train_counts=self.config.train_counts, tail=self.config.tail,
