@@ -17,6 +17,7 @@ from valence.cli import (
     compare,
     console,
     data,
+    doctor,
     explain,
     features,
     models,
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, compare and use sentiment models where the data is unfair.",
 )
-app.command("compare")(compare.compare)
+app.command("compare", cls=compare.CompareCommand)(compare.compare)
 app.command("audit")(audit.audit)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
@@ -41,6 +42,7 @@ app.command("predict")(models.predict)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
 app.command("methods")(compare.methods)
+app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.add_typer(features.app, name="features")

@@ -11,7 +11,9 @@ from valence.cli import console
 from valence.cli.compare import Json
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="What was computed once and kept: list, clear."
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="What was computed once and kept: list, clear.",
 )
 
 Kind = Annotated[str | None, typer.Option(help="views or states; all when not given.")]
@@ -45,10 +47,11 @@ def clear(kind: Kind = None) -> None:
     from valence import cache
 
     known = {entry.kind for entry in cache.entries()}
-    if kind is not None and kind not in known | {"views", "states"}:
+    known |= {"views", "states", "pooled"}
+    if kind is not None and kind not in known:
         from valence.errors import UnknownNameError
 
-        raise UnknownNameError("kind", kind, known | {"views", "states"})
+        raise UnknownNameError("kind", kind, known)
     console.say(f"Freed {size(cache.clear(kind))} in {cache.cache_root()}")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from valence.cli import console, import_
+from valence.cli import console, import_, readiness
 from valence.cli.compare import (
     DataDir,
     Json,
@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from valence.data.dataset import Dataset
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="Corpora: list, show, import, cut to a long tail."
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Corpora: list, show, import, cut to a long tail.",
 )
 app.command("import")(import_.import_)
+app.command("readiness")(readiness.readiness)
 
 
 @app.command("list")

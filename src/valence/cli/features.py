@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from valence.data.features import FeatureArchive
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="Audio and vision features: convert, extract, show."
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Audio and vision features: convert, extract, show.",
 )
 
 

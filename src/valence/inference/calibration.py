@@ -61,7 +61,8 @@ class Calibration(BaseModel):
     def logits(self, raw: np.ndarray) -> np.ndarray:
         """(N, C) calibrated logits of logits (N, C)."""
         done = raw / self.temperature + np.asarray(self.bias) + self._more
-        return done.astype(raw.dtype)
+        logits: np.ndarray = done.astype(raw.dtype)
+        return logits
 
     def applied(self, scores: Scores) -> Scores:
         """Scores with calibrated logits; the same where nothing was fitted."""
@@ -77,11 +78,13 @@ class Calibration(BaseModel):
         2012, "Conditional validity"; Sadinle, Lei & Wasserman 2019, arXiv 1609.00451).
         """
         if self.limits is None:
-            return np.asarray(shares == shares.max(axis=1, keepdims=True))
+            best: np.ndarray = shares == shares.max(axis=1, keepdims=True)
+            return best
         logs = np.log(np.maximum(shares.astype(np.float64), 1e-300)) - self._more
         before = _softmax(logs)
         limits = np.array([np.inf if x is None else x for x in self.limits])
-        return np.asarray(1.0 - before <= limits + 1e-9)
+        left: np.ndarray = 1.0 - before <= limits + 1e-9
+        return left
 
     def labels(self, shares: np.ndarray) -> list[str]:
         """The label of every row of (N, C); ``""`` where not exactly one is left in its set."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from valence.data.dataset import Split
 from valence.errors import SpecError, UnknownNameError
-from valence.inference.attribution import Attribution, attribute
+from valence.inference.attribution import Attribution, attribute, log_odds
 from valence.inference.neighbours import Index, Neighbour, find_index
 from valence.inference.predictor import Predictor
 
@@ -122,23 +123,50 @@ def _explanation(
     )  # fmt: skip
 
 
-def modality_effects(
-    score: Callable[[frozenset[str]], np.ndarray], modalities: Sequence[str], goal: int
-) -> dict[str, float]:
-    """What each modality adds to a label, in log-odds: the value with it minus without it.
+def modalities_of(
+    predictor: Predictor, rows: Split, *, target: str | None = None
+) -> list[dict[str, float]]:
+    """What each modality adds to every row: the value with it minus the value without it.
+
+    The value is the log-odds of the label, or the intensity itself.
 
     Args:
-        score: From the modalities that are taken away to logits (C,) of one example.
-        modalities: Their names.
-        goal: Id of the label.
-    """
-    from valence.inference.attribution import log_odds
+        predictor: A multimodal model.
+        rows: N rows with their audio and vision.
+        target: The label; each row's most probable one when None.
 
-    whole = log_odds(score(frozenset())[None], goal)[0]
-    return {
-        name: float(whole - log_odds(score(frozenset([name]))[None], goal)[0])
-        for name in modalities
+    Raises:
+        SpecError: if the model reads texts alone.
+        UnknownNameError: if the target is no label.
+    """
+    from valence.data.fusion_rows import MODALITIES, Missing
+    from valence.models.fusion_model import FusionModel
+
+    model = predictor.model
+    if not isinstance(model, FusionModel):
+        raise SpecError(f"{predictor.folder} reads texts alone; it has no modalities to take away")
+    if target is not None and target not in predictor.classes:
+        raise UnknownNameError("label", target, predictor.classes)
+    read = model.rows(rows.texts, rows.features)
+    whole = model.score_rows(read).logits
+    goals = whole.argmax(axis=1)
+    if target is not None:
+        goals[:] = predictor.classes.index(target)
+    effects = {
+        name: _values(whole, goals)
+        - _values(model.score_rows(read, change=Missing(1.0, (name,))).logits, goals)
+        for name in MODALITIES
     }
+    return [{name: float(effects[name][i]) for name in MODALITIES} for i in range(len(rows))]
+
+
+def _values(logits: np.ndarray, goals: np.ndarray) -> np.ndarray:
+    """(N,) intensities of (N, 1), or log-odds of a class each of logits (N, C)."""
+    if logits.shape[1] == 1:
+        return logits[:, 0].astype(np.float64)
+    return np.array(
+        [log_odds(row[None], int(goal))[0] for row, goal in zip(logits, goals, strict=True)]
+    )
 
 
 def as_document(found: Explanation) -> dict[str, Any]:
