@@ -99,11 +99,12 @@ def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> Source:
         DataError: if something cannot be found, read or used.
     """
     card = DATASETS.get(spec.name)
+    notes: list[str] = []
     if spec.name == "demo":
-        tables, notes = _as_tables(load_dataset(DataSpec())), ()
+        tables = _as_tables(load_dataset(DataSpec()))
     else:
-        found, lines = locate(spec, data_dir)
-        tables, notes = {split: table.read() for split, table in found.items()}, tuple(lines)
+        found, notes = locate(spec, data_dir)
+        tables = {split: table.read() for split, table in found.items()}
     text = spec.text_column or (card.text_column if card else None)
     label = spec.label_column or (card.label_column if card else None)
     frames = []
@@ -112,11 +113,11 @@ def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> Source:
         frame, more = clean(tables[split], where=where, text_column=text, label_column=label,
                             names=card.classes if card else ())  # fmt: skip
         frames.append(frame[["row", "text", "label"]].assign(split=split))
-        notes = (*notes, *more)
+        notes = [*notes, *more]
     rows = pd.concat(frames, ignore_index=True)
     rows["key"] = [normalise(text) for text in rows["text"]]
     languages = tuple(card.language.split()) if card else ()
-    return Source(spec.name, tables, rows, languages, notes)
+    return Source(spec.name, tables, rows, languages, tuple(notes))
 
 
 def _as_tables(data: Dataset) -> dict[str, pd.DataFrame]:

@@ -134,4 +134,5 @@ def _terms(texts: Sequence[str]) -> sparse.csr_matrix:
     vectorizer = TfidfVectorizer(
         sublinear_tf=True, max_features=MAX_TERMS, ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b"
     )
-    return vectorizer.fit_transform(texts)
+    rows: sparse.csr_matrix = vectorizer.fit_transform(texts)
+    return rows

@@ -180,8 +180,8 @@ def _prior_shift(base: np.ndarray, labels: np.ndarray, config: ModelConfig) -> n
     prior = log_shares(config.train_counts)
     # Of equal strengths the first, which changes least.
     best = max(STRENGTHS, key=lambda tau: _macro_f1(base - tau * prior, labels))
-    shift: np.ndarray = -best * prior
-    return shift - shift.mean()
+    shift: np.ndarray = -best * (prior - prior.mean())
+    return shift
 
 
 def _class_shift(base: np.ndarray, labels: np.ndarray) -> np.ndarray:

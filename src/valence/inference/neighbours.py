@@ -89,7 +89,8 @@ def unit_vectors(
     projector = _projector(model)
     if projector is not None and len(features):
         features = projector(features)
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
+    unit: np.ndarray = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
+    return unit
 
 
 def _projector(model: TextModel) -> Callable[[np.ndarray], np.ndarray] | None:
