@@ -10,7 +10,20 @@ from typing import Annotated, TextIO, cast
 import typer
 
 from valence import __version__
-from valence.cli import cache, compare, console, data, doctor, features, models, train, tune
+from valence.cli import (
+    audit,
+    cache,
+    calibrate,
+    compare,
+    console,
+    data,
+    doctor,
+    explain,
+    features,
+    models,
+    train,
+    tune,
+)
 from valence.errors import ValenceError
 
 app = typer.Typer(
@@ -21,10 +34,13 @@ app = typer.Typer(
     help="Train, compare and use sentiment models where the data is unfair.",
 )
 app.command("compare", cls=compare.CompareCommand)(compare.compare)
+app.command("audit")(audit.audit)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(models.evaluate)
 app.command("predict")(models.predict)
+app.command("calibrate")(calibrate.calibrate)
+app.command("explain")(explain.explain)
 app.command("methods")(compare.methods)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
