@@ -146,7 +146,7 @@ def test_fuzzing_the_schema_finds_no_5xx(folder: Path, monkeypatch: pytest.Monke
 
                 @given(case=operation.as_strategy(generation_mode=mode))
                 @settings(
-                    max_examples=25, deadline=None, database=None, derandomize=True,
+                    max_examples=12, deadline=None, database=None, derandomize=True,
                     phases=[Phase.generate], suppress_health_check=list(HealthCheck),
                 )  # fmt: skip
                 def check(case) -> None:

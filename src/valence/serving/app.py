@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 import valence
 from valence.serving.batching import Answer, Batcher
 from valence.serving.explaining import explained
-from valence.serving.guard import Guard
+from valence.serving.guard import PAGE_FILES, Guard
 from valence.serving.metrics import Metrics
 from valence.serving.refusals import Refusal, broken, stopping
 from valence.serving.reload import LiveModel
@@ -37,12 +37,6 @@ from valence.serving.schemas import (
 from valence.serving.settings import Limits, ServeSettings
 
 T = TypeVar("T")
-PAGE_FILES = {
-    "/": ("page.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/page.svg": ("page.svg", "image/svg+xml"),
-}
 EXPLANATION_WEIGHT = 32  # texts: the gradient steps of one explanation cost about as much
 DECIMALS = 7
 HALF_PAIR = re.compile("[\ud800-\udfff]")  # JSON can say it, no tokenizer can read it

@@ -17,7 +17,16 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN_PATHS = frozenset({"/", "/page.css", "/page.js", "/page.svg", "/health", "/ready"})
+PAGE_FILES = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/ask.js": ("ask.js", "text/javascript; charset=utf-8"),
+    "/table.js": ("table.js", "text/javascript; charset=utf-8"),
+    "/page.svg": ("page.svg", "image/svg+xml"),
+}
+"""The page: path → file of the package and its media type; nothing else is read from disk."""
+OPEN_PATHS = frozenset({*PAGE_FILES, "/health", "/ready"})
 """Answered without a key: they say nothing of the model."""
 COUNTED_PATHS = OPEN_PATHS | {"/predict", "/explain", "/info", "/metrics", "/openapi.json"}
 DISCARDED_BODIES = 16  # times the largest body: read and thrown away, so that the reason arrives

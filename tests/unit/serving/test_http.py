@@ -24,6 +24,7 @@ from tests.unit.serving.conftest import trained
 from valence.errors import ModelError, RunError, SpecError
 from valence.inference.predictor import Predictor
 from valence.serving import explaining
+from valence.serving.guard import PAGE_FILES
 from valence.serving.server import bind
 from valence.serving.settings import Limits, digest, read_keys
 
@@ -214,7 +215,7 @@ def test_states_and_metrics(server: Running) -> None:
 def test_nothing_of_the_page_comes_from_elsewhere(server: Running) -> None:
     answer = server.ask("/")
     assert "script-src 'self'" in answer.headers["content-security-policy"]
-    for path in ("/", "/page.css", "/page.js", "/page.svg"):
+    for path in PAGE_FILES:
         found = server.ask(path)
         assert (found.status, found.headers["x-content-type-options"]) == (200, "nosniff")
         text = found.body.decode().replace("http://www.w3.org/2000/svg", "")
