@@ -69,6 +69,7 @@ async function open(file) {
   element("column").replaceChildren(...names.map((name, i) => new Option(name, i)));
   element("column").value = job.column;
   element("job").hidden = false;
+  element("drop").classList.add("small");
   await run();
 }
 
