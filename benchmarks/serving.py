@@ -33,7 +33,7 @@ import numpy as np
 import valence
 
 TOLERANCE = 1e-5
-QUEUE = 256
+QUEUE, WAIT_SECONDS = 1024, 2.0
 HEAD = "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: "
 
 
@@ -139,7 +139,7 @@ def judge(name: str, replies: list[Reply], expected: list[tuple[str, float]]) ->
 
 
 def correctness(folder: Path, texts: list[str], expected: list[tuple[str, float]]) -> int:
-    server, port = start(folder, "--queue", str(len(texts)), "--timeout", "300")
+    server, port = start(folder, "--queue", str(len(texts)), "--max-wait", "600", "--timeout", "600")
     clock = time.perf_counter()
     replies = asyncio.run(all_at_once(port, texts))
     seconds = time.perf_counter() - clock
@@ -155,7 +155,7 @@ def overload(
     folder: Path, texts: list[str], expected: list[tuple[str, float]], seconds: float, workload: int
 ) -> int:
     """Twice the capacity: the number of faults."""
-    server, port = start(folder, "--queue", str(QUEUE))
+    server, port = start(folder, "--queue", str(QUEUE), "--max-wait", str(WAIT_SECONDS))
     # Longer texts, so that the model and not this process sets the pace.
     capacity = asyncio.run(closed_loop(port, texts, clients=64, seconds=seconds / 2))
     print(f"capacity: {capacity:,.0f} requests/s (64 clients, {workload} words each)")
@@ -163,7 +163,7 @@ def overload(
     accepted = [reply for reply in replies if reply.status == 200]
     shed = [reply for reply in replies if reply.status == 429]
     others = len(replies) - len(accepted) - len(shed)
-    print(f"sent {len(replies) / seconds:,.0f} requests/s for {seconds:g} s, queue of {QUEUE}")
+    print(f"sent {len(replies) / seconds:,.0f} requests/s for {seconds:g} s; the queue takes {QUEUE} texts or {WAIT_SECONDS:g} s")
     print(f"  accepted {len(accepted):,}: {quantiles(accepted)}")
     if shed:
         after = sorted({reply.retry_after for reply in shed})

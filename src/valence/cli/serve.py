@@ -22,6 +22,9 @@ def serve(
         Path | None, typer.Option(help="Keys that may ask, one per line; or VALENCE_API_KEY.")
     ] = None,
     queue: Annotated[int, typer.Option(min=1, help="Texts that may wait, per process.")] = 1024,
+    max_wait: Annotated[
+        float, typer.Option(min=0.01, help="Seconds that the queue may take; beyond it 429.")
+    ] = 5.0,
     batch: Annotated[int, typer.Option(min=1, help="Texts scored together.")] = 64,
     max_texts: Annotated[int, typer.Option(min=1, help="Most texts of a request.")] = 256,
     max_chars: Annotated[int, typer.Option(min=1, help="Longest text.")] = 20_000,
@@ -46,7 +49,7 @@ def serve(
         ) from None
     limits = Limits(
         body_bytes=max_body, text_chars=max_chars, texts=min(max_texts, queue),
-        queue_texts=queue, batch_texts=batch, timeout_seconds=timeout,
+        queue_texts=queue, wait_seconds=max_wait, batch_texts=batch, timeout_seconds=timeout,
     )  # fmt: skip
     settings = ServeSettings(
         folder=model, host=host, port=port, workers=workers, keys=read_keys(api_key_file),

@@ -133,7 +133,7 @@ class Batcher:
             if self._closed:
                 raise stopping()
             # A weight beyond the whole queue is let in when nothing waits, or it never would be.
-            if self._waiting and self._waiting + weight > self.limits.queue_texts:
+            if self._waiting and self._is_too_much(self._waiting + weight):
                 raise busy(self._retry_after())
             self._queue.append(job)
             self._count(weight)
@@ -159,6 +159,10 @@ class Batcher:
         self._waiting += texts
         if self.watcher is not None:
             self.watcher.queue(self._waiting)
+
+    def _is_too_much(self, texts: int) -> bool:
+        limits, rate = self.limits, self._texts_per_second
+        return texts > limits.queue_texts or bool(rate and texts / rate > limits.wait_seconds)
 
     def _retry_after(self) -> int:
         seconds = self._waiting / self._texts_per_second if self._texts_per_second else 1.0
@@ -223,9 +227,10 @@ class Batcher:
         self._deliver(list(zip(jobs, answers, strict=True)))
 
     def _told(self, texts: int, seconds: float) -> None:
-        rate = texts / max(seconds, 1e-6)
-        old = self._texts_per_second or rate
-        self._texts_per_second = RATE_MEMORY * old + (1 - RATE_MEMORY) * rate
+        if 2 * texts >= self.limits.batch_texts:  # a lone text says nothing of a busy hour
+            rate = texts / max(seconds, 1e-6)
+            old = self._texts_per_second or rate
+            self._texts_per_second = RATE_MEMORY * old + (1 - RATE_MEMORY) * rate
         if self.watcher is not None:
             self.watcher.batch(texts, seconds)
 

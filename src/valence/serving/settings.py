@@ -25,6 +25,8 @@ class Limits:
         texts: Most texts of one request.
         explained: Most texts of one request for an explanation.
         queue_texts: Texts that may wait; beyond it requests are refused with 429.
+        wait_seconds: How long the last of the queue may have to wait, at the pace of the
+            batches so far; beyond it requests are refused with 429 too.
         batch_texts: Texts that are scored together.
         gather_ms: How long a batch waits for company.
         timeout_seconds: How long an accepted request may wait for its answer.
@@ -35,6 +37,7 @@ class Limits:
     texts: int = 256
     explained: int = 8
     queue_texts: int = 1024
+    wait_seconds: float = 5.0
     batch_texts: int = 64
     gather_ms: float = 2.0
     timeout_seconds: float = 30.0

@@ -25,10 +25,12 @@ class Numbers:
     def __init__(self) -> None:
         self.go = threading.Event()
         self.go.set()
+        self.slow = 0.0
         self.batches: list[list[str]] = []
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         self.go.wait(30)
+        time.sleep(self.slow)
         self.batches.append(list(texts))
         if "bad" in texts:
             raise RuntimeError("a bad text\nand a second line")
@@ -96,6 +98,20 @@ def test_a_full_queue_sheds_at_once_and_says_when() -> None:
         assert [int(a.probabilities.argmax()) for a in answers] == [1, *range(10)]
 
     using(scenario, queue_texts=10, texts=10, gather_ms=0.0)
+
+
+def test_a_queue_that_takes_too_long_sheds_too() -> None:
+    async def scenario(batcher: Batcher, model: Numbers) -> None:
+        model.slow = 0.2
+        await batcher.predict(["1", "2", "3", "4"])  # 20 texts a second
+        results = await asyncio.gather(
+            *(batcher.predict([str(i)]) for i in range(40)), return_exceptions=True
+        )
+        refused = [r for r in results if isinstance(r, Refusal)]
+        assert {r.status for r in refused} == {429}
+        assert 5 <= len(results) - len(refused) <= 15
+
+    using(scenario, batch_texts=4, wait_seconds=0.5, gather_ms=0.0)
 
 
 def test_what_is_given_up_is_not_computed_and_frees_its_place() -> None:
