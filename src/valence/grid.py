@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from valence.data.dataset import Dataset
+from valence.data.groups import transfer_sets
 from valence.data.sources import load_dataset
 from valence.errors import SpecError, UnknownNameError
 from valence.losses.table import reads
@@ -57,6 +58,8 @@ class Comparison(BaseModel):
     sweep: dict[str, tuple[Any, ...]] = {}
     sweep_methods: tuple[str, ...] = ()
     """The methods that are swept; all that read the setting when not given."""
+    transfer: Literal["none", "matrix", "leave-one-out"] = "none"
+    """Train on each group alone, or on all but each, and test on every group."""
     published: dict[str, dict[str, float]] = {}
     """Published scores by method and metric, shown beside ours."""
     published_for: dict[str, Any] = {}
@@ -114,6 +117,34 @@ def plan(comparison: Comparison, overrides: Mapping[str, Any] | None = None) -> 
     return sorted(specs.values(), key=lambda spec: spec.kind != "sklearn")
 
 
+def with_transfer(
+    comparison: Comparison,
+    overrides: Mapping[str, Any] | None = None,
+    data_dir: str | Path | None = None,
+) -> Comparison:
+    """The comparison with one data spec per training that its ``transfer`` asks for.
+
+    Args:
+        comparison: What is compared; unchanged without a transfer.
+        overrides: Dotted settings from the command line; those of the data decide the groups.
+        data_dir: Folder of corpora, as for ``load_dataset``.
+
+    Raises:
+        DataError: if a source cannot be read or has fewer than two groups.
+        SpecError: if groups to train on are named beside a transfer.
+    """
+    if comparison.transfer == "none":
+        return comparison
+    given = {**comparison.settings, **(overrides or {})}
+    settings = {path: value for path, value in given.items() if path.startswith("data.")}
+    sets: list[DataSpec] = []
+    for data in comparison.data:
+        spec = RunSpec(data=data).override(settings).data
+        rows = load_dataset(spec, seed=comparison.seeds[0], data_dir=data_dir)
+        sets += transfer_sets(spec, rows, comparison.transfer)
+    return comparison.model_copy(update={"data": tuple(sets)})
+
+
 def _common(comparison: Comparison, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of all methods, with those of the encoder that is used."""
     settings = comparison.settings
@@ -138,7 +169,9 @@ def _is_read(spec: RunSpec, axis: str) -> bool:
     if axis not in setting_paths():
         raise UnknownNameError("setting", axis, setting_paths())
     part, _, name = axis.partition(".")
-    if spec.kind != "torch":
+    if spec.kind == "fusion":
+        return part in ("data", "train", "fusion") or axis in ("encoder.name", "loss.name")
+    if spec.kind != "torch" or part == "fusion":
         return part == "data"
     if part == "loss":
         return name in reads(spec.loss) | {"name", "contrast"}
@@ -294,13 +327,20 @@ def _run_cell(cell: Cell, number: int, outcome: Outcome, desk: _Desk) -> None:
         cell.seconds = time.perf_counter() - clock
         cell.status = "done"
         desk.clock.add(work, cell.seconds)
-        report(1.0, f"done, test macro-F1 {cell.result.test['macro_f1']:.3f}")
+        report(1.0, f"done, test {headline(cell.result.test)}")
     except Exception as error:  # whatever breaks one cell, the others still run
         cell.status, cell.error = (
             "failed",
             str(error).splitlines()[0] if str(error) else repr(error),
         )
         desk.store.record_failure(key or f"{cell.spec.method}-s{cell.spec.seed}", error)
+
+
+def headline(test: Mapping[str, float | None]) -> str:
+    """The score a finished cell is told by."""
+    name, title = ("mae", "MAE") if "mae" in test else ("macro_f1", "macro-F1")
+    value = test.get(name)
+    return f"{title} {value:.3f}" if value is not None else f"{title} –"
 
 
 def cost(spec: RunSpec, dataset: Dataset) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from valence.errors import SpecError, UnknownNameError
-from valence.space import ATTENTION, CLASS_WEIGHTS, PROBED, Range, shared_space
+from valence.space import ATTENTION, CLASS_WEIGHTS, PROBED, Range, fusion_space, shared_space
 from valence.space import RECURRENT as RECURRENT_SPACE
 from valence.spec import DataSpec, RunSpec
 
@@ -32,7 +32,7 @@ class Method:
 
     title: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    kind: Literal["torch", "sklearn", "posthoc", "llm"] = "torch"
+    kind: Literal["torch", "sklearn", "posthoc", "llm", "fusion"] = "torch"
     of: str | None = None
     paper: str = ""
     space: Mapping[str, Range] = field(default_factory=dict)
@@ -55,6 +55,18 @@ RECURRENT = {
     "train.learning_rate": 1e-3,
     "train.encoder_lr_factor": 0.1,
     "train.accumulation": 2,
+}
+# As published; the weights kept are those of the best validation MAE.
+FUSION = {
+    "data.target": "intensity",
+    "encoder.adaptation": "frozen",
+    "loss.name": "mse",
+    "train.metric": "mae",
+    "train.epochs": 200,
+    "train.learning_rate": 1e-4,
+    "train.weight_decay": 1e-4,
+    "train.schedule": "cosine",
+    "train.patience": 40,
 }
 AHSP = {"head.name": "gated", "head.pooling": "ahsp"}
 MEMORY = {"loss.contrast": "memory"}
@@ -169,6 +181,31 @@ METHODS: dict[str, Method] = {
         paper=LSTM_HAN,
         space=RECURRENT_SPACE,
     ),
+    "almt": Method(
+        "text, audio and vision: language-guided fusion",
+        FUSION,
+        kind="fusion",
+        paper="Zhang et al. 2023, arXiv 2310.05804",
+    ),
+    "text-only": Method(
+        "intensity from the text's mean state alone",
+        {**FUSION, "fusion.name": "text-only"},
+        kind="fusion",
+    ),
+    "audio-only": Method(
+        "intensity from the audio alone", {**FUSION, "fusion.name": "audio-only"}, kind="fusion"
+    ),
+    "vision-only": Method(
+        "intensity from the vision alone", {**FUSION, "fusion.name": "vision-only"}, kind="fusion"
+    ),
+    "early-fusion": Method(
+        "the means of three modalities joined before one perceptron",
+        {**FUSION, "fusion.name": "early"},
+        kind="fusion",
+    ),
+    "late-fusion": Method(
+        "a model per modality, outputs averaged", {**FUSION, "fusion.name": "late"}, kind="fusion"
+    ),
     "hy-mora": Method(
         "LoRA, gated hierarchical pooling and prototype memory",
         {**AHSP, **MEMORY, **BALANCED},
@@ -181,7 +218,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-SKLEARN_READS = ("loss.class_weights", "train.metric", "train.device")
+SKLEARN_READS = ("loss.class_weights", "train.metric", "train.device", "train.cache")
 """Settings of training and loss that ``linear-probe`` and ``tfidf-lr`` read."""
 
 
@@ -253,6 +290,8 @@ def search_space(spec: RunSpec) -> dict[str, Range]:
     own = find_method(base.method).space
     if own:
         return dict(own)
+    if base.kind == "fusion":
+        return fusion_space(base)
     if base.kind != "torch":
         raise SpecError(f"Method {spec.method!r} has nothing to tune; train it as it is")
     return shared_space(base)

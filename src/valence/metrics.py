@@ -124,6 +124,44 @@ def classification_scores(
     return scores | {f"f1/{name}": float(f1[i]) for i, name in enumerate(classes)}
 
 
+def group_scores(
+    labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, classes: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """Scores of every group of rows, all from one count.
+
+    Args:
+        labels: (N,) true ids.
+        predicted: (N,) predicted ids.
+        groups: (N,) group names.
+        classes: C label names.
+
+    Returns:
+        By group, sorted: ``rows``, ``macro_f1`` (over the classes that the group's truth or
+        prediction has), ``micro_f1`` (where every row has one label, the accuracy),
+        ``weighted_f1``, ``accuracy`` and ``f1/<class>``, None for a class that is in neither.
+    """
+    names, owner = np.unique(groups, return_inverse=True)
+    size = len(classes)
+    cells = (owner * size + np.asarray(labels)) * size + np.asarray(predicted)
+    counts = np.bincount(cells, minlength=len(names) * size**2).reshape(-1, size, size)
+    f1, true = f1_of_classes(counts), counts.sum(2)
+    seen = (true + counts.sum(1)) > 0
+    rows = true.sum(1)
+    macro = np.where(seen, f1, 0.0).sum(1) / seen.sum(1)
+    weighted = (f1 * true).sum(1) / rows
+    accuracy = np.trace(counts, axis1=1, axis2=2) / rows
+    found = {}
+    for i, name in enumerate(names):
+        own: dict[str, float | None] = {
+            "rows": float(rows[i]), "macro_f1": float(macro[i]), "micro_f1": float(accuracy[i]),
+            "weighted_f1": float(weighted[i]), "accuracy": float(accuracy[i]),
+        }  # fmt: skip
+        for c, label in enumerate(classes):
+            own[f"f1/{label}"] = float(f1[i, c]) if seen[i, c] else None
+        found[str(name)] = own
+    return found
+
+
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 

@@ -207,3 +207,9 @@ def _best(records: Sequence[Mapping[str, float | None]], name: str) -> int | Non
 
 def _epoch(records: Sequence[Mapping[str, float | None]], place: int) -> int:
     return int(records[place].get("epoch") or place + 1)
+
+
+def signed(metric: str, value: float) -> float:
+    """The value, negated where lower is better; so of two, the larger is the better."""
+    info = INTENSITY_METRICS.get(metric)
+    return -value if info is not None and info.better == "low" else value

@@ -12,27 +12,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from valence.data.dataset import Dataset, Split, TrainingData
 from valence.data.sources import load_dataset
+from valence.device import pick_device
 from valence.diagnostics import failure_signs
-from valence.errors import DataError, ModelError, RunError, UnknownNameError
+from valence.errors import DataError, ModelError, RunError, SpecError, UnknownNameError
+from valence.fusion_trainer import FusionLog, build_seeded_fusion, scores_of, train_fusion
 from valence.losses.supervised import log_prior
-from valence.methods import trained_part
-from valence.metrics import classification_scores
+from valence.methods import METHODS, trained_part
+from valence.metrics import group_scores
 from valence.models.base import Scores, TextModel
 from valence.models.baselines import BASELINES
 from valence.models.classifier import TorchModel, build_model
 from valence.models.continued import checked_start, load_start
+from valence.models.fusion_model import FusionModel, score_split, text_limit
 from valence.models.load import load_model
 from valence.provenance import peak_memory_mib, provenance, reset_peak_memory
+from valence.robustness import own_best, robustness
 from valence.runs import RunResult, RunStore
 from valence.spec import RunSpec
-from valence.trainer import Judge, Report, pick_device, train
+from valence.trainer import Judge, Report, train
 
 CHECKED_ROWS = 8
 CHECK_TOLERANCE = 1e-5
@@ -51,6 +55,9 @@ class Scored:
         trainable_parameters: Numbers that the training set.
         history: Training records by step.
         notes: Lines for the user.
+        own_best: For each metric (step, test score) at its own best validation epoch, where
+            a method keeps these weights.
+        tables: Further tables of the run folder, by file name.
     """
 
     model: TextModel | None
@@ -61,6 +68,8 @@ class Scored:
     trainable_parameters: int
     history: list[dict[str, Any]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    own_best: dict[str, tuple[int, float | None]] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,7 @@ def run(
         return done
     if spec.kind not in KINDS:
         raise RunError(f"Method {spec.method!r} of kind {spec.kind!r} is not trained by run")
+    _check_target(spec)
     _check_classes(dataset.sealed())
     origin = None if spec.start is None else checked_start(spec, start)
     started = datetime.now(UTC)
@@ -119,28 +129,37 @@ def run(
     with store.writing(key) as folder:
         _write(folder, result, dataset, outcome)
         if outcome.model is not None:
-            texts = dataset.validation.texts[:CHECKED_ROWS]
-            save_checked(outcome.model, folder / "model", texts)
+            rows = dataset.validation.take(range(min(CHECKED_ROWS, len(dataset.validation))))
+            save_checked(_computing(outcome.model), folder / "model", rows)
             if not keep_model:
                 shutil.rmtree(folder / "model")
     return result
 
 
-def save_checked(model: TextModel, folder: Path, texts: list[str]) -> None:
-    """Save ``model``, load it again, and hold both to the same probabilities on ``texts``.
+def _computing(model: TextModel) -> TextModel:
+    """The model without features read from the cache: padded otherwise, they round otherwise."""
+    return replace(model, pooled=None) if isinstance(model, TorchModel) else model
+
+
+def save_checked(model: TextModel, folder: Path, rows: Split) -> None:
+    """Save ``model``, load it again, and hold both to the same predictions on ``rows``.
 
     Raises:
         ModelError: if they differ; the folder cannot be relied on.
     """
     model.save(folder)
-    before = model.score(texts).probabilities
-    after = load_model(folder).score(texts).probabilities
+    before, after = (_shown(score_split(m, rows)) for m in (model, load_model(folder)))
     gap = float(np.abs(before - after).max(initial=0.0))
     if not gap <= CHECK_TOLERANCE:
         raise ModelError(
-            f"The model saved in {folder} gives other probabilities than the trained one (by "
+            f"The model saved in {folder} gives other predictions than the trained one (by "
             f"{gap:.1e}); please report this with the spec of the run"
         )
+
+
+def _shown(scores: Scores) -> np.ndarray:
+    """What a user sees: probabilities, or the intensity itself."""
+    return scores.probabilities if scores.logits.shape[1] > 1 else scores.logits
 
 
 def _fit_and_score(
@@ -151,13 +170,13 @@ def _fit_and_score(
     model, (history, notes) = fit()
     train_seconds = time.perf_counter() - clock
     dataset = context.dataset
-    validation = model.score(dataset.validation.texts)
+    validation = score_split(model, dataset.validation)
     clock = time.perf_counter()
-    test = model.score(dataset.test.texts)
+    test = score_split(model, dataset.test)
     seconds = time.perf_counter() - clock
     if test.truncated:
         cut = f"{test.truncated} of {len(dataset.test)} test texts were cut at the length limit"
-        notes = (*notes, f"{cut} ({spec.encoder.max_length} tokens)")
+        notes = (*notes, f"{cut} ({text_limit(model, spec)} tokens)")
     return Scored(
         model, validation, test, train_seconds, seconds, model.trainable_parameters, history, notes
     )
@@ -186,7 +205,7 @@ def fit_sealed(
     """Fit what a spec of kind ``torch`` or ``sklearn`` says; no test row is at hand.
 
     Args:
-        spec: What to fit.
+        spec: What to fit; of any kind but ``posthoc``.
         data: Training and validation rows.
         checkpoint: Where an interrupted training keeps what it needs to go on.
         report: Told how far the training is.
@@ -205,6 +224,9 @@ def fit_sealed(
             raise UnknownNameError("baseline", spec.method, BASELINES)
         fitted, lines = BASELINES[spec.method](spec, data)
         return fitted, ([], tuple(lines))
+    if spec.kind == "fusion":
+        joined, told = _fit_fusion(spec, data, checkpoint=checkpoint, report=report, judge=judge)
+        return joined, (told.history, _fusion_notes(told, len(data.train)))
     model = build_seeded(spec, data) if start is None else load_start(spec, data, start)
     log = train(model, data, checkpoint=checkpoint, report=report, judge=judge)
     notes = [f"weights of step {log.best_step} of {log.steps}"]
@@ -265,16 +287,61 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
     )
 
 
+def _run_fusion(spec: RunSpec, context: Context) -> Scored:
+    """Train a multimodal model, then score what papers report beside the usual."""
+    dataset = context.dataset
+    data = dataset.sealed()
+    checkpoint = context.store.checkpoint(context.store.key(spec, dataset.fingerprint))
+    clock = time.perf_counter()
+    model, log = _fit_fusion(spec, data, checkpoint=checkpoint, report=context.report)
+    seconds = time.perf_counter() - clock
+    notes = _fusion_notes(log, len(data.train))
+    scored = _fit_and_score(spec, context, lambda: (model, (log.history, notes)))
+    best = own_best(model, log, dataset)
+    return replace(
+        scored, train_seconds=seconds,
+        own_best={name: (best.step[name], value) for name, value in best.test.items()},
+        tables={"robustness.csv": robustness(model, dataset)},
+    )  # fmt: skip
+
+
+def _fit_fusion(
+    spec: RunSpec, data: TrainingData, *, checkpoint: Path | None, report: Report | None,
+    judge: Judge | None = None,
+) -> tuple[FusionModel, FusionLog]:  # fmt: skip
+    model = build_seeded_fusion(spec, data)
+    log = train_fusion(model, data, checkpoint=checkpoint, report=report, judge=judge)
+    return model, log
+
+
+def _fusion_notes(log: FusionLog, rows: int) -> tuple[str, ...]:
+    notes = [f"weights of step {log.best_step} of {log.steps}"]
+    if log.truncated:
+        notes.append(f"{log.truncated} of {rows} training texts were cut")
+    notes += [f"{n} training rows of {m} were cut" for m, n in log.cut.items() if n]
+    return tuple(notes)
+
+
 KINDS: dict[str, Callable[[RunSpec, Context], Scored]] = {
     "torch": _run_fitted,
     "sklearn": _run_fitted,
     "posthoc": _run_posthoc,
+    "fusion": _run_fusion,
 }
+
+
+def _check_target(spec: RunSpec) -> None:
+    if spec.data.target == "intensity" and spec.kind != "fusion":
+        able = ", ".join(name for name, method in METHODS.items() if method.kind == "fusion")
+        raise SpecError(
+            f"Method {spec.method!r} predicts classes and data.target is intensity; use one of "
+            f"{able}, or data.target=classes"
+        )
 
 
 def _check_classes(data: TrainingData) -> None:
     present = int((data.train_counts > 0).sum())
-    if present < 2:
+    if data.classes and present < 2:
         only = data.classes[int(data.train_counts.argmax())]
         raise DataError(
             f"All {len(data.train)} training rows are of one class ({only!r}); "
@@ -285,16 +352,20 @@ def _check_classes(data: TrainingData) -> None:
 
 
 def _scores(dataset: Dataset, split: Split, logits: np.ndarray) -> dict[str, float | None]:
-    counts = [int(n) for n in dataset.sealed().train_counts]
-    return classification_scores(
-        split.labels, logits, classes=dataset.classes, train_counts=counts, tail=dataset.tail
-    )
+    return scores_of(dataset.sealed(), split.labels, logits)
+
+
+def _group_scores(dataset: Dataset, logits: np.ndarray) -> dict[str, dict[str, float | None]]:
+    names = dataset.groups(dataset.test)
+    if names is None or not len(names):
+        return {}
+    return group_scores(dataset.test.labels, logits.argmax(axis=1), names, dataset.classes)
 
 
 def _result(
     key: str, spec: RunSpec, dataset: Dataset, outcome: Scored, started: datetime
 ) -> RunResult:
-    device = pick_device(spec.train.device) if spec.kind == "torch" else "cpu"
+    device = pick_device(spec.train.device) if spec.kind in ("torch", "fusion") else "cpu"
     return RunResult(
         key=key,
         spec=spec,
@@ -311,6 +382,9 @@ def _result(
         },
         validation=_scores(dataset, dataset.validation, outcome.validation.logits),
         test=_scores(dataset, dataset.test, outcome.test.logits),
+        own_best=outcome.own_best,
+        group=dataset.group,
+        groups=_group_scores(dataset, outcome.test.logits),
         train_seconds=outcome.train_seconds,
         inference_seconds=outcome.inference_seconds,
         peak_memory_mib=peak_memory_mib(device),
@@ -324,25 +398,36 @@ def _write(folder: Path, result: RunResult, dataset: Dataset, outcome: Scored) -
     (folder / "spec.yaml").write_text(result.spec.to_yaml(), encoding="utf-8")
     lines = "".join(json.dumps(row) + "\n" for row in outcome.history)
     (folder / "history.jsonl").write_text(lines, encoding="utf-8")
+    for name, table in outcome.tables.items():
+        table.to_csv(folder / name, index=False)
     frames = [
-        _frame("validation", dataset.validation, outcome.validation.logits),
-        _frame("test", dataset.test, outcome.test.logits),
+        _frame("validation", dataset, outcome.validation.logits),
+        _frame("test", dataset, outcome.test.logits),
     ]
     pd.concat(frames, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
     np.savez_compressed(
         folder / "features.npz",
         features=outcome.test.features.astype(np.float16),
         labels=dataset.test.labels,
-        predictions=outcome.test.logits.argmax(axis=1),
+        predictions=_predicted(outcome.test.logits),
         logits=outcome.test.logits,
     )
     text = result.model_dump_json(indent=1)
     (folder / "result.json").write_text(text, encoding="utf-8")
 
 
-def _frame(name: str, split: Split, logits: np.ndarray) -> pd.DataFrame:
+def _predicted(logits: np.ndarray) -> np.ndarray:
+    """(N,) class ids, or intensities where there is one output."""
+    return logits.argmax(axis=1) if logits.shape[1] > 1 else logits[:, 0]
+
+
+def _frame(name: Literal["validation", "test"], data: Dataset, logits: np.ndarray) -> pd.DataFrame:
+    split: Split = getattr(data, name)
     columns = {"split": name, "id": split.ids.astype(str), "text": split.texts}
-    frame = pd.DataFrame({**columns, "label": split.labels, "predicted": logits.argmax(axis=1)})
+    groups = data.groups(split)
+    if groups is not None:
+        columns["group"] = groups
+    frame = pd.DataFrame({**columns, "label": split.labels, "predicted": _predicted(logits)})
     for i in range(logits.shape[1]):
         frame[f"logit_{i}"] = logits[:, i].astype(np.float32)
     return frame

@@ -42,7 +42,15 @@ class RunResult(BaseModel):
     """Rows per split."""
     validation: dict[str, float | None]
     test: dict[str, float | None]
-    """Scores by metric name (see ``valence.metrics``); None where undefined."""
+    """Scores by metric name (see ``valence.metrics``, for an intensity
+    ``valence.metrics_regression``); None where undefined."""
+    own_best: dict[str, tuple[int, float | None]] = {}
+    """For each metric (step, test score) at its own best validation epoch: as many models as
+    metrics, so never to be read as one model's scores."""
+    group: str = ""
+    """The column of the rows' groups, such as language; empty where there is none."""
+    groups: dict[str, dict[str, float | None]] = {}
+    """Test scores of every group (see ``valence.metrics.group_scores``)."""
     train_seconds: float
     inference_seconds: float
     """Time to score the test rows."""
@@ -90,7 +98,7 @@ class RunStore:
         return [result for key in keys if (result := self.get(key)) is not None]
 
     def predictions(self, key: str) -> pd.DataFrame:
-        """Rows scored by a run: split, id, text, label, predicted (ids), ``logit_<i>``.
+        """Rows scored by a run: split, id, text, group (if any), label, predicted, ``logit_<i>``.
 
         Raises:
             RunError: if the file is missing or truncated.
@@ -102,6 +110,11 @@ class RunStore:
             raise RunError(
                 f"{path} cannot be read ({error}); delete the folder and run again"
             ) from None
+
+    def table(self, key: str, name: str) -> pd.DataFrame:
+        """A further table of a run (``robustness.csv``); empty where the run has none."""
+        path = self.path(key) / name
+        return pd.read_csv(path) if path.exists() else pd.DataFrame()
 
     def history(self, key: str) -> list[dict[str, Any]]:
         """Training history, one record per logged step; empty where a method has none."""

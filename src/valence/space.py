@@ -106,13 +106,35 @@ PROBED: Mapping[str, Range] = {
 }
 
 
+FUSED: Mapping[str, Range] = {
+    "train.weight_decay": Range(0.0, 0.1),
+    "fusion.modality_dropout": Range(0.0, 0.5),
+    "fusion.dropout": Range(0.0, 0.5),
+}
+"""What ``almt`` reads; its rivals have fewer, see :func:`fusion_space`."""
+UNREAD = {
+    "almt": set[str](),
+    "early": {"fusion.dropout"},
+    "late": {"fusion.dropout"},
+}
+
+
+def fusion_space(spec: RunSpec) -> dict[str, Range]:
+    """The ranges of a multimodal method: one modality has none to leave out."""
+    unread = UNREAD.get(spec.fusion.name, {"fusion.dropout", "fusion.modality_dropout"})
+    return {**_rate(spec), **{path: r for path, r in FUSED.items() if path not in unread}}
+
+
+def _rate(spec: RunSpec) -> dict[str, Range]:
+    own = spec.train.learning_rate
+    return {"train.learning_rate": Range(own / AROUND, own * AROUND, log=True)}
+
+
 def shared_space(spec: RunSpec) -> dict[str, Range]:
     """The ranges of a trained method that names none of its own."""
-    own = spec.train.learning_rate
-    rate = {"train.learning_rate": Range(own / AROUND, own * AROUND, log=True)}
     fields = reads(spec.loss)
     loss = {path: found for path, found in LOSS.items() if path.partition(".")[2] in fields}
-    return {**rate, **TRAINED, **loss}
+    return {**_rate(spec), **TRAINED, **loss}
 
 
 def parse_range(path: str, value: Any) -> Range | None:

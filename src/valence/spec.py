@@ -48,12 +48,24 @@ class DataSpec(_Part):
     name: str = "demo"
     """A card of ``DATASETS``, a file, a folder of split files, a hub id, or the URL of a
     database, its password written as ``${NAME}``."""
+    target: Literal["classes", "intensity"] = "classes"
+    """What is predicted: a class, or a number (the label column holds numbers then)."""
+    features: str | None = None
+    """Audio and vision of the rows: a feature archive, an MMSA pickle, or ``none``. When not
+    given, looked for in the corpus's own folder."""
     text_column: str | None = None
     label_column: str | None = None
     query: str | None = None
     """A SELECT whose rows are used, of a database."""
     table: str | None = None
     """The table that is read, of a database; its only one when not given."""
+    group: str | None = None
+    """The column whose values (languages, domains) are scored one by one; ``language`` when not
+    given, if there is such a column or one folder per language."""
+    groups: tuple[str, ...] | None = None
+    """The groups whose rows are used; all when not given."""
+    train_groups: tuple[str, ...] | None = None
+    """The groups of the training and validation rows, where the test rows have others."""
     sample: Count | None = None
     """Training rows drawn at random, by the seed of the cut, before any other cut; the source
     is not loaded whole. Where splits are made here, they are made of the drawn rows."""
@@ -216,6 +228,28 @@ class ViewSpec(_Part):
     """Part of the words that is changed."""
 
 
+class FusionSpec(_Part):
+    """How text, audio and vision are joined; sizes not given follow the set-up."""
+
+    name: str = "almt"
+    """A name of ``FUSIONS``."""
+    setup: Literal["auto", "mosi", "mosei", "ch-sims"] = "auto"
+    """Published sizes; ``auto``: those of the corpus of that name, else of MOSI."""
+    text_length: Count | None = None
+    """Most tokens of a text, at most ``encoder.max_length``."""
+    audio_length: Count | None = None
+    """Most steps; when not given the set-up's, or the longest training row if that is less."""
+    vision_length: Count | None = None
+    dim: Count = 128
+    """Width of the model; the published value."""
+    depth: Count | None = None
+    """Layers of ALMT's cross-transformer."""
+    dropout: Share = 0.0
+    """Of ALMT; none in the published code."""
+    modality_dropout: Share = 0.0
+    """Chance that a training row loses a modality, each by itself; never all three."""
+
+
 class TrainSpec(_Part):
     """How the training goes."""
 
@@ -227,6 +261,8 @@ class TrainSpec(_Part):
     lr_scale: Positive = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_share: Share = 0.1
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls after the warm-up."""
     max_grad_norm: Positive = 1.0
     encoder_lr_factor: Positive = 1.0
     """Of the learning rate, for the encoder's own weights; 0.1 is published for the
@@ -248,12 +284,13 @@ class RunSpec(_Part):
     """One run: a method on a data set with a seed."""
 
     method: str = "lora"
-    kind: Literal["torch", "sklearn", "posthoc", "llm"] = "torch"
+    kind: Literal["torch", "sklearn", "posthoc", "llm", "fusion"] = "torch"
     data: DataSpec = DataSpec()
     encoder: EncoderSpec = EncoderSpec()
     head: HeadSpec = HeadSpec()
     loss: LossSpec = LossSpec()
     view: ViewSpec = ViewSpec()
+    fusion: FusionSpec = FusionSpec()
     train: TrainSpec = TrainSpec()
     seed: int = 45
     start: str | None = None

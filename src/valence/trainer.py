@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import set_seed
@@ -27,6 +28,7 @@ from transformers.trainer_utils import set_seed
 from valence.data.augment import Texts, second_views
 from valence.data.collate import Collator, Encoded, LabelledRows
 from valence.data.dataset import TrainingData
+from valence.device import pick_device, use_bf16
 from valence.errors import RunError, SpecError
 from valence.metrics import classification_scores
 from valence.models.classifier import Classifier, TorchModel, score_encoded
@@ -112,7 +114,7 @@ class ClassifierTrainer(Trainer):
         self.best = Best()
         self.judge: Judge | None = None
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         # With the lengths at hand; the Trainer would read every row to measure it.
         lengths = [len(ids) for ids in self.train_rows.input_ids]
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
@@ -141,17 +143,13 @@ class ClassifierTrainer(Trainer):
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Score the validation rows, keep the weights if they are the best so far."""
-        scores = score_encoded(self.classifier, self.validation_rows, self.pad_id)
-        if not np.isfinite(scores.logits).all():
+        scores = self.validation_logits()
+        if not np.isfinite(scores).all():
             raise RunError(
                 f"Training broke down at step {self.state.global_step}: the model's outputs are "
                 f"not numbers; lower train.learning_rate (now {self.args.learning_rate:g})"
             )
-        data = self.sealed
-        found = classification_scores(
-            data.validation.labels, scores.logits, classes=data.classes,
-            train_counts=[int(n) for n in data.train_counts], tail=data.tail,
-        )  # fmt: skip
+        found = self.measured(scores)
         metrics: dict[str, Any] = {f"eval_{k}": v for k, v in found.items() if v is not None}
         seen = self.classifier.loss.diagnostics()
         metrics |= {f"diagnostics/{k}": v for k, v in seen.items()}
@@ -161,6 +159,18 @@ class ClassifierTrainer(Trainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+    def validation_logits(self) -> np.ndarray:
+        """(N, C) of the validation rows."""
+        return score_encoded(self.classifier, self.validation_rows, self.pad_id).logits
+
+    def measured(self, logits: np.ndarray) -> dict[str, float | None]:
+        """Scores of the validation rows."""
+        data = self.sealed
+        return classification_scores(
+            data.validation.labels, logits, classes=data.classes,
+            train_counts=[int(n) for n in data.train_counts], tail=data.tail,
+        )  # fmt: skip
 
     def _keep_best(self, found: dict[str, float | None]) -> None:
         value = found.get(self.spec.metric)
@@ -219,7 +229,7 @@ class _Watch(TrainerCallback):
         if best.without_gain >= self.trainer.spec.patience:
             control.should_training_stop = True
         if self.report is not None:
-            words = f"{self.trainer.spec.metric} {best.score:.3f}"
+            words = f"{self.trainer.spec.metric} {abs(best.score):.3f}"  # errors are kept negated
             self.report(state.global_step / max(1, state.max_steps), words)
         return control
 
@@ -260,8 +270,23 @@ def train(
         pad_id=model.tokenizer.pad_id,
     )  # fmt: skip
     trainer.judge = judge
+    watched(trainer, report)
+    fit(trainer, checkpoint)
+    model.classifier.to("cpu")
+    history = [_record(row) for row in trainer.state.log_history]
+    return TrainingLog(
+        history, trainer.best.step, trainer.state.global_step, rows[0].truncated, view
+    )
+
+
+def watched(trainer: ClassifierTrainer, report: Report | None) -> None:
+    """Let a trainer tell how far it is, stop without gain, and print nothing."""
     trainer.add_callback(_Watch(trainer, report))
     trainer.remove_callback(_printer())
+
+
+def fit(trainer: ClassifierTrainer, checkpoint: Path | None) -> None:
+    """Train from the last checkpoint on; the model ends with the best weights."""
     last = _last_checkpoint(checkpoint)
     with warnings.catch_warnings(), without_peft_warnings():
         # The schedule is stepped by the Trainer; torch warns about an order it cannot see.
@@ -272,11 +297,8 @@ def train(
     if not any(r.get("step") == steps and _is_eval(r) for r in trainer.state.log_history):
         trainer.evaluate()
     if trainer.best.state is not None:
-        model.classifier.load_kept_state(trainer.best.state)
-    model.classifier.eval()
-    model.classifier.to("cpu")
-    history = [_record(row) for row in trainer.state.log_history]
-    return TrainingLog(history, trainer.best.step, steps, rows[0].truncated, view)
+        trainer.classifier.load_kept_state(trainer.best.state)
+    trainer.classifier.eval()
 
 
 def _encode(model: TorchModel, texts: list[str], report: Report | None) -> Encoded:
@@ -327,7 +349,7 @@ def training_arguments(spec: RunSpec, checkpoint: Path | None) -> TrainingArgume
         num_train_epochs=train.epochs,
         learning_rate=train.learning_rate * (train.lr_scale if adapted else 1.0),
         weight_decay=train.weight_decay,
-        lr_scheduler_type="linear",
+        lr_scheduler_type=train.schedule,
         warmup_steps=train.warmup_share,
         max_grad_norm=train.max_grad_norm,
         bf16=use_bf16(train.precision, device),
@@ -346,31 +368,6 @@ def training_arguments(spec: RunSpec, checkpoint: Path | None) -> TrainingArgume
         disable_tqdm=True,
         report_to="none",
     )
-
-
-def pick_device(wanted: str) -> str:
-    """``auto`` → the best device at hand.
-
-    Raises:
-        SpecError: if a device is asked for by name and not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return next((name for name, ok in there.items() if ok), "cpu")
-    if not there.get(wanted, True):
-        raise SpecError(f"Device {wanted!r} is not available here; use --device auto or cpu")
-    return wanted
-
-
-def use_bf16(precision: str, device: str) -> bool:
-    """Whether to train in bfloat16.
-
-    ``auto`` means: on a GPU that has it. On CPUs without AMX it is 2.6–3 times slower than
-    float32 (measured), so there it must be asked for.
-    """
-    if precision != "auto":
-        return precision == "bf16"
-    return device == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def _group(parameters: list[nn.Parameter], rate: float, decay: float) -> dict[str, Any]:

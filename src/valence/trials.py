@@ -19,6 +19,7 @@ import numpy as np
 from valence.data.dataset import TrainingData
 from valence.errors import RunError, SpecError
 from valence.metrics import classification_scores
+from valence.metrics_regression import signed
 from valence.run import fit_sealed
 from valence.space import Range
 from valence.spec import RunSpec
@@ -69,13 +70,15 @@ class Standing:
     """How far a study is; handed to the observer.
 
     Attributes:
-        count: Trials finished, at work, and the best score.
+        count: Trials finished and at work.
+        best: The best score, as it is shown; None before there is one.
         trials: Trials wanted.
         share: Share of the trial at work that is done, where it is known.
         seconds_left: Estimate for the rest, or None before the first trial is done.
     """
 
     count: Count
+    best: float | None
     trials: int
     share: float
     seconds_left: float | None
@@ -126,7 +129,9 @@ class _Watch:
         done = self.now.finished - self.at_first + share
         rest = max(0.0, self.job.trials - self.now.finished - share)
         left = (seconds - self.begun) / done * rest if done > 0 else None
-        self.observer(Standing(self.now, self.job.trials, share, left))
+        best = self.now.best
+        shown = None if best is None else signed(self.job.spec.train.metric, best)
+        self.observer(Standing(self.now, shown, self.job.trials, share, left))
 
 
 def _with_workers(job: Job, workers: int, watch: _Watch) -> None:

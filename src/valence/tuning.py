@@ -21,6 +21,7 @@ from valence.data.sources import load_dataset
 from valence.errors import RunError, SpecError, UnknownNameError
 from valence.methods import METHODS, find_method, make_spec, search_space, trained_part
 from valence.metrics import METRICS
+from valence.metrics_regression import INTENSITY_METRICS, signed
 from valence.run import run
 from valence.runs import RunResult, RunStore
 from valence.space import Range, every_point, parse_range
@@ -221,8 +222,9 @@ def tune(
     find_method(method)
     spec = make_spec(method, data, seed=desk.seed, settings=settings)
     space = ranges_of(spec, plan, settings or {})
-    if spec.train.metric not in METRICS:
-        raise UnknownNameError("metric", spec.train.metric, METRICS)
+    known = METRICS | INTENSITY_METRICS if spec.kind == "fusion" else METRICS
+    if spec.train.metric not in known:
+        raise UnknownNameError("metric", spec.train.metric, known)
     dataset = load_dataset(spec.data, seed=spec.seed, data_dir=desk.data_dir)
     job, task = _job(spec, space, plan, dataset, desk)
     study = open_study(job.url, job.name)
@@ -242,7 +244,8 @@ def tune(
         return _none_done(study, interrupted)
     params = study.best_trial.params
     found = Tuned(
-        job.name, spec.override(params), space, params, study.best_value, trials_table(study),
+        job.name, spec.override(params), space, params,
+        signed(spec.train.metric, study.best_value), _as_shown(trials_table(study), spec),
         importances(study), None, interrupted,
     )  # fmt: skip
     if interrupted or not desk.final:
@@ -261,7 +264,7 @@ def _job(
     spec: RunSpec, space: dict[str, Range], plan: Plan, dataset: Dataset, desk: Desk
 ) -> tuple[Job, dict[str, str]]:
     base = trained_part(spec)
-    if plan.epochs is not None and base.kind == "torch":
+    if plan.epochs is not None and base.kind != "sklearn":
         base = base.override({"train.epochs": plan.epochs})
     name = desk.study or study_name(spec.method, spec.data)
     digest = hashlib.sha256(repr(sorted(space.items())).encode()).hexdigest()[:10]
@@ -277,9 +280,18 @@ def sample_rows(data: TrainingData, share: float, *, seed: int) -> TrainingData:
     if share >= 1:
         return data
     labels = data.train.labels
+    if not data.classes:  # intensities: there is nothing to keep the shares of
+        _, taken = stratified_split(np.zeros(len(labels), np.int64), share, seed=seed)
+        return replace(data, train=data.train.take(taken))
     _, taken = stratified_split(labels, share, seed=seed)
     lone = np.flatnonzero(data.train_counts[labels] == 1)  # the split leaves these out
     return replace(data, train=data.train.take(np.union1d(taken, lone)))
+
+
+def _as_shown(trials: pd.DataFrame, spec: RunSpec) -> pd.DataFrame:
+    """Optuna's largest is best; scores that are best when low get their own sign back."""
+    turn = signed(spec.train.metric, 1.0)
+    return trials.assign(**{name: trials[name] * turn for name in ("value", "last")})
 
 
 def _none_done(study: Study, interrupted: bool) -> Tuned:

@@ -26,7 +26,11 @@ def data(reviews: Path) -> Dataset:
     return load_dataset(DataSpec(name=str(reviews)), seed=45)
 
 
-@pytest.mark.parametrize("name", METHODS)
+TEXT_METHODS = [name for name, method in METHODS.items() if method.kind != "fusion"]
+"""The others are in ``test_fusion_methods.py``; they need more than texts."""
+
+
+@pytest.mark.parametrize("name", TEXT_METHODS)
 def test_method_end_to_end(
     name: str, store: RunStore, data: Dataset, reviews: Path, tiny_settings: dict[str, object]
 ) -> None:

@@ -40,7 +40,7 @@ def spec(reviews: Path, tiny_settings: dict[str, object]) -> RunSpec:
 
 def test_training_is_handed_no_test_rows(data: Dataset) -> None:
     assert {field.name for field in fields(TrainingData)} == {
-        "classes", "tail", "train", "validation",
+        "classes", "tail", "train", "validation", "scale",
     }  # fmt: skip
     sealed = data.sealed()
     handed = {*sealed.train.texts, *sealed.validation.texts}

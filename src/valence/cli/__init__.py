@@ -10,22 +10,35 @@ from typing import Annotated, TextIO, cast
 import typer
 
 from valence import __version__
-from valence.cli import cache, compare, console, data, features, models, serve, train, tune
+from valence.cli import (
+    cache,
+    compare,
+    console,
+    data,
+    doctor,
+    features,
+    models,
+    serve,
+    train,
+    tune,
+)
 from valence.errors import ValenceError
 
 app = typer.Typer(
     name="valence",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Train, compare and use sentiment models where the data is unfair.",
 )
-app.command("compare")(compare.compare)
+app.command("compare", cls=compare.CompareCommand)(compare.compare)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(models.evaluate)
 app.command("predict")(models.predict)
 app.command("methods")(compare.methods)
 app.command("serve")(serve.serve)
+app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.add_typer(features.app, name="features")
@@ -54,7 +67,7 @@ def _options(
 def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code."""
     try:
-        app()
+        app(prog_name="valence")
     except ValenceError as error:
         _fail(f"Error: {error}", 1)
     except KeyboardInterrupt:

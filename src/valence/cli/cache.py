@@ -10,7 +10,11 @@ import typer
 from valence.cli import console
 from valence.cli.compare import Json
 
-app = typer.Typer(no_args_is_help=True, help="What was computed once and kept: list, clear.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="What was computed once and kept: list, clear.",
+)
 
 Kind = Annotated[str | None, typer.Option(help="views or states; all when not given.")]
 
@@ -43,10 +47,11 @@ def clear(kind: Kind = None) -> None:
     from valence import cache
 
     known = {entry.kind for entry in cache.entries()}
-    if kind is not None and kind not in known | {"views", "states"}:
+    known |= {"views", "states", "pooled"}
+    if kind is not None and kind not in known:
         from valence.errors import UnknownNameError
 
-        raise UnknownNameError("kind", kind, known | {"views", "states"})
+        raise UnknownNameError("kind", kind, known)
     console.say(f"Freed {size(cache.clear(kind))} in {cache.cache_root()}")
 
 

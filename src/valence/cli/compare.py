@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from valence.cli import console
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
+    from click import Context
+
     from valence.grid import Comparison, Observer, Outcome
     from valence.spec import RunSpec
 
 OWN_DATA_METHODS = "majority,tfidf-lr,linear-probe,lora-balanced,logit-adjust,hy-mora"
 OWN_DATA_SEEDS = "3"
+TRANSFER_METHOD = "linear-probe"
+TRANSFERS = ("matrix", "leave-one-out")
 MOST_SEEDS = 30  # one number above it is a seed, not how many
 
 Config = Annotated[Path | None, typer.Option(help="A comparison in YAML; see configs/.")]
@@ -39,11 +44,28 @@ Query = Annotated[str | None, typer.Option(help="A SELECT whose rows are used, o
 TableName = Annotated[
     str | None, typer.Option("--table", help="The table to read, of a database with several.")
 ]
+Group = Annotated[
+    str | None, typer.Option(help="Column of groups that are scored one by one [language].")
+]
+Groups = Annotated[str | None, typer.Option(help="Only these groups: en,de.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
 Encoder = Annotated[str | None, typer.Option(help="Hub name or folder of another encoder.")]
 Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")]
+
+
+class CompareCommand(TyperCommand):
+    """``valence compare``, whose option ``--transfer`` may stand without a value."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Read ``--transfer`` before anything but its values as ``--transfer matrix``."""
+        told: list[str] = []
+        for word, following in zip(args, [*args[1:], ""], strict=True):
+            told.append(word)
+            if word == "--transfer" and following not in TRANSFERS:
+                told.append(TRANSFERS[0])
+        return super().parse_args(ctx, told)
 
 
 def compare(
@@ -64,6 +86,18 @@ def compare(
     label_column: LabelColumn = None,
     query: Query = None,
     table: TableName = None,
+    group: Group = None,
+    groups: Groups = None,
+    train_groups: Annotated[
+        str | None, typer.Option(help="Groups to train on, where they differ from those tested.")
+    ] = None,
+    transfer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[matrix|leave-one-out]",
+            help="Train on each group alone (or on all but each), test on every group.",
+        ),
+    ] = None,
     encoder: Encoder = None,
     device: Device = None,
     out: Annotated[Path, typer.Option(help="Folder for the report and the tables.")] = Path(
@@ -87,7 +121,9 @@ def compare(
     comparison = _comparison(config, data, columns)
     comparison = _changed(comparison, methods=methods, seeds=seeds, baseline=baseline, sweep=sweep)
     overrides = settings(set_, encoder=encoder, device=device)
-    specs = grid.plan(comparison, overrides)
+    overrides |= group_settings(group, groups, train_groups)
+    comparison = _transferred(comparison, transfer, methods)
+    specs = grid.plan(grid.with_transfer(comparison, overrides, data_dir), overrides)
     if dry_run:
         _print_plan(specs, as_json=json)
         return
@@ -129,6 +165,30 @@ def settings(
     named = {"encoder.name": encoder, "train.device": device}
     given = {path: value for path, value in named.items() if value is not None}
     return {**given, **dict(parse_setting(text) for text in set_ or [])}
+
+
+def group_settings(
+    group: str | None, groups: str | None, train_groups: str | None = None
+) -> dict[str, Any]:
+    """Dotted settings of the options ``--group``, ``--groups`` and ``--train-groups``."""
+    given: dict[str, Any] = {"data.group": group} if group else {}
+    for path, names in (("data.groups", groups), ("data.train_groups", train_groups)):
+        if names:
+            given[path] = tuple(part.strip() for part in names.split(",") if part.strip())
+    return given
+
+
+def _transferred(comparison: Comparison, kind: str | None, methods: str | None) -> Comparison:
+    """The comparison as a transfer, of frozen features alone where no method was named."""
+    from valence.spec import build
+
+    if kind is None:
+        return comparison
+    named = methods or comparison.methods != tuple(OWN_DATA_METHODS.split(","))
+    changes: dict[str, Any] = {"transfer": kind}
+    if not named:
+        changes |= {"methods": (TRANSFER_METHOD,), "baseline": TRANSFER_METHOD}
+    return build(type(comparison), {**comparison.model_dump(), **changes})
 
 
 def parse_seeds(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
@@ -232,16 +292,25 @@ def _report(
     if not outcome.results:
         return
     from valence.reports.html import Published, write_report
-    from valence.reports.tables import leaderboard, leaderboard_columns, unswept, write_tables
+    from valence.reports.tables import (
+        by_target,
+        leaderboard,
+        leaderboard_columns,
+        unswept,
+        write_tables,
+    )
 
     baseline = comparison.baseline
-    table = leaderboard(store, unswept(outcome.results, comparison.sweep), baseline)
-    if as_json:
-        console.print_json(table.to_dict(orient="records"))
-    else:
-        columns, rows = leaderboard_columns(table)
-        console.print_table(columns, rows, title=comparison.title)
-    write_tables(store, outcome.results, out, baseline=baseline, axes=comparison.sweep or None)
+    if comparison.transfer == "none":
+        table = leaderboard(store, unswept(outcome.results, comparison.sweep), baseline)
+        if as_json:
+            console.print_json(table.to_dict(orient="records"))
+        else:
+            for part in by_target(table):
+                columns, rows = leaderboard_columns(part)
+                console.print_table(columns, rows, title=comparison.title)
+        write_tables(store, outcome.results, out, baseline=baseline, axes=comparison.sweep or None)
+    _report_groups(outcome, out, comparison, as_json=as_json)
     page = write_report(
         store, outcome.results, out / "report.html", baseline=baseline,
         axes=comparison.sweep or None, title=comparison.title,
@@ -249,6 +318,33 @@ def _report(
         command=shlex.join(["valence", *sys.argv[1:]]),
     )  # fmt: skip
     console.say(f"Report: {page}")
+
+
+def _report_groups(outcome: Outcome, out: Path, comparison: Comparison, *, as_json: bool) -> None:
+    """Write the tables over groups, and print those of a transfer."""
+    from valence.reports.groups import write_group_tables
+    from valence.reports.tables import unswept
+    from valence.reports.transfer import (
+        leave_one_out_columns,
+        transfer_columns,
+        transfer_table,
+        write_transfer,
+    )
+
+    plain = unswept(outcome.results, comparison.sweep)
+    notes = write_group_tables(plain, out)
+    if comparison.transfer != "none":
+        table = transfer_table(plain)
+        notes += write_transfer(plain, out)
+        if as_json:
+            console.print_json(table.to_dict(orient="records"))
+        left_out = comparison.transfer == "leave-one-out"
+        columns_of = leave_one_out_columns if left_out else transfer_columns
+        for (setup, method), own in table.groupby(["setup", "method"], sort=False):
+            if not as_json:
+                console.print_table(*columns_of(own), title=f"{setup}, {method}")
+    for note in dict.fromkeys(notes):
+        console.say(f"Note: {note}")
 
 
 def _end(outcome: Outcome, runs: Path) -> None:

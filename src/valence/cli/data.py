@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from valence.cli import console, import_
+from valence.cli import console, import_, readiness
 from valence.cli.compare import (
     DataDir,
     Json,
@@ -23,8 +23,13 @@ from valence.errors import DataError
 if TYPE_CHECKING:
     from valence.data.dataset import Dataset
 
-app = typer.Typer(no_args_is_help=True, help="Corpora: list, show, import, cut to a long tail.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Corpora: list, show, import, cut to a long tail.",
+)
 app.command("import")(import_.import_)
+app.command("readiness")(readiness.readiness)
 
 
 @app.command("list")

@@ -13,7 +13,11 @@ from valence.cli.compare import Json, Quiet
 if TYPE_CHECKING:
     from valence.data.features import FeatureArchive
 
-app = typer.Typer(no_args_is_help=True, help="Audio and vision features: convert, extract, show.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Audio and vision features: convert, extract, show.",
+)
 
 
 @app.command()

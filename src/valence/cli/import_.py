@@ -23,7 +23,7 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            help="A file, folder of split files, card, hub id, or kaggle:owner/dataset[/file]."
+            help="A file, folder of splits, card, hub id, or kaggle:owner/dataset (or …/file)."
         ),
     ],
     to: Annotated[

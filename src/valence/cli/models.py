@@ -20,6 +20,10 @@ from valence.cli.compare import (
 )
 from valence.errors import DataError
 
+CLIP_SUFFIXES = (
+    ".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4a", ".mp3", ".wav", ".flac", ".ogg", ".aac",
+)  # fmt: skip
+
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model folder.")],
@@ -46,8 +50,9 @@ def evaluate(
 
     predictor = Predictor(model)
     spec = DataSpec(
-        name=data, text_column=text_column, label_column=label_column, query=query, table=table
-    )
+        name=data, text_column=text_column, label_column=label_column, query=query, table=table,
+        target=predictor.target,
+    )  # fmt: skip
     rows, notes = load_split(spec, predictor.classes, split=split, data_dir=data_dir)
     if not quiet:
         for note in notes:
@@ -69,11 +74,14 @@ def predict(
         list[str] | None, typer.Argument(help="A file, or texts; lines of stdin when none.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the scored rows.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="A text; beside a clip, what is said in it.")
+    ] = None,
     text_column: TextColumn = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Label texts, or every row of a CSV, TSV, JSONL or Parquet file."""
+    """Label texts, a clip, or every row of a CSV, TSV, JSONL or Parquet file."""
     from valence.data.tables import SUFFIXES
     from valence.inference.predictor import Predictor, predict_file
 
@@ -89,13 +97,19 @@ def predict(
         def told(done: int, total: int) -> None:
             meter.show("predict", done / max(1, total), f"{done} of {total} rows")
 
-        if is_file and out is not None:
+        clip = given[0] if len(given) == 1 and _is_clip(given[0]) else None
+        if clip is not None:
+            texts = [text or ""]
+            table: Any = predictor.clip_table(clip, texts[0])
+        elif is_file and out is not None:
             count = predict_file(
                 predictor, Path(given[0]), out, text_column=text_column, progress=told
             )
             table = None
         else:
-            texts = given or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+            texts = [*given, *([text] if text else [])] or [
+                line.rstrip("\n") for line in sys.stdin if line.strip()
+            ]
             if not texts:
                 raise DataError("There is no text; give some, or a file, or lines on stdin")
             table = predictor.table(texts, told)
@@ -109,20 +123,30 @@ def predict(
     if json:
         console.print_json([{"text": t, **r} for t, r in zip(texts, records, strict=True)])
         return
-    heads = ["label", *table.columns[1:], "text"]
-    cells = [[str(row["label"])] + [f"{row[c]:.3f}" for c in heads[1:-1]] for row in records]
+    heads = [*table.columns, "text"]
+    cells = [
+        [row[c] if isinstance(row[c], str) else f"{row[c]:.3f}" for c in table.columns]
+        for row in records
+    ]
     console.print_table(heads, [[*c, t] for c, t in zip(cells, texts, strict=True)])
+
+
+def _is_clip(name: str) -> bool:
+    return Path(name).suffix.lower() in CLIP_SUFFIXES and Path(name).is_file()
 
 
 def print_scores(scores: dict[str, Any], *, as_json: bool) -> None:
     """Test scores as a table or as JSON."""
     from valence.metrics import METRICS
+    from valence.metrics_regression import INTENSITY_METRICS
 
+    titles = {n: m.title for n, m in METRICS.items()}
+    titles |= {n: m.title for n, m in INTENSITY_METRICS.items()}
     if as_json:
         console.print_json(scores)
         return
     rows = [
-        [METRICS[name].title if name in METRICS else name.replace("f1/", "F1 of "),
+        [titles.get(name, name.replace("f1/", "F1 of ")),
          "–" if value is None else f"{value:.3f}"]
         for name, value in scores.items()
     ]  # fmt: skip

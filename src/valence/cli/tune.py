@@ -125,8 +125,8 @@ def _observer(meter: console.Meter, method: str) -> Observer:
         nonlocal seen
         done = now.count.finished
         words = f"trial {min(done + 1, now.trials)} of {now.trials}"
-        if now.count.best is not None:
-            words += f", best {now.count.best:.3f}"
+        if now.best is not None:
+            words += f", best {now.best:.3f}"
         if now.seconds_left is not None and done < now.trials:
             words += f", about {console.duration(now.seconds_left)} left"
         share = min(1.0, (done + now.share) / now.trials)

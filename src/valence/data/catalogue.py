@@ -84,6 +84,40 @@ DATASETS: dict[str, Card] = {
     "biomedical": Card(
         "Biomedical titles by 20 topics", (), source="Xu et al. 2017, Neural Networks"
     ),
+    "multiemo": Card(
+        "MultiEmo, reviews (hotels, medicine, school, products) in 11 languages",
+        ("negative", "neutral", "ambivalent", "positive"),
+        language="de en es fr it ja nl pl pt ru zh",
+        source="Kocoń et al. 2021, ICCS",
+    ),
+    "umsab": Card(
+        "UMSAB, tweets in 6 languages, Arabic among them",
+        ("negative", "neutral", "positive"),
+        language="ar en de it pt es",
+        ordered=True,
+        source="Barbieri et al. 2022, LREC (XLM-T)",
+    ),
+    "arabic_tweets": Card(
+        "Arabic tweets",
+        ("negative", "neutral", "positive"),
+        language="ar",
+        ordered=True,
+        source="a public corpus of Arabic tweets in three classes",
+    ),
+    "afrisenti": Card(
+        "AfriSenti, tweets in Hausa, Nigerian Pidgin, Swahili and Yorùbá",
+        ("negative", "neutral", "positive"),
+        language="ha pcm sw yo",
+        ordered=True,
+        source="Muhammad et al. 2023, EMNLP",
+    ),
+    "nusax": Card(
+        "NusaX, parallel texts in English, Indonesian and Javanese",
+        ("negative", "neutral", "positive"),
+        language="en id jv",
+        ordered=True,
+        source="Winata et al. 2023, EACL",
+    ),
     "cr": Card("Customer reviews", ("negative", "positive"), source="Hu & Liu 2004, KDD"),
 }
 

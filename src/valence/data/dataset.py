@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from valence.data.features import FeatureView
+
+Scale = Literal["mosi", "ch-sims"]
 SECOND_VIEW = "aug_text"
 """The column in which corpora carry second views of their training texts."""
 
@@ -20,15 +24,17 @@ class Split:
 
     Attributes:
         texts: The texts, N of them.
-        labels: (N,) int64 class ids.
+        labels: (N,) int64 class ids; float32 numbers where the target is an intensity.
         ids: (N,) row names, unique within the data set.
         extra: Further columns of the source, one row per text (language, second view …).
+        features: Audio and vision of the same rows, where there are some.
     """
 
     texts: list[str]
     labels: np.ndarray
     ids: np.ndarray
     extra: pd.DataFrame = field(default_factory=pd.DataFrame)
+    features: FeatureView | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -38,10 +44,13 @@ class Split:
         rows = np.asarray(indices, dtype=np.int64)
         extra = self.extra.iloc[rows].reset_index(drop=True) if len(self.extra) else self.extra
         texts = [self.texts[row] for row in rows]
-        return replace(self, texts=texts, labels=self.labels[rows], ids=self.ids[rows], extra=extra)
+        features = None if self.features is None else self.features.take(rows)
+        return Split(texts, self.labels[rows], self.ids[rows], extra, features)
 
     def counts(self, class_count: int) -> np.ndarray:
-        """(C,) rows per class."""
+        """(C,) rows per class; none where the target is an intensity."""
+        if not class_count:
+            return np.zeros(0, dtype=np.int64)
         return np.bincount(self.labels, minlength=class_count)
 
 
@@ -50,16 +59,18 @@ class TrainingData:
     """What a training or a tuner is handed: no test rows, by construction.
 
     Attributes:
-        classes: Label names; a row's label is an index into them.
+        classes: Label names; a row's label is an index into them. Empty for an intensity.
         tail: Ids of the tail classes.
         train: Training rows.
         validation: Rows on which everything is chosen.
+        scale: How an intensity is scored; see ``valence.metrics_regression``.
     """
 
     classes: tuple[str, ...]
     tail: tuple[int, ...]
     train: Split
     validation: Split
+    scale: Scale = "mosi"
 
     @cached_property
     def train_counts(self) -> np.ndarray:
@@ -73,11 +84,13 @@ class Dataset:
 
     Attributes:
         name: Card name, or the path or hub id it came from.
-        classes: Label names in their order.
+        classes: Label names in their order; empty where the target is an intensity.
         tail: Ids of the tail classes.
         train, validation, test: The rows.
         synthetic: True where the texts were generated; every report says so.
         notes: Lines the user should see (splits made here, rows left out and why).
+        scale: How an intensity is scored; see ``valence.metrics_regression``.
+        group: Column of the rows' ``extra`` that names their group; empty without one.
     """
 
     name: str
@@ -88,18 +101,35 @@ class Dataset:
     test: Split
     synthetic: bool = False
     notes: tuple[str, ...] = ()
+    scale: Scale = "mosi"
+    group: str = ""
+
+    def groups(self, split: Split) -> np.ndarray | None:
+        """(N,) the group name of every row of a split; None where there are no groups."""
+        if not self.group:
+            return None
+        names: np.ndarray = split.extra[self.group].to_numpy(dtype=str)
+        return names
+
+    def group_names(self) -> tuple[str, ...]:
+        """The groups of the training rows, sorted."""
+        names = self.groups(self.train)
+        return () if names is None else tuple(sorted(set(names.tolist())))
 
     def sealed(self) -> TrainingData:
         """The part a training may see."""
-        return TrainingData(self.classes, self.tail, self.train, self.validation)
+        return TrainingData(self.classes, self.tail, self.train, self.validation, self.scale)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of classes, texts and labels of all splits: the data a result belongs to."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for split in (self.train, self.validation, self.test):
-            digest.update(split.labels.astype("<i8").tobytes())
+            kind = "<i8" if self.classes else "<f4"
+            digest.update(split.labels.astype(kind).tobytes())
             digest.update("\0".join(split.texts).encode("utf-8", "surrogatepass"))
+            if split.features is not None:
+                digest.update(split.features.source.encode() + split.features.rows.tobytes())
         if SECOND_VIEW in self.train.extra:
             views = self.train.extra[SECOND_VIEW].fillna("").astype(str)
             digest.update("\0".join(views).encode("utf-8", "surrogatepass"))

@@ -22,6 +22,8 @@ from valence.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 _BLOCK = 1 << 20
+_MAPPED_MOST = 256 << 20
+"""Bytes read from a map before it is let go: the pages of a map count as the process's memory."""
 
 
 @dataclass(frozen=True)
@@ -136,13 +138,14 @@ class FeatureSplit:
         self.lengths = {m: table[f"{m}_length"].to_numpy(dtype=np.int64) for m in FEATURES}
         self.offsets = {m: np.concatenate([[0], n.cumsum()]) for m, n in self.lengths.items()}
         self._files: dict[str, Any] = {}
+        self._mapped = 0
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process opens the files for itself.
-        return self.__dict__ | {"_files": {}}
+        return self.__dict__ | {"_files": {}, "_mapped": 0}
 
     def row(self, modality: str, index: int) -> np.ndarray:
         """(length, d) real steps of one row."""
@@ -211,7 +214,59 @@ class FeatureSplit:
         if start == end:  # safetensors refuses an empty slice at the end
             return np.zeros((0, self._width(modality)), dtype=np.float32)
         steps: np.ndarray = self._open(modality)[start:end]
+        self._mapped += steps.nbytes
+        if self._mapped > _MAPPED_MOST:
+            self._files, self._mapped = {}, 0
         return steps
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    """Some rows of a :class:`FeatureSplit`, in an order of their own.
+
+    Attributes:
+        split: Where they are.
+        rows: (N,) int64 row numbers in it.
+        source: Hash of what the archive was made from.
+    """
+
+    split: FeatureSplit
+    rows: np.ndarray
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> FeatureView:
+        """The rows at ``indices`` of this view."""
+        return FeatureView(self.split, self.rows[np.asarray(indices, dtype=np.int64)], self.source)
+
+    def batch(
+        self, indices: Sequence[int] | np.ndarray, *, limits: Mapping[str, int] | None = None
+    ) -> FeatureBatch:
+        """As :meth:`FeatureSplit.batch`, by the numbers of this view."""
+        return self.split.batch(self.rows[np.asarray(indices, dtype=np.int64)], limits=limits)
+
+    def lengths(self, modality: str) -> np.ndarray:
+        """(N,) real steps."""
+        found: np.ndarray = self.split.lengths[modality][self.rows]
+        return found
+
+    def width(self, modality: str) -> int:
+        """Numbers in a step."""
+        return self.split._width(modality)
+
+    def statistics(self, modality: str) -> tuple[np.ndarray, np.ndarray]:
+        """(d,) mean and standard deviation of the real steps of these rows, float32."""
+        if len(self) == len(self.split):
+            return self.split.statistics(modality)
+        steps = [self.split.row(modality, int(row)) for row in self.rows]
+        joined = np.concatenate(steps).astype(np.float64)
+        if not len(joined):
+            return np.zeros(self.width(modality), np.float32), np.zeros(
+                self.width(modality), np.float32
+            )
+        return joined.mean(0).astype(np.float32), joined.std(0).astype(np.float32)
 
 
 @dataclass(frozen=True)

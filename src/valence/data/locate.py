@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from valence.data.catalogue import DATASETS
+from valence.data.groups import LANGUAGE, SOURCE_ROW
 from valence.data.tables import SUFFIXES, open_hub, read_batches, read_table
 from valence.errors import DataError, UnknownNameError
 from valence.spec import DataSpec
@@ -60,6 +61,37 @@ class FileRows:
 
 
 @dataclass(frozen=True)
+class FolderRows:
+    """Rows of several folders, one per group, with a column that names the group.
+
+    Attributes:
+        parts: The rows of each folder, by its name.
+        column: Name of the column; a column of that name in the files is kept.
+    """
+
+    parts: Mapping[str, Table]
+    column: str
+
+    def read(self) -> pd.DataFrame:
+        """All rows, folder after folder."""
+        tables = [self._named(name, table.read(), 0) for name, table in self.parts.items()]
+        return pd.concat(tables, ignore_index=True)
+
+    def batches(self, rows: int) -> Iterator[pd.DataFrame]:
+        """Tables of at most ``rows`` rows, none of two folders."""
+        for name, table in self.parts.items():
+            start = 0
+            for batch in table.batches(rows):
+                yield self._named(name, batch, start)
+                start += len(batch)
+
+    def _named(self, name: str, table: pd.DataFrame, start: int) -> pd.DataFrame:
+        numbers = [f"{name}-{i}" for i in range(start, start + len(table))]
+        added = {SOURCE_ROW: numbers, self.column: name}
+        return table.assign(**{k: v for k, v in added.items() if k not in table.columns})
+
+
+@dataclass(frozen=True)
 class HubRows:
     """Rows of a ``datasets.Dataset``, which stays on disk."""
 
@@ -97,15 +129,24 @@ def locate(
         return {**found}, notes
     if spec.name.startswith(KAGGLE):
         path = download_kaggle(spec.name.removeprefix(KAGGLE))
-        return _of_path(path), []
+        return of_path(path, spec.group), []
     where = data_dir or os.environ.get("VALENCE_DATA")
     for path in [Path(spec.name), *([Path(where) / spec.name] if where else [])]:
         if path.exists():
-            return _of_path(path), []
+            return of_path(path, spec.group), []
     return _of_hub(spec.name), []
 
 
-def _of_path(path: Path) -> dict[str, Table]:
+def of_path(path: Path, group: str | None = None) -> dict[str, Table]:
+    """The tables of a file, of a folder of split files, or of one such folder per group.
+
+    Args:
+        path: The file or folder.
+        group: Name of the column that folders stand for; ``language`` when not given.
+
+    Raises:
+        DataError: if there is no file to train on, or the folders hold different splits.
+    """
     if path.is_file():
         return {"all": FileRows(path)}
     files = {p.stem.lower(): p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES}
@@ -119,10 +160,33 @@ def _of_path(path: Path) -> dict[str, Table]:
         return found
     if len(files) == 1:
         return {"all": FileRows(next(iter(files.values())))}
+    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and _has_train(p)]
+    if folders and not files:
+        return _of_folders(folders, group or LANGUAGE)
     raise DataError(
         f"Folder {path} has no train file; name one train{SUFFIXES[0]} "
-        f"(also validation and test; {', '.join(SUFFIXES)} are read)"
+        f"(also validation and test; {', '.join(SUFFIXES)} are read), or make one such folder "
+        "per language"
     )
+
+
+def _has_train(path: Path) -> bool:
+    return any((path / f"train{suffix}").exists() for suffix in SUFFIXES)
+
+
+def _of_folders(folders: list[Path], column: str) -> dict[str, Table]:
+    parts = {folder.name: of_path(folder) for folder in folders}
+    splits = next(iter(parts.values()))
+    for name, own in parts.items():
+        if set(own) != set(splits):
+            raise DataError(
+                f"Folder {folders[0].parent / name} has {', '.join(own)}, but {folders[0].name} "
+                f"has {', '.join(splits)}; give every folder files of the same splits"
+            )
+    return {
+        split: FolderRows({name: own[split] for name, own in parts.items()}, column)
+        for split in splits
+    }
 
 
 def _of_hub(name: str) -> dict[str, Table]:

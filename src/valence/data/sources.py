@@ -12,9 +12,16 @@ import pandas as pd
 from valence.data.catalogue import DATASETS, Card
 from valence.data.dataset import Dataset, Split, tail_classes
 from valence.data.draw import draw_rows
+from valence.data.groups import (
+    SOURCE_ROW,
+    choose_rows,
+    group_column,
+    split_by_group,
+    with_groups,
+)
 from valence.data.locate import READ_ROWS, Table, locate
 from valence.data.noise import with_label_noise
-from valence.data.sampling import longtail_counts, stratified_split, take_counts
+from valence.data.sampling import longtail_counts, take_counts
 from valence.data.tables import clean
 from valence.errors import DataError, UnknownNameError
 from valence.spec import DataSpec
@@ -41,13 +48,31 @@ def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None =
     if spec.name == "demo":
         from valence.data.demo import demo_dataset
 
+        if spec.target == "intensity":
+            raise DataError(
+                "The built-in corpus has classes, no intensities; name a corpus with numbers as "
+                "labels, or use data.target=classes"
+            )
+
         whole = demo_dataset()
     else:
+        from valence.data.multimodal import archive_dataset, find_archive, intensity_dataset
+
         card = DATASETS.get(spec.name)
-        tables, notes = locate(spec, data_dir)
-        frames, more = _read(spec, card, tables, seed)
-        whole = _assemble(spec, card, frames, seed, [*notes, *more])
-    return _cut(spec, whole, seed)
+        archive = find_archive(spec, data_dir)
+        if archive is not None:
+            whole = archive_dataset(spec, archive, seed=seed)
+        else:
+            located, notes = locate(spec, data_dir)
+            tables = choose_rows(spec, located)
+            if spec.target == "intensity":
+                frames = {split: table.read() for split, table in tables.items()}
+                return intensity_dataset(spec, frames, seed=seed, notes=notes)
+            frames, more = _read(spec, card, tables, seed)
+            whole = _assemble(spec, card, frames, seed, [*notes, *more])
+    if spec.target == "intensity":
+        return whole
+    return _cut(spec, with_groups(spec, whole), seed)
 
 
 def load_split(
@@ -73,6 +98,12 @@ def load_split(
     """
     if spec.name == "demo":
         data = load_dataset(spec)
+        return getattr(data, split), list(data.notes)
+    from valence.data.multimodal import find_archive
+
+    if spec.target == "intensity" or find_archive(spec, data_dir) is not None:
+        named = spec.model_copy(update={"classes": classes or None})
+        data = load_dataset(named, data_dir=data_dir)
         return getattr(data, split), list(data.notes)
     tables, more = locate(spec, data_dir)
     name = "all" if "all" in tables else split
@@ -129,7 +160,9 @@ def _assemble(
     first = frames["train" if "train" in frames else "all"]
     classes = _classes(spec, card, first["label"])
     splits = {name: _split(frame, classes, name, spec.name) for name, frame in frames.items()}
-    splits, more = _complete(splits, spec, seed, len(classes))
+    columns = [str(name) for name in splits["train" if "train" in splits else "all"].extra.columns]
+    group = group_column(spec, columns, spec.name)
+    splits, more = _complete(splits, spec, seed, group)
     train, validation, test = splits["train"], splits["validation"], splits["test"]
     notes += more
     stem = short_name(spec.name) if is_sql_url(spec.name) else Path(spec.name).stem
@@ -168,15 +201,17 @@ def _split(frame: pd.DataFrame, classes: tuple[str, ...], name: str, source: str
             f"{source} ({name}): label {unknown[0]!r} is none of the classes "
             f"{', '.join(classes[:20])}; correct it, or train with rows of that class"
         )
-    rows = np.array([f"{name}-{i}" for i in frame["row"]]) if len(frame) else np.array([], str)
-    extra = frame.drop(columns=["text", "label", "row"]).reset_index(drop=True)
+    numbers = frame[SOURCE_ROW if SOURCE_ROW in frame else "row"]
+    rows = np.array([f"{name}-{i}" for i in numbers]) if len(frame) else np.array([], str)
+    own = [n for n in ("text", "label", "row", SOURCE_ROW) if n in frame]
+    extra = frame.drop(columns=own).reset_index(drop=True)
     return Split(frame["text"].tolist(), labels.to_numpy(dtype=np.int64), rows, extra)
 
 
 def _complete(
-    splits: Mapping[str, Split], spec: DataSpec, seed: int, class_count: int
+    splits: Mapping[str, Split], spec: DataSpec, seed: int, group: str
 ) -> tuple[dict[str, Split], list[str]]:
-    """Make the splits that are missing, stratified, and say so."""
+    """Make the splits that are missing, stratified within every group, and say so."""
     found = dict(splits)
     notes = []
     if "all" in found:
@@ -185,7 +220,7 @@ def _complete(
         if name in found:
             continue
         train = found["train"]
-        kept, taken = stratified_split(train.labels, share, seed=seed)
+        kept, taken = split_by_group(train, group, share, seed=seed)
         if not len(taken):
             raise DataError(
                 f"{spec.name}: {len(train)} rows are too few to make a {name} split; "

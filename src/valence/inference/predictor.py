@@ -11,9 +11,11 @@ import pandas as pd
 
 from valence.data.dataset import Split
 from valence.data.tables import SUFFIXES, TEXT_COLUMNS, find_column, read_table
-from valence.errors import DataError
+from valence.errors import DataError, SpecError
 from valence.metrics import classification_scores
-from valence.models.base import Progress
+from valence.metrics_regression import intensity_scores
+from valence.models.base import Progress, Scores
+from valence.models.fusion_model import FusionModel, score_split
 from valence.models.load import load_model
 from valence.models.store import read_config
 
@@ -39,34 +41,80 @@ class Predictor:
         self.classes = self.model.classes
         self.truncated = 0
 
+    @property
+    def target(self) -> str:
+        """``classes`` or ``intensity``."""
+        return self.config.spec.data.target
+
     def predict_proba(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
         """(N, C) probabilities, in the order of ``texts`` and ``classes``."""
-        scores = self.model.score(list(texts), progress)
-        self.truncated = scores.truncated
-        return scores.probabilities
+        if not self.classes:
+            raise SpecError("The model predicts an intensity and no classes; use table()")
+        return self._scores(texts, progress).probabilities
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The most probable label of every text."""
         return [self.classes[i] for i in self.predict_proba(texts).argmax(axis=1)]
 
     def table(self, texts: Sequence[str], progress: Progress | None = None) -> pd.DataFrame:
-        """Columns ``label`` and ``prob_<class>``, one row per text."""
-        shares = self.predict_proba(texts, progress)
+        """Columns ``label`` and ``prob_<class>``, one row per text.
+
+        A model of intensities gives one column, ``intensity``; it reads the text alone.
+        """
+        if not self.classes:
+            return _intensities(self._scores(texts, progress))
+        return self._labelled(self.predict_proba(texts, progress))
+
+    def _labelled(self, shares: np.ndarray) -> pd.DataFrame:
         columns = {f"prob_{name}": shares[:, i].round(6) for i, name in enumerate(self.classes)}
         labels = [self.classes[i] for i in shares.argmax(axis=1)]
         return pd.DataFrame({"label": pd.Series(labels, dtype=object), **columns})
 
+    def clip_table(self, clip: str | Path, text: str = "") -> pd.DataFrame:
+        """As :meth:`table`, of one sound or video file and what is said in it.
+
+        Args:
+            clip: The file; it is read as the clips of the training were.
+            text: The words; none where they are not known.
+
+        Raises:
+            SpecError: if the model reads no sound or picture, or was trained on features that
+                cannot be made here.
+            DataError: if the file cannot be read.
+        """
+        model = self.model
+        if not isinstance(model, FusionModel) or model.extractor is None:
+            raise SpecError(
+                f"{self.folder} was not trained on clips that valence features extract read, so "
+                f"{Path(clip).name} cannot be made into what it reads; give the text alone"
+            )
+        scores = model.score_clip(Path(clip), text)
+        if not self.classes:
+            return _intensities(scores)
+        return self._labelled(scores.probabilities)
+
+    def _scores(self, texts: Sequence[str], progress: Progress | None) -> Scores:
+        scores = self.model.score(list(texts), progress)
+        self.truncated = scores.truncated
+        return scores
+
     def evaluate(self, rows: Split) -> dict[str, float | None]:
-        """Every score of the model on labelled rows."""
+        """Every score of the model on labelled rows, with their audio and vision if there."""
         return self.scored(rows)[1]
 
     def scored(self, rows: Split) -> tuple[np.ndarray, dict[str, float | None]]:
-        """Logits (N, C) of labelled rows, and every score of them."""
-        logits = self.model.score(rows.texts).logits
+        """Logits (N, C), or intensities (N, 1), of labelled rows, and every score of them."""
+        logits = score_split(self.model, rows).logits
+        if isinstance(self.model, FusionModel) and not self.classes:
+            return logits, intensity_scores(rows.labels, logits[:, 0], scale=self.model.scale)
         return logits, classification_scores(
             rows.labels, logits, classes=self.classes,
             train_counts=self.config.train_counts, tail=self.config.tail,
         )  # fmt: skip
+
+
+def _intensities(scores: Scores) -> pd.DataFrame:
+    return pd.DataFrame({"intensity": scores.logits[:, 0].astype(np.float64).round(6)})
 
 
 def predict_file(

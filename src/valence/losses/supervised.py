@@ -181,3 +181,25 @@ class LogitAdjustment(Loss):
         logits = output.logits.float() + self.shift
         losses = functional.cross_entropy(logits, labels, reduction="none")
         return _weighted_mean(losses, self.weight[labels])
+
+
+class SquaredError(Loss):
+    """Mean squared error of the one output against an intensity (the loss of ALMT)."""
+
+    def __init__(self, spec: LossSpec, info: ClassInfo) -> None:
+        super().__init__()
+
+    def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
+        """The mean over (B, 1) outputs and (B,) float intensities, a scalar."""
+        return functional.mse_loss(output.logits[:, 0].float(), labels.float())
+
+
+class AbsoluteError(Loss):
+    """Mean absolute error of the one output, which is what MAE measures."""
+
+    def __init__(self, spec: LossSpec, info: ClassInfo) -> None:
+        super().__init__()
+
+    def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
+        """The mean over (B, 1) outputs and (B,) float intensities, a scalar."""
+        return functional.l1_loss(output.logits[:, 0].float(), labels.float())

@@ -11,9 +11,11 @@ from valence.losses.sharprecl import SharpContrast
 from valence.losses.supervised import (
     LDAM,
     WEIGHT_FIELDS,
+    AbsoluteError,
     CrossEntropy,
     Focal,
     LogitAdjustment,
+    SquaredError,
 )
 from valence.spec import LossSpec
 
@@ -23,6 +25,9 @@ LOSSES: dict[str, type[Loss]] = {
     "ldam": LDAM,
     "logit-adjustment": LogitAdjustment,
 }
+
+INTENSITY_LOSSES: dict[str, type[Loss]] = {"mse": SquaredError, "mae": AbsoluteError}
+"""The losses of a number, where the target is an intensity."""
 
 CONTRASTS: dict[str, type[Loss]] = {
     "memory": PrototypeMemory,
@@ -72,7 +77,7 @@ def build_loss(spec: LossSpec, info: ClassInfo) -> Loss:
     Raises:
         UnknownNameError: if ``spec.name`` or ``spec.contrast`` is in no table.
     """
-    supervised = _find("loss", spec.name, LOSSES)(spec, info)  # type: ignore[call-arg]
+    supervised = _find("loss", spec.name, LOSSES | INTENSITY_LOSSES)(spec, info)  # type: ignore[call-arg]
     if spec.contrast == "none":
         return supervised
     contrast = _find("contrast", spec.contrast, CONTRASTS)(spec, info)  # type: ignore[call-arg]
@@ -85,7 +90,7 @@ def reads(spec: LossSpec) -> frozenset[str]:
     Raises:
         UnknownNameError: if ``spec.name`` or ``spec.contrast`` is in no table.
     """
-    fields = _find("loss", spec.name, LOSSES).reads
+    fields = _find("loss", spec.name, LOSSES | INTENSITY_LOSSES).reads
     if "class_weights" in fields:
         fields |= WEIGHT_FIELDS[spec.class_weights]
     if spec.contrast == "none":

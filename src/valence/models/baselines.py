@@ -151,6 +151,7 @@ def fit_tfidf(spec: RunSpec, data: TrainingData) -> tuple[TextModel, list[str]]:
 def fit_linear_probe(spec: RunSpec, data: TrainingData) -> tuple[TextModel, list[str]]:
     """Fit the regression on the frozen encoder's pooled features; a torch model like others."""
     model: TorchModel = build_model(spec, data)
+    model.keep_features()
     train = model.score(data.train.texts).features
     validation = model.score(data.validation.texts).features
     mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-6

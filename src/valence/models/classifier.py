@@ -20,7 +20,8 @@ from valence.losses.table import build_loss
 from valence.models.base import Progress, Scores
 from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
 from valence.models.frozen import FrozenStates
-from valence.models.heads import build_head
+from valence.models.heads import LinearHead, build_head
+from valence.models.pooled import PooledFeatures, pooling_key
 from valence.models.store import read_config, write_config
 from valence.spec import EncoderSpec, HeadSpec, LossSpec, RunSpec
 
@@ -98,6 +99,7 @@ class TorchModel:
     info: ClassInfo
     logit_shift: tuple[float, ...] | None = None
     frozen: FrozenStates | None = None
+    pooled: PooledFeatures | None = None
 
     @property
     def trainable_parameters(self) -> int:
@@ -107,10 +109,37 @@ class TorchModel:
     def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
         """Scores of ``texts``, in their order."""
         encoded = self.encode(texts)
-        scores = score_encoded(self.classifier, encoded, self.tokenizer.pad_id, progress)
+        if self.pooled is None:
+            scores = score_encoded(self.classifier, encoded, self.tokenizer.pad_id, progress)
+        else:
+            scores = self._score_pooled(encoded, self.pooled, progress)
         if self.logit_shift is None:
             return scores
         return replace(scores, logits=scores.logits + np.asarray(self.logit_shift, np.float32))
+
+    @torch.inference_mode()
+    def _score_pooled(
+        self, encoded: Encoded, pooled: PooledFeatures, progress: Progress | None
+    ) -> Scores:
+        features = pooled.of(encoded, progress)
+        logits = self.classifier.head.get_submodule("linear")(torch.from_numpy(features))
+        return Scores(logits.numpy(), features, encoded.truncated)
+
+    def keep_features(self) -> None:
+        """From now on, keep the pooled features of a frozen encoder on disk and read them again.
+
+        Nothing is kept where the features are not all that the logits are made of.
+        """
+        frozen = self.spec.encoder.adaptation == "frozen" and self.spec.train.cache == "auto"
+        if not frozen or type(self.classifier.head) is not LinearHead:
+            return
+        classifier, pad_id = self.classifier, self.tokenizer.pad_id
+
+        def compute(encoded: Encoded, progress: Progress | None) -> np.ndarray:
+            return score_encoded(classifier, encoded, pad_id, progress).features
+
+        key = pooling_key(classifier.encoder, classifier.head.pooling, self.spec.head.pooling)
+        self.pooled = PooledFeatures(key, compute, self.spec.encoder.name)
 
     def keep_states(self) -> None:
         """From now on, keep the token states of a frozen encoder on disk and read them again."""

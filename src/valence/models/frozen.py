@@ -76,7 +76,7 @@ class FrozenStates:
         Raises:
             RunError: if the disk refuses.
         """
-        wanted = np.array([_name(ids) for ids in encoded.input_ids], dtype="S32")
+        wanted = text_names(encoded)
         lengths = np.array([len(ids) for ids in encoded.input_ids])
         first = np.unique(wanted, return_index=True)[1]
         missing = first[~np.isin(wanted[first], self._index()[0])]
@@ -96,20 +96,7 @@ class FrozenStates:
 
     def _index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
         """Sorted names of the texts at hand, the chunk and start of each, and the chunks."""
-        names, starts, owners = [], [], []
-        chunks: list[np.ndarray] = []
-        for folder in cache.folders(KIND, f"{self.key}-"):
-            with np.load(folder / "index.npz") as index:
-                names.append(index["names"])
-                starts.append(index["starts"])
-            owners.append(np.full(len(names[-1]), len(chunks)))
-            chunks.append(np.load(folder / "states.npy", mmap_mode="r"))
-        if not names:
-            none = np.zeros(0, dtype=np.int64)
-            return np.zeros(0, dtype="S32"), none, none, []
-        joined = np.concatenate(names)
-        order = np.argsort(joined, kind="stable")
-        return joined[order], np.concatenate(owners)[order], np.concatenate(starts)[order], chunks
+        return chunk_index(KIND, self.key)
 
     @torch.inference_mode()
     def _write(self, input_ids: list[list[int]], names: np.ndarray, device: str) -> None:
@@ -133,6 +120,34 @@ class FrozenStates:
                 states[places[real]] = found.float().cpu().numpy()[real]
             states.flush()
             np.savez(folder / "index.npz", names=names, starts=starts)
+
+
+def chunk_index(kind: str, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Sorted names of the texts in the chunks of a kind, the chunk and start of each, the chunks.
+
+    Args:
+        kind: Kind of the cache entries.
+        key: What the keys of its chunks begin with.
+    """
+    names, starts, owners = [], [], []
+    chunks: list[np.ndarray] = []
+    for folder in cache.folders(kind, f"{key}-"):
+        with np.load(folder / "index.npz") as index:
+            names.append(index["names"])
+            starts.append(index["starts"])
+        owners.append(np.full(len(names[-1]), len(chunks)))
+        chunks.append(np.load(folder / "states.npy", mmap_mode="r"))
+    if not names:
+        none = np.zeros(0, dtype=np.int64)
+        return np.zeros(0, dtype="S32"), none, none, []
+    joined = np.concatenate(names)
+    order = np.argsort(joined, kind="stable")
+    return joined[order], np.concatenate(owners)[order], np.concatenate(starts)[order], chunks
+
+
+def text_names(encoded: Encoded) -> np.ndarray:
+    """(N,) the names under which tokenised texts are kept: hashes of their token ids."""
+    return np.array([_name(ids) for ids in encoded.input_ids], dtype="S32")
 
 
 def weights_key(encoder: Encoder) -> str:

@@ -9,12 +9,14 @@ from valence.errors import ModelError
 from valence.models.base import TextModel
 from valence.models.baselines import load_majority_model, load_tfidf_model
 from valence.models.classifier import load_torch_model
+from valence.models.fusion_model import load_fusion_model
 from valence.models.store import read_config
 
 LOADERS: dict[str, Callable[[Path], TextModel]] = {
     "torch": load_torch_model,
     "tfidf": load_tfidf_model,
     "majority": load_majority_model,
+    "fusion": load_fusion_model,
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,8 +19,10 @@ class ModelConfig(BaseModel):
 
     format: Literal[1] = 1
     model_type: Literal["valence"] = "valence"
-    problem_type: Literal["single_label_classification"] = "single_label_classification"
-    kind: Literal["torch", "tfidf", "majority"]
+    problem_type: Literal["single_label_classification", "regression"] = (
+        "single_label_classification"
+    )
+    kind: Literal["torch", "tfidf", "majority", "fusion"]
     id2label: dict[int, str]
     label2id: dict[str, int]
     train_counts: tuple[int, ...]
@@ -28,6 +30,8 @@ class ModelConfig(BaseModel):
     spec: RunSpec
     logit_shift: tuple[float, ...] | None = None
     """Added to the logits of every text: a post-hoc logit adjustment."""
+    fusion: dict[str, Any] | None = None
+    """Of a multimodal model: sizes, scale of its scores, and how clips become features."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -36,19 +40,21 @@ class ModelConfig(BaseModel):
 
 
 def write_config(
-    folder: Path, *, kind: Literal["torch", "tfidf", "majority"], spec: RunSpec,
+    folder: Path, *, kind: Literal["torch", "tfidf", "majority", "fusion"], spec: RunSpec,
     classes: tuple[str, ...], counts: tuple[int, ...], tail: tuple[int, ...],
-    logit_shift: tuple[float, ...] | None = None,
+    logit_shift: tuple[float, ...] | None = None, fusion: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Write ``config.json`` into ``folder``."""
     config = ModelConfig(
         kind=kind,
+        problem_type="single_label_classification" if classes else "regression",
         id2label=dict(enumerate(classes)),
         label2id={name: i for i, name in enumerate(classes)},
         train_counts=counts,
         tail=tail,
         spec=spec,
         logit_shift=logit_shift,
+        fusion=fusion,
     )
     text = json.dumps(config.model_dump(mode="json"), ensure_ascii=False, indent=1)
     (folder / "config.json").write_text(text, encoding="utf-8")

@@ -16,16 +16,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from valence.errors import RunError
-from valence.metrics import METRICS
-from valence.reports import diagnostic_plots, plots
+from valence.reports import diagnostic_plots, fusion_plots, plots
+from valence.reports.groups import page_tables
+from valence.reports.scoring import CLASSES, explanation, scoring_of
 from valence.reports.tables import (
     ALPHA,
     by_setup,
     leaderboard,
     leaderboard_columns,
+    mean_sd,
+    own_best_table,
+    scoring_in,
     sensitivity_table,
     unswept,
 )
+from valence.reports.transfer import is_transfer, page_transfers
 from valence.runs import RunResult, RunStore
 from valence.spec import RunSpec
 
@@ -83,9 +88,16 @@ def write_report(
         RunError: if the file cannot be written.
     """
     plain = unswept(results, axes)
+    by_group = page_tables(plain)
+    own = [result for result in plain if not is_transfer(result)]
     setups = [
-        _setup(store, label, group, baseline, published or Published())
-        for label, group in by_setup(plain).items()
+        {**_setup(store, label, group, baseline, published or Published()),
+         "groups": by_group.get(label)}
+        for label, group in by_setup(own).items()
+    ]  # fmt: skip
+    transfers = [
+        {**part, "picture": _picture("Transfer", "macro-F1 by groups", part["figure"])}
+        for part in page_transfers(plain)
     ]
     swept = sensitivity_table(results, axes) if axes else pd.DataFrame()
     curve = plots.sensitivity_curves(results, axes) if axes else None
@@ -96,8 +108,9 @@ def write_report(
     page = template.render(
         title=title or "Comparison",
         setups=setups,
+        transfers=transfers,
         synthetic=sorted({r.dataset for r in results if r.synthetic}),
-        metrics=METRICS,
+        explanations=_explanations(plain),
         baseline=baseline,
         sweep_rows=_cells(swept),
         sweep_picture=_picture("Sensitivity", "scores over the swept setting", curve),
@@ -118,15 +131,22 @@ def write_report(
 
 def verdict(table: pd.DataFrame, baseline: str | None) -> str:
     """What a leaderboard says, in two or three sentences, no surer than its intervals."""
-    best = table.iloc[0]
-    text = f"{best['method']} has the highest macro-F1 ({best['macro_f1_mean']:.3f})."
-    tail = table.iloc[int(table["tail_f1_mean"].astype(float).argmax())]
-    if tail["method"] != best["method"]:
-        text += f" On the tail classes {tail['method']} leads ({tail['tail_f1_mean']:.3f})."
+    best, scoring = table.iloc[0], scoring_in(table)
+    extreme = "lowest" if scoring.lower_is_better else "highest"
+    text = (
+        f"{best['method']} has the {extreme} {scoring.titles[scoring.main]} "
+        f"({best[f'{scoring.main}_mean']:.3f})."
+    )
+    if scoring is CLASSES:
+        tail = table.iloc[int(table["tail_f1_mean"].astype(float).argmax())]
+        if tail["method"] != best["method"]:
+            text += f" On the tail classes {tail['method']} leads ({tail['tail_f1_mean']:.3f})."
     if baseline is None or baseline not in set(table["method"]):
         return text
-    better = table[(table["p_holm"] < ALPHA) & (table["difference"] > 0)]["method"].tolist()
-    worse = table[(table["p_holm"] < ALPHA) & (table["difference"] < 0)]["method"].tolist()
+    gains = table["difference"].map(scoring.gain)
+    sure = (table["p_holm"] < ALPHA) & table["difference"].notna()
+    better = table[sure & gains]["method"].tolist()
+    worse = table[sure & ~gains]["method"].tolist()
     if not better and not worse:
         return f"{text} No difference from {baseline} is significant on these test rows."
     parts = [
@@ -146,8 +166,37 @@ def _setup(
 ) -> dict[str, Any]:  # fmt: skip
     table = leaderboard(store, group, baseline)
     heads, rows = leaderboard_columns(table)
-    first = group[0]
-    figures = {
+    first, scoring = group[0], scoring_of(group[0])
+    draw = _class_figures if scoring is CLASSES else _intensity_figures
+    pictures = [_picture(title, alt, figure) for title, (alt, figure) in draw(store, group).items()]
+    return {
+        "label": label,
+        "verdict": verdict(table, baseline),
+        "heads": heads,
+        "rows": rows,
+        "marks": heads.index(""),
+        "main": scoring.titles[scoring.main],
+        "sizes": first.sizes,
+        "classes": [
+            {"name": name, "count": count, "tail": i in first.tail}
+            for i, (name, count) in enumerate(zip(first.classes, first.train_counts, strict=True))
+        ],
+        "seeds": sorted({r.spec.seed for r in group}),
+        "own_best": _own_best(group),
+        "published": [
+            {"method": m, "metric": scoring.titles.get(k, k), "value": f"{v:.3f}",
+             "ours": _ours(table, m, k)}
+            for m, scores in published.beside(first.spec).items() for k, v in scores.items()
+        ],
+        "pictures": [picture for picture in pictures if picture is not None],
+    }  # fmt: skip
+
+
+Figures = dict[str, tuple[str, Figure | None]]
+
+
+def _class_figures(store: RunStore, group: list[RunResult]) -> Figures:
+    return {
         "F1 by class": ("bars of F1 per class and method", plots.class_bars(group)),
         "Score and cost": ("macro-F1 over training seconds", plots.score_against_cost(group)),
         "Training": ("validation macro-F1 over steps", plots.training_curves(store, group)),
@@ -160,26 +209,40 @@ def _setup(
         "Confusion": ("confusion matrix of each method", plots.confusion_matrices(store, group)),
         "Feature map": ("test features in two components", plots.feature_map(store, group)),
     }
-    pictures = [_picture(title, alt, figure) for title, (alt, figure) in figures.items()]
+
+
+def _intensity_figures(store: RunStore, group: list[RunResult]) -> Figures:
     return {
-        "label": label,
-        "verdict": verdict(table, baseline),
-        "heads": heads,
-        "rows": rows,
-        "marks": heads.index(""),
-        "sizes": first.sizes,
-        "classes": [
-            {"name": name, "count": count, "tail": i in first.tail}
-            for i, (name, count) in enumerate(zip(first.classes, first.train_counts, strict=True))
-        ],
-        "seeds": sorted({r.spec.seed for r in group}),
-        "published": [
-            {"method": m, "metric": METRICS[k].title if k in METRICS else k, "value": f"{v:.3f}",
-             "ours": _ours(table, m, k)}
-            for m, scores in published.beside(first.spec).items() for k, v in scores.items()
-        ],
-        "pictures": [picture for picture in pictures if picture is not None],
+        "Predicted and true": (
+            "prediction over truth by method", fusion_plots.predicted_against_true(store, group)
+        ),
+        "Error by intensity": (
+            "mean absolute error over the truth", fusion_plots.error_by_intensity(store, group)
+        ),
+        "Training": ("validation MAE over steps", fusion_plots.validation_curves(store, group)),
+        "Missing modalities": (
+            "test MAE over the missing rate", fusion_plots.robustness_curves(store, group)
+        ),
     }  # fmt: skip
+
+
+def _own_best(group: list[RunResult]) -> dict[str, list[Any]]:
+    """Heads and cells of each metric at its own best validation epoch; empty without any."""
+    table = own_best_table(group)
+    if not len(table):
+        return {"heads": [], "rows": []}
+    scoring = scoring_of(group[0])
+    shown = [m for m in scoring.shown if m in set(table["metric"])]
+    rows = []
+    for method, own in table.groupby("method", sort=False):
+        values = [own.loc[own["metric"] == m, "test_at_own_best"].astype(float) for m in shown]
+        rows.append([method, *(mean_sd(v.mean(), v.std()) for v in values)])
+    return {"heads": ["method", *(scoring.titles[m] for m in shown)], "rows": rows}
+
+
+def _explanations(results: Sequence[RunResult]) -> list[str]:
+    names = dict.fromkeys(name for r in results for name in scoring_of(r).explained)
+    return [explanation(name) for name in names]
 
 
 def _ours(table: pd.DataFrame, method: str, metric: str) -> str:

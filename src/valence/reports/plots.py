@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from valence.metrics import METRICS, confusion
+from valence.metrics import confusion
+from valence.reports.scoring import scoring_of
 from valence.reports.tables import runs_table, sensitivity_table
 from valence.runs import RunResult, RunStore
 
@@ -20,6 +21,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#4
 STYLES = ("-", "--", ":", "-.")
 INK = "#333333"
 LEADER = {"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.7}
+TRAINED = ("torch", "fusion")
 MAP_POINTS = 600  # more only hide each other
 
 
@@ -120,7 +122,7 @@ def score_against_cost(results: Sequence[RunResult]) -> Figure:
 def training_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
     """Validation macro-F1 over optimiser steps, mean over seeds; None where nothing trained."""
     figure, axes = new_figure(9.0, 3.6)
-    methods = list(dict.fromkeys(r.spec.method for r in results if r.spec.kind == "torch"))
+    methods = list(dict.fromkeys(r.spec.method for r in results if r.spec.kind in TRAINED))
     drawn = 0
     for i, method in enumerate(methods):
         series: dict[int, list[float]] = {}
@@ -145,18 +147,24 @@ def training_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | N
 def sensitivity_curves(
     results: Sequence[RunResult], axes_: Mapping[str, Sequence[Any]]
 ) -> Figure | None:
-    """Macro-F1 and tail-F1 along the first axis of a sweep; None where nothing was swept."""
+    """Two scores along the first axis of a sweep; None where nothing was swept.
+
+    Macro-F1 and tail-F1, or of an intensity MAE and correlation.
+    """
     table = sensitivity_table(results, axes_)
     if not len(table):
         return None
     axis = next(iter(axes_))
     figure, axes = new_figure(9.0, 3.4)
+    pair = ("macro_f1", "tail_f1") if "macro_f1" in table else ("mae", "corr")
+    titles = scoring_of(results[0]).titles
     for i, (method, own) in enumerate(table.groupby("method", sort=False)):
-        for style, metric in (("-", "macro_f1"), ("--", "tail_f1")):
+        for style, metric in zip(("-", "--"), pair, strict=True):
             by = own.assign(**{metric: own[metric].astype(float)}).groupby(axis)[metric]
             mean, sd = by.mean(), by.std().fillna(0)
+            label = f"{method}, {titles.get(metric, metric)}"
             axes.errorbar(mean.index.astype(str), mean, yerr=sd, fmt=f"o{style}", capsize=3,
-                          color=_colour(i), label=f"{method}, {METRICS[metric].title}")  # fmt: skip
+                          color=_colour(i), label=label)  # fmt: skip
     axes.set_xlabel(axis)
     axes.set_ylabel("test score, mean ± sd over seeds")
     axes.set_title("Sensitivity", loc="left")

@@ -1,4 +1,4 @@
-"""What a training, evaluation or tuning leaves beside a model: results.json, confusion.png."""
+"""What a training, evaluation or tuning leaves beside a model: results.json, a picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from valence.errors import RunError
 from valence.metrics import confusion
 from valence.models.base import Scores
-from valence.reports.plots import INK, draw_confusion
+from valence.reports.plots import COLOURS, INK, draw_confusion, new_figure
 from valence.runs import RunResult, RunStore
 
 EXAMPLES = 6
@@ -37,7 +37,7 @@ def record_run(
     Args:
         store: Where the run is.
         result: The run.
-        folder: Gets ``results.json`` (one more entry) and ``confusion.png``.
+        folder: Gets ``results.json`` (one more entry) and a picture.
         mode: What was done.
         more: Further fields of the entry.
 
@@ -46,7 +46,8 @@ def record_run(
     """
     table = store.predictions(result.key)
     table = table[table["split"] == "test"].reset_index(drop=True)
-    logits = table[[f"logit_{i}" for i in range(len(result.classes))]].to_numpy(dtype=np.float32)
+    count = max(1, len(result.classes))
+    logits = table[[f"logit_{i}" for i in range(count)]].to_numpy(dtype=np.float32)
     entry = {
         "model": result.spec.method,
         "mode": mode,
@@ -67,26 +68,33 @@ def record_scores(
     logits: np.ndarray,
     classes: tuple[str, ...],
 ) -> None:
-    """Append ``entry``, with a few predictions as examples, and draw the confusion matrix.
+    """Append ``entry``, with a few predictions as examples, and draw predictions over truth.
 
     Args:
-        folder: Gets both files.
+        folder: Gets both files; the picture is ``confusion.png``, or ``predicted.png`` where
+            the target is an intensity.
         entry: Model, mode, metrics, parameters.
-        table: Scored rows: ``text`` and ``label`` (ids).
-        logits: (N, C).
-        classes: Label names.
+        table: Scored rows: ``text`` and ``label`` (ids, or intensities).
+        logits: (N, C), or (N, 1) intensities.
+        classes: Label names; empty where the target is an intensity.
 
     Raises:
         RunError: if the folder cannot be written.
     """
     shown = {"model": entry["model"], "mode": entry["mode"], "time": _now()}
-    whole = {**shown, **entry, "examples": _examples(table, logits, classes)}
-    figure = confusion_figure(table["label"].to_numpy(), logits.argmax(axis=1), classes,
-                              title=str(entry["model"]))  # fmt: skip
+    truth, title = table["label"].to_numpy(), str(entry["model"])
+    if classes:
+        examples = _examples(table, logits, classes)
+        figure = confusion_figure(truth, logits.argmax(axis=1), classes, title=title)
+    else:
+        examples = _worst_and_best(table, logits[:, 0])
+        figure = intensity_figure(truth, logits[:, 0], title=title)
+    picture = "confusion.png" if classes else "predicted.png"
+    whole = {**shown, **entry, "examples": examples}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _append(folder / "results.json", whole)
-        figure.savefig(folder / "confusion.png", dpi=150)
+        figure.savefig(folder / picture, dpi=150)
     except OSError as error:
         raise RunError(f"Cannot write {folder}: {error.strerror or error}") from None
 
@@ -103,6 +111,30 @@ def confusion_figure(
     figure.suptitle("Rows: true class; columns: prediction\nshares of the true class",
                     fontsize=8, x=0.02, ha="left", color=INK)  # fmt: skip
     return figure
+
+
+def intensity_figure(truth: np.ndarray, predicted: np.ndarray, *, title: str) -> Figure:
+    """(N,) predicted over (N,) true intensities."""
+    figure, axes = new_figure(4.2, 4.0)
+    ends = [float(truth.min()), float(truth.max())]
+    axes.plot(ends, ends, color="#999999", lw=0.8)
+    axes.scatter(truth, predicted, s=9, alpha=0.5, lw=0, color=COLOURS[0])
+    axes.set_xlabel("true")
+    axes.set_ylabel("predicted")
+    axes.set_title(title, loc="left")
+    return figure
+
+
+def _worst_and_best(table: pd.DataFrame, predicted: np.ndarray) -> list[dict[str, Any]]:
+    """The rows nearest to the truth and those farthest from it."""
+    order = np.argsort(np.abs(predicted - table["label"].to_numpy()), kind="stable")
+    half = min(EXAMPLES // 2, len(order) // 2)
+    rows = [*order[:half], *order[len(order) - half :]]
+    return [
+        {"text": str(table["text"].iloc[i]), "true": round(float(table["label"].iloc[i]), 4),
+         "predicted": round(float(predicted[i]), 4)}
+        for i in rows
+    ]  # fmt: skip
 
 
 def _examples(

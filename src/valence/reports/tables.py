@@ -13,10 +13,11 @@ import pandas as pd
 
 from valence.errors import RunError
 from valence.metrics import METRICS
+from valence.reports.scoring import CH_SIMS, CLASSES, MOSI, Scoring, scoring_of
 from valence.runs import RunResult, RunStore
 from valence.significance import against_baseline
 
-SHOWN = ("macro_f1", "tail_f1", "middle_f1", "head_f1", "accuracy", "g_mean", "auc")
+STATS = ("mean", "sd")
 ALPHA = 0.05
 
 
@@ -26,6 +27,10 @@ def setup_label(result: RunResult) -> str:
     parts = [result.dataset, f"N={result.sizes['train']}"]
     if spec.data.imbalance_ratio is not None:
         parts.append(f"ratio {spec.data.imbalance_ratio:g}")
+    if spec.data.groups is not None:
+        parts.append(f"only {', '.join(spec.data.groups)}")
+    if spec.data.train_groups is not None:
+        parts.append(f"trained on {', '.join(spec.data.train_groups)}")
     parts.append(Path(spec.encoder.name).name)
     return ", ".join(parts)
 
@@ -99,10 +104,11 @@ def _rank(
     store: RunStore, label: str, group: list[RunResult], baseline: str | None
 ) -> pd.DataFrame:
     runs = runs_table(group)
+    scoring = scoring_of(group[0])
     rows = []
     for method, own in runs.groupby("method", sort=False):
         row: dict[str, Any] = {"setup": label, "method": method, "seeds": len(own)}
-        for metric in SHOWN:
+        for metric in scoring.shown:
             values = own[metric].dropna().astype(float)
             row[f"{metric}_mean"] = values.mean() if len(values) else None
             row[f"{metric}_sd"] = values.std() if len(values) > 1 else None
@@ -112,41 +118,76 @@ def _rank(
         row["peak_memory_mib"] = own["peak_memory_mib"].max()
         rows.append(row)
     table = pd.DataFrame(rows)
-    compared = against_baseline(store, group, baseline) if baseline else pd.DataFrame()
+    compared = (
+        against_baseline(store, group, baseline, metric=scoring.main)
+        if baseline
+        else pd.DataFrame()
+    )
     columns = ["difference", "low", "high", "p", "p_holm"]
     if len(compared):
         table = table.merge(compared[["method", *columns]], on="method", how="left")
     else:
         table[columns] = np.nan
-    table["mark"] = [_mark(row, baseline) for _, row in table.iterrows()]
-    return table.sort_values("macro_f1_mean", ascending=False, ignore_index=True)
+    table["mark"] = [_mark(row, baseline, scoring) for _, row in table.iterrows()]
+    return table.sort_values(
+        f"{scoring.main}_mean", ascending=scoring.lower_is_better, ignore_index=True
+    )
 
 
-def _mark(row: pd.Series, baseline: str | None) -> str:
+def _mark(row: pd.Series, baseline: str | None, scoring: Scoring) -> str:
     if row["method"] == baseline:
         return "baseline"
     if pd.isna(row["p_holm"]):
         return ""
     if row["p_holm"] >= ALPHA:
         return "≈"
-    return "▲" if row["difference"] > 0 else "▼"
+    return "▲" if scoring.gain(row["difference"]) else "▼"
 
 
 def leaderboard_columns(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of a leaderboard as a person reads them."""
     several = table["setup"].nunique() > 1
+    scoring = scoring_in(table)
     heads = [*(["set-up"] if several else []), "method", "n"]
-    heads += [METRICS[m].title for m in SHOWN] + ["Δ macro-F1 [95%]", ""]
+    shown = [m for m in scoring.shown if f"{m}_mean" in table]
+    heads += [scoring.titles[m] for m in shown] + [f"Δ {scoring.titles[scoring.main]} [95%]", ""]
     heads += ["params M", "train s", "test s", "MiB"]
     rows = []
     for _, row in table.iterrows():
         cells = [row["setup"]] if several else []
         cells += [row["method"], str(row["seeds"])]
-        cells += [mean_sd(row[f"{m}_mean"], row[f"{m}_sd"]) for m in SHOWN]
+        cells += [mean_sd(row[f"{m}_mean"], row[f"{m}_sd"]) for m in shown]
         cells += [interval(row), row["mark"], f"{row['trainable_parameters_m']:.2f}"]
         cells += [f"{row['train_seconds']:.0f}", f"{row['inference_seconds']:.1f}"]
         rows.append([*cells, f"{row['peak_memory_mib']:.0f}"])
     return heads, rows
+
+
+def scoring_in(table: pd.DataFrame) -> Scoring:
+    """How the rows of a leaderboard of one target are shown."""
+    if "mae_mean" not in table:
+        return CLASSES
+    return MOSI if "acc7_mean" in table else CH_SIMS
+
+
+def by_target(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """A leaderboard in parts that have the same metrics, each without the others' columns."""
+    kinds = [_row_scoring(row) for _, row in table.iterrows()]
+    every = {f"{m}_{end}" for s in (CLASSES, MOSI, CH_SIMS) for m in s.shown for end in STATS}
+    parts = []
+    for scoring in (CLASSES, MOSI, CH_SIMS):
+        rows = table[[kind is scoring for kind in kinds]]
+        own = {f"{m}_{end}" for m in scoring.shown for end in STATS}
+        if len(rows):
+            gone = [column for column in rows.columns if column in every - own]
+            parts.append(rows.drop(columns=gone).reset_index(drop=True))
+    return parts
+
+
+def _row_scoring(row: pd.Series) -> Scoring:
+    if pd.isna(row.get("mae_mean")):
+        return CLASSES
+    return CH_SIMS if pd.isna(row.get("acc7_mean")) else MOSI
 
 
 def mean_sd(mean: float | None, sd: float | None) -> str:
@@ -168,15 +209,19 @@ def summary_markdown(results: Sequence[RunResult]) -> str:
     parts = []
     for label, group in by_setup(results).items():
         runs = runs_table(group)
-        names = [*METRICS, *(n for n in runs.columns if n.startswith("f1/"))]
-        heads = ["method", "seeds", *(METRICS[n].title if n in METRICS else n for n in names)]
+        scoring = scoring_of(group[0])
+        titles = scoring.titles
+        names = list(METRICS) if scoring is CLASSES else list(scoring.shown)
+        names += [*(n for n in runs.columns if n.startswith("f1/"))]
+        heads = ["method", "seeds", *(titles.get(n, n) for n in names)]
         heads.append("best seed")
         lines = [f"## {label}", "", "| " + " | ".join(heads) + " |"]
         lines.append("|" + "---|" * len(heads))
         for method, own in runs.groupby("method", sort=False):
             scores = [own[n].dropna().astype(float) for n in names]
             cells = [mean_sd(s.mean(), s.std() if len(s) > 1 else None) for s in scores]
-            best = own["seed"].iloc[int(own["macro_f1"].astype(float).argmax())]
+            order = own[scoring.main].astype(float) * (-1 if scoring.lower_is_better else 1)
+            best = own["seed"].iloc[int(order.argmax())]
             lines.append("| " + " | ".join([str(method), str(len(own)), *cells, str(best)]) + " |")
         parts.append("\n".join(lines))
     synthetic = sorted({r.dataset for r in results if r.synthetic})
@@ -191,8 +236,10 @@ def sensitivity_table(
     rows = []
     for result in results:
         values = {axis: setting(result, axis) for axis in axes}
-        if result.spec.kind == "torch" and all(values[a] in list(axes[a]) for a in axes):
-            scores = {name: result.test[name] for name in METRICS}
+        if result.spec.kind in ("torch", "fusion") and all(
+            values[a] in list(axes[a]) for a in axes
+        ):
+            scores = {name: result.test.get(name) for name in scoring_of(result).titles}
             own = {"dataset": result.dataset, "n_train": result.sizes["train"]}
             rows.append(
                 {**own, "method": result.spec.method, "seed": result.spec.seed, **values, **scores}
@@ -212,6 +259,8 @@ def cases(store: RunStore, result: RunResult) -> pd.DataFrame:
     """Every test row: id, text, true, predicted, probability of the prediction; worst first."""
     rows = store.predictions(result.key)
     rows = rows[rows["split"] == "test"]
+    if not result.classes:
+        return _intensity_cases(rows)
     names = np.array(result.classes)
     logits = rows[[f"logit_{i}" for i in range(len(names))]].to_numpy(dtype=np.float64)
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -228,6 +277,32 @@ def cases(store: RunStore, result: RunResult) -> pd.DataFrame:
     wrong = table["true"] != table["predicted"]
     order = np.lexsort((-table["probability"].to_numpy(), ~wrong.to_numpy()))
     return table.iloc[order].reset_index(drop=True)
+
+
+def _intensity_cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every test row: id, text, true, predicted, error; the furthest off first."""
+    table = rows[["id", "text", "label", "predicted"]].rename(columns={"label": "true"})
+    table = table.assign(error=(table["predicted"] - table["true"]).abs().round(4))
+    return table.sort_values("error", ascending=False, kind="stable", ignore_index=True)
+
+
+def own_best_table(results: Sequence[RunResult]) -> pd.DataFrame:
+    """Each metric at its own best validation epoch: one row per set-up, method and metric.
+
+    As many models as metrics stand behind a method's rows; papers often report this way.
+    """
+    rows = []
+    for label, group in by_setup(results).items():
+        for result in group:
+            for metric, (step, value) in result.own_best.items():
+                rows.append(
+                    {
+                        "setup": label, "method": result.spec.method, "seed": result.spec.seed,
+                        "metric": metric, "step": step, "test_at_own_best": value,
+                        "test_at_best_main": result.test.get(metric),
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def write_tables(
@@ -252,6 +327,9 @@ def write_tables(
         (out / "summary.md").write_text(summary_markdown(plain), encoding="utf-8")
         if axes:
             sensitivity_table(results, axes).to_csv(out / "sensitivity.csv", index=False)
+        own = own_best_table(plain)
+        if len(own):
+            own.to_csv(out / "own_best_epochs.csv", index=False)
         for result in plain:
             cases(store, result).to_csv(out / "cases" / f"{result.key}.csv", index=False)
             shutil.copyfile(

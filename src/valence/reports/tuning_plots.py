@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from valence.errors import RunError
 from valence.metrics import METRICS
+from valence.metrics_regression import INTENSITY_METRICS, signed
 from valence.reports.plots import COLOURS, INK, new_figure, quiet_frame, side_legend
 from valence.runs import RunStore
 from valence.space import Range
@@ -58,7 +59,8 @@ def history(trials: pd.DataFrame, metric: str) -> Figure:
     figure, axes = new_figure(9.0, 3.6)
     done = trials[trials["state"] == "complete"]
     pruned = trials[trials["state"] == "pruned"]
-    best = done["value"].astype(float).cummax()
+    values = done["value"].astype(float)
+    best = values.cummax() if signed(metric, 1.0) > 0 else values.cummin()
     axes.step(done["trial"], best, where="post", color=COLOURS[3], lw=1.6, label="best so far")
     axes.scatter(done["trial"], done["value"], s=26, color=COLOURS[0], zorder=3, label="complete")
     if len(pruned):
@@ -145,4 +147,5 @@ def _axis(axes: Axes, place: int, column: pd.Series, *, log: bool) -> dict[Any, 
 
 
 def _title(metric: str) -> str:
-    return METRICS[metric].title if metric in METRICS else metric
+    known = METRICS | INTENSITY_METRICS
+    return known[metric].title if metric in known else metric

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from valence.data import feature_convert
+from valence.data import feature_convert, features
 from valence.data.feature_convert import convert
 from valence.data.features import FEATURE_CARDS, SPLITS, FeatureArchive
 from valence.errors import DataError
@@ -166,6 +166,16 @@ def test_reading_a_batch_does_not_load_the_archive(write: Any, tmp_path: Path) -
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert int(done.stdout) < 40 * 1024, "KiB more for two rows of 206 MiB"
+
+
+def test_a_map_that_is_let_go_reads_on(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = convert(write(mmsa()), tmp_path / "archive").split("train")
+    expected = split.batch([0, 1, 4]).steps["audio"]
+    monkeypatch.setattr(features, "_MAPPED_MOST", 0)
+    np.testing.assert_array_equal(split.batch([0, 1, 4]).steps["audio"], expected)
+    assert not split._files
 
 
 def test_a_split_travels_to_a_worker(write: Any, tmp_path: Path) -> None:

@@ -1,0 +1,211 @@
+"""Groups of rows, such as languages or domains: which column names them, and who is taken."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from valence.data.dataset import Dataset, Split
+from valence.data.sampling import stratified_split
+from valence.errors import DataError, SpecError, UnknownNameError
+from valence.spec import DataSpec
+
+if TYPE_CHECKING:
+    from valence.data.locate import Table
+
+LANGUAGE = "language"
+"""The column that names groups where the spec names none."""
+UNNAMED = "unknown"
+"""The group of rows that name none."""
+SOURCE_ROW = "row in its source"
+"""Column that keeps a row's number where not all rows of a source are read as one table."""
+TransferKind = Literal["matrix", "leave-one-out"]
+
+
+def group_values(column: pd.Series) -> pd.Series:
+    """Group names as text; rows without one are :data:`UNNAMED`."""
+    names = column.where(column.notna(), "").astype(str).str.strip()
+    return names.where(names != "", UNNAMED)
+
+
+def group_column(spec: DataSpec, columns: Sequence[str], where: str) -> str:
+    """The name of the group column: the spec's, else ``language`` if there is one, else "".
+
+    Raises:
+        DataError: if the column named, or one for the groups named, is not there.
+    """
+    wanted = spec.group or LANGUAGE
+    if wanted in columns:
+        return wanted
+    if spec.group is None and spec.groups is None and spec.train_groups is None:
+        return ""
+    close = difflib.get_close_matches(wanted, columns, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise DataError(
+        f"{where}: no column {wanted!r} for groups; {hint}columns: {', '.join(columns[:20])}; "
+        "name it with --group"
+    )
+
+
+def wanted_groups(spec: DataSpec, split: str) -> tuple[str, ...] | None:
+    """The groups whose rows of a split are used; None for all.
+
+    Args:
+        spec: The selection.
+        split: ``train``, ``validation``, ``test``, or ``all`` for rows not split yet.
+    """
+    if split == "test" or spec.train_groups is None:
+        return spec.groups
+    if split == "all":
+        return None if spec.groups is None else (*spec.groups, *spec.train_groups)
+    return spec.train_groups
+
+
+@dataclass(frozen=True)
+class ChosenRows:
+    """The rows of a table that belong to some groups; a ``Table`` like the one it reads.
+
+    Attributes:
+        table: All rows.
+        spec: Names the group column.
+        groups: Groups that are kept.
+        where: Name of the source, for messages.
+    """
+
+    table: Table
+    spec: DataSpec
+    groups: tuple[str, ...]
+    where: str
+
+    def read(self) -> pd.DataFrame:
+        """All rows of the groups."""
+        (chosen,) = self._chosen([self.table.read()])
+        return chosen
+
+    def batches(self, rows: int) -> Iterator[pd.DataFrame]:
+        """Rows of the groups, in tables of at most ``rows``."""
+        yield from self._chosen(self.table.batches(rows))
+
+    def _chosen(self, tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        seen: set[str] = set()
+        start = 0
+        for table in tables:
+            columns = [str(name) for name in table.columns]
+            values = group_values(table[group_column(self.spec, columns, self.where)])
+            seen.update(values.unique())
+            if SOURCE_ROW not in columns:
+                table = table.assign(**{SOURCE_ROW: np.arange(start, start + len(table))})
+            start += len(table)
+            yield table[values.isin(self.groups).to_numpy()].reset_index(drop=True)
+        for name in self.groups:
+            if name not in seen:
+                raise UnknownNameError(self.spec.group or LANGUAGE, name, sorted(seen))
+
+
+def choose_rows(spec: DataSpec, tables: Mapping[str, Table]) -> dict[str, Table]:
+    """The tables, those of which only some groups are wanted as :class:`ChosenRows`."""
+    found: dict[str, Table] = {}
+    for split, table in tables.items():
+        groups = wanted_groups(spec, split)
+        found[split] = table if groups is None else ChosenRows(table, spec, groups, spec.name)
+    return found
+
+
+def split_by_group(
+    rows: Split, column: str, share: float, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (kept, taken) of a stratified split, made within every group by itself.
+
+    So a group's rows fall alike whichever other groups are read beside it.
+
+    Args:
+        rows: Rows to split.
+        column: The group column of ``rows.extra``; all rows are one group when empty.
+        share: Part of the rows that is taken.
+        seed: Decides which rows.
+    """
+    if not column:
+        return stratified_split(rows.labels, share, seed=seed)
+    names = group_values(rows.extra[column]).to_numpy()
+    kept, taken = [], []
+    for name in pd.unique(names):
+        own = np.flatnonzero(names == name)
+        first, second = stratified_split(rows.labels[own], share, seed=seed)
+        kept.append(own[first])
+        taken.append(own[second])
+    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(taken))
+
+
+def with_groups(spec: DataSpec, data: Dataset) -> Dataset:
+    """The data set with its group column named and filled, and only the groups wanted.
+
+    Raises:
+        DataError: if the column is missing or a split has no row of the groups.
+        UnknownNameError: if a group is in no row.
+    """
+    column = group_column(spec, [str(name) for name in data.train.extra.columns], spec.name)
+    if not column:
+        return data
+    notes = data.notes
+    splits: dict[str, Split] = {}
+    known = sorted(set(group_values(data.train.extra[column])))
+    for name in ("train", "validation", "test"):
+        rows: Split = getattr(data, name)
+        if column not in rows.extra.columns and len(rows):
+            raise DataError(f"{spec.name} ({name}): no column {column!r}; every split needs it")
+        values = group_values(rows.extra[column])
+        blank = int((values == UNNAMED).sum())
+        if blank:
+            notes = (*notes, f"{name}: {blank} rows without {column} stand under {UNNAMED!r}")
+        rows = replace(rows, extra=rows.extra.assign(**{column: values}))
+        splits[name] = _of_groups(rows, values.to_numpy(), wanted_groups(spec, name), column, known)
+        if len(rows) and not len(splits[name]):
+            raise DataError(f"{spec.name} has no {name} rows of the groups that were named")
+    return replace(data, group=column, notes=notes, **splits)
+
+
+def _of_groups(
+    rows: Split, values: np.ndarray, groups: tuple[str, ...] | None, column: str,
+    known: Sequence[str],
+) -> Split:  # fmt: skip
+    if groups is None:
+        return rows
+    for group in groups:
+        if group not in values:
+            raise UnknownNameError(column, group, sorted({*known, *values}))
+    return rows.take(np.flatnonzero(np.isin(values, groups)))
+
+
+def transfer_sets(spec: DataSpec, data: Dataset, kind: TransferKind) -> tuple[DataSpec, ...]:
+    """One spec per training of a transfer; each is tested on every group in one go.
+
+    ``matrix``: every group alone. ``leave-one-out``: all groups but one, each in turn, and
+    all groups together, which is what leaving one out is held against.
+
+    Args:
+        spec: What ``data`` was loaded from.
+        data: The rows of all groups.
+        kind: Which trainings.
+
+    Raises:
+        DataError: if there are fewer than two groups to train on.
+        SpecError: if the spec names groups to train on itself.
+    """
+    if spec.train_groups is not None:
+        raise SpecError("A transfer says itself which groups are trained on; leave train_groups")
+    names = data.group_names()
+    if len(names) < 2:
+        raise DataError(
+            f"{spec.name} has {len(names) or 'no'} group to train on, and a transfer needs two; "
+            "name the column with --group, or give one folder per language"
+        )
+    ordered = [n for n in spec.groups if n in names] if spec.groups else list(names)
+    if kind == "matrix":
+        return tuple(spec.model_copy(update={"train_groups": (name,)}) for name in ordered)
+    others = [tuple(n for n in ordered if n != name) for name in ordered]
+    return (spec, *(spec.model_copy(update={"train_groups": group}) for group in others))

@@ -1,0 +1,236 @@
+"""Rows whose target is an intensity or that have audio and vision: archives and plain tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from valence import cache
+from valence.data.dataset import Dataset, Scale, Split
+from valence.data.feature_convert import convert, sha256_of
+from valence.data.features import FEATURE_CARDS, SPLITS, FeatureArchive, FeatureView
+from valence.data.mmsa import SPLITS as SPLIT_NAMES
+from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column
+from valence.errors import DataError, SpecError
+from valence.spec import DataSpec
+from valence.sqlurl import is_sql_url
+
+KIND = "features"
+NONE = "none"
+PICKLES = (".pkl", ".pickle")
+POLARITIES = ("Negative", "Neutral", "Positive")
+CLASS_CUTS = (
+    "train_counts", "imbalance_ratio", "validation_per_class", "noise_share", "classes", "tail",
+)  # fmt: skip
+
+
+def find_archive(spec: DataSpec, data_dir: str | Path | None) -> FeatureArchive | None:
+    """The features of a corpus; None where it has none.
+
+    A pickle is converted once; the archive is kept by content in the cache.
+
+    Raises:
+        DataError: if what is named is missing, cannot be used, or there are several.
+    """
+    where = data_dir or os.environ.get("VALENCE_DATA")
+    roots = [Path(), *([Path(where)] if where else [])]
+    names = (spec.name, spec.name.replace("-", "_"))
+    folders = [root / name for root in roots for name in names]
+    if spec.features == NONE or is_sql_url(spec.name):
+        return None
+    if spec.features is not None:
+        places = [base / spec.features for base in (*roots, *folders)]
+        found = next((path for path in places if path.exists()), None)
+        if found is None:
+            raise DataError(
+                f"No features at {spec.features}; give a pickle, a folder that valence features "
+                f"wrote, or {NONE}"
+            )
+        return _opened(found)
+    for path in folders:
+        if path.suffix.lower() in PICKLES and path.is_file():
+            return _opened(path)
+        if (path / "manifest.json").is_file():
+            return _opened(path)
+    wanted = spec.target == "intensity" or spec.name in FEATURE_CARDS
+    if not wanted or spec.text_column or spec.label_column:
+        return None
+    return next((a for path in folders if (a := _in_folder(path)) is not None), None)
+
+
+def _in_folder(folder: Path) -> FeatureArchive | None:
+    if not folder.is_dir():
+        return None
+    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICKLES]
+    found += [path.parent for path in sorted(folder.glob("*/manifest.json"))]
+    if len(found) > 1:
+        told = ", ".join(path.name for path in found)
+        raise DataError(
+            f"{folder} has several feature files ({told}); say which with --set data.features=NAME"
+        )
+    return _opened(found[0]) if found else None
+
+
+def _opened(path: Path) -> FeatureArchive:
+    if path.is_dir():
+        return FeatureArchive.open(path)
+    key = cache.content_key([sha256_of(path)])
+    found = cache.find(KIND, key)
+    if found is None:
+        with cache.writing(KIND, key, {"source": path.name}) as folder:
+            convert(path, folder)
+        found = cache.cache_root() / KIND / key
+    return FeatureArchive.open(found)
+
+
+def archive_dataset(spec: DataSpec, archive: FeatureArchive, *, seed: int) -> Dataset:
+    """The rows of an archive, by its own splits.
+
+    Args:
+        spec: The target; ``train_total`` thins the training rows of an intensity.
+        archive: The features.
+        seed: Of the thinning.
+
+    Raises:
+        DataError: if classes are wanted and the archive has none.
+        SpecError: if a cut needs classes and there are none.
+    """
+    notes = [f"features: {archive.manifest.source}", *archive.manifest.notes]
+    for modality, kinds in archive.manifest.zeroed.items():
+        notes += [f"{n} of {kind} in {modality} read as 0" for kind, n in kinds.items() if n]
+    classes, names = ((), None) if spec.target == "intensity" else _classes(spec, archive)
+    splits = {}
+    for name in SPLITS:
+        part = archive.split(name)
+        view = FeatureView(part, np.arange(len(part)), archive.manifest.sha256)
+        if names is None:
+            labels: np.ndarray = part.labels
+        else:
+            labels = np.array([classes.index(v) for v in part.table[names].astype(str)], np.int64)
+        ids = np.array([f"{name}-{i}" for i in part.ids])
+        splits[name] = Split(part.texts, labels, ids, features=view)
+    data = Dataset(
+        Path(spec.name).stem, classes, (), splits["train"], splits["validation"], splits["test"],
+        notes=tuple(notes), scale=_scale(spec, splits["train"].labels),
+    )  # fmt: skip
+    return _thinned(spec, data, seed) if not classes else data
+
+
+def intensity_dataset(
+    spec: DataSpec, tables: Mapping[str, pd.DataFrame], *, seed: int, notes: Sequence[str] = ()
+) -> Dataset:
+    """Texts with numbers, without audio and vision.
+
+    Args:
+        spec: Names the columns. One table with a column ``mode`` of split names is split so.
+        tables: By split, or one under ``"all"``.
+        seed: Of splits made here.
+        notes: On the tables, for the user.
+
+    Raises:
+        DataError: if a column is missing or labels are no numbers.
+        SpecError: if a cut needs classes.
+    """
+    found = dict(tables)
+    said = list(notes)
+    if "all" in found and "mode" in found["all"].columns:
+        whole = found.pop("all")
+        modes = whole["mode"].astype(str).str.strip().str.lower()
+        for name, usual in SPLIT_NAMES.items():
+            if modes.isin(usual).any():
+                found[name] = whole[modes.isin(usual)].reset_index(drop=True)
+        said.append("splits by the column 'mode'")
+    splits = {name: _numbers(spec, frame, name, said) for name, frame in found.items()}
+    if "all" in splits:
+        splits["train"] = splits.pop("all")
+    for name, share in (("test", spec.test_share), ("validation", spec.validation_share)):
+        if name not in splits:
+            train = splits["train"]
+            order = np.random.default_rng(seed).permutation(len(train))
+            count = max(1, round(share * len(train)))
+            splits["train"] = train.take(np.sort(order[count:]))
+            splits[name] = train.take(np.sort(order[:count]))
+            said.append(f"{name} split made here: {count} of {len(train)} rows")
+    data = Dataset(
+        Path(spec.name).stem, (), (), splits["train"], splits["validation"], splits["test"],
+        notes=tuple(said), scale=_scale(spec, splits["train"].labels),
+    )  # fmt: skip
+    return _thinned(spec, data, seed)
+
+
+def _numbers(spec: DataSpec, frame: pd.DataFrame, name: str, notes: list[str]) -> Split:
+    """Rows that have a text and a number."""
+    where = f"{spec.name} ({name})"
+    columns = [str(column) for column in frame.columns]
+    text = find_column(columns, spec.text_column, TEXT_COLUMNS, what="text", where=where)
+    label = find_column(columns, spec.label_column, LABEL_COLUMNS, what="label", where=where)
+    given = frame[label].where(frame[label].astype(str).str.strip() != "")
+    numbers = pd.to_numeric(given, errors="coerce")
+    odd = given.notna() & ~np.isfinite(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
+    if odd.any():
+        row = int(np.flatnonzero(odd)[0])
+        raise DataError(
+            f"{where}, row {row + 1}: label {given.iloc[row]!r} is no number; name a column of "
+            "numbers with --label-column, or use data.target=classes"
+        )
+    texts = frame[text].fillna("").astype(str)
+    kept = np.flatnonzero(numbers.notna() & (texts.str.strip() != ""))
+    if len(kept) < len(frame):
+        notes.append(f"{where}: {len(frame) - len(kept)} rows without text or label left out")
+    if not len(kept):
+        raise DataError(f"{where}: no row has both a text and a number; check the columns")
+    labels = numbers.to_numpy(dtype=np.float32, na_value=np.nan)[kept]
+    return Split(texts.iloc[kept].tolist(), labels, np.array([f"{name}-{i}" for i in kept]))
+
+
+def _classes(spec: DataSpec, archive: FeatureArchive) -> tuple[tuple[str, ...], str]:
+    """Class names of an archive and the column that holds them."""
+    column = next((c for c in ("annotation", "class_id") if c in archive.table), None)
+    if column is None:
+        raise DataError(
+            f"{archive.manifest.source} has no classes, only intensities; use data.target=intensity"
+        )
+    present = set(archive.table[column].astype(str))
+    if spec.classes is not None:
+        missing = sorted(present - set(spec.classes))
+        if missing:
+            raise DataError(f"{archive.manifest.source}: class {missing[0]!r} is not in "
+                            "data.classes; add it")  # fmt: skip
+        return spec.classes, column
+    ordered = POLARITIES if present <= set(POLARITIES) else tuple(sorted(present))
+    return tuple(name for name in ordered if name in present), column
+
+
+def _thinned(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
+    for field in CLASS_CUTS:
+        if getattr(spec, field):
+            raise SpecError(
+                f"data.{field} needs classes and the target is an intensity; leave it out "
+                "(data.train_total thins the rows)"
+            )
+    wanted = spec.train_total
+    if wanted is None and spec.sample is not None:
+        wanted = min(spec.sample, len(data.train))
+    if wanted is None:
+        return data
+    if wanted > len(data.train):
+        raise DataError(
+            f"{spec.name}: data.train_total is {wanted} and there are "
+            f"{len(data.train)} training rows"
+        )
+    rows = np.random.default_rng(seed).permutation(len(data.train))[:wanted]
+    return replace(data, train=data.train.take(np.sort(rows)))
+
+
+def _scale(spec: DataSpec, labels: np.ndarray) -> Scale:
+    """The card's, else by the range of the training labels."""
+    card = FEATURE_CARDS.get(Path(spec.name).stem.replace("_", "-"))
+    if card is not None:
+        return "ch-sims" if card.scale == "ch-sims" else "mosi"
+    inside = spec.target == "intensity" and float(np.abs(labels).max(initial=0.0)) <= 1.0
+    return "ch-sims" if inside else "mosi"

@@ -1,0 +1,195 @@
+"""Tables over groups of test rows (languages, domains): methods × groups, the best marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from valence.errors import RunError
+from valence.metrics import METRICS
+from valence.reports.tables import by_setup, mean_sd
+from valence.runs import RunResult
+
+GROUP_METRICS = ("macro_f1", "micro_f1", "weighted_f1", "accuracy")
+TITLES = {**{name: METRICS[name].title for name in METRICS}, "micro_f1": "micro-F1"}
+AVERAGE = "mean"
+XLSX_NOTE = "no .xlsx is written: it needs an extra, pip install 'valence[xlsx]'"
+
+
+@dataclass(frozen=True)
+class Wide:
+    """Methods × groups under one metric, as a person reads it.
+
+    Attributes:
+        heads: Headings; the first is the method's.
+        rows: Cells as text.
+        best: The same shape; whether a cell is the best of its column.
+    """
+
+    heads: list[str]
+    rows: list[list[str]]
+    best: list[list[bool]]
+
+
+def groups_table(results: Sequence[RunResult]) -> pd.DataFrame:
+    """One row per set-up, method and group: mean and spread over seeds of every score.
+
+    Args:
+        results: Runs; those without groups, and those of a transfer, are left out.
+
+    Returns:
+        setup, group_column, method, group, rows, seeds, then ``<score>_mean`` and
+        ``<score>_sd``. The group ``mean`` is the plain mean over groups, seed by seed.
+    """
+    rows = []
+    kept = [r for r in results if r.groups and r.spec.data.train_groups is None]
+    for label, group in by_setup(kept).items():
+        for result in group:
+            place = {"setup": label, "group_column": result.group, "method": result.spec.method}
+            scores = pd.DataFrame(result.groups).T.astype(float)
+            scores.loc[AVERAGE] = scores.mean()
+            scores.loc[AVERAGE, "rows"] = scores["rows"].iloc[:-1].sum()
+            named = scores.rename_axis("group").reset_index()
+            rows.append(named.assign(**place, seed=result.spec.seed))
+    if not rows:
+        return pd.DataFrame()
+    table = pd.concat(rows, ignore_index=True)
+    keys = ["setup", "group_column", "method", "group"]
+    found = table.groupby(keys, sort=False)
+    sizes = found.agg(rows=("rows", "first"), seeds=("seed", "nunique"))
+    names = [n for n in table.columns if n not in {*keys, "rows", "seed"}]
+    parts = [sizes.astype({"rows": int})]
+    for name in names:
+        scores_of = found[name]
+        parts.append(
+            pd.DataFrame({f"{name}_mean": scores_of.mean(), f"{name}_sd": scores_of.std()})
+        )
+    return pd.concat(parts, axis=1).reset_index()
+
+
+def wide_table(table: pd.DataFrame, metric: str = "macro_f1") -> Wide:
+    """Methods × groups of one set-up of :func:`groups_table`, the best method on top.
+
+    Args:
+        table: The rows of one set-up.
+        metric: The score that is shown.
+    """
+    means = table.pivot_table(index="method", columns="group", values=f"{metric}_mean", sort=False)
+    spread = table.set_index(["method", "group"])[f"{metric}_sd"]
+    means = means.sort_values(AVERAGE, ascending=False)
+    names = [AVERAGE, *sorted(name for name in means.columns if name != AVERAGE)]
+    rows, best = [], []
+    for method, own in means.iterrows():
+        shown = [mean_sd(float(own[n]), float(spread[(method, n)])) for n in names]
+        rows.append([str(method), *shown])
+        leads = [bool(len(means) > 1 and own[n] >= means[n].max()) for n in names]
+        best.append([False, *leads])
+    return Wide(["method", *names], rows, best)
+
+
+def markdown(wide: Wide) -> str:
+    """The table in Markdown, the best cells bold."""
+    lines = ["| " + " | ".join(wide.heads) + " |", "|" + "---|" * len(wide.heads)]
+    for cells, marks in zip(wide.rows, wide.best, strict=True):
+        told = [f"**{c}**" if mark else c for c, mark in zip(cells, marks, strict=True)]
+        lines.append("| " + " | ".join(told) + " |")
+    return "\n".join(lines)
+
+
+def write_group_tables(results: Sequence[RunResult], out: Path) -> list[str]:
+    """Write ``by-<group>.csv`` (every score), ``.md`` and ``.xlsx``; nothing without groups.
+
+    Returns:
+        Lines on what could not be written.
+
+    Raises:
+        RunError: if the folder cannot be written.
+    """
+    table = groups_table(results)
+    notes: list[str] = []
+    if not len(table):
+        return notes
+    for column, own in table.groupby("group_column", sort=False):
+        stem = out / f"by-{_file_name(str(column))}"
+        parts = []
+        sheets: dict[str, Wide] = {}
+        setups = list(own.groupby("setup", sort=False))
+        for number, (label, rows) in enumerate(setups, start=1):
+            wide = wide_table(rows)
+            parts.append(f"## {label}: macro-F1 by {column}\n\n{markdown(wide)}\n")
+            for metric in GROUP_METRICS:
+                name = TITLES[metric] if len(setups) == 1 else f"{number} {TITLES[metric]}"
+                sheets[name] = wide_table(rows, metric)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            own.drop(columns="group_column").to_csv(stem.with_suffix(".csv"), index=False)
+            stem.with_suffix(".md").write_text("\n".join(parts), encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"Cannot write tables to {out}: {error.strerror or error}") from None
+        notes += write_workbook(sheets, stem.with_suffix(".xlsx"))
+    return notes
+
+
+def write_workbook(sheets: dict[str, Wide], path: Path) -> list[str]:
+    """One sheet per table, numbers as numbers where a cell is one, the best bold.
+
+    Returns:
+        A line that says so where the extra is not installed.
+
+    Raises:
+        RunError: if the file cannot be written.
+    """
+    try:
+        from openpyxl import Workbook
+        from openpyxl.styles import Font
+    except ImportError:
+        return [XLSX_NOTE]
+    book = Workbook()
+    book.remove(book.active)
+    for title, wide in sheets.items():
+        sheet = book.create_sheet(title[:31])  # a sheet's name is no longer
+        sheet.append(wide.heads)
+        sheet.freeze_panes = "B2"
+        for row, (cells, marks) in enumerate(zip(wide.rows, wide.best, strict=True), start=2):
+            for place, (cell, mark) in enumerate(zip(cells, marks, strict=True), start=1):
+                made = sheet.cell(row=row, column=place, value=_number(cell))
+                made.font = Font(bold=mark or place == 1)
+                if isinstance(made.value, float):
+                    made.number_format = "0.000"
+    try:
+        book.save(path)
+    except OSError as error:
+        raise RunError(f"Cannot write {path}: {error.strerror or error}") from None
+    return []
+
+
+def _number(cell: str) -> Any:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+def _file_name(column: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in column).strip("-") or "group"
+
+
+def page_tables(results: Sequence[RunResult]) -> dict[str, dict[str, Any]]:
+    """By set-up: the column and the table over its groups, for the page of a comparison."""
+    table = groups_table(results)
+    if not len(table):
+        return {}
+    found = {}
+    for label, rows in table.groupby("setup", sort=False):
+        wide = wide_table(rows)
+        cells = [
+            [{"text": c, "best": mark} for c, mark in zip(own, marks, strict=True)]
+            for own, marks in zip(wide.rows, wide.best, strict=True)
+        ]
+        column = rows["group_column"].iloc[0]
+        found[str(label)] = {"column": column, "heads": wide.heads, "rows": cells}
+    return found
