@@ -17,6 +17,7 @@ from valence.cli import (
     data,
     doctor,
     features,
+    hub,
     models,
     serve,
     train,
@@ -38,6 +39,7 @@ app.command("evaluate")(models.evaluate)
 app.command("predict")(models.predict)
 app.command("methods")(compare.methods)
 app.command("serve")(serve.serve)
+app.command("push")(hub.push)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
