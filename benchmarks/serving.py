@@ -124,7 +124,9 @@ def stop(server: subprocess.Popen[str]) -> None:
 def quantiles(replies: list[Reply]) -> str:
     seconds = np.array([reply.seconds for reply in replies])
     p50, p99 = np.quantile(seconds, [0.5, 0.99])
-    return f"p50 {1000 * p50:,.0f} ms, p99 {1000 * p99:,.0f} ms, most {1000 * seconds.max():,.0f} ms"
+    return (
+        f"p50 {1000 * p50:,.0f} ms, p99 {1000 * p99:,.0f} ms, most {1000 * seconds.max():,.0f} ms"
+    )
 
 
 def judge(name: str, replies: list[Reply], expected: list[tuple[str, float]]) -> int:
@@ -139,7 +141,9 @@ def judge(name: str, replies: list[Reply], expected: list[tuple[str, float]]) ->
 
 
 def correctness(folder: Path, texts: list[str], expected: list[tuple[str, float]]) -> int:
-    server, port = start(folder, "--queue", str(len(texts)), "--max-wait", "600", "--timeout", "600")
+    server, port = start(
+        folder, "--queue", str(len(texts)), "--max-wait", "600", "--timeout", "600"
+    )
     clock = time.perf_counter()
     replies = asyncio.run(all_at_once(port, texts))
     seconds = time.perf_counter() - clock
@@ -163,7 +167,9 @@ def overload(
     accepted = [reply for reply in replies if reply.status == 200]
     shed = [reply for reply in replies if reply.status == 429]
     others = len(replies) - len(accepted) - len(shed)
-    print(f"sent {len(replies) / seconds:,.0f} requests/s for {seconds:g} s; the queue takes {QUEUE} texts or {WAIT_SECONDS:g} s")
+    print(
+        f"sent {len(replies) / seconds:,.0f} requests/s for {seconds:g} s; the queue takes {QUEUE} texts or {WAIT_SECONDS:g} s"
+    )
     print(f"  accepted {len(accepted):,}: {quantiles(accepted)}")
     if shed:
         after = sorted({reply.retry_after for reply in shed})
@@ -189,7 +195,13 @@ def main() -> None:
             folder = Path(scratch) / result.key / "model"
         predictor = valence.Predictor(folder)
         print(f"model: {predictor.config.spec.method}, {len(predictor.classes)} classes")
-        words = sorted({w for t in valence.load_dataset(valence.DataSpec(name="demo")).train.texts for w in t.split()})
+        words = sorted(
+            {
+                w
+                for t in valence.load_dataset(valence.DataSpec(name="demo")).train.texts
+                for w in t.split()
+            }
+        )
         draw = random.Random(0)
 
         def made(count: int, length: int) -> tuple[list[str], list[tuple[str, float]]]:

@@ -15,7 +15,9 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("fastapi")
-api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+from playwright import sync_api as api
 
 from tests.conftest import make_reviews
 from tests.serving import Running, serving, wait_for
@@ -141,8 +143,8 @@ def test_a_file_is_dropped_and_another_column_chosen(browser: Any, server: Runni
     transfer = page.evaluate_handle(
         """() => {
           const data = new DataTransfer();
-          const text = "id;said;title\\r\\n1;awful terrible bad;great\\r\\n2;great lovely;awful\\r\\n";
-          data.items.add(new File([text], "drop.csv", { type: "text/csv" }));
+          const lines = ["id;said;title", "1;awful terrible bad;great", "2;great lovely;awful"];
+          data.items.add(new File([lines.join("\\r\\n")], "drop.csv", { type: "text/csv" }));
           return data;
         }"""
     )

@@ -73,7 +73,10 @@ def test_sigterm_in_the_middle_loses_nothing_accepted(folder: Path) -> None:
     requests = [[f"{text} " * 40 for text in draw[i : i + 4]] for i in range(0, 240, 4)] * 3
     expected = Predictor(folder).predict_proba([t for r in requests for t in r]).max(axis=1)
 
-    with process(folder, "--queue", "100000", "--max-wait", "999", "--batch", "16") as (running, server):
+    with process(folder, "--queue", "100000", "--max-wait", "999", "--batch", "16") as (
+        running,
+        server,
+    ):
 
         async def scenario() -> list[list[float]]:
             sent = asyncio.Semaphore(0)

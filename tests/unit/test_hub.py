@@ -46,7 +46,9 @@ def test_a_card_is_saved_with_the_model(model: Path) -> None:
         score = result.test[f"f1/{name}"]
         shown = name.replace("|", "\\|")
         assert f"| {shown} | {count} | {score:.3f} |" in body
-    assert f"| macro-F1 | {result.validation['macro_f1']:.3f} | {result.test['macro_f1']:.3f}" in body
+    assert (
+        f"| macro-F1 | {result.validation['macro_f1']:.3f} | {result.test['macro_f1']:.3f}" in body
+    )
     assert "Fewer than 20 training rows, so hardly known: so\\|so" in body
     assert str(model.parents[2]) not in card, "no path of this machine"
     assert not any(text in card for text in make_reviews(140)["text"]), "no text of the data"

@@ -87,9 +87,7 @@ def make_app(settings: ServeSettings) -> Guard:
         ModelError: if the folder holds no model that can be loaded.
     """
     metrics = Metrics()
-    live = LiveModel(
-        settings.folder, lambda outcome: metrics.reloads.labels(outcome).inc()
-    )
+    live = LiveModel(settings.folder, lambda outcome: metrics.reloads.labels(outcome).inc())
     service = Service(settings, live, metrics, Batcher(live.current, settings.limits, metrics))
     app = FastAPI(
         title="Valence", version=valence.__version__, docs_url=None, redoc_url=None,

@@ -41,9 +41,7 @@ def find_explainer() -> Explainer:
     try:
         explain: Explainer = import_module("valence.inference.explain").explain
     except ImportError as error:
-        raise Refusal(
-            501, "not_supported", f"This installation cannot explain: {error}"
-        ) from None
+        raise Refusal(501, "not_supported", f"This installation cannot explain: {error}") from None
     return explain
 
 
