@@ -20,7 +20,9 @@ from valence.cli import (
     doctor,
     explain,
     features,
+    hub,
     models,
+    serve,
     train,
     tune,
 )
@@ -42,6 +44,8 @@ app.command("predict")(models.predict)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
 app.command("methods")(compare.methods)
+app.command("serve")(serve.serve)
+app.command("push")(hub.push)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")

@@ -44,6 +44,21 @@ class Predictor:
         self.calibration = read_calibration(self.folder, self.config)
         self.truncated = 0
 
+    @classmethod
+    def from_pretrained(cls, name: str, *, revision: str | None = None) -> Predictor:
+        """The model of a folder, or of ``owner/name`` on the Hugging Face hub.
+
+        Args:
+            name: Folder or hub id.
+            revision: Branch, tag or commit on the hub.
+
+        Raises:
+            ModelError: if there is no such model, or it cannot be fetched.
+        """
+        from valence.inference.hub import fetch
+
+        return cls(fetch(name, revision=revision))
+
     @property
     def target(self) -> str:
         """``classes`` or ``intensity``."""
