@@ -21,6 +21,7 @@ from valence.cli import (
     explain,
     features,
     hub,
+    llm,
     models,
     serve,
     train,
@@ -50,6 +51,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.add_typer(features.app, name="features")
+app.add_typer(llm.app, name="llm")
 
 
 def _version(value: bool) -> None:
