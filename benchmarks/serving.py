@@ -39,6 +39,8 @@ HEAD = "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\nc
 
 @dataclass
 class Reply:
+    """What came back; status 0 where nothing did."""
+
     status: int
     seconds: float
     label: str = ""
@@ -167,9 +169,8 @@ def overload(
     accepted = [reply for reply in replies if reply.status == 200]
     shed = [reply for reply in replies if reply.status == 429]
     others = len(replies) - len(accepted) - len(shed)
-    print(
-        f"sent {len(replies) / seconds:,.0f} requests/s for {seconds:g} s; the queue takes {QUEUE} texts or {WAIT_SECONDS:g} s"
-    )
+    print(f"sent {len(replies) / seconds:,.0f} requests/s for {seconds:g} s")
+    print(f"  the queue takes {QUEUE} texts or {WAIT_SECONDS:g} s")
     print(f"  accepted {len(accepted):,}: {quantiles(accepted)}")
     if shed:
         after = sorted({reply.retry_after for reply in shed})

@@ -46,9 +46,8 @@ def test_a_card_is_saved_with_the_model(model: Path) -> None:
         score = result.test[f"f1/{name}"]
         shown = name.replace("|", "\\|")
         assert f"| {shown} | {count} | {score:.3f} |" in body
-    assert (
-        f"| macro-F1 | {result.validation['macro_f1']:.3f} | {result.test['macro_f1']:.3f}" in body
-    )
+    chosen, tested = result.validation["macro_f1"], result.test["macro_f1"]
+    assert f"| macro-F1 | {chosen:.3f} | {tested:.3f} |" in body
     assert "Fewer than 20 training rows, so hardly known: so\\|so" in body
     assert str(model.parents[2]) not in card, "no path of this machine"
     assert not any(text in card for text in make_reviews(140)["text"]), "no text of the data"
@@ -84,87 +83,94 @@ def test_a_model_on_a_local_encoder_is_not_pushed(model: Path, tmp_path: Path) -
 
 @dataclass
 class FakeHub:
-    """What is on the hub, and what was asked of it."""
+    """What is on the hub, and what was sent to it."""
 
     files: dict[str, bytes]
-    asked: list[str] = field(default_factory=list)
     committed: list[dict] = field(default_factory=list)
+
+
+COMMIT = "0" * 40
+
+
+class Handler(BaseHTTPRequestHandler):
+    """A few of the hub's addresses; no proof that the real one answers so."""
+
+    fake: FakeHub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    @property
+    def root(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def answer(self, body: bytes | dict | list, status: int = 200, **headers: str) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        files = self.fake.files
+        path = self.path.partition("?")[0]
+        if "owner/model" not in path:
+            self.answer({"error": "not found"}, 404, X_Error_Code="RepoNotFound")
+        elif "/resolve/" in path:
+            data = files[path.rpartition("/")[2]]
+            self.answer(data, ETag=f'"{hash(data) & 0xFFFFFFFF:x}"', X_Repo_Commit=COMMIT)
+        elif "/tree/" in path:
+            self.answer(
+                [{"type": "file", "path": name, "size": len(data), "oid": "1" * 40}
+                 for name, data in files.items()]
+            )  # fmt: skip
+        else:
+            names = [{"rfilename": name} for name in files]
+            self.answer({"id": "owner/model", "modelId": "owner/model", "sha": COMMIT,
+                         "private": False, "tags": [], "downloads": 0, "likes": 0,
+                         "siblings": names})  # fmt: skip
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        data = self.rfile.read(int(self.headers["content-length"]))
+        if self.path.endswith("/create"):
+            self.answer({"url": f"{self.root}/owner/model", "name": "owner/model"})
+        elif "/preupload/" in self.path:
+            names = [entry["path"] for entry in json.loads(data)["files"]]
+            self.answer({"files": [
+                {"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names
+            ]})  # fmt: skip
+        elif "/commit/" in self.path:
+            self.fake.committed = [json.loads(line) for line in data.splitlines()]
+            self.answer({"success": True, "commitOid": COMMIT, "hookOutput": "",
+                         "commitUrl": f"{self.root}/owner/model/commit/{COMMIT}"})  # fmt: skip
+        else:
+            self.answer({})
 
 
 @pytest.fixture
 def hub(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    """A loopback server in place of the hub; no proof that the real one behaves so."""
-    fake = FakeHub({p.name: p.read_bytes() for p in model.iterdir() if p.is_file()})
-    commit = "0" * 40
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def answer(self, body: bytes | dict | list, status: int = 200, **headers: str) -> None:
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
-
-        def do_GET(self) -> None:
-            fake.asked.append(f"{self.command} {self.path}")
-            path = self.path.partition("?")[0]
-            if "owner/model" not in path:
-                self.answer({"error": "not found"}, 404, X_Error_Code="RepoNotFound")
-            elif "/resolve/" in path:
-                name = path.rpartition("/")[2]
-                data = fake.files[name]
-                self.answer(data, ETag=f'"{hash(data) & 0xFFFFFFFF:x}"', X_Repo_Commit=commit)
-            elif "/tree/" in path:
-                self.answer(
-                    [{"type": "file", "path": n, "size": len(d), "oid": "1" * 40}
-                     for n, d in fake.files.items()]
-                )  # fmt: skip
-            else:
-                names = [{"rfilename": name} for name in fake.files]
-                self.answer({"id": "owner/model", "modelId": "owner/model", "sha": commit,
-                             "private": False, "tags": [], "downloads": 0, "likes": 0,
-                             "siblings": names})  # fmt: skip
-
-        do_HEAD = do_GET
-
-        def do_POST(self) -> None:
-            fake.asked.append(f"{self.command} {self.path}")
-            data = self.rfile.read(int(self.headers["content-length"]))
-            root = f"http://127.0.0.1:{server.server_port}"
-            if self.path.endswith("/create"):
-                self.answer({"url": f"{root}/owner/model", "name": "owner/model"})
-            elif "/preupload/" in self.path:
-                names = [f["path"] for f in json.loads(data)["files"]]
-                self.answer({"files": [
-                    {"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names
-                ]})  # fmt: skip
-            elif "/commit/" in self.path:
-                fake.committed = [json.loads(line) for line in data.splitlines()]
-                self.answer({"success": True, "commitOid": commit, "hookOutput": "",
-                             "commitUrl": f"{root}/owner/model/commit/{commit}"})  # fmt: skip
-            else:
-                self.answer({})
-
+    """A loopback server in place of the hub."""
+    Handler.fake = FakeHub({p.name: p.read_bytes() for p in model.iterdir() if p.is_file()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     root = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", root)
-    monkeypatch.setattr(
-        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-        root + "/{repo_id}/resolve/{revision}/{filename}",
-    )
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    changes = {
+        "HF_HUB_OFFLINE": False,
+        "ENDPOINT": root,
+        "HUGGINGFACE_CO_URL_TEMPLATE": root + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_DISABLE_XET": True,
+    }
+    for name, value in changes.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
-    yield fake
+    yield Handler.fake
     server.shutdown()
     thread.join()
     server.server_close()

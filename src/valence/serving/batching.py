@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -213,10 +214,10 @@ class Batcher:
         if jobs[0].call is not None:
             self._deliver([(jobs[0], _attempt(jobs[0].call, model))])
             return
-        found = _attempt(lambda scorer: _score(scorer, jobs), model)
+        found = _attempt(partial(_score, jobs=jobs), model)
         if isinstance(found, Exception) and len(jobs) > 1:
             # One bad text must not take its neighbours along.
-            alone = [_attempt(lambda scorer, job=job: _score(scorer, [job]), model) for job in jobs]
+            alone = [_attempt(partial(_score, jobs=[job]), model) for job in jobs]
             self._deliver(
                 [(job, x if isinstance(x, Exception) else x[0])
                  for job, x in zip(jobs, alone, strict=True)]
