@@ -72,8 +72,8 @@ def test_command_of_the_page(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["classify", "reviews.csv", "--model", "MODEL", "--shots", "two"], "Unknown kind of shots"),
-        (["classify", "reviews.csv", "--model", "nowhere"], "cannot be loaded"),
+        (["classify", "reviews.csv", "--model", "MODEL", "--shots", "two"], "Unknown kind"),
+        (["classify", "reviews.csv", "--model", "nowhere"], "cannot be read"),
         (["classify", "reviews.csv", "--model", "MODEL", "--template", "bad.yaml"],
          "Label 'bad' is not in the template"),
         (["instructions", "reviews.csv", "--out", "x", "--pool", "none"], "Unknown pool"),

@@ -56,7 +56,7 @@ class Answers:
         return tuple(notes)
 
     def records(self, ids: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
-        """One record per question: id, label (None where invalid), what was generated, as a JSON string."""
+        """One record per question: id, label (None where invalid), what was said, as JSON."""
         named = self.named()
         said = [json.dumps(text, ensure_ascii=False) for text in self.raw] or [None] * len(named)
         return [
