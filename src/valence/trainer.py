@@ -30,6 +30,8 @@ from valence.data.dataset import TrainingData
 from valence.errors import RunError, SpecError
 from valence.metrics import classification_scores
 from valence.models.classifier import Classifier, TorchModel, score_encoded
+from valence.models.device import pick_device as pick_device
+from valence.models.device import use_bf16
 from valence.models.encoder import encoder_location, without_peft_warnings
 from valence.spec import RunSpec, TrainSpec
 
@@ -346,31 +348,6 @@ def training_arguments(spec: RunSpec, checkpoint: Path | None) -> TrainingArgume
         disable_tqdm=True,
         report_to="none",
     )
-
-
-def pick_device(wanted: str) -> str:
-    """``auto`` → the best device at hand.
-
-    Raises:
-        SpecError: if a device is asked for by name and not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return next((name for name, ok in there.items() if ok), "cpu")
-    if not there.get(wanted, True):
-        raise SpecError(f"Device {wanted!r} is not available here; use --device auto or cpu")
-    return wanted
-
-
-def use_bf16(precision: str, device: str) -> bool:
-    """Whether to train in bfloat16.
-
-    ``auto`` means: on a GPU that has it. On CPUs without AMX it is 2.6–3 times slower than
-    float32 (measured), so there it must be asked for.
-    """
-    if precision != "auto":
-        return precision == "bf16"
-    return device == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def _group(parameters: list[nn.Parameter], rate: float, decay: float) -> dict[str, Any]:

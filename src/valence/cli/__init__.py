@@ -10,7 +10,7 @@ from typing import Annotated, TextIO, cast
 import typer
 
 from valence import __version__
-from valence.cli import cache, compare, console, data, features, models, train, tune
+from valence.cli import cache, compare, console, data, features, models, predict, train, tune
 from valence.errors import ValenceError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app.command("compare")(compare.compare)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(models.evaluate)
-app.command("predict")(models.predict)
+app.command("predict")(predict.predict)
 app.command("methods")(compare.methods)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")

@@ -20,7 +20,7 @@ class ModelConfig(BaseModel):
     format: Literal[1] = 1
     model_type: Literal["valence"] = "valence"
     problem_type: Literal["single_label_classification"] = "single_label_classification"
-    kind: Literal["torch", "tfidf", "majority"]
+    kind: Literal["torch", "tfidf", "majority", "onnx", "openvino"]
     id2label: dict[int, str]
     label2id: dict[str, int]
     train_counts: tuple[int, ...]
