@@ -10,7 +10,18 @@ from typing import Annotated, TextIO, cast
 import typer
 
 from valence import __version__
-from valence.cli import cache, compare, console, data, features, models, predict, train, tune
+from valence.cli import (
+    cache,
+    compare,
+    console,
+    data,
+    export,
+    features,
+    models,
+    predict,
+    train,
+    tune,
+)
 from valence.errors import ValenceError
 
 app = typer.Typer(
@@ -24,6 +35,7 @@ app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(models.evaluate)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("methods")(compare.methods)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from valence.errors import SpecError
-from valence.inference.machine import usable_cores
 from valence.inference.stream import predict_file as predict_file
 from valence.models.base import Progress, Scores, TextModel
 from valence.models.load import load_model
+from valence.models.machine import usable_cores
 from valence.models.store import ModelConfig, read_config
 from valence.models.windows import score_windows
 
