@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from valence.errors import DataError, ModelError, RunError
+from valence.inference.onnx_gru import translations
 from valence.models.exported import (
     EXPORT_FILE,
     TOKENIZER_FILE,
@@ -199,7 +200,7 @@ def write_onnx(model: TorchModel, path: Path) -> None:
     """
     import torch
 
-    network = _Network(model).eval()
+    network = _network(model).eval()
     shape = EXAMPLE[0], min(EXAMPLE[1], model.tokenizer.max_length)
     ids = torch.full(shape, model.tokenizer.pad_id + 1, dtype=torch.int64)
     sizes = {
@@ -211,18 +212,22 @@ def write_onnx(model: TorchModel, path: Path) -> None:
             network, (ids, torch.ones_like(ids)), dynamo=True, opset_version=OPSET, verbose=False,
             input_names=["input_ids", "attention_mask"], output_names=["logits", "features"],
             dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
+            custom_translation_table=translations(),
         )  # fmt: skip
+        assert program is not None
+        for given in program.model.graph.inputs:
+            if given.shape is None or not given.shape.is_dynamic(1):
+                raise ValueError("a part of it reads texts of one length only")
     except Exception as error:  # torch raises errors of its own kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise ModelError(
             f"The head {model.spec.head.name!r} on {model.spec.encoder.name!r} cannot be exported "
             f"({reason}); use the PyTorch model"
         ) from None
-    assert program is not None
     program.save(path)
 
 
-def _Network(model: TorchModel) -> nn.Module:
+def _network(model: TorchModel) -> nn.Module:
     """Encoder and head of a model as one module that gives a pair."""
     from torch import nn
 

@@ -6,6 +6,7 @@ The table appears under its name in one step, when it is whole.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -141,8 +142,6 @@ class TextSink(_FileSink):
         return csv.writer(out, delimiter=self._delimiter, lineterminator="\n")
 
     def _line(self, values: Sequence[str]) -> bytes:
-        import io
-
         text = io.StringIO(newline="")
         self._writer(text).writerow(values)
         return text.getvalue().encode()
