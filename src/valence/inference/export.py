@@ -178,8 +178,9 @@ def _write_files(
     tokenizer.no_padding()
     tokenizer.save(str(folder / TOKENIZER_FILE))
     plain = folder / "plain.onnx"
-    with _needs(options.runtime), _quiet():
+    with _needs(options.runtime):
         write_onnx(model, plain)
+    with _needs(options.runtime), _quiet():
         if options.runtime == "openvino":
             name = _to_openvino(model, plain, folder, data.train, int8=options.int8)
         else:
@@ -208,22 +209,29 @@ def write_onnx(model: TorchModel, path: Path) -> None:
         1: torch.export.Dim("length", min=2, max=model.tokenizer.max_length),
     }
     try:
-        program = torch.onnx.export(
-            network, (ids, torch.ones_like(ids)), dynamo=True, opset_version=OPSET, verbose=False,
-            input_names=["input_ids", "attention_mask"], output_names=["logits", "features"],
-            dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
-            custom_translation_table=translations(),
-        )  # fmt: skip
+        with _quiet():
+            program = torch.onnx.export(
+                network, (ids, torch.ones_like(ids)), dynamo=True, opset_version=OPSET,
+                input_names=["input_ids", "attention_mask"], output_names=["logits", "features"],
+                dynamic_shapes={"input_ids": sizes, "attention_mask": sizes}, verbose=False,
+                custom_translation_table=translations(),
+            )  # fmt: skip
         assert program is not None
         for given in program.model.graph.inputs:
             if given.shape is None or not given.shape.is_dynamic(1):
                 raise ValueError("a part of it reads texts of one length only")
     except Exception as error:  # torch raises errors of its own kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        cause = error.__cause__ or error
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:160]
         raise ModelError(
             f"The head {model.spec.head.name!r} on {model.spec.encoder.name!r} cannot be exported "
             f"({reason}); use the PyTorch model"
         ) from None
+    # Shapes that the trace took for fixed stay as remarks; runtimes find their own.
+    for node in program.model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
     program.save(path)
 
 
@@ -253,13 +261,25 @@ def _to_runtime(plain: Path, folder: Path, *, int8: bool) -> str:
     if not int8:
         os.replace(plain, folder / name)
         return name
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(
         plain, folder / name, per_channel=True, weight_type=QuantType.QInt8,
+        nodes_to_exclude=_head_nodes(onnx.load(plain, load_external_data=False)),
         extra_options={"MatMulConstBOnly": True},
     )  # fmt: skip
     return name
+
+
+def _head_nodes(network: Any) -> list[str]:
+    """Names of the nodes of the head, which stays in float32: it is small, and decides."""
+    found = []
+    for node in network.graph.node:
+        about = {one.key: one.value for one in node.metadata_props}
+        if about.get("namespace", "").partition("/")[2].partition(":")[0] == "head":
+            found.append(node.name)
+    return found
 
 
 def _to_openvino(model: TorchModel, plain: Path, folder: Path, rows: Split, *, int8: bool) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -55,7 +55,10 @@ class Part:
 class Source(Protocol):
     """A table that is read in parts, the same at every reading."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Path or URL."""
+        ...
 
     def identity(self) -> dict[str, Any]:
         """What changes when the source does, as far as that is seen without reading it all."""
@@ -75,7 +78,9 @@ def open_source(name: str, *, query: str | None = None, table: str | None = None
     if is_sql_url(name):
         return SqlSource(name, query, table)
     path = Path(name)
-    kinds = {".csv": TextSource, ".tsv": TextSource, ".jsonl": JsonSource, ".parquet": ArrowSource}
+    kinds: dict[str, Callable[[str, Path], Source]] = {
+        ".csv": TextSource, ".tsv": TextSource, ".jsonl": JsonSource, ".parquet": ArrowSource,
+    }  # fmt: skip
     if path.suffix.lower() not in kinds:
         raise DataError(
             f"{path}: cannot read {path.suffix or 'no suffix'}; give {', '.join(kinds)}, or the "

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,15 @@ SQL_TABLE = "scored"
 class Sink(Protocol):
     """Where scored rows go."""
 
-    name: str
-    suffix: str
-    """Of the files of parts."""
+    @property
+    def name(self) -> str:
+        """Path or URL."""
+        ...
+
+    @property
+    def suffix(self) -> str:
+        """Of the files of parts."""
+        ...
 
     def parts_folder(self) -> Path:
         """Where parts are kept until the table is whole."""
@@ -63,7 +69,10 @@ def open_sink(target: str, *, table: str | None = None) -> Sink:
             f"{path}: cannot write {path.suffix or 'no suffix'}; use {', '.join(SUFFIXES)}, or the "
             "URL of a database"
         )
-    kinds = {".parquet": ArrowSink, ".jsonl": JsonSink}
+    kinds: dict[str, Callable[[str, str, Path], Sink]] = {
+        ".parquet": ArrowSink,
+        ".jsonl": JsonSink,
+    }
     return kinds.get(suffix, TextSink)(str(path), suffix, path)
 
 

@@ -18,6 +18,7 @@ from valence.inference import export
 from valence.inference.export import ExportOptions, export_model
 from valence.inference.predictor import Predictor, Speed
 from valence.methods import make_spec
+from valence.models.classifier import load_torch_model
 from valence.models.heads import HEADS
 from valence.models.pooling import POOLINGS
 from valence.run import build_seeded
@@ -92,8 +93,19 @@ def model(data: Dataset, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFa
     return save(tmp_path_factory.mktemp("linear") / "model", data, tiny_encoder)
 
 
+@pytest.fixture
+def traced_once(
+    model: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tracing a network costs seconds; tests of one model share what the first of them traced."""
+    ready = tmp_path_factory.getbasetemp() / "traced-linear.onnx"
+    if not ready.exists():
+        export.write_onnx(load_torch_model(model), ready)
+    monkeypatch.setattr(export, "write_onnx", lambda _, path: shutil.copyfile(ready, path))
+
+
 def test_int8_is_smaller_checked_and_a_model_folder(
-    data: Dataset, model: Path, tmp_path: Path
+    data: Dataset, model: Path, tmp_path: Path, traced_once: None
 ) -> None:
     whole, small = tmp_path / "fp32", tmp_path / "int8"
     export_model(model, whole, data)
@@ -109,7 +121,9 @@ def test_int8_is_smaller_checked_and_a_model_folder(
     assert len(Predictor(moved).predict(TEXTS)) == len(TEXTS)
 
 
-def test_openvino_int8_streams_in_order(data: Dataset, model: Path, tmp_path: Path) -> None:
+def test_openvino_int8_streams_in_order(
+    data: Dataset, model: Path, tmp_path: Path, traced_once: None
+) -> None:
     pytest.importorskip("nncf")
     options = ExportOptions("openvino", int8=True, max_drop=100)
     checks = export_model(model, tmp_path / "ov", data, options=options)
@@ -122,7 +136,7 @@ def test_openvino_int8_streams_in_order(data: Dataset, model: Path, tmp_path: Pa
 
 
 def test_what_loses_too_much_is_not_kept(
-    data: Dataset, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, model: Path, tmp_path: Path, traced_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         export, "compare_scores",
@@ -131,10 +145,7 @@ def test_what_loses_too_much_is_not_kept(
             "macro_f1": (0.8, 0.8), "worst_f1": (0.70, 0.69),
         },
     )  # fmt: skip
-    monkeypatch.setattr(export, "write_onnx", lambda _, path: shutil.copyfile(ready, path))
-    ready = tmp_path / "ready.onnx"
     out = tmp_path / "out"
-    write_once(model, ready)
     options = ExportOptions(int8=True)
     with pytest.raises(ModelError, match=r"loses 1\.00 points of the worst class's F1"):
         export_model(model, out, data, options=options)
@@ -148,15 +159,6 @@ def test_what_loses_too_much_is_not_kept(
     (out / "model.onnx").unlink()
     with pytest.raises(ModelError, match="is missing"):
         Predictor(out)
-
-
-WRITE_ONNX = export.write_onnx
-
-
-def write_once(model: Path, path: Path) -> None:
-    from valence.models.classifier import load_torch_model
-
-    WRITE_ONNX(load_torch_model(model), path)
 
 
 def test_wrong_use_is_told(data: Dataset, model: Path, tmp_path: Path) -> None:
