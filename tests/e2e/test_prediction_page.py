@@ -96,12 +96,12 @@ def test_an_exported_model_is_used_without_torch(folder: Path) -> None:
 def test_goes_on_after_a_real_kill(tmp_path: Path, reviews: Path) -> None:
     store = RunStore(tmp_path / "runs")
     result = run(make_spec("tfidf-lr", DataSpec(name=str(reviews))), store=store, keep_model=True)
-    rows = pd.concat([make_reviews(500)] * 120, ignore_index=True)
+    rows = pd.concat([make_reviews(500)] * 40, ignore_index=True)
     rows.to_csv(tmp_path / "rows.csv", index=False)
     model = str(store.path(result.key) / "model")
     words = [sys.executable, "-m", "valence", "predict", model, "rows.csv", "--out", "out.csv"]
     started = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    third = tmp_path / ".out.csv.parts/part-000002.json"
+    third = tmp_path / ".out.csv.parts/part-000001.json"
     deadline = time.monotonic() + 200
     while not third.exists():
         assert started.poll() is None, "ended before it was killed"
@@ -113,7 +113,7 @@ def test_goes_on_after_a_real_kill(tmp_path: Path, reviews: Path) -> None:
     done = subprocess.run([*words, "--resume"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     resumed = int(re.search(r"Note: (\d+) rows were done before", done.stderr)[1])  # type: ignore[index]
-    assert resumed >= 3 * 4096
+    assert resumed >= 2 * 4096
     scored = pd.read_csv(tmp_path / "out.csv")
     assert list(scored["text"]) == list(rows["text"])
     assert scored["label"].notna().all()

@@ -12,6 +12,11 @@ import numpy as np
 TOKEN_BUDGET = {"cpu": 1024, "mps": 16_384, "cuda": 65_536}
 
 
+MOST_PADDED = 0.08
+LEAST_ROWS = 8
+"""Fewer rows are not parted for the sake of padding: each batch costs something of its own."""
+
+
 class States(Protocol):
     """Token states (T, H) of every text, float32."""
 
@@ -43,16 +48,21 @@ class Encoded:
 def length_batches(lengths: Sequence[int], *, token_budget: int) -> Iterator[np.ndarray]:
     """Row indices in batches of similar length, longest first.
 
-    Longest first, so that memory peaks (and fails, if it must) at once.
+    Longest first, so that memory peaks (and fails, if it must) at once. A batch that would be
+    padding by more than ``MOST_PADDED`` ends earlier, which matters where budgets are large.
 
     Args:
         lengths: Tokens per row.
         token_budget: Most tokens of a padded batch; a longer row is a batch of its own.
     """
-    order = np.argsort(np.asarray(lengths), kind="stable")[::-1]
+    rows = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(rows, kind="stable")[::-1]
     start = 0
     while start < len(order):
-        size = max(1, token_budget // max(1, int(lengths[order[start]])))
+        longest = max(1, int(rows[order[start]]))
+        part = rows[order[start : start + max(1, token_budget // longest)]]
+        full = np.cumsum(part) >= (1 - MOST_PADDED) * longest * np.arange(1, len(part) + 1)
+        size = max(int(full.sum()), min(LEAST_ROWS, len(part)))
         yield order[start : start + size]
         start += size
 

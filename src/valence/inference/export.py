@@ -264,10 +264,15 @@ def _to_runtime(plain: Path, folder: Path, *, int8: bool) -> str:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    network = onnx.load(plain)
+    # The quantiser turns weights round and then stumbles over remarks on their old shapes.
+    weights = {one.name for one in network.graph.initializer}
+    kept = [one for one in network.graph.value_info if one.name not in weights]
+    del network.graph.value_info[:]
+    network.graph.value_info.extend(kept)
     quantize_dynamic(
-        plain, folder / name, per_channel=True, weight_type=QuantType.QInt8,
-        nodes_to_exclude=_head_nodes(onnx.load(plain, load_external_data=False)),
-        extra_options={"MatMulConstBOnly": True},
+        network, folder / name, per_channel=True, weight_type=QuantType.QInt8,
+        nodes_to_exclude=_head_nodes(network), extra_options={"MatMulConstBOnly": True},
     )  # fmt: skip
     return name
 
