@@ -19,10 +19,12 @@ from valence.cli import (
     data,
     doctor,
     explain,
+    export,
     features,
     hub,
     llm,
     models,
+    predict,
     serve,
     train,
     tune,
@@ -41,7 +43,8 @@ app.command("audit")(audit.audit)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(models.evaluate)
-app.command("predict")(models.predict)
+app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
 app.command("methods")(compare.methods)
