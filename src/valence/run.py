@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from valence.card import write_card
 from valence.data.dataset import Dataset, Split, TrainingData
 from valence.data.sources import load_dataset
 from valence.device import pick_device
@@ -135,6 +136,7 @@ def run(
         if outcome.model is not None:
             rows = dataset.validation.take(range(min(CHECKED_ROWS, len(dataset.validation))))
             save_checked(_computing(outcome.model), folder / "model", rows)
+            write_card(folder / "model", result)
             if not keep_model:
                 shutil.rmtree(folder / "model")
     return result

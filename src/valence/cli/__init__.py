@@ -11,14 +11,21 @@ import typer
 
 from valence import __version__
 from valence.cli import (
+    audit,
     cache,
+    calibrate,
     compare,
     console,
     data,
     doctor,
+    explain,
+    export,
     features,
+    hub,
     llm,
     models,
+    predict,
+    serve,
     train,
     tune,
 )
@@ -32,11 +39,17 @@ app = typer.Typer(
     help="Train, compare and use sentiment models where the data is unfair.",
 )
 app.command("compare", cls=compare.CompareCommand)(compare.compare)
+app.command("audit")(audit.audit)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(models.evaluate)
-app.command("predict")(models.predict)
+app.command("predict")(predict.predict)
+app.command("export")(export.export)
+app.command("calibrate")(calibrate.calibrate)
+app.command("explain")(explain.explain)
 app.command("methods")(compare.methods)
+app.command("serve")(serve.serve)
+app.command("push")(hub.push)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")

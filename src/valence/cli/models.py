@@ -1,8 +1,7 @@
-"""``valence evaluate`` and ``valence predict``."""
+"""``valence evaluate``."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,11 +17,6 @@ from valence.cli.compare import (
     TableName,
     TextColumn,
 )
-from valence.errors import DataError
-
-CLIP_SUFFIXES = (
-    ".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4a", ".mp3", ".wav", ".flac", ".ogg", ".aac",
-)  # fmt: skip
 
 
 def evaluate(
@@ -66,73 +60,6 @@ def evaluate(
     shown = pd.DataFrame({"text": rows.texts, "label": rows.labels})
     record_scores(out or model / "report", entry, shown, logits, predictor.classes)
     print_scores(scores, as_json=json)
-
-
-def predict(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
-    inputs: Annotated[
-        list[str] | None, typer.Argument(help="A file, or texts; lines of stdin when none.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the scored rows.")] = None,
-    text: Annotated[
-        str | None, typer.Option(help="A text; beside a clip, what is said in it.")
-    ] = None,
-    text_column: TextColumn = None,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Label texts, a clip, or every row of a CSV, TSV, JSONL or Parquet file."""
-    from valence.data.tables import SUFFIXES
-    from valence.inference.predictor import Predictor, predict_file
-
-    given = list(inputs or [])
-    is_file = len(given) == 1 and Path(given[0]).suffix.lower() in SUFFIXES
-    if is_file and out is None:
-        raise DataError(f"Say where the scored rows of {given[0]} go: --out scored.csv")
-    if is_file and not Path(given[0]).exists():
-        raise DataError(f"No file {given[0]}; check the path")
-    predictor = Predictor(model)
-    with console.Meter(quiet=quiet) as meter:
-
-        def told(done: int, total: int) -> None:
-            meter.show("predict", done / max(1, total), f"{done} of {total} rows")
-
-        clip = given[0] if len(given) == 1 and _is_clip(given[0]) else None
-        if clip is not None:
-            texts = [text or ""]
-            table: Any = predictor.clip_table(clip, texts[0])
-        elif is_file and out is not None:
-            count = predict_file(
-                predictor, Path(given[0]), out, text_column=text_column, progress=told
-            )
-            table = None
-        else:
-            texts = [*given, *([text] if text else [])] or [
-                line.rstrip("\n") for line in sys.stdin if line.strip()
-            ]
-            if not texts:
-                raise DataError("There is no text; give some, or a file, or lines on stdin")
-            table = predictor.table(texts, told)
-    if predictor.truncated and not quiet:
-        limit = predictor.config.spec.encoder.max_length
-        console.say(f"Note: {predictor.truncated} texts were cut at {limit} tokens")
-    if table is None:
-        console.say(f"{count} rows: {out}")
-        return
-    records = table.to_dict(orient="records")
-    if json:
-        console.print_json([{"text": t, **r} for t, r in zip(texts, records, strict=True)])
-        return
-    heads = [*table.columns, "text"]
-    cells = [
-        [row[c] if isinstance(row[c], str) else f"{row[c]:.3f}" for c in table.columns]
-        for row in records
-    ]
-    console.print_table(heads, [[*c, t] for c, t in zip(cells, texts, strict=True)])
-
-
-def _is_clip(name: str) -> bool:
-    return Path(name).suffix.lower() in CLIP_SUFFIXES and Path(name).is_file()
 
 
 def print_scores(scores: dict[str, Any], *, as_json: bool) -> None:

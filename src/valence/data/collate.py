@@ -1,46 +1,18 @@
-"""From token ids to padded batches, by length so that little is padded."""
+"""From token ids to padded batches of tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-# Sorted by length, small batches stay in the processor's cache: measured best on CPU.
-TOKEN_BUDGET = {"cpu": 1024, "mps": 16_384, "cuda": 65_536}
-
-
-class States(Protocol):
-    """Token states (T, H) of every text, float32."""
-
-    def __getitem__(self, row: int, /) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Tokenised texts.
-
-    Attributes:
-        input_ids: N lists of token ids, cut to the length limit.
-        truncated: How many texts were cut.
-        states: Their token states, (T, H) each, where they are at hand already.
-    """
-
-    input_ids: list[list[int]]
-    truncated: int
-    states: States | None = None
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    def row(self, index: int) -> Sequence[int] | np.ndarray:
-        """What the model reads of a text: its token states, or its token ids."""
-        return self.input_ids[index] if self.states is None else self.states[index]
+from valence.data.batches import TOKEN_BUDGET as TOKEN_BUDGET
+from valence.data.batches import Encoded as Encoded
+from valence.data.batches import length_batches as length_batches
 
 
 @dataclass(frozen=True)
@@ -100,20 +72,3 @@ class LabelledRows(TorchDataset[dict[str, object]]):
             "labels": int(self.labels[index]),
         }
         return row if self.second is None else {**row, "second": self.second.row(index)}
-
-
-def length_batches(lengths: Sequence[int], *, token_budget: int) -> Iterator[np.ndarray]:
-    """Row indices in batches of similar length, longest first.
-
-    Longest first, so that memory peaks (and fails, if it must) at once.
-
-    Args:
-        lengths: Tokens per row.
-        token_budget: Most tokens of a padded batch; a longer row is a batch of its own.
-    """
-    order = np.argsort(np.asarray(lengths), kind="stable")[::-1]
-    start = 0
-    while start < len(order):
-        size = max(1, token_budget // max(1, int(lengths[order[start]])))
-        yield order[start : start + size]
-        start += size

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -231,11 +231,22 @@ class SqlRows:
 
     def batches(self, rows: int) -> Iterator[pd.DataFrame]:
         """Tables of at most ``rows`` rows; the database is not read ahead."""
+        for columns, part in self.records(rows):
+            yield pd.DataFrame.from_records(part, columns=columns)
+
+    def records(self, rows: int) -> Iterator[tuple[list[str], list[tuple[Any, ...]]]]:
+        """Names of the columns, and at most ``rows`` rows with the values of the database."""
         with opened(self.name) as database, database.told(), database.engine.connect() as open_:
             result = open_.execution_options(yield_per=rows).execute(self.statement())
             columns = list(result.keys())
             for part in result.partitions():
-                yield pd.DataFrame.from_records([tuple(row) for row in part], columns=columns)
+                yield columns, [tuple(row) for row in part]
+
+    def count(self) -> int:
+        """How many rows there are."""
+        counted = sa.select(sa.func.count()).select_from(self.statement().order_by(None).subquery())
+        with opened(self.name) as database, database.told(), database.engine.connect() as open_:
+            return int(open_.execute(counted).scalar_one())
 
     def read(self) -> pd.DataFrame:
         """All rows.
@@ -284,6 +295,17 @@ def sql_tables(
         if (there := found.get(known))
     }
     return parts, notes
+
+
+def all_rows(name: str, *, query: str | None = None, table: str | None = None) -> SqlRows:
+    """Every row and column of a table or a query, whatever its split.
+
+    Raises:
+        DataError, SpecError: if the database, the table or the query cannot be used.
+    """
+    with opened(name) as database, database.told():
+        rows, _ = _rows(database, query, table, None)
+    return replace(rows, without=())
 
 
 def _rows(

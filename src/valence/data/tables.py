@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import difflib
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,11 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from valence.data.files import LABEL_COLUMNS as LABEL_COLUMNS
+from valence.data.files import SUFFIXES as SUFFIXES
+from valence.data.files import TEXT_COLUMNS as TEXT_COLUMNS
+from valence.data.files import find_column as find_column
+from valence.data.files import json_objects, reading
+from valence.data.files import whole_characters as whole_characters
 from valence.errors import DataError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-TEXT_COLUMNS = ("text", "sentence", "review", "content", "tweet")
-LABEL_COLUMNS = ("label", "sentiment", "category", "class", "target")
 REGRESSION_VALUES = 20  # more distinct fractions than this are a measure, not classes
 
 
@@ -28,7 +27,7 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         DataError: if the file is missing, empty, not UTF-8, or broken; with the line.
     """
-    with _told(path) as suffix:
+    with reading(path) as suffix:
         if suffix == ".parquet":
             return pd.read_parquet(path)
         if suffix == ".jsonl":
@@ -42,7 +41,7 @@ def read_batches(path: Path, rows: int) -> Iterator[pd.DataFrame]:
     Raises:
         DataError: as :func:`read_table`, when the place in the file is reached.
     """
-    with _told(path) as suffix:
+    with reading(path) as suffix:
         if suffix == ".parquet":
             from pyarrow.parquet import ParquetFile
 
@@ -55,25 +54,6 @@ def read_batches(path: Path, rows: int) -> Iterator[pd.DataFrame]:
                 yield pd.DataFrame(part)
         else:
             yield from _csv_batches(path, rows)
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[str]:
-    """The suffix of a table that can be read; what goes wrong then is said in one line."""
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise DataError(f"{path}: cannot read {suffix or 'no suffix'}; give {', '.join(SUFFIXES)}")
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path} is empty; it needs a text and a label column")
-        yield suffix
-    except UnicodeDecodeError:
-        raise DataError(_not_utf8(path)) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, csv.Error) as error:
-        reason = (str(error).strip().splitlines() or ["broken"])[0]
-        raise DataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from None
 
 
 def _csv_batches(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
@@ -100,43 +80,7 @@ def _csv_batches(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number}: no valid JSON ({error.msg})") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}: each line must be one JSON object")
-            if "\\u" in line:  # the only way in which JSON holds half a character
-                row = {k: whole_characters(v) if isinstance(v, str) else v for k, v in row.items()}
-            yield row
-
-
-def whole_characters(text: str) -> str:
-    """The text with halves of surrogate pairs, which no encoding takes, replaced by U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def _not_utf8(path: Path) -> str:
-    # pandas decodes in blocks, so its position is not the file's; a line ends no character.
-    number = 0
-    with path.open("rb") as lines:
-        for line in lines:
-            number += 1
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                break
-    return (
-        f"{path}, line {number}: not UTF-8; convert it, for example: "
-        f"iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}"
-    )
+        yield from json_objects(lines, path)
 
 
 def open_hub(name: str, configuration: str | None) -> dict[str, Any]:
@@ -228,30 +172,6 @@ def clean(
     if not len(frame):
         raise DataError(f"{where}: no row has both a text and a label; check the columns")
     return frame, notes
-
-
-def find_column(
-    columns: Sequence[str], wanted: str | None, usual: Sequence[str], *, what: str, where: str
-) -> str:
-    """The name of a column: the one asked for, or the first usual one that exists.
-
-    Raises:
-        DataError: naming the columns there are and the closest one.
-    """
-    if wanted is not None and wanted in columns:
-        return wanted
-    if wanted is None:
-        lower = {name.lower(): name for name in reversed(columns)}
-        for name in usual:
-            if name in lower:
-                return lower[name]
-    close = difflib.get_close_matches(wanted or what, columns, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    missing = repr(wanted) if wanted else f"for the {what}"
-    raise DataError(
-        f"{where}: no column {missing}; {hint}columns: {', '.join(columns[:20])}; "
-        f"name it with --{what}-column"
-    )
 
 
 def _labels(column: pd.Series, names: Sequence[str], where: str) -> pd.Series:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -100,6 +101,10 @@ class TorchModel:
     logit_shift: tuple[float, ...] | None = None
     frozen: FrozenStates | None = None
     pooled: PooledFeatures | None = None
+    token_budget: int | None = None
+    """Most tokens of a batch that is scored; what suits the device when None."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format in which texts are scored."""
 
     @property
     def trainable_parameters(self) -> int:
@@ -109,10 +114,15 @@ class TorchModel:
     def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
         """Scores of ``texts``, in their order."""
         encoded = self.encode(texts)
-        if self.pooled is None:
-            scores = score_encoded(self.classifier, encoded, self.tokenizer.pad_id, progress)
-        else:
+        if self.pooled is not None:
             scores = self._score_pooled(encoded, self.pooled, progress)
+        else:
+            device = next(self.classifier.parameters()).device.type
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+                scores = score_encoded(
+                    self.classifier, encoded, self.tokenizer.pad_id, progress,
+                    token_budget=self.token_budget,
+                )  # fmt: skip
         if self.logit_shift is None:
             return scores
         return replace(scores, logits=scores.logits + np.asarray(self.logit_shift, np.float32))
@@ -138,8 +148,14 @@ class TorchModel:
         def compute(encoded: Encoded, progress: Progress | None) -> np.ndarray:
             return score_encoded(classifier, encoded, pad_id, progress).features
 
-        key = pooling_key(classifier.encoder, classifier.head.pooling, self.spec.head.pooling)
+        key = pooling_key(
+            classifier.encoder, classifier.head.get_submodule("pooling"), self.spec.head.pooling
+        )
         self.pooled = PooledFeatures(key, compute, self.spec.encoder.name)
+
+    def windows(self, texts: Sequence[str]) -> list[list[str]]:
+        """Every text in pieces within the length limit; see ``valence.models.windows``."""
+        return self.tokenizer.windows(texts)
 
     def keep_states(self) -> None:
         """From now on, keep the token states of a frozen encoder on disk and read them again."""
@@ -246,8 +262,9 @@ def _broken(path: Path, error: Exception) -> str:
 
 @torch.inference_mode()
 def score_encoded(
-    classifier: Classifier, encoded: Encoded, pad_id: int, progress: Progress | None = None
-) -> Scores:
+    classifier: Classifier, encoded: Encoded, pad_id: int, progress: Progress | None = None,
+    *, token_budget: int | None = None,
+) -> Scores:  # fmt: skip
     """Logits and features of tokenised texts, in their order; leaves the mode as it was.
 
     Args:
@@ -255,6 +272,7 @@ def score_encoded(
         encoded: N tokenised texts.
         pad_id: Id of the padding token.
         progress: Told (done, all) after every batch.
+        token_budget: Most tokens of a batch; what suits the device when None.
     """
     device = next(classifier.parameters()).device
     was_training = classifier.training
@@ -265,7 +283,8 @@ def score_encoded(
     rows: list[np.ndarray] = []
     done = 0
     lengths = [len(ids) for ids in encoded.input_ids]
-    for batch in length_batches(lengths, token_budget=TOKEN_BUDGET.get(device.type, 1024)):
+    budget = token_budget or TOKEN_BUDGET.get(device.type, 1024)
+    for batch in length_batches(lengths, token_budget=budget):
         inputs = collator.pad([encoded.row(int(i)) for i in batch])
         output = classifier(**{name: tensor.to(device) for name, tensor in inputs.items()})
         logits.append(output["logits"].float())

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from valence.data.collate import Encoded
 from valence.errors import ModelError
+from valence.models.windows import split_windows
 from valence.spec import BUILT_IN_ENCODER, EncoderSpec
 
 
@@ -76,6 +77,19 @@ class TextTokenizer:
         firsts = [i for i, owner in enumerate(owners) if i == 0 or owner != owners[i - 1]]
         truncated = sum(1 for i in firsts if i + 1 < len(owners) and owners[i + 1] == owners[i])
         return Encoded([batch["input_ids"][i] for i in firsts], truncated)
+
+    def windows(self, texts: Sequence[str]) -> list[list[str]]:
+        """Every text in pieces within the limit; see ``valence.models.windows``.
+
+        Raises:
+            ModelError: if the tokenizer cannot say where its tokens stand in a text.
+        """
+        if not self.backend.is_fast:
+            raise ModelError(
+                f"The tokenizer of {self.backend.name_or_path} does not say where its tokens are; "
+                "use --long cut, or an encoder with a tokenizer.json"
+            )
+        return split_windows(self.backend.backend_tokenizer, texts, self.max_length)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer files into ``folder``."""

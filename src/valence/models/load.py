@@ -7,16 +7,48 @@ from pathlib import Path
 
 from valence.errors import ModelError
 from valence.models.base import TextModel
-from valence.models.baselines import load_majority_model, load_tfidf_model
-from valence.models.classifier import load_torch_model
-from valence.models.fusion_model import load_fusion_model
 from valence.models.store import read_config
 
+# Each loader is imported when a folder needs it: an exported model is used without PyTorch.
+
+
+def _torch(folder: Path) -> TextModel:
+    from valence.models.classifier import load_torch_model
+
+    return load_torch_model(folder)
+
+
+def _tfidf(folder: Path) -> TextModel:
+    from valence.models.baselines import load_tfidf_model
+
+    return load_tfidf_model(folder)
+
+
+def _majority(folder: Path) -> TextModel:
+    from valence.models.baselines import load_majority_model
+
+    return load_majority_model(folder)
+
+
+def _fusion(folder: Path) -> TextModel:
+    from valence.models.fusion_model import load_fusion_model
+
+    return load_fusion_model(folder)
+
+
+def _exported(folder: Path) -> TextModel:
+    from valence.models.exported import load_exported_model
+
+    return load_exported_model(folder)
+
+
 LOADERS: dict[str, Callable[[Path], TextModel]] = {
-    "torch": load_torch_model,
-    "tfidf": load_tfidf_model,
-    "majority": load_majority_model,
-    "fusion": load_fusion_model,
+    "torch": _torch,
+    "tfidf": _tfidf,
+    "majority": _majority,
+    "fusion": _fusion,
+    "onnx": _exported,
+    "openvino": _exported,
 }
 
 

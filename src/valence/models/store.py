@@ -22,7 +22,7 @@ class ModelConfig(BaseModel):
     problem_type: Literal["single_label_classification", "regression"] = (
         "single_label_classification"
     )
-    kind: Literal["torch", "tfidf", "majority", "fusion"]
+    kind: Literal["torch", "tfidf", "majority", "fusion", "onnx", "openvino"]
     id2label: dict[int, str]
     label2id: dict[str, int]
     train_counts: tuple[int, ...]

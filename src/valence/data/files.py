@@ -1,0 +1,112 @@
+"""Files of tables: what can be read, what goes wrong, and which column is which.
+
+Nothing here needs pandas.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from valence.errors import DataError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+TEXT_COLUMNS = ("text", "sentence", "review", "content", "tweet")
+LABEL_COLUMNS = ("label", "sentiment", "category", "class", "target")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[str]:
+    """The suffix of a table that can be read; what goes wrong then is said in one line."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(f"{path}: cannot read {suffix or 'no suffix'}; give {', '.join(SUFFIXES)}")
+    try:
+        if path.stat().st_size == 0:
+            raise DataError(f"{path} is empty; it needs a text and a label column")
+        yield suffix
+    except UnicodeDecodeError:
+        raise DataError(_not_utf8(path)) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, csv.Error) as error:
+        reason = (str(error).strip().splitlines() or ["broken"])[0]
+        raise DataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from None
+
+
+def json_objects(lines: Iterable[str], path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of JSON lines.
+
+    Args:
+        lines: What is read of ``path``.
+        path: For messages.
+
+    Raises:
+        DataError: with the line that is no JSON object.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number}: no valid JSON ({error.msg})") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: each line must be one JSON object")
+        if "\\u" in line:  # the only way in which JSON holds half a character
+            row = {k: whole_characters(v) if isinstance(v, str) else v for k, v in row.items()}
+        yield row
+
+
+def whole_characters(text: str) -> str:
+    """The text with halves of surrogate pairs, which no encoding takes, replaced by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _not_utf8(path: Path) -> str:
+    # pandas decodes in blocks, so its position is not the file's; a line ends no character.
+    number = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            number += 1
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                break
+    return (
+        f"{path}, line {number}: not UTF-8; convert it, for example: "
+        f"iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}"
+    )
+
+
+def find_column(
+    columns: Sequence[str], wanted: str | None, usual: Sequence[str], *, what: str, where: str
+) -> str:
+    """The name of a column: the one asked for, or the first usual one that exists.
+
+    Raises:
+        DataError: naming the columns there are and the closest one.
+    """
+    if wanted is not None and wanted in columns:
+        return wanted
+    if wanted is None:
+        lower = {name.lower(): name for name in reversed(columns)}
+        for name in usual:
+            if name in lower:
+                return lower[name]
+    close = difflib.get_close_matches(wanted or what, columns, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    missing = repr(wanted) if wanted else f"for the {what}"
+    raise DataError(
+        f"{where}: no column {missing}; {hint}columns: {', '.join(columns[:20])}; "
+        f"name it with --{what}-column"
+    )

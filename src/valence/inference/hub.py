@@ -1,0 +1,119 @@
+"""Model folders on the Hugging Face hub: put there, and fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from valence.errors import ModelError
+from valence.models.store import read_config
+
+PRIVATE_PARTS = ("report/*", "report/**", ".*")
+"""Not sent: the records have example texts of the data."""
+
+
+def push(
+    folder: str | Path,
+    repo: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    message: str = "A model of Valence",
+) -> str:
+    """Put a model folder on the hub, without its ``report``; the repository is made if need be.
+
+    Args:
+        folder: What ``valence train`` wrote.
+        repo: ``owner/name`` on the hub.
+        private: Whether a new repository is private.
+        token: Of the hub; the one of ``hf auth login`` or ``HF_TOKEN`` when None.
+        message: Of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ModelError: if the folder is no model or rests on a local encoder, or the hub cannot
+            be reached or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    path = Path(folder)
+    _check_whole(path)
+    try:
+        api = HfApi(token=token)
+        api.create_repo(repo, private=private, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repo, folder_path=path, commit_message=message,
+            ignore_patterns=list(PRIVATE_PARTS),
+        )  # fmt: skip
+    except Exception as error:
+        raise ModelError(f"{path} was not pushed to {repo}: {_reason(error)}") from None
+    return str(done.commit_url)
+
+
+def fetch(name: str, *, revision: str | None = None, token: str | None = None) -> Path:
+    """The local folder of a model: ``name`` itself where it is one, else fetched from the hub.
+
+    Args:
+        name: A folder, or ``owner/name`` on the hub.
+        revision: Branch, tag or commit on the hub.
+        token: Of the hub.
+
+    Raises:
+        ModelError: if there is neither a folder nor a model on the hub, or no network and the
+            model was not fetched before.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise ModelError(f"No model folder at {name}; a model on the hub is called owner/name")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                name, revision=revision, token=token, ignore_patterns=list(PRIVATE_PARTS)
+            )
+        )
+    except Exception as error:
+        raise ModelError(f"No folder {name}, and not on the hub: {_reason(error)}") from None
+
+
+def _check_whole(folder: Path) -> None:
+    """Refuse a model that nobody else could load."""
+    config = read_config(folder)
+    encoder = config.spec.encoder
+    if config.kind == "torch" and encoder.adaptation != "full" and Path(encoder.name).is_dir():
+        raise ModelError(
+            f"{folder} needs the encoder of the local folder {encoder.name}, which others do not "
+            "have; train it with a hub name, or with --set encoder.adaptation=full"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """One line, and what to do."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids the network; unset it, or give a local folder"
+    if isinstance(error, GatedRepoError):
+        return "access must be asked for on its page; then log in: hf auth login"
+    if isinstance(error, RepositoryNotFoundError):
+        return "there is no such repository, or it is private; check its name, or: hf auth login"
+    if isinstance(error, RevisionNotFoundError):
+        return "it has no such revision; check --revision"
+    if isinstance(error, HfHubHTTPError):
+        return f"the hub answered {error.response.status_code}; check the name and: hf auth login"
+    if isinstance(error, LocalEntryNotFoundError | OSError) or "Connect" in type(error).__name__:
+        return "the hub cannot be reached; check the network, or give a local folder"
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"

@@ -1,0 +1,243 @@
+"""Models that ``valence export`` wrote, run by ONNX Runtime or OpenVINO; PyTorch is not needed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from valence.data.batches import Encoded, length_batches
+from valence.data.files import whole_characters
+from valence.errors import ModelError
+from valence.models.base import Progress, Scores
+from valence.models.machine import usable_cores
+from valence.models.store import ModelConfig, read_config
+from valence.models.windows import split_windows
+
+EXPORT_FILE = "export.json"
+TOKENIZER_FILE = "tokenizer.json"
+TOKEN_BUDGET = 512
+"""Most tokens of a batch; measured best of 512, 1,024 and 2,048 on one core."""
+LENGTH_STEP = 8
+"""OpenVINO prepares itself anew for every shape it has not seen, so few shapes are shown it."""
+EXTRAS = {"onnx": "onnx-runtime", "openvino": "openvino"}
+
+
+class ExportSettings(BaseModel):
+    """Contents of ``export.json``: how the file is run, and what was seen when it was checked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    runtime: Literal["onnx", "openvino"]
+    precision: Literal["fp32", "int8"]
+    file: str
+    max_length: int
+    pad_id: int
+    feature_size: int
+    checks: dict[str, Any] = {}
+
+
+class Runner(Protocol):
+    """A runtime that has the model open."""
+
+    def run(
+        self, batches: Iterator[tuple[np.ndarray, np.ndarray]]
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """The number, the logits and the features of every batch of ids and mask, in any order."""
+        ...
+
+
+class OnnxRunner:
+    """ONNX Runtime on the processor.
+
+    Args:
+        path: The model file.
+        threads: Processor threads.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(
+        self, batches: Iterator[tuple[np.ndarray, np.ndarray]]
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """As :class:`Runner`."""
+        for number, (ids, mask) in enumerate(batches):
+            logits, features = self.session.run(
+                ["logits", "features"], {"input_ids": ids, "attention_mask": mask}
+            )
+            yield number, logits, features
+
+
+class OpenVinoRunner:
+    """OpenVINO on the processor: several batches at a time, each on its own stream.
+
+    Args:
+        path: The model file.
+        threads: Processor threads.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import openvino
+
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "NUM_STREAMS": threads,
+            # A processor with bfloat16 would use it unasked, and results would be its own.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self.jobs = threads + 1
+        self.model = openvino.Core().compile_model(str(path), "CPU", settings)
+
+    def run(
+        self, batches: Iterator[tuple[np.ndarray, np.ndarray]]
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """As :class:`Runner`."""
+        import openvino
+
+        queue = openvino.AsyncInferQueue(self.model, self.jobs)
+        done: list[tuple[int, np.ndarray, np.ndarray]] = []
+
+        def keep(request: Any, number: int) -> None:
+            outputs = (request.get_output_tensor(i).data.copy() for i in range(2))
+            done.append((number, *outputs))
+
+        queue.set_callback(keep)
+        for number, (ids, mask) in enumerate(batches):
+            queue.start_async({"input_ids": ids, "attention_mask": mask}, number)
+            while done:
+                yield done.pop()
+        queue.wait_all()
+        yield from done
+
+
+RUNNERS: dict[str, Callable[[Path, int], Runner]] = {
+    "onnx": OnnxRunner,
+    "openvino": OpenVinoRunner,
+}
+
+
+@dataclass
+class ExportedModel:
+    """An exported model with its tokenizer; a :class:`TextModel` that cannot be trained."""
+
+    folder: Path
+    config: ModelConfig
+    settings: ExportSettings
+    tokenizer: Any
+    token_budget: int = TOKEN_BUDGET
+    runner: Runner | None = None
+    trainable_parameters: int = 0
+    classes: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.classes = self.config.classes
+        self.tokenizer.enable_truncation(self.settings.max_length)
+
+    def open(self, *, threads: int) -> Runner:
+        """Open the model file for as many threads.
+
+        Raises:
+            ModelError: if the runtime is not installed or refuses the file.
+        """
+        name, path = self.settings.runtime, self.folder / self.settings.file
+        if not path.exists():
+            raise ModelError(f"{path} is missing; export the model again")
+        try:
+            self.runner = RUNNERS[name](path, threads)
+        except ImportError:
+            raise ModelError(
+                f"Running {self.folder} needs an extra: pip install 'valence[{EXTRAS[name]}]'"
+            ) from None
+        except Exception as error:  # runtimes raise errors of their own kinds
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            raise ModelError(f"{path} cannot be run ({reason}); export the model again") from None
+        return self.runner
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Token ids of texts, cut at the length limit."""
+        found = self.tokenizer.encode_batch_fast(list(texts))
+        cut = sum(1 for encoding in found if encoding.overflowing)
+        return Encoded([encoding.ids for encoding in found], cut)
+
+    def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
+        """Scores of ``texts``, in their order."""
+        runner = self.runner or self.open(threads=usable_cores())
+        encoded = self.encode([whole_characters(text) for text in texts])
+        count = len(encoded)
+        logits = np.zeros((count, len(self.classes)), dtype=np.float32)
+        features = np.zeros((count, self.settings.feature_size), dtype=np.float32)
+        lengths = [len(ids) for ids in encoded.input_ids]
+        batches = list(length_batches(lengths, token_budget=self.token_budget))
+        done = 0
+        padded = (self._padded([encoded.input_ids[i] for i in rows]) for rows in batches)
+        for number, some_logits, some_features in runner.run(padded):
+            rows = batches[number]
+            logits[rows] = some_logits[: len(rows)]
+            features[rows] = some_features[: len(rows)]
+            done += len(rows)
+            if progress is not None:
+                progress(done, count)
+        if self.config.logit_shift is not None:
+            logits += np.asarray(self.config.logit_shift, np.float32)
+        return Scores(logits, features, encoded.truncated)
+
+    def windows(self, texts: Sequence[str]) -> list[list[str]]:
+        """Every text in pieces within the length limit; see ``valence.models.windows``."""
+        return split_windows(self.tokenizer, texts, self.settings.max_length)
+
+    def save(self, folder: Path) -> None:
+        """Copy the files into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.iterdir():
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
+
+    def _padded(self, rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        lengths = np.array([len(row) for row in rows])
+        width = int(lengths.max())
+        if self.settings.runtime == "openvino":
+            width = min(-(-width // LENGTH_STEP) * LENGTH_STEP, self.settings.max_length)
+        mask = np.arange(width) < lengths[:, None]
+        ids = np.full(mask.shape, self.settings.pad_id, dtype=np.int64)
+        ids[mask] = np.concatenate(rows)
+        return ids, mask.astype(np.int64)
+
+
+def load_exported_model(folder: Path) -> ExportedModel:
+    """The model that ``valence export`` wrote.
+
+    Raises:
+        ModelError: if a file is missing or broken.
+    """
+    from tokenizers import Tokenizer
+
+    config = read_config(folder)
+    path = folder / EXPORT_FILE
+    try:
+        settings = ExportSettings.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError):
+        raise ModelError(f"{path} is missing or broken; export the model again") from None
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    except Exception:  # the library raises plain exceptions
+        raise ModelError(
+            f"{folder / TOKENIZER_FILE} is missing or broken; export the model again"
+        ) from None
+    return ExportedModel(folder, config, settings, tokenizer)

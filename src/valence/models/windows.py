@@ -1,0 +1,101 @@
+"""Texts over the length limit, read in windows: pieces that overlap, and what is made of them.
+
+A piece ends where a word ends. Neighbours share about a quarter of the limit, so that a word
+at the edge of one is read with its neighbourhood in the other, and the last piece is as long
+as the others. The probabilities of a text are the mean over its pieces; a text within the
+limit is one piece and is scored as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+from valence.models.base import Progress, Scores, TextModel
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+OVERLAP_SHARE = 0.25
+LEAST_SHARE = 1e-30  # keeps the logarithm of a mean of zeros finite
+
+
+@runtime_checkable
+class Windowed(Protocol):
+    """A model with a length limit that can say where it would cut."""
+
+    def windows(self, texts: Sequence[str]) -> list[list[str]]:
+        """Every text in pieces within the limit."""
+        ...
+
+
+def split_windows(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> list[list[str]]:
+    """Every text in pieces of at most ``limit`` tokens, special tokens included.
+
+    Args:
+        tokenizer: Of the model; left as it is.
+        texts: N texts.
+        limit: Most tokens of a piece.
+    """
+    copy = type(tokenizer).from_str(tokenizer.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    room = max(1, limit - copy.num_special_tokens_to_add(False))
+    found = copy.encode_batch(list(texts), add_special_tokens=False)
+    return [
+        [text] if len(encoding) <= room else _pieces(text, encoding, room)
+        for text, encoding in zip(texts, found, strict=True)
+    ]
+
+
+def _pieces(text: str, encoding: Encoding, room: int) -> list[str]:
+    words, offsets, count = encoding.word_ids, encoding.offsets, len(encoding)
+    starts = [i == 0 or words[i] != words[i - 1] for i in range(count)] + [True]
+    # Tokens of what a tokenizer adds, as a space before the first word, belong to no place.
+    pieces = []
+    start, last = 0, _after(starts, count - room)
+    while True:
+        end = count if start >= last else _before(starts, start + room, start)
+        pieces.append(text[offsets[start][0] : offsets[end - 1][1]])
+        if end == count:
+            return pieces
+        onward = _before(starts, end - int(room * OVERLAP_SHARE), start)
+        start = min(onward, last)
+
+
+def _before(starts: Sequence[bool], place: int, floor: int) -> int:
+    """The last start of a word at or before ``place`` and above ``floor``, else ``place``."""
+    best = next((i for i in range(place, floor, -1) if starts[i]), place)
+    return max(best, floor + 1)
+
+
+def _after(starts: Sequence[bool], place: int) -> int:
+    """The first start of a word at or after ``place``, else ``place``."""
+    return next((i for i in range(place, len(starts) - 1) if starts[i]), place)
+
+
+def score_windows(
+    model: TextModel, texts: Sequence[str], progress: Progress | None = None
+) -> Scores:
+    """As ``model.score``, the probabilities of long texts averaged over their windows.
+
+    Logits are the logarithm of the mean probabilities where a text has several windows;
+    features are their mean. A model without a length limit scores texts as they are.
+    """
+    if not isinstance(model, Windowed):
+        return model.score(texts, progress)
+    split = model.windows(texts)
+    sizes = np.array([len(pieces) for pieces in split], dtype=np.int64)
+    scores = model.score([piece for pieces in split for piece in pieces], progress)
+    if not len(sizes) or sizes.max() == 1:
+        return scores
+    first = np.cumsum(sizes) - sizes
+    logits = scores.logits[first]
+    several = sizes > 1
+    mean = np.add.reduceat(scores.probabilities, first, axis=0) / sizes[:, None]
+    logits[several] = np.log(np.maximum(mean[several], LEAST_SHARE))
+    features = np.add.reduceat(scores.features, first, axis=0) / sizes[:, None]
+    return replace(scores, logits=logits, features=features.astype(np.float32))

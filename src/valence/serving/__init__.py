@@ -1,0 +1,1 @@
+"""Answering over HTTP: ``valence serve``, its limits, its batches and its page."""

@@ -1,0 +1,69 @@
+"""Answers that are no result: a status, a kind and one line of reason."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+LOG = logging.getLogger("valence.serving")
+LONGEST_REASON = 300
+
+
+class Refusal(Exception):
+    """A request that is not answered with a result.
+
+    Args:
+        status: HTTP status.
+        kind: One word for programs.
+        reason: One line for people: what is wrong and what to do.
+        retry_after: Seconds after which to ask again, for a busy server.
+    """
+
+    def __init__(self, status: int, kind: str, reason: str, retry_after: int | None = None) -> None:
+        super().__init__(reason)
+        self.status, self.kind, self.retry_after = status, kind, retry_after
+        line = " ".join(reason.split())
+        # Half a surrogate pair comes through JSON and cannot be written as UTF-8.
+        line = line.encode("utf-8", errors="replace").decode("utf-8")
+        self.reason = line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers beside the usual ones."""
+        found = {}
+        if self.retry_after is not None:
+            found["Retry-After"] = str(self.retry_after)
+        if self.status == 401:
+            found["WWW-Authenticate"] = "Bearer"
+        return found
+
+    @property
+    def body(self) -> bytes:
+        """The JSON document ``{"error": …, "error_type": …}``."""
+        return json.dumps(
+            {"error": self.reason, "error_type": self.kind}, ensure_ascii=False
+        ).encode("utf-8")
+
+
+def busy(retry_after: int) -> Refusal:
+    """The queue is full."""
+    return Refusal(
+        429, "overloaded", f"The server is busy; ask again in {retry_after} s", retry_after
+    )
+
+
+def too_late(seconds: float) -> Refusal:
+    """No answer came in time."""
+    return Refusal(503, "timeout", f"No answer within {seconds:g} s; ask again later", 5)
+
+
+def stopping() -> Refusal:
+    """The server takes nothing more."""
+    return Refusal(503, "unhealthy", "The server is stopping; ask another or again later", 5)
+
+
+def broken(error: BaseException) -> Refusal:
+    """Something failed inside; the log has what, the answer does not."""
+    reason = (str(error).strip().splitlines() or [""])[0]
+    LOG.error("%s: %s", type(error).__name__, reason)
+    return Refusal(500, "backend", "The model failed on this request; the server's log has why")

@@ -1,0 +1,106 @@
+"""The documents that go in and out, as OpenAPI shows them."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+STRICT = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+OPEN = ConfigDict(protected_namespaces=())
+
+
+class Parameters(BaseModel):
+    """Settings of one request."""
+
+    model_config = STRICT
+
+    top_k: int | None = Field(None, ge=1, description="How many labels; all when not given.")
+
+
+class PredictRequest(BaseModel):
+    """Texts to label, in the shape of text-embeddings-inference."""
+
+    model_config = STRICT
+
+    inputs: str | list[str] = Field(description="One text, or several.", examples=["Lovely food"])
+    parameters: Parameters | None = None
+
+
+class ExplainRequest(BaseModel):
+    """Texts to explain."""
+
+    model_config = STRICT
+
+    inputs: str | list[str] = Field(description="One text, or a few.", examples=["Lovely food"])
+    target: str | None = Field(
+        None, description="The label to explain; the most probable one when not given."
+    )
+
+
+class Score(BaseModel):
+    """A label and its probability."""
+
+    label: str
+    score: float
+
+
+class TokenShare(BaseModel):
+    """A piece of the text, from ``start`` to ``end``, and how much it speaks for the label."""
+
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+class Near(BaseModel):
+    """A training example near the text."""
+
+    text: str
+    label: str
+    similarity: float
+
+
+class Explained(BaseModel):
+    """Why a text got its label."""
+
+    text: str
+    label: str
+    probabilities: dict[str, float]
+    tokens: list[TokenShare]
+    neighbours: list[Near]
+
+
+class Failure(BaseModel):
+    """Why there is no result."""
+
+    error: str
+    error_type: str
+
+
+class State(BaseModel):
+    """How the server is."""
+
+    status: str
+
+
+class Bounds(BaseModel):
+    """What one request may hold."""
+
+    body_bytes: int
+    text_chars: int
+    texts: int
+    explained: int
+
+
+class Info(BaseModel):
+    """Which model answers, and what it may be sent."""
+
+    model_config = OPEN
+
+    model: str
+    method: str
+    classes: list[str]
+    max_tokens: int
+    reloads: int
+    version: str
+    limits: Bounds

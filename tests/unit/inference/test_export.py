@@ -1,0 +1,177 @@
+"""Exports: every head and pooling gives what PyTorch gives, and what is not good is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import make_reviews
+from valence.data.dataset import Dataset
+from valence.data.sources import load_dataset
+from valence.errors import DataError, ModelError, RunError
+from valence.inference import export
+from valence.inference.export import ExportOptions, export_model
+from valence.inference.predictor import Predictor, Speed
+from valence.methods import make_spec
+from valence.models.classifier import load_torch_model
+from valence.models.heads import HEADS
+from valence.models.pooling import POOLINGS
+from valence.run import build_seeded
+from valence.spec import DataSpec
+
+pytest.importorskip("onnxruntime")
+TEXTS = [*make_reviews(40, seed=9)["text"], "good", "the film was " * 40]
+
+
+@pytest.fixture(scope="module")
+def data(reviews: Path) -> Dataset:
+    return load_dataset(DataSpec(name=str(reviews)), seed=1)
+
+
+def save(folder: Path, data: Dataset, encoder: Path, **settings: object) -> Path:
+    """A model of random weights; its adapter and its gate are moved from where they begin."""
+    import torch
+
+    given = {"encoder.name": str(encoder), "encoder.max_length": 24, **settings}
+    spec = make_spec("lora", DataSpec(name=data.name), settings=given)
+    model = build_seeded(spec, data.sealed())
+    with torch.no_grad():
+        for name, parameter in model.classifier.named_parameters():
+            if "lora_B" in name or name.startswith("head.extra"):
+                parameter.normal_(std=0.2)
+    model.save(folder)
+    return folder
+
+
+# Every head and every pooling once. Exporting one costs seconds, so the gate, which has all
+# poolings in it, and one recurrent head stand for the others in the quick tests.
+QUICK = [("gated", "ahsp", "lora"), ("han", "cls", "frozen")]
+SLOW = [
+    ("dense", "mean", "full"), ("unit", "max", "dora"), ("lstm", "cls", "frozen"),
+    ("linear", "cls", "frozen"),
+]  # fmt: skip
+PAIRS = [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW)]
+
+
+def test_every_head_and_pooling_is_exported() -> None:
+    assert {head for head, _, _ in QUICK + SLOW} == set(HEADS)
+    assert {pooling for _, pooling, _ in QUICK + SLOW} == set(POOLINGS)
+
+
+@pytest.mark.parametrize(("head", "pooling", "adaptation"), PAIRS)
+def test_export_equals_the_model(
+    data: Dataset, tiny_encoder: Path, tmp_path: Path, head: str, pooling: str, adaptation: str
+) -> None:
+    settings = {"head.name": head, "head.pooling": pooling, "encoder.adaptation": adaptation}
+    sizes = {"head.hidden_size": 8}
+    source = save(tmp_path / "model", data, tiny_encoder, **settings, **sizes)
+    checks = export_model(source, tmp_path / "onnx", data)
+    assert checks["rows"] == len(data.validation)
+    assert checks["largest_difference"] < 1e-5
+    expected = Predictor(source, speed=Speed(device="cpu"))
+    found = Predictor(tmp_path / "onnx")
+    want = expected.model.score(TEXTS)
+    for batch_tokens in (None, 24, 4096):
+        speed = Speed(batch_tokens=batch_tokens)
+        have = Predictor(tmp_path / "onnx", speed=speed).model.score(TEXTS)
+        np.testing.assert_allclose(have.probabilities, want.probabilities, atol=1e-5)
+        np.testing.assert_allclose(have.features, want.features, atol=1e-4)
+        assert have.truncated == want.truncated == 1
+    for predictor in (expected, found):
+        predictor.long = "windows"
+    np.testing.assert_allclose(found.predict_proba(TEXTS), expected.predict_proba(TEXTS), atol=1e-5)
+    assert found.truncated == 0
+
+
+@pytest.fixture(scope="module")
+def model(data: Dataset, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("linear") / "model", data, tiny_encoder)
+
+
+@pytest.fixture
+def traced_once(
+    model: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tracing a network costs seconds; tests of one model share what the first of them traced."""
+    ready = tmp_path_factory.getbasetemp() / "traced-linear.onnx"
+    if not ready.exists():
+        export.write_onnx(load_torch_model(model), ready)
+    monkeypatch.setattr(export, "write_onnx", lambda _, path: shutil.copyfile(ready, path))
+
+
+def test_int8_is_smaller_checked_and_a_model_folder(
+    data: Dataset, model: Path, tmp_path: Path, traced_once: None
+) -> None:
+    whole, small = tmp_path / "fp32", tmp_path / "int8"
+    export_model(model, whole, data)
+    checks = export_model(model, small, data, options=ExportOptions(int8=True, max_drop=100))
+    assert (small / "model.onnx").stat().st_size < (whole / "model.onnx").stat().st_size
+    assert 0 < checks["largest_difference"] < 0.2
+    assert json.loads((small / "export.json").read_text())["checks"] == checks
+    config = json.loads((small / "config.json").read_text())
+    assert config == {**json.loads((model / "config.json").read_text()), "kind": "onnx"}
+    assert set(Predictor(small).evaluate(data.test)) == set(Predictor(model).evaluate(data.test))
+    moved = shutil.copytree(small, tmp_path / "moved")
+    shutil.rmtree(small)
+    assert len(Predictor(moved).predict(TEXTS)) == len(TEXTS)
+
+
+def test_openvino_int8_streams_in_order(
+    data: Dataset, model: Path, tmp_path: Path, traced_once: None
+) -> None:
+    pytest.importorskip("nncf")
+    options = ExportOptions("openvino", int8=True, max_drop=100)
+    checks = export_model(model, tmp_path / "ov", data, options=options)
+    assert checks["largest_difference"] < 0.2
+    fast = Predictor(tmp_path / "ov", speed=Speed(threads=3, batch_tokens=48))
+    alone = np.concatenate([fast.predict_proba([text]) for text in TEXTS])
+    np.testing.assert_allclose(fast.predict_proba(TEXTS), alone, atol=2e-2)
+    exact = Predictor(model, speed=Speed(device="cpu")).predict_proba(TEXTS)
+    np.testing.assert_allclose(fast.predict_proba(TEXTS), exact, atol=0.1)
+
+
+def test_what_loses_too_much_is_not_kept(
+    data: Dataset, model: Path, tmp_path: Path, traced_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        export, "compare_scores",
+        lambda labels, *_: {
+            "rows": len(labels), "largest_difference": 0.01, "flips": 0.1,
+            "macro_f1": (0.8, 0.8), "worst_f1": (0.70, 0.69),
+        },
+    )  # fmt: skip
+    out = tmp_path / "out"
+    options = ExportOptions(int8=True)
+    with pytest.raises(ModelError, match=r"loses 1\.00 points of the worst class's F1"):
+        export_model(model, out, data, options=options)
+    assert not out.exists()
+    with pytest.raises(ModelError, match="other probabilities"):
+        export_model(model, out, data)
+    export_model(model, out, data, options=replace(options, max_drop=1.01))
+    (out / "model.onnx").write_bytes(b"broken")
+    with pytest.raises(ModelError, match="cannot be run"):
+        Predictor(out)
+    (out / "model.onnx").unlink()
+    with pytest.raises(ModelError, match="is missing"):
+        Predictor(out)
+
+
+def test_wrong_use_is_told(data: Dataset, model: Path, tmp_path: Path) -> None:
+    other = replace(data, classes=("x", "y", "z"))
+    with pytest.raises(DataError, match="rows of the model's classes with --data"):
+        export_model(model, tmp_path / "out", other)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("precious")
+    with pytest.raises(RunError, match="not empty"):
+        export_model(model, tmp_path / "mine", data)
+    spec = make_spec("majority", DataSpec(name=data.name))
+    from valence.models.baselines import BASELINES
+
+    BASELINES["majority"](spec, data.sealed())[0].save(tmp_path / "majority")
+    with pytest.raises(ModelError, match="no network to export"):
+        export_model(tmp_path / "majority", tmp_path / "out", data)
