@@ -19,9 +19,9 @@ TEMPLATE = (
 
 
 def make_causal(folder: Path, *, chat: bool = False, length: int = 2048, seed: int = 0) -> Path:
-    """A 2-layer Qwen2 of random weights with a byte-level tokenizer trained on a few words."""
+    """A 2-layer Llama of random weights with a byte-level tokenizer trained on a few words."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -46,7 +46,7 @@ def make_causal(folder: Path, *, chat: bool = False, length: int = 2048, seed: i
         fast.chat_template = TEMPLATE
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(fast),
         hidden_size=32,
         intermediate_size=48,
@@ -58,7 +58,7 @@ def make_causal(folder: Path, *, chat: bool = False, length: int = 2048, seed: i
         pad_token_id=1,
         initializer_range=0.4,  # far enough apart that answers differ between texts
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
 

@@ -137,7 +137,8 @@ def test_a_real_server(
     capsys.readouterr()
     assert call([*asked, "--server", url, "--runs", "again"], monkeypatch) == 0, "all is kept"
     there, here, again = (
-        pd.read_csv(next(Path(runs).glob("*/answers.csv"))) for runs in ("runs", "here", "again")
+        pd.read_csv(next(Path(runs).glob("*/answers.csv")), dtype=str)
+        for runs in ("runs", "here", "again")
     )
     pd.testing.assert_frame_equal(there, here)
     pd.testing.assert_frame_equal(there, again)

@@ -58,7 +58,8 @@ class Answers:
     def records(self, ids: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
         """One record per question: id, label (None where invalid), what was said, as JSON."""
         named = self.named()
-        said = [json.dumps(text, ensure_ascii=False) for text in self.raw] or [None] * len(named)
+        said: list[str | None] = [json.dumps(text, ensure_ascii=False) for text in self.raw]
+        said = said or [None] * len(named)
         return [
             {
                 "id": str(name), "label": None if label < 0 else classes[label],

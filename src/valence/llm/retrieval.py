@@ -96,9 +96,16 @@ class Embedder:
         order = np.argsort(joined, kind="stable")
         return joined[order], np.concatenate(vectors)[order]
 
-    @torch.inference_mode()
     def _write(self, rows: list[list[int]], names: np.ndarray) -> None:
-        vectors = np.zeros((len(rows), self.encoder.hidden_size), dtype=np.float32)
+        key = f"{self.key}-{cache.content_key([names.tobytes().hex()])}"
+        about = {"encoder": self.encoder.spec.name, "pooling": self.pooling, "texts": len(rows)}
+        with cache.writing(KIND, key, about) as folder:
+            np.savez(folder / "vectors.npz", names=names, vectors=self.vectors(rows))
+
+    @torch.inference_mode()
+    def vectors(self, rows: list[list[int]]) -> np.ndarray:
+        """(N, H) float32 unit vectors of N lists of token ids; nothing is kept."""
+        found = np.zeros((len(rows), self.encoder.hidden_size), dtype=np.float32)
         self.encoder.to(self.device)
         collator = Collator(self.tokenizer.pad_id)
         for batch in length_batches(
@@ -108,11 +115,8 @@ class Embedder:
             moved = {name: tensor.to(self.device) for name, tensor in padded.items()}
             pooled = self._pool(self.encoder(**moved), moved["attention_mask"])
             unit = torch.nn.functional.normalize(pooled.float(), dim=1)
-            vectors[batch] = unit.cpu().numpy()
-        key = f"{self.key}-{cache.content_key([names.tobytes().hex()])}"
-        about = {"encoder": self.encoder.spec.name, "pooling": self.pooling, "texts": len(rows)}
-        with cache.writing(KIND, key, about) as folder:
-            np.savez(folder / "vectors.npz", names=names, vectors=vectors)
+            found[batch] = unit.cpu().numpy()
+        return found
 
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         """(B, H) from token states (B, T, H) and mask (B, T)."""

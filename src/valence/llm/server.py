@@ -106,6 +106,7 @@ class Server:
         replies = {key: reply for key in wanted if (reply := self.kept.get(key)) is not None}
         open_ = [key for key in wanted if key not in replies]
         self.stopped.clear()
+        self.client = _client(self.url)
         try:
             if open_:  # the first alone, since it shows whether probabilities are told
                 replies[open_[0]] = self._answer(open_[0], wanted[open_[0]])
@@ -116,6 +117,8 @@ class Server:
                 f"{error}; {done} of {len(wanted)} answers are kept, the same command goes on "
                 "from there"
             ) from None
+        finally:
+            self.client.close()
         return [replies[key] for key in order]
 
     def _ask_rest(
@@ -181,7 +184,7 @@ class Server:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise _Passing(f"cannot be reached ({reason})") from None
         if response.status_code == 200:
-            return _read(response)
+            return _read(response, messages[-1]["content"])
         if told and response.status_code in (400, 422) and "logprobs" in response.text:
             self.logprobs = False  # this server tells none
             return self._send(messages)
@@ -212,8 +215,12 @@ def _client(url: str) -> httpx.Client:
         raise SpecError(f"Server {url!r} is no URL; write http://host:port/v1") from None
 
 
-def _read(response: httpx.Response) -> Reply:
-    """The reply in an answer of status 200."""
+def _read(response: httpx.Response, asked: str) -> Reply:
+    """The reply in an answer of status 200.
+
+    Some servers repeat the question before the answer, as transformers serve does for chat
+    templates it does not know; its labels would be read as the answer.
+    """
     try:
         choice = response.json()["choices"][0]
         text = choice["message"]["content"] or ""
@@ -221,7 +228,7 @@ def _read(response: httpx.Response) -> Reply:
         tokens = {str(t["token"]): float(t["logprob"]) for t in first.get("top_logprobs") or []}
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise _Passing("sent an answer that is not of the OpenAI form") from None
-    return Reply(str(text), tokens)
+    return Reply(str(text).rpartition(asked)[2] if asked else str(text), tokens)
 
 
 def _refused(url: str, response: httpx.Response) -> Reply:

@@ -129,6 +129,14 @@ def make_llm(**values: object) -> LlmSpec:
     return build(LlmSpec, {"model": "m", **values})
 
 
+def test_a_question_repeated_before_the_answer_is_not_read_as_one(server: FailingServer) -> None:
+    server.behave = lambda number, body: (
+        200, answer(f"<user>{body['messages'][0]['content']}<assistant>1"), {}
+    )  # fmt: skip
+    asked, _ = client(server)
+    assert asked.ask(CHATS[:1])[0].text == "<assistant>1"
+
+
 def test_a_line_cut_short_by_a_kill_is_asked_again(server: FailingServer) -> None:
     asked, _ = client(server)
     asked.ask(CHATS[:2])
