@@ -32,6 +32,8 @@ from valence.spec import (
 TRAINING_WORK = 3.5
 # Training a head on states that are at hand, in units of training the encoder too.
 HEAD_WORK = 0.1
+# A language model's answer, in the same units: a guess, since models differ by thousands.
+ANSWER_WORK = 100.0
 # Texts scored a second by the built-in encoder on two cores; replaced by what is measured
 # as soon as one cell is done.
 FIRST_GUESS_RATE = 200.0
@@ -171,7 +173,9 @@ def _is_read(spec: RunSpec, axis: str) -> bool:
     part, _, name = axis.partition(".")
     if spec.kind == "fusion":
         return part in ("data", "train", "fusion") or axis in ("encoder.name", "loss.name")
-    if spec.kind != "torch" or part == "fusion":
+    if spec.kind == "llm":
+        return part in ("data", "llm")
+    if spec.kind != "torch" or part == "llm" or part == "fusion":
         return part == "data"
     if part == "loss":
         return name in reads(spec.loss) | {"name", "contrast"}
@@ -347,6 +351,8 @@ def cost(spec: RunSpec, dataset: Dataset) -> float:
     """Expected work of a run, in texts scored once by its encoder."""
     if spec.method in ("majority", "tfidf-lr") or spec.kind == "posthoc":
         return 0.0
+    if spec.kind == "llm":
+        return ANSWER_WORK * len(dataset.test)
     train, validation = len(dataset.train), len(dataset.validation)
     if spec.kind == "sklearn":
         return float(train + validation + len(dataset.test))

@@ -6,6 +6,7 @@ adding one entry; the command line, the tests and the documents follow from the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -217,9 +218,30 @@ METHODS: dict[str, Method] = {
     ),
 }
 
+LLM_METHODS: dict[str, Method] = {
+    "llm-zero-shot": Method(
+        "a language model, asked without demonstrations", {"llm.shots": "zero"}, kind="llm"
+    ),
+    "llm-fixed": Method(
+        "a language model, asked with the same demonstrations for all texts",
+        {"llm.shots": "fixed"},
+        kind="llm",
+        paper="Brown et al. 2020, arXiv 2005.14165",
+    ),
+    "llm-retrieved": Method(
+        "a language model, asked with the likest training text of each label",
+        {"llm.shots": "retrieved"},
+        kind="llm",
+        paper="Liu et al. 2022, arXiv 2101.06804",
+    ),
+}
+"""Models that are asked, not trained; ``name@model`` names the model too."""
 
 SKLEARN_READS = ("loss.class_weights", "train.metric", "train.device", "train.cache")
 """Settings of training and loss that ``linear-probe`` and ``tfidf-lr`` read."""
+ASKED_READS = ("encoder.name", "encoder.max_length", "train.device", "seed")
+"""Settings beside those of data and model that language models read; ``encoder`` is the one
+that finds demonstrations."""
 
 
 def find_method(name: str) -> Method:
@@ -228,9 +250,11 @@ def find_method(name: str) -> Method:
     Raises:
         UnknownNameError: with the closest known name.
     """
-    if name not in METHODS:
-        raise UnknownNameError("method", name, METHODS)
-    return METHODS[name]
+    plain, _, model = name.partition("@")
+    known = LLM_METHODS if model else METHODS | LLM_METHODS
+    if plain not in known:
+        raise UnknownNameError("method", plain, known)
+    return known[plain]
 
 
 def make_spec(
@@ -258,6 +282,8 @@ def make_spec(
     of = find_method(method.of).settings if method.of else {}
     base = RunSpec(method=name, kind=method.kind, data=data, seed=seed)
     wanted = {**(common or {}), **of, **method.settings, **(settings or {})}
+    if method.kind == "llm":
+        return _asked(base, wanted)
     checked = base.override(wanted)
     if method.kind != "sklearn":
         return checked
@@ -268,6 +294,21 @@ def make_spec(
 def _is_read(path: str) -> bool:
     """Whether the methods of scikit-learn read a setting."""
     return path.startswith(("data.", "encoder.", "head.")) or path in SKLEARN_READS
+
+
+def _asked(base: RunSpec, wanted: Mapping[str, Any]) -> RunSpec:
+    """The spec of a language model; its method is named ``<method>@<model>`` in tables."""
+    plain, _, model = base.method.partition("@")
+    if model:
+        wanted = {**wanted, "llm.model": model}
+    base.override(wanted)  # an unknown setting is refused even where it would not be read
+    read = {
+        path: value for path, value in wanted.items()
+        if path.startswith(("data.", "llm.")) or path in ASKED_READS
+    }  # fmt: skip
+    spec = base.override(read)
+    short = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.llm.model.rstrip("/").rpartition("/")[2])
+    return spec.model_copy(update={"method": f"{plain}@{short}" if short else plain})
 
 
 def trained_part(spec: RunSpec) -> RunSpec:

@@ -113,6 +113,10 @@ def run(
         RunError: if the training breaks down or the result cannot be written.
     """
     store = store or RunStore()
+    if spec.kind == "llm":
+        from valence.llm.settle import settled
+
+        spec = settled(spec)
     dataset = dataset or load_dataset(spec.data, seed=spec.seed, data_dir=data_dir)
     key = store.key(spec, dataset.fingerprint)
     done = store.get(key)
@@ -289,6 +293,25 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
     )
 
 
+def _run_prompted(spec: RunSpec, context: Context) -> Scored:
+    """Ask a language model; demonstrations come from training rows alone."""
+    from valence.llm.classify import Prompted
+
+    if context.keep_model:
+        raise RunError("A prompted model leaves none to keep; ask it: valence llm classify DATA")
+    dataset = context.dataset
+    clock = time.perf_counter()
+    prompted = Prompted(spec, dataset.sealed(), report=context.report)
+    wanted = dataset.validation if spec.llm.validation else dataset.validation.take([])
+    validation = prompted.scores(wanted)[0]
+    prepared = time.perf_counter() - clock
+    test, table, notes = prompted.scores(dataset.test)
+    seconds = time.perf_counter() - clock - prepared
+    return Scored(
+        None, validation, test, prepared, seconds, 0, notes=notes, tables={"answers.csv": table}
+    )
+
+
 def _run_fusion(spec: RunSpec, context: Context) -> Scored:
     """Train a multimodal model, then score what papers report beside the usual."""
     dataset = context.dataset
@@ -328,6 +351,7 @@ KINDS: dict[str, Callable[[RunSpec, Context], Scored]] = {
     "torch": _run_fitted,
     "sklearn": _run_fitted,
     "posthoc": _run_posthoc,
+    "llm": _run_prompted,
     "fusion": _run_fusion,
 }
 
@@ -382,7 +406,9 @@ def _result(
             "validation": len(dataset.validation),
             "test": len(dataset.test),
         },
-        validation=_scores(dataset, dataset.validation, outcome.validation.logits),
+        validation=_scores(
+            dataset, _as_asked(dataset, outcome).validation, outcome.validation.logits
+        ),
         test=_scores(dataset, dataset.test, outcome.test.logits),
         own_best=outcome.own_best,
         group=dataset.group,
@@ -403,7 +429,7 @@ def _write(folder: Path, result: RunResult, dataset: Dataset, outcome: Scored) -
     for name, table in outcome.tables.items():
         table.to_csv(folder / name, index=False)
     frames = [
-        _frame("validation", dataset, outcome.validation.logits),
+        _frame("validation", _as_asked(dataset, outcome), outcome.validation.logits),
         _frame("test", dataset, outcome.test.logits),
     ]
     pd.concat(frames, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
@@ -416,6 +442,13 @@ def _write(folder: Path, result: RunResult, dataset: Dataset, outcome: Scored) -
     )
     text = result.model_dump_json(indent=1)
     (folder / "result.json").write_text(text, encoding="utf-8")
+
+
+def _as_asked(dataset: Dataset, outcome: Scored) -> Dataset:
+    """Without validation rows where a language model was not asked about them."""
+    if len(outcome.validation.logits):
+        return dataset
+    return replace(dataset, validation=dataset.validation.take([]))
 
 
 def _predicted(logits: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from valence.asking import LlmSpec
 from valence.errors import SpecError, UnknownNameError
 from valence.sqlurl import is_sql_url, refuse_password
 
@@ -88,6 +89,8 @@ class DataSpec(_Part):
     """Wrong labels are drawn from all other classes, or from those with like texts."""
     validation_per_class: Count | None = None
     """Balanced validation rows; all validation rows when not given."""
+    test_per_class: Count | None = None
+    """Balanced test rows, as for costly language models; all test rows when not given."""
     validation_share: Share = 0.1
     """Part of the training rows used for validation where no split is given."""
     test_share: Share = 0.2
@@ -292,6 +295,7 @@ class RunSpec(_Part):
     view: ViewSpec = ViewSpec()
     fusion: FusionSpec = FusionSpec()
     train: TrainSpec = TrainSpec()
+    llm: LlmSpec = LlmSpec()
     seed: int = 45
     start: str | None = None
     """Content hash of the model folder that the training goes on from; a new model without."""
@@ -305,6 +309,8 @@ class RunSpec(_Part):
         values = self.model_dump(mode="json", exclude_defaults=True)
         for without_effect in ("device", "cache"):
             values.get("train", {}).pop(without_effect, None)
+        for without_effect in ("concurrency", "per_minute"):
+            values.get("llm", {}).pop(without_effect, None)
         values = {name: value for name, value in values.items() if value != {}}
         text = json.dumps([values, fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -377,7 +383,7 @@ def setting_paths() -> list[str]:
     paths = []
     for name, field in RunSpec.model_fields.items():
         part = field.annotation
-        if isinstance(part, type) and issubclass(part, _Part):
+        if isinstance(part, type) and issubclass(part, BaseModel):
             paths += [f"{name}.{inner}" for inner in part.model_fields]
         else:
             paths.append(name)

@@ -37,6 +37,7 @@ from valence.study import (
     sqlite_url,
     trials_table,
 )
+from valence.trainer import Report
 from valence.trials import Job, Observer, Standing, all_trials
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ def tune(
     settings: Mapping[str, Any] | None = None,
     desk: Desk | None = None,
     observer: Observer | None = None,
+    report: Report | None = None,
 ) -> Tuned:
     """Choose the settings of a method on validation rows, and train with the best.
 
@@ -211,7 +213,8 @@ def tune(
         plan: How many trials, on which share of the rows, over which ranges.
         settings: Dotted settings of all trials and of the final run.
         desk: Where things are read and kept.
-        observer: Told how far it is.
+        observer: Told how far the trials are.
+        report: Told how far the final training is.
 
     Raises:
         UnknownNameError, SpecError: if a name or range is wrong, or there is nothing to tune.
@@ -251,7 +254,9 @@ def tune(
     if interrupted or not desk.final:
         return found
     with alone(desk.runs / ".unfinished" / f"{job.name}.lock"):
-        result = run(found.best, store=RunStore(desk.runs), dataset=dataset, keep_model=True)
+        result = run(
+            found.best, store=RunStore(desk.runs), dataset=dataset, keep_model=True, report=report
+        )
     return replace(found, result=result)
 
 

@@ -11,13 +11,17 @@ import typer
 
 from valence import __version__
 from valence.cli import (
+    audit,
     cache,
+    calibrate,
     compare,
     console,
     data,
     doctor,
+    explain,
     features,
     hub,
+    llm,
     models,
     serve,
     train,
@@ -33,10 +37,13 @@ app = typer.Typer(
     help="Train, compare and use sentiment models where the data is unfair.",
 )
 app.command("compare", cls=compare.CompareCommand)(compare.compare)
+app.command("audit")(audit.audit)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(models.evaluate)
 app.command("predict")(models.predict)
+app.command("calibrate")(calibrate.calibrate)
+app.command("explain")(explain.explain)
 app.command("methods")(compare.methods)
 app.command("serve")(serve.serve)
 app.command("push")(hub.push)
@@ -44,6 +51,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.add_typer(features.app, name="features")
+app.add_typer(llm.app, name="llm")
 
 
 def _version(value: bool) -> None:

@@ -15,8 +15,6 @@ from valence.cli import console
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
-    from click import Context
-
     from valence.grid import Comparison, Observer, Outcome
     from valence.spec import RunSpec
 
@@ -58,7 +56,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")]
 class CompareCommand(TyperCommand):
     """``valence compare``, whose option ``--transfer`` may stand without a value."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read ``--transfer`` before anything but its values as ``--transfer matrix``."""
         told: list[str] = []
         for word, following in zip(args, [*args[1:], ""], strict=True):
@@ -141,14 +139,15 @@ def compare(
 
 def methods(json: Json = False) -> None:
     """List every method."""
-    from valence.methods import METHODS
+    from valence.methods import LLM_METHODS, METHODS
 
+    known = METHODS | LLM_METHODS
     if json:
         console.print_json(
-            {n: {"title": m.title, "kind": m.kind, "paper": m.paper} for n, m in METHODS.items()}
+            {n: {"title": m.title, "kind": m.kind, "paper": m.paper} for n, m in known.items()}
         )
         return
-    rows = [[name, method.kind, method.title, method.paper] for name, method in METHODS.items()]
+    rows = [[name, method.kind, method.title, method.paper] for name, method in known.items()]
     console.print_table(["method", "kind", "what it is", "paper"], rows)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,10 @@ from valence.cli.compare import (
     TextColumn,
 )
 from valence.errors import DataError
+
+if TYPE_CHECKING:
+    from valence.inference.calibration import Calibration
+    from valence.inference.predictor import Predictor
 
 CLIP_SUFFIXES = (
     ".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4a", ".mp3", ".wav", ".flac", ".ogg", ".aac",
@@ -74,6 +78,9 @@ def predict(
         list[str] | None, typer.Argument(help="A file, or texts; lines of stdin when none.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the scored rows.")] = None,
+    target_prior: Annotated[
+        str | None, typer.Option(help="Class shares of these texts: good=0.7,bad=0.3.")
+    ] = None,
     text: Annotated[
         str | None, typer.Option(help="A text; beside a clip, what is said in it.")
     ] = None,
@@ -92,6 +99,7 @@ def predict(
     if is_file and not Path(given[0]).exists():
         raise DataError(f"No file {given[0]}; check the path")
     predictor = Predictor(model)
+    predictor.calibration = _towards(predictor, target_prior)
     with console.Meter(quiet=quiet) as meter:
 
         def told(done: int, total: int) -> None:
@@ -129,6 +137,14 @@ def predict(
         for row in records
     ]
     console.print_table(heads, [[*c, t] for c, t in zip(cells, texts, strict=True)])
+
+
+def _towards(predictor: Predictor, target_prior: str | None) -> Calibration:
+    """The predictor's calibration, for the class shares that are given."""
+    from valence.inference.calibration import parse_shares
+
+    found = predictor.calibration
+    return found if target_prior is None else found.towards(parse_shares(target_prior))
 
 
 def _is_clip(name: str) -> bool:

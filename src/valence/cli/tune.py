@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,7 +89,13 @@ def tune(
         )  # fmt: skip
         with console.Meter(quiet=quiet) as meter:
             tuned = tuning.tune(
-                name, rows, plan=plan, settings=given, desk=desk, observer=_observer(meter, name)
+                name,
+                rows,
+                plan=plan,
+                settings=given,
+                desk=desk,
+                observer=_observer(meter, name),
+                report=_final(meter, name),
             )
         folder = Path("tuning") / called if out is None else out
         folder = folder / name if out is not None and len(method) > 1 else folder
@@ -134,6 +141,10 @@ def _observer(meter: console.Meter, method: str) -> Observer:
         seen = done
 
     return observe
+
+
+def _final(meter: console.Meter, method: str) -> Callable[[float, str], None]:
+    return lambda share, words: meter.show(f"train {method} with the best", share, words)
 
 
 def _print(found: list[Tuned], *, as_json: bool) -> None:

@@ -166,7 +166,10 @@ def with_groups(spec: DataSpec, data: Dataset) -> Dataset:
         splits[name] = _of_groups(rows, values.to_numpy(), wanted_groups(spec, name), column, known)
         if len(rows) and not len(splits[name]):
             raise DataError(f"{spec.name} has no {name} rows of the groups that were named")
-    return replace(data, group=column, notes=notes, **splits)
+    return replace(
+        data, group=column, notes=notes,
+        train=splits["train"], validation=splits["validation"], test=splits["test"],
+    )  # fmt: skip
 
 
 def _of_groups(

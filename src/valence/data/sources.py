@@ -33,7 +33,7 @@ def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None =
 
     A name is, in this order: the built-in corpus, the URL of a database, a file or folder, a
     folder of ``data_dir`` (or of the environment variable ``VALENCE_DATA``), a card with a
-    hub id, a hub id. Test rows of a source with a test split are never cut.
+    hub id, a hub id. Test rows of a source with a test split are cut by ``test_per_class`` alone.
 
     Args:
         spec: What to load.
@@ -247,13 +247,18 @@ def _cut(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
         wanted = [spec.validation_per_class] * len(data.classes)
         rows = take_counts(validation.labels, wanted, seed=seed, classes=data.classes)
         validation = validation.take(rows)
+    test = data.test
+    if spec.test_per_class is not None:
+        wanted = [spec.test_per_class] * len(data.classes)
+        test = test.take(take_counts(test.labels, wanted, seed=seed, classes=data.classes))
+        notes = (*notes, f"{len(test)} of {len(data.test)} test rows drawn, balanced")
     counts = train.counts(len(data.classes))
     lone = [repr(data.classes[c]) for c in np.flatnonzero(counts == 1)]
     if lone:
         have = "has" if len(lone) == 1 else "have"
         notes = (*notes, f"{', '.join(lone)} {have} one training row; scores of such classes vary")
     tail = _tail(spec, data, counts)
-    return replace(data, train=train, validation=validation, tail=tail, notes=notes)
+    return replace(data, train=train, validation=validation, test=test, tail=tail, notes=notes)
 
 
 def train_indices(

@@ -12,6 +12,7 @@ import pandas as pd
 from valence.data.dataset import Split
 from valence.data.tables import SUFFIXES, TEXT_COLUMNS, find_column, read_table
 from valence.errors import DataError, SpecError
+from valence.inference.calibration import read_calibration
 from valence.metrics import classification_scores
 from valence.metrics_regression import intensity_scores
 from valence.models.base import Progress, Scores
@@ -28,6 +29,7 @@ class Predictor:
 
     Attributes:
         classes: Label names in the order of the probabilities.
+        calibration: What ``valence calibrate`` fitted; changes nothing where it did not.
         truncated: Texts of the last call that were cut at the length limit.
 
     Raises:
@@ -39,6 +41,7 @@ class Predictor:
         self.model = load_model(self.folder)
         self.config = read_config(self.folder)
         self.classes = self.model.classes
+        self.calibration = read_calibration(self.folder, self.config)
         self.truncated = 0
 
     @classmethod
@@ -68,8 +71,8 @@ class Predictor:
         return self._scores(texts, progress).probabilities
 
     def predict(self, texts: Sequence[str]) -> list[str]:
-        """The most probable label of every text."""
-        return [self.classes[i] for i in self.predict_proba(texts).argmax(axis=1)]
+        """The most probable label of every text; ``""`` where a calibrated model abstains."""
+        return self.calibration.labels(self.predict_proba(texts))
 
     def table(self, texts: Sequence[str], progress: Progress | None = None) -> pd.DataFrame:
         """Columns ``label`` and ``prob_<class>``, one row per text.
@@ -82,7 +85,7 @@ class Predictor:
 
     def _labelled(self, shares: np.ndarray) -> pd.DataFrame:
         columns = {f"prob_{name}": shares[:, i].round(6) for i, name in enumerate(self.classes)}
-        labels = [self.classes[i] for i in shares.argmax(axis=1)]
+        labels = self.calibration.labels(shares)
         return pd.DataFrame({"label": pd.Series(labels, dtype=object), **columns})
 
     def clip_table(self, clip: str | Path, text: str = "") -> pd.DataFrame:
@@ -103,13 +106,13 @@ class Predictor:
                 f"{self.folder} was not trained on clips that valence features extract read, so "
                 f"{Path(clip).name} cannot be made into what it reads; give the text alone"
             )
-        scores = model.score_clip(Path(clip), text)
+        scores = self.calibration.applied(model.score_clip(Path(clip), text))
         if not self.classes:
             return _intensities(scores)
         return self._labelled(scores.probabilities)
 
     def _scores(self, texts: Sequence[str], progress: Progress | None) -> Scores:
-        scores = self.model.score(list(texts), progress)
+        scores = self.calibration.applied(self.model.score(list(texts), progress))
         self.truncated = scores.truncated
         return scores
 
@@ -119,7 +122,7 @@ class Predictor:
 
     def scored(self, rows: Split) -> tuple[np.ndarray, dict[str, float | None]]:
         """Logits (N, C), or intensities (N, 1), of labelled rows, and every score of them."""
-        logits = score_split(self.model, rows).logits
+        logits = self.calibration.applied(score_split(self.model, rows)).logits
         if isinstance(self.model, FusionModel) and not self.classes:
             return logits, intensity_scores(rows.labels, logits[:, 0], scale=self.model.scale)
         return logits, classification_scores(

@@ -138,7 +138,9 @@ class TorchModel:
         def compute(encoded: Encoded, progress: Progress | None) -> np.ndarray:
             return score_encoded(classifier, encoded, pad_id, progress).features
 
-        key = pooling_key(classifier.encoder, classifier.head.pooling, self.spec.head.pooling)
+        key = pooling_key(
+            classifier.encoder, classifier.head.get_submodule("pooling"), self.spec.head.pooling
+        )
         self.pooled = PooledFeatures(key, compute, self.spec.encoder.name)
 
     def keep_states(self) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from valence.diagnostics import prototype_cosines, series
+from valence.metrics_calibration import confidence_curve
+from valence.models.base import Scores
 from valence.reports.plots import class_colours, line_style, new_figure, quiet_frame, side_legend
 from valence.reports.tables import runs_table
 from valence.runs import RunResult, RunStore
@@ -55,6 +58,45 @@ def accuracy_gap(results: Sequence[RunResult]) -> Figure:
     axes.set_xlabel("test accuracy − macro-F1")
     axes.set_title("What accuracy hides", loc="left")
     return figure
+
+
+def reliability(store: RunStore, results: Sequence[RunResult]) -> Figure:
+    """Accuracy on test over confidence by method, all seeds together."""
+    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for result in results:
+        rows = store.predictions(result.key)
+        test = rows[rows["split"] == "test"]
+        logits = test[[f"logit_{i}" for i in range(len(result.classes))]].to_numpy(np.float32)
+        shares = Scores(logits, np.zeros((0, 0), np.float32)).probabilities
+        parts.setdefault(result.spec.method, []).append((test["label"].to_numpy(), shares))
+    figure, axes = _reliability_axes()
+    for i, (method, own) in enumerate(parts.items()):
+        found = confidence_curve(*(np.concatenate(column) for column in zip(*own, strict=True)))
+        label = f"{method} (ECE {found.gap:.3f})"
+        axes.plot(found.predicted, found.happened, marker="o", ms=3, lw=1.4, label=label,
+                  **line_style(i))  # fmt: skip
+    side_legend(axes)
+    return figure
+
+
+def reliability_figure(labels: np.ndarray, shares: Mapping[str, np.ndarray]) -> Figure:
+    """Accuracy over confidence of several probabilities (N, C) of rows with labels (N,)."""
+    figure, axes = _reliability_axes()
+    for i, (name, own) in enumerate(shares.items()):
+        found = confidence_curve(labels, own)
+        label = f"{name} (ECE {found.gap:.3f})"
+        axes.plot(found.predicted, found.happened, marker="o", ms=3, label=label, **line_style(i))
+    side_legend(axes)
+    return figure
+
+
+def _reliability_axes() -> tuple[Figure, Axes]:
+    figure, axes = new_figure(7.0, 3.8)
+    axes.plot([0, 1], [0, 1], color="#999999", lw=0.8)
+    axes.set_xlabel("probability of the predicted class")
+    axes.set_ylabel("share that is right")
+    axes.set_title("Do probabilities mean what they say? (on the line: yes)", loc="left")
+    return figure, axes
 
 
 def prototype_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | None:

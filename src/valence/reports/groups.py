@@ -79,12 +79,12 @@ def wide_table(table: pd.DataFrame, metric: str = "macro_f1") -> Wide:
         metric: The score that is shown.
     """
     means = table.pivot_table(index="method", columns="group", values=f"{metric}_mean", sort=False)
-    spread = table.set_index(["method", "group"])[f"{metric}_sd"]
+    spread = table.pivot(index="method", columns="group", values=f"{metric}_sd")
     means = means.sort_values(AVERAGE, ascending=False)
     names = [AVERAGE, *sorted(name for name in means.columns if name != AVERAGE)]
     rows, best = [], []
     for method, own in means.iterrows():
-        shown = [mean_sd(float(own[n]), float(spread[(method, n)])) for n in names]
+        shown = [mean_sd(own[n], spread[n][str(method)]) for n in names]
         rows.append([str(method), *shown])
         leads = [bool(len(means) > 1 and own[n] >= means[n].max()) for n in names]
         best.append([False, *leads])

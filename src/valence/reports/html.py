@@ -202,6 +202,7 @@ def _class_figures(store: RunStore, group: list[RunResult]) -> Figures:
         "Training": ("validation macro-F1 over steps", plots.training_curves(store, group)),
         "F1 by class size": ("F1 of classes over their rows", diagnostic_plots.f1_by_size(group)),
         "Accuracy and macro-F1": ("their gap by method", diagnostic_plots.accuracy_gap(group)),
+        "Reliability": ("accuracy over confidence", diagnostic_plots.reliability(store, group)),
         "Prototypes": (
             "prototypes and synthetic samples over steps",
             diagnostic_plots.prototype_curves(store, group),

@@ -39,12 +39,20 @@ def _setup_key(result: RunResult) -> str:
     return json.dumps([result.spec.data.model_dump(mode="json"), result.spec.encoder.name])
 
 
+def _data_key(result: RunResult) -> str:
+    return json.dumps(result.spec.data.model_dump(mode="json"))
+
+
 def by_setup(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     """Runs grouped by set-up, under readable labels; different cuts are never mixed."""
     groups: dict[str, list[RunResult]] = {}
     labels: dict[str, str] = {}
-    for result in results:
-        key = _setup_key(result)
+    encoders: dict[str, str] = {}
+    for result in sorted(results, key=lambda result: result.spec.kind == "llm"):
+        key, data = _setup_key(result), _data_key(result)
+        if result.spec.kind == "llm":  # beside what was trained on the same rows
+            key = encoders.get(data, key)
+        encoders.setdefault(data, key)
         if key not in labels:
             label = setup_label(result)
             same = sum(label == known.partition(" #")[0] for known in labels.values())

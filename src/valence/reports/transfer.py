@@ -84,7 +84,7 @@ def _setups(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
         key = f"{data.model_dump_json()} {spec.encoder.name}"
         whole.setdefault(key, []).append(result)
     kept = [group for group in whole.values() if any(is_transfer(r) for r in group)]
-    found = {}
+    found: dict[str, list[RunResult]] = {}
     for group in kept:
         first = group[0]
         encoder = Path(first.spec.encoder.name).name

@@ -1,0 +1,59 @@
+"""How a language model is asked: :class:`LlmSpec`, a part of ``RunSpec``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class LlmSpec(BaseModel):
+    """How a language model is asked; read by methods of kind ``llm`` alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str = ""
+    """Hub name, local folder, or the name a server knows it by."""
+    server: str | None = None
+    """Base URL of an OpenAI-compatible server; the model runs here when not given."""
+    shots: Literal["zero", "fixed", "retrieved"] = "zero"
+    """Demonstrations: none, the same for all texts, or the likest training texts."""
+    per_label: Count = 1
+    """Demonstrations of each label."""
+    pool: Literal["language", "all"] = "language"
+    """Whether they are of the text's own language, where rows have one, or of any."""
+    pooling: Literal["mean", "cls", "max", "pooler"] = "mean"
+    """How ``encoder`` turns texts into the vectors that are compared."""
+    template: str = "options"
+    """A name of ``TEMPLATES`` or a YAML file."""
+    answer: Literal["likelihood", "greedy"] = "likelihood"
+    """Score every label, or read what is generated. A server that tells no probabilities is
+    read greedily."""
+    prior: Literal["none", "content-free"] = "none"
+    """``content-free``: divide by what the model answers to a text without content
+    (Zhao et al. 2021, arXiv 2102.09690)."""
+    fallback: str | None = None
+    """The label that an answer without one stands for; wrong, whatever the truth, without."""
+    validation: bool = False
+    """Whether validation rows are asked too; nothing is chosen on them."""
+    max_new_tokens: Count = 5
+    """Of a greedy answer; published for the baselines of Hy-Mora."""
+    max_length: Annotated[int, Field(ge=16)] | None = None
+    """Tokens of a question with its answer; the model's own limit when not given."""
+    quantisation: Literal["auto", "nf4", "none"] = "auto"
+    """``auto``: 4-bit NF4 on a CUDA GPU with bitsandbytes, as published."""
+    concurrency: Count = 4
+    """Requests under way at a server."""
+    per_minute: Count | None = None
+    """Most requests a minute at a server."""
+    content: str | None = None
+    """Hash of a local model and template; filled in when the run begins."""
+
+    @field_validator("server")
+    @classmethod
+    def _no_key(cls, server: str | None) -> str | None:
+        if server is not None and "@" in server.partition("://")[2].partition("/")[0]:
+            raise ValueError("write no password into the URL; set OPENAI_API_KEY")
+        return None if server is None else server.rstrip("/")

@@ -1,0 +1,263 @@
+"""Fitting a :class:`Calibration` on rows that the training has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from valence.data.sampling import stratified_split
+from valence.errors import DataError, SpecError
+from valence.inference.calibration import Calibration, log_shares, no_calibration, probabilities
+from valence.metrics import classification_scores, confusion, f1_of_classes
+from valence.metrics_calibration import calibration_scores
+from valence.models.store import ModelConfig
+
+Adjust = Literal["none", "prior", "classes"]
+ADJUSTMENTS = ("none", "prior", "classes")
+MIN_ROWS = 20  # of a class: with fewer, what is fitted for it is chance
+STRENGTHS = np.linspace(0, 2, 21)  # of the adjustment by the log prior, as in training
+SHIFTS = np.linspace(-2, 2, 33)
+ROUNDS = 3
+PULL = 1e-3  # towards no bias, which also fixes the constant that all classes share
+SEED = 45
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was fitted, and what it changes on rows it was not fitted on.
+
+    Attributes:
+        calibration: Fitted on all rows.
+        before, after: Scores without it, and with it fitted on the other half of the rows.
+        shares_before, shares_after: (N, C) the probabilities behind these scores.
+        answered: Share of the rows that get a label where the model may abstain; else None.
+    """
+
+    calibration: Calibration
+    before: dict[str, float]
+    after: dict[str, float]
+    shares_before: np.ndarray
+    shares_after: np.ndarray
+    answered: float | None = None
+
+
+def fit(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    config: ModelConfig,
+    *,
+    adjust: Adjust = "none",
+    abstain: float | None = None,
+    min_rows: int = MIN_ROWS,
+) -> Fitted:
+    """Fit temperature and class biases, a shift of decisions, and limits for abstaining.
+
+    Args:
+        logits: (N, C) of rows the model was not trained on.
+        labels: (N,) their ids.
+        config: Of the model.
+        adjust: ``none`` leaves probabilities calibrated; ``prior`` subtracts τ times the log
+            of the training shares (Menon et al. 2021, eq. 9); ``classes`` gives every class
+            a threshold. Both are chosen for macro-F1 and move the probabilities.
+        abstain: Most rows of a class that may get a wrong label, as a share.
+        min_rows: Rows of a class below which nothing is fitted for classes.
+
+    Raises:
+        DataError: if there are no rows.
+        SpecError: if a setting cannot be.
+    """
+    if adjust not in ADJUSTMENTS:
+        raise SpecError(f"Adjustment {adjust!r} is unknown; write {', '.join(ADJUSTMENTS)}")
+    if abstain is not None and not 0 < abstain < 1:
+        raise SpecError(f"--abstain {abstain:g} is no share; write 0.1 for 10% of a class")
+    if not len(labels):
+        raise DataError("There are no rows to calibrate on; give some with --data")
+    logits = logits.astype(np.float64)
+    found = _fit_all(logits, labels, config, adjust, min_rows)
+    halves = _halves(labels)
+    plain = no_calibration(config)
+    before = probabilities(plain, logits)
+    after = before.copy()
+    for own, other in (halves, halves[::-1]):
+        part = _fit_all(logits[own], labels[own], config, adjust, min_rows // 2)
+        after[other] = probabilities(part, logits[other])
+    answered = None
+    if abstain is not None:
+        found, answered = _with_limits(found, logits, labels, abstain, halves)
+    return Fitted(
+        found, _scores(config, labels, before), _scores(config, labels, after), before, after,
+        answered,
+    )  # fmt: skip
+
+
+def _scores(config: ModelConfig, labels: np.ndarray, shares: np.ndarray) -> dict[str, float]:
+    told = classification_scores(
+        labels, np.log(np.maximum(shares, 1e-300)), classes=config.classes,
+        train_counts=config.train_counts, tail=config.tail,
+    )  # fmt: skip
+    kept = ("macro_f1", "tail_f1", "worst_f1", "accuracy")
+    return {k: float(told[k] or 0.0) for k in kept} | calibration_scores(labels, shares)
+
+
+def _halves(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    one, two = stratified_split(labels, 0.5, seed=SEED)
+    return np.asarray(one), np.asarray(two)
+
+
+def _fit_all(
+    logits: np.ndarray, labels: np.ndarray, config: ModelConfig, adjust: Adjust, min_rows: int
+) -> Calibration:
+    counts = np.bincount(labels, minlength=len(config.classes))
+    plain = no_calibration(config)
+    if len(labels) < min_rows:
+        note = f"{len(labels)} rows are too few; nothing is fitted (at least {min_rows})"
+        return plain.model_copy(update={"notes": (note,), "rows": len(labels)})
+    notes = []
+    thin = [config.classes[c] for c in np.flatnonzero(counts < min_rows)]
+    if thin:
+        notes.append(
+            f"{', '.join(map(repr, thin[:5]))} have fewer than {min_rows} rows: one temperature "
+            "for all classes, no bias or threshold per class"
+        )
+    temperature, bias = fit_scale(logits, labels, with_bias=not thin)
+    base = logits / temperature + bias
+    shift = np.zeros(len(counts))
+    if adjust != "none" and not thin:
+        shift = (
+            _prior_shift(base, labels, config) if adjust == "prior" else _class_shift(base, labels)
+        )
+        if not shift.any():
+            notes.append("no shift of decisions does better on rows it was not chosen on")
+    prior = counts / counts.sum()
+    return plain.model_copy(
+        update={"temperature": temperature, "bias": _floats(bias), "shift": _floats(shift),
+                "prior": _floats(prior), "rows": len(labels), "notes": tuple(notes)}
+    )  # fmt: skip
+
+
+def fit_scale(
+    logits: np.ndarray, labels: np.ndarray, *, with_bias: bool
+) -> tuple[float, np.ndarray]:
+    """Temperature and biases (C,) of least log loss: a convex fit.
+
+    Temperature scaling (Guo et al. 2017, arXiv 1706.04599), with biases bias-corrected
+    (Alexandari, Kundaje & Shrikumar 2020, arXiv 1901.06852).
+
+    Args:
+        logits: (N, C).
+        labels: (N,) ids.
+        with_bias: Fit biases too; they sum to zero.
+    """
+    count = logits.shape[1]
+    truth = np.eye(count)[labels]
+
+    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+        bias = values[1:] if with_bias else np.zeros(count)
+        logs = log_softmax(values[0] * logits + bias, axis=1)
+        wrong = (np.exp(logs) - truth) / len(labels)
+        slope = np.concatenate([[(wrong * logits).sum()], wrong.sum(axis=0) + 2 * PULL * bias])
+        value = -(logs * truth).sum() / len(labels) + PULL * (bias**2).sum()
+        return float(value), slope if with_bias else slope[:1]
+
+    start = np.concatenate([[1.0], np.zeros(count if with_bias else 0)])
+    bounds = [(0.02, 50.0)] + [(None, None)] * (len(start) - 1)
+    done = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    bias = done.x[1:] - done.x[1:].mean() if with_bias else np.zeros(count)
+    return float(1 / done.x[0]), bias
+
+
+def _macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
+    counts = confusion(labels, logits.argmax(axis=1), logits.shape[1])
+    seen = (counts.sum(0) + counts.sum(1)) > 0
+    return float(f1_of_classes(counts)[seen].mean())
+
+
+def _prior_shift(base: np.ndarray, labels: np.ndarray, config: ModelConfig) -> np.ndarray:
+    prior = log_shares(config.train_counts)
+    # Of equal strengths the first, which changes least.
+    best = max(STRENGTHS, key=lambda tau: _macro_f1(base - tau * prior, labels))
+    shift: np.ndarray = -best * (prior - prior.mean())
+    return shift
+
+
+def _class_shift(base: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Shifts of most macro-F1; none where those of one half do not help the other half."""
+    halves = _halves(labels)
+    gain = 0.0
+    for own, other in (halves, halves[::-1]):
+        moved = base[other] + _climb(base[own], labels[own])
+        gain += _macro_f1(moved, labels[other]) - _macro_f1(base[other], labels[other])
+    return _climb(base, labels) if gain > 0 else np.zeros(base.shape[1])
+
+
+def _climb(base: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Coordinate ascent: one class's shift at a time, from none, the smallest change first."""
+    shift = np.zeros(base.shape[1])
+    values = sorted(SHIFTS, key=abs)
+    for _ in range(ROUNDS):
+        for c in range(base.shape[1]):
+            tried = [_macro_f1(base + _with(shift, c, v), labels) for v in (shift[c], *values)]
+            best = int(np.argmax(tried))
+            shift[c] = (shift[c], *values)[best]
+    return shift
+
+
+def _with(shift: np.ndarray, place: int, value: float) -> np.ndarray:
+    changed = shift.copy()
+    changed[place] = value
+    return changed
+
+
+def _with_limits(
+    found: Calibration, logits: np.ndarray, labels: np.ndarray, level: float,
+    halves: tuple[np.ndarray, np.ndarray],
+) -> tuple[Calibration, float]:  # fmt: skip
+    """Limits per class, and the share of the rows that would get a label.
+
+    Temperature and biases are fitted anew on one half, so that the limits are set on rows
+    which they have not seen, as the guarantee asks.
+    """
+    counts = np.bincount(labels[halves[0]], minlength=len(found.classes))
+    scale, bias = found.temperature, np.asarray(found.bias)
+    if scale != 1.0 or bias.any():
+        with_bias = bool(bias.any()) and bool((counts > 0).all())
+        scale, bias = fit_scale(logits[halves[0]], labels[halves[0]], with_bias=with_bias)
+    own = found.model_copy(update={"temperature": scale, "bias": _floats(bias)})
+    plain = own.model_copy(update={"shift": (0.0,) * len(own.classes), "target": None})
+    held = halves[1]
+    shares = probabilities(plain, logits[held])
+    limits = [
+        conformal_limit(1 - shares[labels[held] == c, c], level) for c in range(len(own.classes))
+    ]
+    free = [own.classes[c] for c, limit in enumerate(limits) if limit is None]
+    notes = own.notes
+    if free:
+        wanted = int(np.ceil(1 / level)) - 1
+        names = ", ".join(map(repr, free[:5]))
+        notes = (
+            *notes,
+            f"{names}: fewer than {wanted} rows in the half that sets limits, so it is never "
+            "ruled out and few texts get a label",
+        )
+    done = own.model_copy(update={"level": level, "limits": tuple(limits), "notes": notes})
+    answered = float(np.mean([label != "" for label in done.labels(probabilities(done, logits))]))
+    return done, answered
+
+
+def conformal_limit(scores: np.ndarray, level: float) -> float | None:
+    """The ⌈(n + 1)(1 − level)⌉-th smallest of n scores; None where n is too small for one.
+
+    Args:
+        scores: (n,) 1 − probability of the true class, of rows of one class.
+        level: Share of new rows whose score may be larger.
+    """
+    place = int(np.ceil((len(scores) + 1) * (1 - level) - 1e-9))
+    return None if place > len(scores) else float(np.sort(scores)[place - 1])
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(x) for x in values)

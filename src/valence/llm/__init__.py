@@ -1,0 +1,1 @@
+"""Language models: prompts, retrieved demonstrations, answers by likelihood, fine-tuning."""

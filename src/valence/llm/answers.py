@@ -1,0 +1,158 @@
+"""Answers of a language model: what they name, how sure they are, and which are invalid."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from valence.llm.prompts import Wording
+
+NUMBER = re.compile(r"\d+")
+CERTAIN = 5.0
+"""Logit of an answer that came without probabilities; the others have 0."""
+SHOWN = 60  # characters of an invalid answer in a note
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered to N questions.
+
+    Attributes:
+        logits: (N, C) float32; not a number in the rows of invalid answers.
+        raw: What was generated; empty where labels were scored.
+        shortened: How many questions had to be shortened to fit the context.
+        notes: Lines for the user.
+    """
+
+    logits: np.ndarray
+    raw: tuple[str, ...] = ()
+    shortened: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def invalid(self) -> np.ndarray:
+        """(N,) whether an answer names no label."""
+        missing: np.ndarray = ~np.isfinite(self.logits).all(axis=1)
+        return missing
+
+    def told(self) -> tuple[str, ...]:
+        """The notes, with the share of invalid answers and an example of one."""
+        notes = list(self.notes)
+        if self.shortened:
+            notes.append(f"{self.shortened} of {len(self.logits)} questions were shortened to fit "
+                         "the model's context")  # fmt: skip
+        wrong = np.flatnonzero(self.invalid)
+        if len(wrong):
+            share = len(wrong) / len(self.logits)
+            example = f", such as {self.raw[wrong[0]][:SHOWN]!r}" if self.raw else ""
+            notes.append(
+                f"{len(wrong)} of {len(self.logits)} answers ({share:.1%}) name no label{example}"
+            )
+        return tuple(notes)
+
+    def records(self, ids: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
+        """One record per question: id, label (None where invalid), what was said, as JSON."""
+        named = self.named()
+        said = [json.dumps(text, ensure_ascii=False) for text in self.raw] or [None] * len(named)
+        return [
+            {
+                "id": str(name), "label": None if label < 0 else classes[label],
+                "answer": said[i],
+            }
+            for i, (name, label) in enumerate(zip(ids, named, strict=True))
+        ]  # fmt: skip
+
+    def named(self) -> np.ndarray:
+        """(N,) class ids; −1 where invalid."""
+        filled = np.where(self.invalid[:, None], 0, self.logits)
+        labels: np.ndarray = np.where(self.invalid, -1, filled.argmax(axis=1))
+        return labels
+
+
+def parse_answer(raw: str, wording: Wording) -> int | None:
+    """The class id that an answer names, or None.
+
+    A number is read where ids are asked for: the first one. A label is read as whole words,
+    in any case: the first one named, of two that begin together the longer.
+    """
+    if wording.template.answers == "id":
+        found = NUMBER.search(raw)
+        number = int(found[0]) if found else -1
+        return number if 0 <= number < len(wording.classes) else None
+    places = []
+    for label, name in enumerate(wording.classes):
+        match = re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", raw.lower())
+        if match:
+            places.append((match.start(), -len(name), label))
+    return min(places)[2] if places else None
+
+
+def one_hot(labels: Sequence[int | None], class_count: int) -> np.ndarray:
+    """(N, C) logits of answers without probabilities; not a number where invalid."""
+    logits = np.zeros((len(labels), class_count), dtype=np.float32)
+    for i, label in enumerate(labels):
+        if label is None:
+            logits[i] = np.nan
+        else:
+            logits[i, label] = CERTAIN
+    return logits
+
+
+def token_logits(
+    tokens: Mapping[str, float], label: int | None, wording: Wording
+) -> np.ndarray | None:
+    """(C,) log shares of the labels from the likeliest first tokens of an answer.
+
+    A token counts for the one label that begins with it. None where that does not agree with
+    the label that the whole answer names, so that numbers never contradict words.
+
+    Args:
+        tokens: Log-probability by token.
+        label: The class id that the whole answer names.
+        wording: Names the labels.
+    """
+    shares = np.zeros(len(wording.classes))
+    for token, value in tokens.items():
+        start = token.strip().lower()
+        fits = [
+            i for i, name in enumerate(wording.answers)
+            if start and (name.lower().startswith(start) if wording.template.answers == "label"
+                          else name == start)
+        ]  # fmt: skip
+        if len(fits) == 1:
+            shares[fits[0]] += float(np.exp(value))
+    if label is None or shares.sum() <= 0 or int(shares.argmax()) != label:
+        return None
+    floor = shares[shares > 0].min() * 0.1  # of labels not among the tokens that were told
+    logits: np.ndarray = np.log(np.maximum(shares, floor)).astype(np.float32)
+    return logits
+
+
+def counted_wrong(
+    answers: Answers, labels: np.ndarray, counts: Sequence[int], fallback: int | None = None
+) -> np.ndarray:
+    """(N, C) logits in which invalid answers are wrong, whatever the truth.
+
+    An invalid answer is put down as the class with the most training rows that is not the
+    true one, or, with a fallback, as that label.
+
+    Args:
+        answers: N answers.
+        labels: (N,) the truth.
+        counts: (C,) training rows per class.
+        fallback: The class id that stands for no answer, or None.
+    """
+    logits = answers.logits.copy()
+    order = np.argsort(np.asarray(counts), kind="stable")[::-1]
+    for row in np.flatnonzero(answers.invalid):
+        given = fallback
+        if given is None:
+            given = int(order[0] if order[0] != labels[row] else order[1])
+        logits[row] = 0.0
+        logits[row, given] = CERTAIN
+    return logits

@@ -1,0 +1,392 @@
+"""Fine-tuning of a causal language model with LoRA on instruction records.
+
+The defaults are those published with cross-lingual adaptive self-alignment. The loss is that
+of the answer alone. Questions longer than the cutoff are shortened around their texts, so
+that no answer is cut off. After every epoch the labels of the validation questions are
+scored, and the adapter with the best macro-F1 is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from valence import cache
+from valence.data.sampling import stratified_split
+from valence.errors import DataError, ModelError, RunError
+from valence.llm.classify import fitted
+from valence.llm.local import LanguageModel, load_tokenizer, load_weights, use_nf4
+from valence.llm.prompts import Question, Wording, worded
+from valence.llm.records import Example, read_about, read_rows
+from valence.metrics import classification_scores
+from valence.models.encoder import without_peft_warnings
+from valence.trainer import Report, pick_device, use_bf16
+
+if TYPE_CHECKING:
+    from trl import SFTTrainer
+
+ABOUT = "finetune.json"
+HISTORY = "history.jsonl"
+CHECKED = 8  # questions by which a merged model is held to the adapter
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class FinetuneSpec(BaseModel):
+    """How a language model is fine-tuned; where nothing else is said, as published."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str
+    cutoff: Annotated[int, Field(ge=16)] = 1024
+    """Tokens of a question with its answer."""
+    batch_size: Count = 1
+    accumulation: Count = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    warmup_share: Share = 0.1
+    """Of the steps; then the rate falls as a cosine."""
+    epochs: Annotated[float, Field(gt=0)] = 5.0
+    max_steps: Count | None = None
+    """Ends the training earlier."""
+    validation_share: Share = 0.1
+    """Of the training records, where the instructions have no validation split."""
+    validation_rows: Count = 200
+    """Most validation questions that are scored after an epoch."""
+    lora_rank: Count = 8
+    """8 and 16 are the defaults of LLaMA-Factory, which the published training used."""
+    lora_alpha: Annotated[float, Field(gt=0)] = 16
+    lora_dropout: Share = 0.0
+    keep: Literal["best", "last"] = "best"
+    """Which adapter: of the epoch with the best validation macro-F1, or the last."""
+    save_steps: Count = 50
+    """Steps between the points from which an interrupted training goes on."""
+    quantisation: Literal["auto", "nf4", "none"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    seed: int = 45
+
+
+class Tuned(BaseModel):
+    """Contents of ``finetune.json``: what an adapter was trained on, and how well it does."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    spec: FinetuneSpec
+    data: str
+    template: str
+    classes: tuple[str, ...]
+    answers: tuple[str, ...]
+    checks: tuple[str, ...]
+    """Questions as the model reads them."""
+    validation: dict[str, float | None]
+    steps: int
+    rows: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What is learned from, and what is judged by.
+
+    Attributes:
+        data: Name of the corpus.
+        template: Name of the template.
+        wording: The template with its labels.
+        train, validation: Questions with labels; no test question is among them.
+    """
+
+    data: str
+    template: str
+    wording: Wording
+    train: list[Example]
+    validation: list[Example]
+
+
+def read_lessons(folder: Path, spec: FinetuneSpec) -> Lessons:
+    """Training and validation questions of a folder of instructions.
+
+    Raises:
+        DataError: if the folder holds none, or too few to set validation rows aside.
+    """
+    about = read_about(folder)
+    wording = worded(about.template, about.classes)
+    train, validation = read_rows(folder, "train"), read_rows(folder, "validation")
+    if not validation:
+        labels = np.array([example.label for example in train], dtype=np.int64)
+        kept, taken = stratified_split(labels, spec.validation_share, seed=spec.seed)
+        train, validation = [train[i] for i in kept], [train[i] for i in taken]
+    if not train or not validation:
+        raise DataError(
+            f"{folder} has {len(train)} training and {len(validation)} validation records; give "
+            "more, or raise validation_share"
+        )
+    return Lessons(about.data, about.template, wording, train, validation)
+
+
+def finetune(
+    spec: FinetuneSpec,
+    lessons: Lessons,
+    out: Path,
+    *,
+    start: Path | None = None,
+    report: Report | None = None,
+) -> Tuned:
+    """Train an adapter and write it to ``out``; an interrupted training goes on.
+
+    Args:
+        spec: How.
+        lessons: On what.
+        out: Folder of the adapter; gets also ``history.jsonl`` and ``finetune.json``.
+        start: An adapter whose training goes on; a new one when not given.
+        report: Told how far it is.
+
+    Raises:
+        ModelError, SpecError: if the model cannot be used.
+        RunError: if TRL is not installed, or ``out`` cannot be written.
+    """
+    _need_trl()
+    if out.exists() and any(out.iterdir()) and not (out / ABOUT).exists():
+        raise RunError(f"{out} is no adapter and not empty; give another --out")
+    work = _workplace(spec, lessons, out, start)
+    device = pick_device(spec.device)
+    model = _with_adapter(spec, start, device)
+    speaker = LanguageModel(
+        model, load_tokenizer(spec.model), device=device, max_length=spec.cutoff
+    )
+    school = _School(spec, lessons, speaker, work, report)
+    trainer = _trainer(school)
+    last = _last_checkpoint(work)
+    school.resume(0 if last is None else int(last.name.rpartition("-")[2]))
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    if not school.judged_at(trainer.state.global_step):
+        school.judge(trainer.state.global_step)
+    return school.finish(out)
+
+
+def _need_trl() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("trl") is None or find_spec("datasets") is None:
+        raise RunError("Fine-tuning needs TRL, which is not installed: pip install 'valence[llm]'")
+
+
+def _workplace(spec: FinetuneSpec, lessons: Lessons, out: Path, start: Path | None) -> Path:
+    """Where an unfinished training is kept; one with other settings or rows is cleared."""
+    work = out.with_name(f".{out.name}.unfinished")
+    rows = (repr(example) for example in (*lessons.train, *lessons.validation))
+    same = spec.model_copy(update={"device": "auto"})
+    key = cache.content_key([same.model_dump_json(), str(start), lessons.template, *rows])
+    try:
+        if not (work / key).exists():
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            (work / key).touch()
+    except OSError as error:
+        raise RunError(f"Cannot write {work}: {error.strerror or error}") from None
+    return work
+
+
+def _with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
+    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+    from transformers.trainer_utils import set_seed
+
+    set_seed(spec.seed)
+    nf4 = use_nf4(spec.quantisation, device)
+    base = load_weights(spec.model, nf4=nf4, device=device)
+    if nf4:
+        base = prepare_model_for_kbit_training(base)
+    with without_peft_warnings():
+        if start is not None:
+            return PeftModel.from_pretrained(base, start, is_trainable=True)
+        config = LoraConfig(
+            r=spec.lora_rank, lora_alpha=spec.lora_alpha, lora_dropout=spec.lora_dropout,  # type: ignore[arg-type]
+            target_modules="all-linear", task_type="CAUSAL_LM",
+        )  # fmt: skip
+        return get_peft_model(base, config)
+
+
+class _School:
+    """One training: its rows as tokens, its judgements, its history."""
+
+    def __init__(
+        self, spec: FinetuneSpec, lessons: Lessons, speaker: LanguageModel, work: Path,
+        report: Report | None,
+    ) -> None:  # fmt: skip
+        self.spec, self.lessons, self.speaker = spec, lessons, speaker
+        self.work, self.report = work, report
+        self.history: list[dict[str, Any]] = []
+        self.judged = lessons.validation[: spec.validation_rows]
+        wording = lessons.wording
+        self.answers = speaker.answer_ids(speaker.question(wording, ""), wording.answers)
+        self.room = speaker.limit - max(len(ids) for ids in self.answers) - 1
+        self.prompts, self.shortened = fitted(
+            self.encode, [example.question for example in lessons.train], self.room
+        )
+        self.asked, _ = fitted(self.encode, [e.question for e in self.judged], self.room)
+
+    def encode(self, questions: Sequence[Question]) -> list[list[int]]:
+        """Token ids of questions."""
+        wording, speaker = self.lessons.wording, self.speaker
+        return speaker.encode([speaker.question(wording, q.text, q.demos) for q in questions])
+
+    def rows(self) -> dict[str, list[list[int]]]:
+        """Tokens of question, answer and end, and which of them are learned."""
+        end = self.speaker.tokenizer.eos_token_id
+        tail = [] if end is None else [end]
+        ids, learned = [], []
+        for prompt, example in zip(self.prompts, self.lessons.train, strict=True):
+            answer = self.answers[example.label]
+            answer = answer if tail and answer[-1:] == tail else [*answer, *tail]
+            ids.append([*prompt, *answer])
+            learned.append([0] * len(prompt) + [1] * len(answer))
+        return {"input_ids": ids, "completion_mask": learned}
+
+    def judged_at(self, step: int) -> bool:
+        """Whether the validation questions were scored at a step."""
+        return any(row["step"] == step and "validation/macro_f1" in row for row in self.history)
+
+    def judge(self, step: int) -> None:
+        """Score the validation questions; keep the adapter if it is the best so far."""
+        best = max((row.get("validation/macro_f1", -1.0) for row in self.history), default=-1.0)
+        scores = self.scores()
+        value = scores["macro_f1"] or 0.0
+        self.note({"step": step, "validation/macro_f1": value,
+                   "validation/accuracy": scores["accuracy"]})  # fmt: skip
+        if value > best or self.spec.keep == "last":
+            self.speaker.model.save_pretrained(self.work / "kept")
+            (self.work / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
+
+    def scores(self) -> dict[str, float | None]:
+        """Every score of the validation questions, by the likelihood of the labels."""
+        was = self.speaker.model.training
+        self.speaker.model.eval()
+        logits = self.speaker.likelihoods(self.asked, self.answers)
+        self.speaker.model.train(was)
+        classes = self.lessons.wording.classes
+        counts = np.bincount([e.label for e in self.lessons.train], minlength=len(classes))
+        return classification_scores(
+            np.array([e.label for e in self.judged]), logits, classes=classes,
+            train_counts=counts.tolist(), tail=(),
+        )  # fmt: skip
+
+    def note(self, row: dict[str, Any]) -> None:
+        """Keep a record of the history, on disk at once."""
+        self.history.append(row)
+        with (self.work / HISTORY).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def resume(self, step: int) -> None:
+        """Take up the history as it was at a step."""
+        path = self.work / HISTORY
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.history = [row for line in lines if (row := json.loads(line))["step"] <= step]
+        path.write_text("".join(json.dumps(row) + "\n" for row in self.history), encoding="utf-8")
+
+    def finish(self, out: Path) -> Tuned:
+        """Write the folder of the adapter, whole, and clear what was unfinished."""
+        spec, lessons = self.spec, self.lessons
+        scores = json.loads((self.work / "scores.json").read_text(encoding="utf-8"))
+        notes = ()
+        if self.shortened:
+            notes = (f"{self.shortened} of {len(lessons.train)} questions were shortened to "
+                     f"{spec.cutoff} tokens",)  # fmt: skip
+        shown = [e.question.cut(400) for e in lessons.validation[:CHECKED]]
+        checks = [self.speaker.question(lessons.wording, q.text, q.demos) for q in shown]
+        told = Tuned(
+            spec=spec, data=lessons.data, template=lessons.template,
+            classes=lessons.wording.classes, answers=lessons.wording.answers,
+            checks=tuple(checks), validation=scores,
+            steps=max((row["step"] for row in self.history), default=0),
+            rows=len(lessons.train), notes=notes,
+        )  # fmt: skip
+        kept = self.work / "kept"
+        try:
+            self.speaker.tokenizer.save_pretrained(kept)
+            shutil.copyfile(self.work / HISTORY, kept / HISTORY)
+            (kept / ABOUT).write_text(told.model_dump_json(indent=1), encoding="utf-8")
+            shutil.rmtree(out, ignore_errors=True)
+            os.replace(kept, out)
+        except OSError as error:
+            raise RunError(f"Cannot write {out}: {error.strerror or error}") from None
+        shutil.rmtree(self.work, ignore_errors=True)
+        return told
+
+
+def _trainer(school: _School) -> SFTTrainer:
+    from datasets import Dataset
+    from datasets.utils.logging import disable_progress_bar
+    from transformers import PrinterCallback
+    from trl import SFTConfig, SFTTrainer
+
+    disable_progress_bar()
+    spec, speaker = school.spec, school.speaker
+    settings = SFTConfig(
+        output_dir=str(school.work), per_device_train_batch_size=spec.batch_size,
+        gradient_accumulation_steps=spec.accumulation, learning_rate=spec.learning_rate,
+        lr_scheduler_type="cosine", warmup_steps=spec.warmup_share,
+        num_train_epochs=spec.epochs, max_steps=spec.max_steps or -1, max_length=None,
+        completion_only_loss=True, packing=False, save_strategy="steps",
+        save_steps=spec.save_steps, save_total_limit=1, logging_steps=1, eval_strategy="no",
+        bf16=use_bf16(spec.precision, speaker.device), fp16=False,
+        use_cpu=speaker.device == "cpu", seed=spec.seed, data_seed=spec.seed,
+        gradient_checkpointing=None, activation_checkpointing=speaker.device == "cuda",
+        dataloader_pin_memory=False, disable_tqdm=True, report_to="none",
+    )  # fmt: skip
+    if speaker.tokenizer.pad_token_id is None:
+        speaker.tokenizer.pad_token = speaker.tokenizer.eos_token
+    trainer = SFTTrainer(
+        model=speaker.model, args=settings, train_dataset=Dataset.from_dict(school.rows()),
+        processing_class=speaker.tokenizer, callbacks=[_callback(school)],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # stdout is for results
+    return trainer
+
+
+def _callback(school: _School) -> Any:
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        """Keeps losses, judges after every epoch, and tells how far it is."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                rate = float(logs.get("learning_rate", 0.0))
+                school.note({"step": state.global_step, "loss": float(logs["loss"]), "rate": rate})
+                if school.report is not None:
+                    share = state.global_step / max(1, state.max_steps)
+                    school.report(share, f"step {state.global_step} of {state.max_steps}, "
+                                  f"loss {float(logs['loss']):.3f}")  # fmt: skip
+
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if not school.judged_at(state.global_step):
+                school.judge(state.global_step)
+
+    return Watch()
+
+
+def _last_checkpoint(work: Path) -> Path | None:
+    found = [path for path in work.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def read_tuned(folder: Path) -> Tuned:
+    """What is kept on a fine-tuned model.
+
+    Raises:
+        ModelError: if the folder is none.
+    """
+    try:
+        return Tuned.model_validate_json((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError):
+        raise ModelError(
+            f"{folder} holds no adapter that valence llm finetune wrote; give its --out"
+        ) from None

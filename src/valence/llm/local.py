@@ -1,0 +1,354 @@
+"""A causal language model on this machine: likelihoods of answers, or a few greedy tokens.
+
+The likelihood of every label is read in one pass per batch: what all questions begin with
+goes through the model once, each question once, and only the tokens of labels are repeated,
+on the keys and values that are there already.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from valence.errors import ModelError, SpecError
+from valence.llm.prompts import Demo, Wording
+from valence.models.base import Progress
+from valence.models.encoder import without_peft_warnings
+from valence.trainer import pick_device
+
+TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16_384}
+"""Tokens of a batch that are computed at once."""
+KEPT = {"cpu": 65_536, "mps": 65_536, "cuda": 131_072}
+"""Tokens whose keys and values are kept at once."""
+
+
+class LanguageModel:
+    """A causal model with its tokenizer, in evaluation mode.
+
+    Args:
+        model: A causal model of transformers, or one with an adapter of peft.
+        tokenizer: Its tokenizer.
+        device: Where it is.
+        max_length: Tokens of a question with its answer; the model's own limit when larger.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, device: str = "cpu", max_length: int | None = None
+    ) -> None:
+        self.model, self.tokenizer, self.device = model.eval(), tokenizer, device
+        self.config = model.config.get_text_config()
+        limit = int(getattr(self.config, "max_position_embeddings", 0) or 1 << 30)
+        self.limit = min(limit, max_length or limit)
+        self.chat = bool(tokenizer.chat_template)
+        self.pad_id = next(
+            (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0
+        )
+
+    def question(self, wording: Wording, text: str, demos: Sequence[Demo] = ()) -> str:
+        """What the model reads, as text: by its chat template where it has one."""
+        if not self.chat:
+            return wording.plain(text, demos)
+        asked: str = self.tokenizer.apply_chat_template(
+            wording.messages(text, demos), tokenize=False, add_generation_prompt=True
+        )
+        return asked
+
+    def encode(self, questions: Sequence[str]) -> list[list[int]]:
+        """Token ids of questions; a chat template brings its special tokens itself."""
+        if not questions:
+            return []
+        ids: list[list[int]] = self.tokenizer(
+            list(questions), add_special_tokens=not self.chat, return_attention_mask=False
+        )["input_ids"]
+        return ids
+
+    def answer_ids(self, question: str, answers: Sequence[str]) -> list[list[int]]:
+        """Token ids of answers as they follow a question.
+
+        Where an answer's tokens begin another's, all end with the end-of-text token, or the
+        shorter could never lose.
+        """
+        (start,) = self.encode([question])
+        found = []
+        for answer, joint in zip(
+            answers, self.encode([question + answer for answer in answers]), strict=True
+        ):
+            ids = joint[len(start) :] if joint[: len(start)] == start else []
+            while ids and ids[-1] == self.tokenizer.eos_token_id:
+                ids.pop()
+            alone = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
+            found.append(ids or alone)
+        if any(a != b and b[: len(a)] == a for a in found for b in found):
+            end = self.tokenizer.eos_token_id
+            found = [[*ids, end] for ids in found] if end is not None else found
+        if len({tuple(ids) for ids in found}) < len(found) or not all(found):
+            raise ModelError(
+                "The model's tokenizer cannot tell the answers apart "
+                f"({', '.join(answers[:8])}); use another template"
+            )
+        return found
+
+    def likelihoods(
+        self,
+        prompts: Sequence[list[int]],
+        answers: Sequence[list[int]],
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """(N, C) float32 log-likelihood of every answer after every prompt.
+
+        Args:
+            prompts: N lists of token ids; equal ones are computed once.
+            answers: C lists of token ids.
+            progress: Told (done, all) prompts.
+        """
+        unique = list(dict.fromkeys(map(tuple, prompts)))
+        place = {ids: i for i, ids in enumerate(unique)}
+        rows = [list(ids) for ids in unique]
+        scores = np.zeros((len(rows), len(answers)), dtype=np.float32)
+        if _reusable(self.config):
+            self._score_shared(rows, answers, scores, progress)
+        else:  # a window that slides over the tokens does not keep what is shared
+            for i, ids in enumerate(rows):
+                scores[i] = self.likelihoods_plain(ids, answers)
+        return scores[[place[tuple(ids)] for ids in prompts]]
+
+    @torch.inference_mode()
+    def likelihoods_plain(self, prompt: list[int], answers: Sequence[list[int]]) -> np.ndarray:
+        """(C,) the same for one prompt without a shortcut: a whole pass for every answer."""
+        found = []
+        for answer in answers:
+            ids = torch.tensor([[*prompt, *answer]], device=self.device)
+            logits = self.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
+            taken = torch.tensor(answer, device=self.device)[:, None]
+            found.append(float(logits.log_softmax(-1).gather(1, taken).sum()))
+        return np.array(found, dtype=np.float32)
+
+    @torch.inference_mode()
+    def _score_shared(
+        self, rows: list[list[int]], answers: Sequence[list[int]], scores: np.ndarray,
+        progress: Progress | None,
+    ) -> None:  # fmt: skip
+        from transformers import DynamicCache
+
+        shared = _common_start(rows)
+        start = DynamicCache(config=self.config)
+        if shared:
+            ids = torch.tensor([rows[0][:shared]], device=self.device)
+            self.model(input_ids=ids, past_key_values=start, use_cache=True, logits_to_keep=1)
+        done = 0
+        for batch in self._batches([len(ids) - shared for ids in rows], shared, len(answers)):
+            kept = copy.deepcopy(start)
+            if shared:
+                kept.batch_repeat_interleave(len(batch))
+            rest = [rows[i][shared:] for i in batch]
+            scores[batch] = self._score_batch(rest, shared, kept, answers).cpu().numpy()
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(rows))
+
+    def _batches(self, lengths: list[int], shared: int, copies: int) -> Iterator[np.ndarray]:
+        """Row indices in batches of like length, longest first."""
+        order = np.argsort(np.asarray(lengths), kind="stable")[::-1]
+        begin = 0
+        while begin < len(order):
+            longest = lengths[order[begin]]
+            kept = (shared + longest) * copies
+            size = max(1, min(TOKENS[self.device] // longest, KEPT[self.device] // kept))
+            yield order[begin : begin + size]
+            begin += size
+
+    def _score_batch(
+        self, rest: list[list[int]], shared: int, kept: Any, answers: Sequence[list[int]]
+    ) -> Tensor:
+        """(B, C) for questions whose first ``shared`` tokens are in ``kept``, (B, …)."""
+        ids, mask = self._left_padded(rest)
+        seen = torch.cat([mask.new_ones(len(rest), shared), mask], dim=1)
+        places = shared + (mask.cumsum(1) - 1).clamp(min=0)
+        logits = self.model(
+            input_ids=ids, attention_mask=seen, position_ids=places, past_key_values=kept,
+            use_cache=True, logits_to_keep=1,
+        ).logits[:, -1]  # fmt: skip
+        first = torch.tensor([answer[0] for answer in answers], device=self.device)
+        scores = logits.float().log_softmax(-1)[:, first]
+        longer = [i for i, answer in enumerate(answers) if len(answer) > 1]
+        if longer:
+            more = self._continue([answers[i] for i in longer], seen, kept)
+            scores[:, longer] += more
+        return scores
+
+    def _continue(self, answers: list[list[int]], seen: Tensor, kept: Any) -> Tensor:
+        """(B, M) log-likelihood of answers beyond their first token, after (B, T) tokens."""
+        rows, count = len(seen), len(answers)
+        kept.batch_repeat_interleave(count)
+        width = max(len(answer) for answer in answers) - 1
+        fed = torch.full((count, width), self.pad_id, device=self.device)
+        wanted, real = torch.zeros_like(fed), torch.zeros_like(fed)
+        for i, answer in enumerate(answers):
+            size = len(answer) - 1
+            fed[i, :size] = torch.tensor(answer[:-1])
+            wanted[i, :size] = torch.tensor(answer[1:])
+            real[i, :size] = 1
+        before = seen.sum(1).repeat_interleave(count)[:, None]
+        mask = torch.cat([seen.repeat_interleave(count, dim=0), real.repeat(rows, 1)], dim=1)
+        logits = self.model(
+            input_ids=fed.repeat(rows, 1), attention_mask=mask,
+            position_ids=before + torch.arange(width, device=self.device),
+            past_key_values=kept, use_cache=True,
+        ).logits.float()  # fmt: skip
+        taken = wanted.repeat(rows, 1)[..., None]
+        values = logits.log_softmax(-1).gather(-1, taken).squeeze(-1)
+        return (values * real.repeat(rows, 1)).sum(1).view(rows, count)
+
+    @torch.inference_mode()
+    def decode(
+        self, prompts: Sequence[list[int]], max_new_tokens: int, progress: Progress | None = None
+    ) -> list[str]:
+        """What the model goes on with, greedily, a few tokens after every prompt."""
+        from transformers import GenerationConfig
+
+        # A fresh one: a model's own may sample, or penalise what was said before.
+        greedy = GenerationConfig(
+            max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.pad_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )  # fmt: skip
+        texts = [""] * len(prompts)
+        done = 0
+        for batch in self._batches([len(ids) for ids in prompts], max_new_tokens, 1):
+            ids, mask = self._left_padded([prompts[i] for i in batch])
+            made = self.model.generate(
+                input_ids=ids, attention_mask=mask, generation_config=greedy
+            )[:, ids.shape[1] :]
+            spoken = self.tokenizer.batch_decode(made, skip_special_tokens=True)
+            for i, text in zip(batch, spoken, strict=True):
+                texts[i] = text
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(prompts))
+        return texts
+
+    def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask, (B, T) each; every row ends at the right edge."""
+        width = max(len(ids) for ids in rows)
+        ids = torch.full((len(rows), width), self.pad_id)
+        mask = torch.zeros((len(rows), width), dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, width - len(row) :] = torch.tensor(row)
+            mask[i, width - len(row) :] = 1
+        return ids.to(self.device), mask.to(self.device)
+
+
+def _common_start(rows: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all rows share; at least one is left to every row."""
+    low, high = min(rows), max(rows)  # what these two share, all that lie between share
+    most = min(len(ids) for ids in rows) - 1
+    same = (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b)
+    return min(next(same, most), most)
+
+
+def _reusable(config: Any) -> bool:
+    """Whether every layer attends to all earlier tokens, so that their keys stay valid."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return all(kind == "full_attention" for kind in kinds)
+    return getattr(config, "sliding_window", None) is None
+
+
+def load_language_model(
+    name: str, *, quantisation: str = "auto", device: str = "auto", max_length: int | None = None
+) -> LanguageModel:
+    """A causal model by hub name or folder; with 4-bit NF4 weights where that can be had.
+
+    Args:
+        name: Hub name, or a folder that holds a model or an adapter of one.
+        quantisation: ``nf4``, ``none``, or ``auto``: NF4 on a GPU with bitsandbytes.
+        device: As in ``train.device``.
+        max_length: Limit of a question with its answer, in tokens.
+
+    Raises:
+        ModelError: if it cannot be loaded.
+        SpecError: if NF4 is asked for and cannot be had.
+    """
+    place = pick_device(device)
+    nf4 = use_nf4(quantisation, place)
+    tokenizer = load_tokenizer(name)
+    model = load_weights(name, nf4=nf4, device=place)
+    return LanguageModel(model, tokenizer, device=place, max_length=max_length)
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a model, by hub name or folder.
+
+    Raises:
+        ModelError: if it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise _unavailable(name, error) from None
+
+
+def load_weights(name: str, *, nf4: bool = False, device: str = "cpu") -> Any:
+    """The weights of a causal model; an adapter's folder gives its base with the adapter.
+
+    Raises:
+        ModelError: if they cannot be loaded.
+    """
+    from pathlib import Path
+
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    quantised = None
+    if nf4:
+        quantised = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )  # fmt: skip
+    place = {"": 0} if nf4 else None
+    adapter = (Path(name) / "adapter_config.json").exists()
+    try:
+        if adapter:
+            from peft import AutoPeftModelForCausalLM
+
+            with without_peft_warnings():
+                model: Any = AutoPeftModelForCausalLM.from_pretrained(
+                    name, dtype=dtype, quantization_config=quantised, device_map=place
+                )
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, quantization_config=quantised, device_map=place
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise _unavailable(name, error) from None
+    return model if nf4 else model.to(device)
+
+
+def use_nf4(quantisation: str, device: str) -> bool:
+    """Whether weights are loaded in 4 bits.
+
+    Raises:
+        SpecError: if that is asked for and cannot be had.
+    """
+    can = device == "cuda" and find_spec("bitsandbytes") is not None
+    if quantisation == "nf4" and not can:
+        raise SpecError(
+            "4-bit NF4 needs a CUDA GPU and bitsandbytes (pip install bitsandbytes); without "
+            "them set llm.quantisation=none"
+        )
+    return can and quantisation != "none"
+
+
+def _unavailable(name: str, error: Exception) -> ModelError:
+    reason = (str(error).strip().splitlines() or ["not found"])[0][:160]
+    return ModelError(
+        f"Language model {name!r} cannot be loaded ({reason}); give a folder with its files, or "
+        f"fetch it once with a network: hf download {name}"
+    )

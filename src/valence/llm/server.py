@@ -1,0 +1,295 @@
+"""A language model behind an OpenAI-compatible server: asked in parallel, paid for once.
+
+Every answer is written to the cache when it arrives, so an interrupted run goes on where it
+stopped. What may pass (429, 5xx, no connection, a broken answer) is tried again with growing
+waits; what cannot pass is an error at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from valence import cache
+from valence.errors import RunError, SpecError
+from valence.models.base import Progress
+
+if TYPE_CHECKING:
+    import httpx
+
+KIND = "answers"
+TIMEOUT_SECONDS = 120.0
+LONGEST_WAIT_SECONDS = 60.0
+TOP_TOKENS = 20  # the most that servers tell
+Messages = Sequence[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server answered.
+
+    Attributes:
+        text: The generated text.
+        tokens: Log-probabilities of the likeliest first tokens; empty where not told.
+        too_long: True where the question did not fit the model's context.
+    """
+
+    text: str
+    tokens: dict[str, float] = field(default_factory=dict)
+    too_long: bool = False
+
+
+class _Passing(Exception):
+    """A failure that may pass; ``wait`` is what the server asks for, in seconds."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class Server:
+    """A client for one model of one server.
+
+    Args:
+        url: Base URL, ending in ``/v1`` as a rule; ``OPENAI_BASE_URL`` when not given.
+        model: The name the server knows.
+        max_new_tokens: Longest answer.
+        concurrency: Requests under way at once.
+        per_minute: Most requests a minute; no limit when not given.
+        tries: How often a question is sent before the run gives up.
+        pause: Waits a number of seconds.
+
+    Raises:
+        SpecError: if there is no URL.
+        RunError: if httpx is not installed.
+    """
+
+    def __init__(
+        self, url: str | None, model: str, *, max_new_tokens: int = 5, concurrency: int = 4,
+        per_minute: int | None = None, tries: int = 6,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
+        url = url or os.environ.get("OPENAI_BASE_URL")
+        if not url:
+            raise SpecError("No server is named; give --server URL or set OPENAI_BASE_URL")
+        self.url, self.model = url.rstrip("/"), model
+        self.max_new_tokens, self.concurrency, self.tries = max_new_tokens, concurrency, tries
+        self.pause, self.requests = pause, 0
+        self.interval = 60.0 / per_minute if per_minute else 0.0
+        self.next_start = 0.0
+        self.logprobs = True
+        self.lock = threading.Lock()
+        self.stopped = threading.Event()
+        self.kept = _KeptAnswers(self.url, model)
+        self.client = _client(self.url)
+
+    def key(self, messages: Messages) -> str:
+        """What an answer is kept under."""
+        return cache.content_key([json.dumps(list(messages)), str(self.max_new_tokens)])
+
+    def ask(
+        self, conversations: Sequence[Messages], progress: Progress | None = None
+    ) -> list[Reply]:
+        """A reply to every conversation; equal ones are asked once, known ones not at all.
+
+        Raises:
+            RunError: if the server fails for good; what was answered is kept.
+        """
+        wanted = {self.key(messages): messages for messages in conversations}
+        order = [self.key(messages) for messages in conversations]
+        replies = {key: reply for key in wanted if (reply := self.kept.get(key)) is not None}
+        open_ = [key for key in wanted if key not in replies]
+        self.stopped.clear()
+        try:
+            if open_:  # the first alone, since it shows whether probabilities are told
+                replies[open_[0]] = self._answer(open_[0], wanted[open_[0]])
+            self._ask_rest(open_[1:], wanted, replies, progress)
+        except RunError as error:
+            done = sum(key in replies for key in wanted)
+            raise RunError(
+                f"{error}; {done} of {len(wanted)} answers are kept, the same command goes on "
+                "from there"
+            ) from None
+        return [replies[key] for key in order]
+
+    def _ask_rest(
+        self, keys: list[str], wanted: dict[str, Messages], replies: dict[str, Reply],
+        progress: Progress | None,
+    ) -> None:  # fmt: skip
+        def answer(key: str) -> None:
+            if self.stopped.is_set():
+                return
+            try:
+                replies[key] = self._answer(key, wanted[key])
+            except BaseException:
+                self.stopped.set()  # at once, so that no further question is sent
+                raise
+            if progress is not None:
+                progress(len(replies), len(wanted))
+
+        with ThreadPoolExecutor(self.concurrency) as workers:
+            try:
+                futures = [workers.submit(answer, key) for key in keys]
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                failed = [error for future in done if (error := future.exception())]
+            finally:  # also on Ctrl-C: what is under way ends and is kept
+                self.stopped.set()
+                workers.shutdown(wait=True, cancel_futures=True)
+        if failed:
+            raise failed[0]
+
+    def _answer(self, key: str, messages: Messages) -> Reply:
+        reply = self._tried(messages)
+        if not reply.too_long:
+            self.kept.add(key, reply)
+        return reply
+
+    def _tried(self, messages: Messages) -> Reply:
+        for number in range(1, self.tries + 1):
+            try:
+                return self._send(messages)
+            except _Passing as failure:
+                if number == self.tries or self.stopped.is_set():
+                    raise RunError(
+                        f"Server {self.url} {failure}, after {number} "
+                        f"{'try' if number == 1 else 'tries'}"
+                    ) from None
+                asked = failure.wait if failure.wait is not None else 2.0 ** (number - 1)
+                self.pause(min(asked, LONGEST_WAIT_SECONDS))
+        raise AssertionError("tries is at least 1")
+
+    def _send(self, messages: Messages) -> Reply:
+        import httpx
+
+        self._wait_for_turn()
+        body: dict[str, Any] = {
+            "model": self.model, "messages": list(messages), "temperature": 0,
+            "max_tokens": self.max_new_tokens,
+        }  # fmt: skip
+        told = self.logprobs
+        if told:
+            body |= {"logprobs": True, "top_logprobs": TOP_TOKENS}
+        try:
+            response = self.client.post("/chat/completions", json=body)
+        except httpx.TransportError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise _Passing(f"cannot be reached ({reason})") from None
+        if response.status_code == 200:
+            return _read(response)
+        if told and response.status_code in (400, 422) and "logprobs" in response.text:
+            self.logprobs = False  # this server tells none
+            return self._send(messages)
+        return _refused(self.url, response)
+
+    def _wait_for_turn(self) -> None:
+        with self.lock:
+            self.requests += 1
+            now = time.monotonic()
+            start = max(now, self.next_start)
+            self.next_start = start + self.interval
+        if start > now:
+            self.pause(start - now)
+
+
+def _client(url: str) -> httpx.Client:
+    try:
+        import httpx
+    except ImportError:
+        raise RunError(
+            "Asking a server needs httpx, which is not installed: pip install 'valence[llm]'"
+        ) from None
+    key = os.environ.get("OPENAI_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        return httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
+    except (httpx.InvalidURL, ValueError):
+        raise SpecError(f"Server {url!r} is no URL; write http://host:port/v1") from None
+
+
+def _read(response: httpx.Response) -> Reply:
+    """The reply in an answer of status 200."""
+    try:
+        choice = response.json()["choices"][0]
+        text = choice["message"]["content"] or ""
+        first = (((choice.get("logprobs") or {}).get("content")) or [{}])[0]
+        tokens = {str(t["token"]): float(t["logprob"]) for t in first.get("top_logprobs") or []}
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise _Passing("sent an answer that is not of the OpenAI form") from None
+    return Reply(str(text), tokens)
+
+
+def _refused(url: str, response: httpx.Response) -> Reply:
+    """What to do about a status that is not 200."""
+    status, said = response.status_code, _message(response)
+    if status in (400, 413, 422) and any(
+        word in said.lower() for word in ("context", "too long", "maximum length", "too large")
+    ):
+        return Reply("", too_long=True)
+    if status in (408, 409, 429) or status >= 500:
+        after = response.headers.get("retry-after", "")
+        wait_seconds = float(after) if after.replace(".", "", 1).isdigit() else None
+        what = "is busy" if status == 429 else "fails"
+        raise _Passing(f"{what} (status {status}{said and f': {said}'})", wait_seconds)
+    if status in (401, 403):
+        raise RunError(f"Server {url} refuses the key (status {status}); set OPENAI_API_KEY")
+    if status == 404:
+        raise RunError(
+            f"Server {url} knows no such model or path (status 404{said and f': {said}'}); check "
+            "--model and the URL, which ends in /v1 as a rule"
+        )
+    raise RunError(f"Server {url} refuses the question (status {status}{said and f': {said}'})")
+
+
+def _message(response: httpx.Response) -> str:
+    """What a refusal says, in one short line."""
+    try:
+        body = response.json()
+        error = body.get("error", body.get("detail", ""))
+        said = error.get("message", "") if isinstance(error, dict) else error
+    except (ValueError, AttributeError):
+        said = response.text
+    return " ".join(str(said).split())[:160]
+
+
+class _KeptAnswers:
+    """Answers of one model of one server, one JSON line each, added to as they arrive."""
+
+    def __init__(self, url: str, model: str) -> None:
+        name = cache.content_key([url, model])
+        folder = cache.find(KIND, name)
+        if folder is None:
+            with cache.writing(KIND, name, {"server": url, "model": model}) as scratch:
+                (scratch / "answers.jsonl").touch()
+            folder = cache.cache_root() / KIND / name
+        self.path = folder / "answers.jsonl"
+        self.lock = threading.Lock()
+        self.replies: dict[str, Reply] = {}
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+                self.replies[row["key"]] = Reply(row["text"], row["tokens"])
+            except (ValueError, KeyError, TypeError):
+                continue  # a line that a kill cut short
+
+    def get(self, key: str) -> Reply | None:
+        return self.replies.get(key)
+
+    def add(self, key: str, reply: Reply) -> None:
+        row = {"key": key, "text": reply.text, "tokens": reply.tokens}
+        line = json.dumps(row, ensure_ascii=False) + "\n"
+        with self.lock:
+            self.replies[key] = reply
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(line)
+            except OSError as error:
+                raise RunError(
+                    f"Cannot write {self.path}: {error.strerror or error}; free space, or name "
+                    "another folder with VALENCE_CACHE"
+                ) from None

@@ -1,0 +1,36 @@
+"""The curves of a fine-tuning: loss by step, validation macro-F1 by epoch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from valence.errors import RunError
+
+
+def write_curves(folder: Path) -> Path:
+    """Draw ``history.jsonl`` of a folder as ``curves.png``.
+
+    Raises:
+        RunError: if the folder cannot be read or written.
+    """
+    try:
+        lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        figure = Figure(figsize=(6, 3), layout="constrained")
+        FigureCanvasAgg(figure)
+        left, right = figure.subplots(1, 2)
+        for axes, name, title in (
+            (left, "loss", "training loss"),
+            (right, "validation/macro_f1", "validation macro-F1"),
+        ):
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            axes.plot([x for x, _ in points], [y for _, y in points], marker=".")
+            axes.set(xlabel="step", title=title)
+        figure.savefig(folder / "curves.png", dpi=150)
+    except OSError as error:
+        raise RunError(f"Cannot write the curves in {folder}: {error.strerror or error}") from None
+    return folder / "curves.png"

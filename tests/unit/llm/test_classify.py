@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.causal import FailingServer, answer, failing_server, make_causal
+from valence.data.dataset import Dataset
+from valence.data.sources import load_dataset
+from valence.errors import ModelError, RunError, SpecError, UnknownNameError
+from valence.grid import Comparison, execute, plan
+from valence.llm.classify import Asker
+from valence.llm.plan import make_plan
+from valence.llm.settle import settled
+from valence.methods import make_spec
+from valence.reports.tables import by_setup, leaderboard
+from valence.run import run
+from valence.runs import RunStore
+from valence.spec import DataSpec, RunSpec
+
+
+@pytest.fixture(scope="module")
+def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_causal(tmp_path_factory.mktemp("causal"))
+
+
+@pytest.fixture(scope="module")
+def data(reviews: Path) -> Dataset:
+    return load_dataset(DataSpec(name=str(reviews)), seed=45)
+
+
+@pytest.fixture
+def spec(reviews: Path, causal: Path, tiny_encoder: Path) -> RunSpec:
+    return asked("llm-zero-shot", reviews, causal, tiny_encoder)
+
+
+def asked(method: str, reviews: Path, model: Path, encoder: Path, **more: object) -> RunSpec:
+    settings = {"llm.model": str(model), "encoder.name": str(encoder), "train.device": "cpu"}
+    own = {f"llm.{name}": value for name, value in more.items()}
+    return make_spec(method, DataSpec(name=str(reviews)), settings={**settings, **own})
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("llm-zero-shot", {}),
+        ("llm-fixed", {"prior": "content-free"}),
+        ("llm-retrieved", {"per_label": 2, "template": "self-alignment"}),
+        ("llm-zero-shot", {"answer": "greedy", "validation": True}),
+    ],
+)
+def test_a_prompted_model_is_a_run_like_any_other(
+    method: str, more: dict[str, object], reviews: Path, causal: Path, tiny_encoder: Path,
+    data: Dataset, tmp_path: Path,
+) -> None:  # fmt: skip
+    store = RunStore(tmp_path)
+    result = run(asked(method, reviews, causal, tiny_encoder, **more), store=store, dataset=data)
+    assert result.spec.method == f"{method}@{causal.name}"
+    assert result.trainable_parameters == 0
+    rows = store.predictions(result.key)
+    assert list(rows[rows["split"] == "test"]["id"]) == list(data.test.ids)
+    assert ("validation" in set(rows["split"])) == bool(more.get("validation"))
+    said = pd.read_csv(store.path(result.key) / "answers.csv")
+    assert list(said["id"]) == list(data.test.ids)
+    if more.get("answer") == "greedy":
+        invalid = said.index[said["label"].isna()]
+        test = rows[rows["split"] == "test"].reset_index(drop=True)
+        assert (test.loc[invalid, "predicted"] != test.loc[invalid, "label"]).all()
+        assert len(invalid)
+        assert any(f"{len(invalid)} of {len(said)} answers" in note for note in result.notes)
+
+
+def test_demonstrations_come_from_training_rows_alone(
+    reviews: Path, causal: Path, tiny_encoder: Path, data: Dataset
+) -> None:
+    train = set(data.train.texts)
+    for method in ("llm-fixed", "llm-retrieved"):
+        spec = asked(method, reviews, causal, tiny_encoder, per_label=2)
+        for question in Asker(spec, data.sealed()).questions(data.test):
+            assert {demo.text for demo in question.demos} <= train
+            assert question.text not in {demo.text for demo in question.demos}
+            assert len(question.demos) == 6
+
+
+def test_trained_and_prompted_stand_in_one_table(
+    reviews: Path, causal: Path, tmp_path: Path, tiny_encoder: Path
+) -> None:
+    store = RunStore(tmp_path)
+    comparison = Comparison(
+        data=(DataSpec(name=str(reviews)),), seeds=(45,),
+        methods=(f"llm-zero-shot@{causal}", "majority", "tfidf-lr"),
+    )  # fmt: skip
+    specs = plan(comparison, {"encoder.name": str(tiny_encoder), "train.epochs": 3})
+    assert specs[0].train.epochs == 20, "what is not read makes no other run"
+    outcome = execute(specs, store=store)
+    assert not outcome.failures, [cell.error for cell in outcome.failures]
+    other = run(settled(make_spec("llm-zero-shot", DataSpec(name=str(reviews)),
+                                  settings={"llm.model": str(causal)})), store=store)  # fmt: skip
+    results = [other, *outcome.results]
+    assert len(by_setup(results)) == 1
+    table = leaderboard(store, outcome.results, "majority")
+    assert set(table["method"]) == {f"llm-zero-shot@{causal.name}", "majority", "tfidf-lr"}
+    again = execute(specs, store=store)
+    assert [r.key for r in again.results] == [r.key for r in outcome.results]
+
+
+def test_another_model_in_the_same_folder_is_another_run(spec: RunSpec, tmp_path: Path) -> None:
+    folder = make_causal(tmp_path / "model")
+    one = settled(spec.override({"llm.model": str(folder)}))
+    make_causal(folder, seed=1)
+    other = settled(spec.override({"llm.model": str(folder)}))
+    assert one.hash() != other.hash()
+    faster = one.override({"llm.concurrency": 9, "llm.per_minute": 3})
+    assert faster.hash() == one.hash()
+
+
+def test_the_plan_counts_what_a_run_reads(spec: RunSpec, data: Dataset) -> None:
+    found = make_plan(spec, data)
+    assert found.questions == len(data.test)
+    assert found.exact
+    assert 0 < found.calls <= found.questions
+    assert found.tokens > 10 * found.calls
+    more = make_plan(spec.override({"llm.prior": "content-free"}), data)
+    assert more.questions == 2 * found.questions
+    assert more.calls == found.calls + 1, "the question without content is one"
+
+
+@pytest.fixture
+def server() -> FailingServer:
+    with failing_server() as told:
+        yield told  # type: ignore[misc]
+
+
+def test_a_server_run_stopped_by_it_goes_on(
+    server: FailingServer, spec: RunSpec, data: Dataset, tmp_path: Path
+) -> None:
+    server.behave = lambda number, body: (
+        (200, answer(str(number % 3)), {}) if number <= 5 else (401, "{}", {})
+    )
+    remote = spec.override({"llm.server": server.url, "llm.model": "m", "llm.concurrency": 1})
+    with pytest.raises(RunError, match=r"refuses the key .*5 of .* answers are kept"):
+        run(remote, store=RunStore(tmp_path), dataset=data)
+    found = make_plan(remote, data)
+    assert found.known == 5
+    assert not found.exact
+    server.behave = lambda number, body: (200, answer("1"), {})
+    result = run(remote, store=RunStore(tmp_path), dataset=data)
+    assert len(server.requests) == found.calls + 5 + 1
+    assert np.isfinite(result.test["macro_f1"] or 0.0)
+    assert make_plan(remote, data).calls == 0
+
+
+def test_errors_are_told(spec: RunSpec, data: Dataset, tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    with pytest.raises(SpecError, match="No language model is named"):
+        run(spec.override({"llm.model": ""}), store=store, dataset=data)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        run(spec.override({"llm.model": "no/such"}), store=store, dataset=data)
+    with pytest.raises(UnknownNameError, match=r"llm\.fallback"):
+        run(spec.override({"llm.fallback": "mehh"}), store=store, dataset=data)
+    with pytest.raises(RunError, match="leaves none to keep"):
+        run(spec, store=store, dataset=data, keep_model=True)
+    with pytest.raises(SpecError, match="questions are longer than the model's context"):
+        run(spec.override({"llm.max_length": 40}), store=store, dataset=data)
+    with pytest.raises(UnknownNameError, match="did you mean"):
+        make_spec("llm-zero-shoot", spec.data)
+
+
+def test_balanced_test_rows(reviews: Path) -> None:
+    found = load_dataset(DataSpec(name=str(reviews), test_per_class=2), seed=45)
+    assert list(found.test.counts(3)) == [2, 2, 2]
+    assert any("test rows drawn, balanced" in note for note in found.notes)

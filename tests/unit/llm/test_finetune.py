@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.causal import make_causal
+from tests.conftest import make_reviews
+from valence.errors import DataError, ModelError, RunError
+from valence.llm.align import AlignSpec, choose, self_align
+from valence.llm.finetune import (
+    FinetuneSpec,
+    Lessons,
+    _School,
+    finetune,
+    read_lessons,
+    read_tuned,
+)
+from valence.llm.instruct import make_instructions
+from valence.llm.local import load_language_model, load_weights
+from valence.llm.merge import merge
+from valence.llm.records import read_about
+from valence.llm.retrieval import Embedder
+from valence.reports.curves import write_curves
+from valence.spec import DataSpec, EncoderSpec
+
+pytest.importorskip("trl")
+
+
+@pytest.fixture(scope="module")
+def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_causal(tmp_path_factory.mktemp("causal"))
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_encoder: Path) -> Embedder:
+    return Embedder(EncoderSpec(name=str(tiny_encoder)), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def instructions(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> Path:
+    place = tmp_path_factory.mktemp("instructions")
+    rows = make_reviews(42).assign(language=["en", "de"] * 21)
+    rows.to_csv(place / "rows.csv", index=False)
+    make_instructions(DataSpec(name=str(place / "rows.csv")), place / "made", embedder=embedder)
+    return place / "made"
+
+
+@pytest.fixture
+def spec(causal: Path) -> FinetuneSpec:
+    return FinetuneSpec(model=str(causal), max_steps=4, accumulation=2, learning_rate=5e-3,
+                        device="cpu", validation_share=0.2, save_steps=2)  # fmt: skip
+
+
+@pytest.fixture
+def lessons(instructions: Path, spec: FinetuneSpec) -> Lessons:
+    return read_lessons(instructions, spec)
+
+
+def test_instructions_by_language(instructions: Path) -> None:
+    about = read_about(instructions)
+    assert set(about.groups) == {"en", "de"}
+    rows = json.loads((instructions / "en/train.json").read_text())
+    assert set(rows[0]) == {"instruction", "input", "output"}
+    info = json.loads((instructions / "dataset_info.json").read_text())
+    for entry in info.values():
+        assert (instructions / entry["file_name"]).exists()
+    assert "valence_de_test_chat" in info
+    chat = (instructions / "en/train.chat.jsonl").read_text().splitlines()
+    messages = json.loads(chat[0])["messages"]
+    assert messages[0]["content"] == f"{rows[0]['instruction']}\n{rows[0]['input']}"
+    assert messages[-1] == {"role": "assistant", "content": rows[0]["output"]}
+    plain = json.loads((instructions / "en/train.completion.jsonl").read_text().splitlines()[0])
+    assert plain["prompt"] == messages[0]["content"] + "\nAnswer:"
+    assert sum(c["train"] for c in about.groups.values()) == 34, "validation goes back to train"
+
+
+def _history(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "history.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_train_merge_and_ask(
+    lessons: Lessons, spec: FinetuneSpec, causal: Path, tmp_path: Path
+) -> None:
+    told = finetune(spec, lessons, tmp_path / "adapter")
+    history = _history(tmp_path / "adapter")
+    assert [row["step"] for row in history if "loss" in row] == [1, 2, 3, 4]
+    assert told.steps == 4
+    assert 0 <= (told.validation["macro_f1"] or 0.0) <= 1
+    assert write_curves(tmp_path / "adapter").stat().st_size > 0
+    gap = merge(tmp_path / "adapter", tmp_path / "model")
+    assert gap < 1e-4
+    merged = load_weights(str(tmp_path / "model"))
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    base = load_language_model(str(causal), device="cpu")
+    tuned = load_language_model(str(tmp_path / "model"), device="cpu")
+    answers = base.answer_ids(told.checks[0], told.answers)
+    prompts = base.encode(told.checks)
+    before, after = (m.likelihoods(prompts, answers) for m in (base, tuned))
+    assert after.max(1).mean() > before.max(1).mean(), "answers became likelier"
+    with pytest.raises(RunError, match="is not empty"):
+        merge(tmp_path / "adapter", tmp_path / "model")
+    with pytest.raises(ModelError, match="no adapter that valence llm finetune wrote"):
+        merge(tmp_path / "model", tmp_path / "other")
+
+
+def test_a_stopped_training_goes_on_to_the_same_end(
+    lessons: Lessons, spec: FinetuneSpec, tmp_path: Path
+) -> None:
+    whole = finetune(spec, lessons, tmp_path / "whole")
+
+    def stop(share: float, words: str) -> None:
+        if words.startswith("step 3"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(spec, lessons, tmp_path / "halted", report=stop)
+    assert not (tmp_path / "halted").exists()
+    seen: list[str] = []
+    again = finetune(spec, lessons, tmp_path / "halted", report=lambda _, words: seen.append(words))
+    assert [words.split()[1] for words in seen] == ["3", "4"]
+    assert again.validation == pytest.approx(whole.validation, abs=1e-6)
+    history = _history(tmp_path / "halted")
+    assert [row["step"] for row in history if "loss" in row] == [1, 2, 3, 4]
+    assert not list(tmp_path.glob(".*unfinished"))
+
+
+def test_only_the_answer_is_learned_and_none_is_cut(
+    lessons: Lessons, spec: FinetuneSpec, causal: Path, tmp_path: Path
+) -> None:
+    short = spec.model_copy(update={"cutoff": 200})
+    speaker = load_language_model(str(causal), device="cpu", max_length=200)
+    school = _School(short, lessons, speaker, tmp_path, None)
+    rows = school.rows()
+    assert school.shortened > 0
+    assert max(map(len, rows["input_ids"])) <= 200
+    for ids, learned, example in zip(rows["input_ids"], rows["completion_mask"], lessons.train,
+                                     strict=True):  # fmt: skip
+        said = speaker.tokenizer.decode([i for i, one in zip(ids, learned, strict=True) if one])
+        assert said == lessons.wording.answers[example.label] + "<|end|>"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    with pytest.raises(RunError, match="no adapter and not empty"):
+        finetune(spec, lessons, tmp_path / "full")
+
+
+def test_folders_that_hold_nothing(tmp_path: Path, spec: FinetuneSpec) -> None:
+    with pytest.raises(DataError, match="holds no instructions; make them"):
+        read_lessons(tmp_path, spec)
+    with pytest.raises(ModelError, match="no adapter"):
+        read_tuned(tmp_path)
+
+
+def test_own_answers_are_agreed_sure_and_balanced() -> None:
+    draw = np.random.default_rng(0)
+    shares = draw.dirichlet([0.2, 0.2, 0.05], size=(2, 400)).astype(np.float32)
+    how = AlignSpec(threshold=0.6, balance=1.5)
+    kept, labels, agreed = choose(shares, how)
+    both = (shares.argmax(2)[0] == shares.argmax(2)[1])[kept]
+    assert both.all()
+    assert (np.take_along_axis(shares[:, kept], labels[kept][None, :, None], 2) >= 0.6).all()
+    counts = np.bincount(labels[kept], minlength=3)
+    assert counts.max() <= 1.5 * counts[counts > 0].min()
+    assert 0 < agreed < 1
+    none, _, _ = choose(np.full((2, 4, 3), 1 / 3, np.float32), how)
+    assert not len(none)
+
+
+def test_rounds_go_on_only_while_validation_gains(
+    lessons: Lessons, spec: FinetuneSpec, embedder: Embedder, tmp_path: Path
+) -> None:
+    texts = make_reviews(12, seed=5)["text"].tolist()
+    how = AlignSpec(rounds=1, threshold=0.34)
+    told, rounds = self_align(
+        spec.model_copy(update={"max_steps": 2}), how, lessons, texts, tmp_path / "out",
+        embedder=embedder,
+    )  # fmt: skip
+    scores = [r.macro_f1 for r in rounds if r.better]
+    assert scores == sorted(scores)
+    assert told.validation["macro_f1"] == max(scores)
+    assert rounds[0].better
+    assert all(r.better for r in rounds[:-1])
+    assert (tmp_path / "out/adapter_config.json").exists()
+    assert (tmp_path / "out/rounds.csv").exists()
+    assert not list(tmp_path.glob(".*rounds"))

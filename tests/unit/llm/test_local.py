@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.causal import make_causal
+from valence.errors import ModelError, SpecError
+from valence.llm.classify import fitted
+from valence.llm.local import LanguageModel, load_language_model
+from valence.llm.prompts import Demo, Question, worded
+
+CLASSES = ("negative", "neutral", "positive")
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "chat"])
+def model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> LanguageModel:
+    folder = make_causal(tmp_path_factory.mktemp("causal"), chat=request.param)
+    return load_language_model(str(folder), device="cpu")
+
+
+TEXTS = ["good", "the film is bad", "a fine film, the plot is good and long " * 3, "", "bad " * 40]
+
+
+@pytest.mark.parametrize("template", ["self-alignment", "options"])
+def test_shared_prefix_gives_the_likelihoods_of_whole_passes(
+    model: LanguageModel, template: str
+) -> None:
+    wording = worded(template, CLASSES)
+    demos = (Demo("bad", 0), Demo("good", 2))
+    asked = [model.question(wording, text, demos) for text in [*TEXTS, TEXTS[0]]]
+    prompts = model.encode(asked)
+    answers = model.answer_ids(asked[0], wording.answers)
+    fast = model.likelihoods(prompts, answers)
+    whole = np.stack([model.likelihoods_plain(ids, answers) for ids in prompts])
+    np.testing.assert_allclose(fast, whole, atol=2e-4)
+    np.testing.assert_array_equal(fast.argmax(1), whole.argmax(1))
+    np.testing.assert_array_equal(fast[0], fast[-1])
+
+
+def test_nothing_shared(model: LanguageModel) -> None:
+    prompts = model.encode(["good film", "bad", "fine " * 9])
+    answers = [[5, 6], [7], [8, 9, 10]]
+    fast = model.likelihoods(prompts, answers)
+    whole = np.stack([model.likelihoods_plain(ids, answers) for ids in prompts])
+    np.testing.assert_allclose(fast, whole, atol=2e-4)
+
+
+def test_greedy_tokens_do_not_depend_on_the_batch(model: LanguageModel) -> None:
+    prompts = model.encode(["good film", "the film is bad and long", "a"])
+    together = model.decode(prompts, 5)
+    assert together == [model.decode([ids], 5)[0] for ids in prompts]
+
+
+def test_an_answer_that_begins_another_ends_with_the_end_token(model: LanguageModel) -> None:
+    ids = model.answer_ids("Answer:", ("good", "good film"))
+    assert all(row[-1] == model.tokenizer.eos_token_id for row in ids)
+    with pytest.raises(ModelError, match="cannot tell the answers apart"):
+        model.answer_ids("Answer:", ("good", "good"))
+
+
+def test_long_questions_are_shortened_and_counted(model: LanguageModel) -> None:
+    wording = worded("self-alignment", CLASSES)
+
+    def encode(questions: list[Question]) -> list[list[int]]:
+        return model.encode([model.question(wording, q.text, q.demos) for q in questions])
+
+    short = Question("good", (Demo("bad", 0),))
+    long = Question("good film " * 60, (Demo("bad film " * 60, 0),))
+    room = len(encode([short])[0]) + 120
+    prompts, count = fitted(encode, [short, long], room)  # type: ignore[arg-type]
+    assert count == 1
+    assert prompts[0] == encode([short])[0]
+    assert room - 10 < len(prompts[1]) <= room
+    with pytest.raises(SpecError, match="1 questions are longer than the model's context"):
+        fitted(encode, [short, long], len(encode([short])[0]))  # type: ignore[arg-type]
+
+
+def test_models_that_cannot_be_had(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="hf download no/such-model"):
+        load_language_model("no/such-model")
+    with pytest.raises(SpecError, match="needs a CUDA GPU and bitsandbytes"):
+        load_language_model(str(tmp_path), quantisation="nf4", device="cpu")

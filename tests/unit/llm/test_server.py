@@ -1,0 +1,213 @@
+"""Failures of a server, on a hand-made one: said in one line, gone on from, never paid twice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from tests.causal import FailingServer, answer, failing_server
+from valence.errors import RunError, SpecError
+from valence.llm.answers import counted_wrong, one_hot, token_logits
+from valence.llm.classify import ServerBackend
+from valence.llm.prompts import Question, worded
+from valence.llm.server import Server
+from valence.spec import LlmSpec
+
+CHATS = [[{"role": "user", "content": f"text {i}"}] for i in range(8)]
+
+
+@pytest.fixture
+def server() -> Iterator[FailingServer]:
+    with failing_server() as told:
+        yield told
+
+
+def client(server: FailingServer, **settings: object) -> tuple[Server, list[float]]:
+    waits: list[float] = []
+    return Server(server.url, "m", pause=waits.append, **settings), waits  # type: ignore[arg-type]
+
+
+def test_equal_questions_and_known_answers_are_not_sent_again(server: FailingServer) -> None:
+    asked, _ = client(server)
+    assert [reply.text for reply in asked.ask([*CHATS, CHATS[0]])] == ["0"] * 9
+    assert len(server.requests) == 8
+    again, _ = client(server)
+    assert len(again.ask(CHATS)) == 8
+    assert len(server.requests) == 8
+    assert server.requests[0]["temperature"] == 0
+    assert server.requests[0]["max_tokens"] == 5
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_what_passes_is_tried_again(server: FailingServer, status: int) -> None:
+    server.behave = lambda number, body: (
+        (status, '{"error": {"message": "busy"}}', {"Retry-After": "7"}) if number == 1
+        else (500, "oops", {}) if number == 2 else (200, answer("1"), {})
+    )  # fmt: skip
+    asked, waits = client(server)
+    assert asked.ask(CHATS[:1])[0].text == "1"
+    assert waits == [7.0, 2.0], "what the server asks for, else growing waits"
+
+
+def test_an_interrupted_run_pays_for_nothing_twice(server: FailingServer) -> None:
+    server.behave = lambda number, body: (
+        (200, answer("0"), {}) if number <= 3 else (429, '{"error": {"message": "quota"}}', {})
+    )
+    asked, _ = client(server, concurrency=1, tries=2)
+    with pytest.raises(RunError, match=r"is busy \(status 429: quota\), after 2 tries; 3 of 8"):
+        asked.ask(CHATS)
+    paid = [body["messages"][0]["content"] for body in server.requests[:3]]
+    sent = len(server.requests)
+    server.behave = lambda number, body: (200, answer("1"), {})
+    again, _ = client(server)
+    assert len(again.ask(CHATS)) == 8
+    later = [body["messages"][0]["content"] for body in server.requests[sent:]]
+    assert len(later) == 5
+    assert not set(later) & set(paid)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (401, "{}", "refuses the key .status 401.; set OPENAI_API_KEY"),
+        (404, '{"error": {"message": "no model m"}}', "no such model or path .*no model m"),
+        (400, '{"detail": "bad field"}', "refuses the question .status 400: bad field"),
+    ],
+)
+def test_what_cannot_pass_is_an_error_at_once(
+    server: FailingServer, status: int, body: str, told: str
+) -> None:
+    server.behave = lambda number, sent: (status, body, {})
+    asked, waits = client(server)
+    with pytest.raises(RunError, match=told) as error:
+        asked.ask(CHATS)
+    assert "\n" not in str(error.value)
+    assert len(server.requests) == 1
+    assert not waits
+
+
+@pytest.mark.parametrize("body", ["{not json", "{}", '{"choices": []}', '{"choices": [{}]}', "[]"])
+def test_malformed_answers_are_tried_again_and_then_told(server: FailingServer, body: str) -> None:
+    server.behave = lambda number, sent: (200, body, {})
+    asked, _ = client(server, tries=3)
+    with pytest.raises(RunError, match="not of the OpenAI form, after 3 tries; 0 of 8 answers"):
+        asked.ask(CHATS)
+    assert len(server.requests) == 3
+
+
+def test_a_server_that_is_down() -> None:
+    waits: list[float] = []
+    with failing_server() as gone:
+        url = gone.url
+    asked = Server(url, "m", tries=3, pause=waits.append)
+    with pytest.raises(RunError, match=r"cannot be reached .*after 3 tries; 0 of 1"):
+        asked.ask(CHATS[:1])
+    assert waits == [1.0, 2.0]
+
+
+def test_the_key_is_sent_and_not_kept(
+    server: FailingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    asked, _ = client(server)
+    asked.ask(CHATS)
+    assert server.keys[0] == "Bearer secret-key"
+    assert "secret" not in asked.kept.path.read_text()
+    with pytest.raises(SpecError, match="set OPENAI_API_KEY"):
+        make_llm(server="http://me:pw@host/v1")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(SpecError, match="give --server URL"):
+        Server(None, "m")
+
+
+def make_llm(**values: object) -> LlmSpec:
+    from valence.spec import build
+
+    return build(LlmSpec, {"model": "m", **values})
+
+
+def test_a_line_cut_short_by_a_kill_is_asked_again(server: FailingServer) -> None:
+    asked, _ = client(server)
+    asked.ask(CHATS[:2])
+    path = asked.kept.path
+    path.write_text(path.read_text()[:-20])
+    again, _ = client(server)
+    again.ask(CHATS[:2])
+    assert len(server.requests) == 3
+
+
+def test_the_rate_is_kept(server: FailingServer) -> None:
+    asked, waits = client(server, concurrency=1, per_minute=30)
+    asked.ask(CHATS[:4])
+    assert len(waits) == 3
+    assert sum(waits) > 2 + 4 + 6 - 1, "two seconds apart; the pause of the test does not wait"
+
+
+CLASSES = ("negative", "neutral", "positive")
+
+
+def backend(server: FailingServer, **llm: object) -> ServerBackend:
+    asked, _ = client(server)
+    return ServerBackend(make_llm(server=server.url, **llm), worded("options", CLASSES), asked)
+
+
+def test_probabilities_come_from_the_first_token(server: FailingServer) -> None:
+    told = {"2": math.log(0.7), "0": math.log(0.2), " 0": math.log(0.05), "x": math.log(0.05)}
+    server.behave = lambda number, body: (200, answer("2", told), {})
+    answers = backend(server).answer([Question("good"), Question("fine")])
+    shares = np.exp(answers.logits)
+    np.testing.assert_allclose(shares[:, [0, 2]], [[0.25, 0.7]] * 2, rtol=1e-5)
+    assert (shares[:, 1] < 0.1).all()
+    assert server.requests[0]["top_logprobs"] == 20
+
+
+def test_a_server_without_probabilities_is_read_greedily(server: FailingServer) -> None:
+    server.behave = lambda number, body: (
+        (422, '{"detail": "Unsupported fields: logprobs"}', {}) if "logprobs" in body
+        else (200, answer("2" if number % 2 else "none of them"), {})
+    )  # fmt: skip
+    asked = backend(server)
+    answers = asked.answer([Question(f"text {i}") for i in range(4)])
+    assert sum("logprobs" in body for body in server.requests) == 1
+    assert answers.invalid.sum() == 2
+    notes = " ".join(answers.told())
+    assert "2 of 4 answers (50.0%) name no label, such as 'none of them'" in notes
+    assert "without probabilities" in notes
+
+
+def test_questions_beyond_the_context_are_shortened_and_counted(server: FailingServer) -> None:
+    server.behave = lambda number, body: (
+        (400, '{"error": {"message": "maximum context length is 100"}}', {})
+        if len(body["messages"][0]["content"]) > 400 else (200, answer("1"), {})
+    )  # fmt: skip
+    answers = backend(server).answer([Question("good " * 300), Question("good")])
+    assert answers.shortened == 1
+    assert list(answers.named()) == [1, 1]
+    assert "1 of 2 questions were shortened" in " ".join(answers.told())
+    server.behave = lambda number, body: (400, '{"error": {"message": "context length"}}', {})
+    with pytest.raises(SpecError, match="1 questions do not fit the context of 'm'"):
+        backend(server).answer([Question("bad " * 300)])
+
+
+def test_tokens_that_contradict_the_answer_are_not_used() -> None:
+    wording = worded("self-alignment", CLASSES)
+    told = {"ne": math.log(0.8), "pos": math.log(0.2)}
+    assert token_logits(told, 2, wording) is not None, "ne begins two labels and counts for none"
+    assert token_logits(told, 1, wording) is None
+    assert token_logits({}, 1, wording) is None
+
+
+def test_invalid_answers_are_wrong_whatever_the_truth() -> None:
+    from valence.llm.answers import Answers
+
+    logits = one_hot([None, None, None, 2], 3)
+    truth = np.array([0, 1, 2, 2])
+    wrong = counted_wrong(Answers(logits), truth, [5, 9, 2]).argmax(1)
+    assert (wrong[:3] != truth[:3]).all()
+    assert wrong[3] == 2
+    assert list(counted_wrong(Answers(logits), truth, [5, 9, 2], fallback=1).argmax(1)) == [
+        1, 1, 1, 2,
+    ]  # fmt: skip
