@@ -283,7 +283,7 @@ def _head_nodes(network: Any) -> list[str]:
     for node in network.graph.node:
         about = {one.key: one.value for one in node.metadata_props}
         if about.get("namespace", "").partition("/")[2].partition(":")[0] == "head":
-            found.append(node.name)
+            found += [node.name, f"{node.name}_MatMul"]  # as the quantiser calls a Gemm it splits
     return found
 
 
