@@ -174,7 +174,8 @@ def cold(folder: Path, text: str) -> tuple[float, float, bool]:
         "from valence.cli import main\n"
         "try: main()\nexcept SystemExit: pass\n"
         "use = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print(use.ru_utime + use.ru_stime, use.ru_maxrss / 1024, 'torch' in sys.modules)"
+        "peak = next(x for x in open('/proc/self/status') if x.startswith('VmHWM')).split()[1]\n"
+        "print(use.ru_utime + use.ru_stime, int(peak) / 1024, 'torch' in sys.modules)"
     )
     runs = []
     for _ in range(3):
