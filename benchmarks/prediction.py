@@ -43,8 +43,8 @@ class Seen:
 def prepared(folder: Path, data_dir: Path):
     """The corpus with fewer training rows, and a fitted model of it, saved."""
     from valence.data.sources import load_dataset
+    from valence.fitting import fit_sealed
     from valence.methods import make_spec
-    from valence.run import fit_sealed
     from valence.spec import DataSpec
 
     whole = load_dataset(DataSpec(name="tweeteval"), seed=45, data_dir=data_dir)

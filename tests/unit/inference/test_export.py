@@ -14,6 +14,7 @@ from tests.conftest import make_reviews
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.errors import DataError, ModelError, RunError
+from valence.fitting import build_seeded
 from valence.inference import export
 from valence.inference.export import ExportOptions, export_model
 from valence.inference.predictor import Predictor, Speed
@@ -21,7 +22,6 @@ from valence.methods import make_spec
 from valence.models.classifier import load_torch_model
 from valence.models.heads import HEADS
 from valence.models.pooling import POOLINGS
-from valence.run import build_seeded
 from valence.spec import DataSpec
 
 pytest.importorskip("onnxruntime")
