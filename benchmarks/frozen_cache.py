@@ -25,10 +25,10 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from valence.data.collate import Collator, Encoded
 from valence.data.dataset import Dataset
 from valence.data.demo import demo_dataset
+from valence.fitting import build_seeded
 from valence.methods import make_spec
 from valence.models.classifier import TorchModel
 from valence.models.encoder import encoder_location
-from valence.run import build_seeded
 from valence.spec import BUILT_IN_ENCODER, DataSpec
 
 BATCH = 64

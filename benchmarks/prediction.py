@@ -43,8 +43,8 @@ class Seen:
 def prepared(folder: Path, data_dir: Path):
     """The corpus with fewer training rows, and a fitted model of it, saved."""
     from valence.data.sources import load_dataset
+    from valence.fitting import fit_sealed
     from valence.methods import make_spec
-    from valence.run import fit_sealed
     from valence.spec import DataSpec
 
     whole = load_dataset(DataSpec(name="tweeteval"), seed=45, data_dir=data_dir)
@@ -174,7 +174,8 @@ def cold(folder: Path, text: str) -> tuple[float, float, bool]:
         "from valence.cli import main\n"
         "try: main()\nexcept SystemExit: pass\n"
         "use = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print(use.ru_utime + use.ru_stime, use.ru_maxrss / 1024, 'torch' in sys.modules)"
+        "peak = next(x for x in open('/proc/self/status') if x.startswith('VmHWM')).split()[1]\n"
+        "print(use.ru_utime + use.ru_stime, int(peak) / 1024, 'torch' in sys.modules)"
     )
     runs = []
     for _ in range(3):

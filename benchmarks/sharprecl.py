@@ -21,11 +21,11 @@ from torch.nn import functional
 
 from valence.data.collate import Collator
 from valence.data.demo import demo_dataset
+from valence.fitting import build_seeded
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.sharprecl import SharpContrast
 from valence.methods import make_spec
 from valence.models.classifier import TorchModel
-from valence.run import build_seeded
 from valence.spec import DataSpec, LossSpec
 
 TEXTS, REPEATS = 64, 9

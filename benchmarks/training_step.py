@@ -17,9 +17,9 @@ import torch
 
 from valence.data.collate import Collator
 from valence.data.demo import demo_dataset
+from valence.fitting import build_seeded
 from valence.methods import make_spec
 from valence.models.classifier import TorchModel
-from valence.run import build_seeded
 from valence.spec import DataSpec
 
 BATCH, REPEATS = 32, 7

@@ -15,11 +15,11 @@ from sklearn.utils.validation import check_is_fitted
 from valence.data.dataset import Split, TrainingData, tail_classes
 from valence.data.sampling import stratified_split
 from valence.errors import DataError, SpecError
+from valence.fitting import build_seeded
 from valence.methods import make_spec
 from valence.models.base import TextModel
 from valence.models.baselines import BASELINES
 from valence.models.load import load_model
-from valence.run import build_seeded
 from valence.spec import DataSpec
 from valence.trainer import train
 

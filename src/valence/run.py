@@ -21,23 +21,22 @@ from valence.card import write_card
 from valence.data.dataset import Dataset, Split, TrainingData
 from valence.data.sources import load_dataset
 from valence.device import pick_device
-from valence.diagnostics import failure_signs
-from valence.errors import DataError, ModelError, RunError, SpecError, UnknownNameError
-from valence.fusion_trainer import FusionLog, build_seeded_fusion, scores_of, train_fusion
+from valence.errors import DataError, ModelError, RunError, SpecError
+from valence.fitting import fit_fusion, fit_sealed, fusion_notes
+from valence.fusion_trainer import scores_of
 from valence.losses.supervised import log_prior
 from valence.methods import METHODS, trained_part
 from valence.metrics import group_scores
 from valence.models.base import Scores, TextModel
-from valence.models.baselines import BASELINES
-from valence.models.classifier import TorchModel, build_model
-from valence.models.continued import checked_start, load_start
-from valence.models.fusion_model import FusionModel, score_split, text_limit
+from valence.models.classifier import TorchModel
+from valence.models.continued import checked_start
+from valence.models.fusion_model import score_split, text_limit
 from valence.models.load import load_model
 from valence.provenance import peak_memory_mib, provenance, reset_peak_memory
 from valence.robustness import own_best, robustness
 from valence.runs import RunResult, RunStore
 from valence.spec import RunSpec
-from valence.trainer import Judge, Report, train
+from valence.trainer import Report
 
 CHECKED_ROWS = 8
 CHECK_TOLERANCE = 1e-5
@@ -199,59 +198,6 @@ def _run_fitted(spec: RunSpec, context: Context) -> Scored:
     )  # fmt: skip
 
 
-def fit_sealed(
-    spec: RunSpec,
-    data: TrainingData,
-    *,
-    checkpoint: Path | None = None,
-    report: Report | None = None,
-    judge: Judge | None = None,
-    start: Path | None = None,
-) -> tuple[TextModel, tuple[list[dict[str, Any]], tuple[str, ...]]]:
-    """Fit what a spec of kind ``torch`` or ``sklearn`` says; no test row is at hand.
-
-    Args:
-        spec: What to fit; of any kind but ``posthoc``.
-        data: Training and validation rows.
-        checkpoint: Where an interrupted training keeps what it needs to go on.
-        report: Told how far the training is.
-        judge: Told the validation score of every evaluation; methods fitted in one go have
-            none.
-        start: The model folder that a spec with ``start`` goes on from.
-
-    Returns:
-        The model, and (history, notes).
-
-    Raises:
-        SpecError, DataError, ModelError, RunError: as for :func:`run`.
-    """
-    if spec.kind == "sklearn":
-        if spec.method not in BASELINES:
-            raise UnknownNameError("baseline", spec.method, BASELINES)
-        fitted, lines = BASELINES[spec.method](spec, data)
-        return fitted, ([], tuple(lines))
-    if spec.kind == "fusion":
-        joined, told = _fit_fusion(spec, data, checkpoint=checkpoint, report=report, judge=judge)
-        return joined, (told.history, _fusion_notes(told, len(data.train)))
-    model = build_seeded(spec, data) if start is None else load_start(spec, data, start)
-    log = train(model, data, checkpoint=checkpoint, report=report, judge=judge)
-    notes = [f"weights of step {log.best_step} of {log.steps}"]
-    if log.truncated:
-        notes.append(f"{log.truncated} of {len(data.train)} training texts were cut")
-    if log.view:
-        notes.append(log.view)
-    notes += [f"warning: {line}" for line in failure_signs(log.history)]
-    return model, (log.history, tuple(notes))
-
-
-def build_seeded(spec: RunSpec, data: TrainingData) -> TorchModel:
-    """A new model whose initial weights follow from ``spec.seed`` alone."""
-    from transformers.trainer_utils import set_seed
-
-    set_seed(spec.seed)
-    return build_model(spec, data)
-
-
 def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
     """Correct the saved logits of a trained run by the class shares of its training rows.
 
@@ -318,9 +264,9 @@ def _run_fusion(spec: RunSpec, context: Context) -> Scored:
     data = dataset.sealed()
     checkpoint = context.store.checkpoint(context.store.key(spec, dataset.fingerprint))
     clock = time.perf_counter()
-    model, log = _fit_fusion(spec, data, checkpoint=checkpoint, report=context.report)
+    model, log = fit_fusion(spec, data, checkpoint=checkpoint, report=context.report)
     seconds = time.perf_counter() - clock
-    notes = _fusion_notes(log, len(data.train))
+    notes = fusion_notes(log, len(data.train))
     scored = _fit_and_score(spec, context, lambda: (model, (log.history, notes)))
     best = own_best(model, log, dataset)
     return replace(
@@ -328,23 +274,6 @@ def _run_fusion(spec: RunSpec, context: Context) -> Scored:
         own_best={name: (best.step[name], value) for name, value in best.test.items()},
         tables={"robustness.csv": robustness(model, dataset)},
     )  # fmt: skip
-
-
-def _fit_fusion(
-    spec: RunSpec, data: TrainingData, *, checkpoint: Path | None, report: Report | None,
-    judge: Judge | None = None,
-) -> tuple[FusionModel, FusionLog]:  # fmt: skip
-    model = build_seeded_fusion(spec, data)
-    log = train_fusion(model, data, checkpoint=checkpoint, report=report, judge=judge)
-    return model, log
-
-
-def _fusion_notes(log: FusionLog, rows: int) -> tuple[str, ...]:
-    notes = [f"weights of step {log.best_step} of {log.steps}"]
-    if log.truncated:
-        notes.append(f"{log.truncated} of {rows} training texts were cut")
-    notes += [f"{n} training rows of {m} were cut" for m, n in log.cut.items() if n]
-    return tuple(notes)
 
 
 KINDS: dict[str, Callable[[RunSpec, Context], Scored]] = {

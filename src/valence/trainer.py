@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import set_seed
 
@@ -282,7 +283,7 @@ def train(
 def watched(trainer: ClassifierTrainer, report: Report | None) -> None:
     """Let a trainer tell how far it is, stop without gain, and print nothing."""
     trainer.add_callback(_Watch(trainer, report))
-    trainer.remove_callback(_printer())
+    trainer.remove_callback(PrinterCallback)
 
 
 def fit(trainer: ClassifierTrainer, checkpoint: Path | None) -> None:
@@ -394,9 +395,3 @@ def _last_checkpoint(folder: Path | None) -> str | None:
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     numbers = {int(path.name.rpartition("-")[2]): str(path) for path in whole}
     return numbers[max(numbers)] if numbers else None
-
-
-def _printer() -> type[TrainerCallback]:
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback

@@ -18,9 +18,9 @@ import numpy as np
 
 from valence.data.dataset import TrainingData
 from valence.errors import RunError, SpecError
+from valence.fitting import fit_sealed
 from valence.metrics import classification_scores
 from valence.metrics_regression import signed
-from valence.run import fit_sealed
 from valence.space import Range
 from valence.spec import RunSpec
 from valence.study import (

@@ -18,10 +18,11 @@ import pytest
 from tests.conftest import ROOT, make_reviews
 from valence import cli
 from valence.data.sources import load_dataset
+from valence.fitting import build_seeded
 from valence.inference import export
 from valence.methods import make_spec
 from valence.models.classifier import TorchModel
-from valence.run import build_seeded, run
+from valence.run import run
 from valence.runs import RunStore
 from valence.spec import DataSpec
 

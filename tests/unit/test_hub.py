@@ -185,11 +185,12 @@ def test_a_fake_hub_gives_a_model(hub: FakeHub, model: Path, tmp_path: Path) -> 
         fetch("owner/other")
 
 
-def test_push_to_a_fake_hub_sends_no_report(
+def test_push_to_a_fake_hub_sends_no_text_of_the_data(
     hub: FakeHub, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (model / "report").mkdir(exist_ok=True)
     (model / "report" / "results.json").write_text("[]")
+    (model / "neighbours.parquet").write_bytes(b"texts of the data")
     monkeypatch.setattr(sys, "argv", ["valence", "push", str(model), "owner/model"])
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from valence.data.dataset import Split, TrainingData
+from valence.fitting import build_seeded
 from valence.methods import METHODS, make_spec
 from valence.models import classifier
 from valence.models.encoder import TextTokenizer
-from valence.run import build_seeded
 from valence.spec import DataSpec, EncoderSpec
 
 ROWS = Split(

@@ -15,9 +15,10 @@ from valence import grid
 from valence.data.dataset import Dataset, TrainingData
 from valence.data.sources import load_dataset
 from valence.errors import DataError, ModelError, RunError, SpecError, UnknownNameError
+from valence.fitting import build_seeded
 from valence.methods import make_spec
 from valence.models.load import load_model
-from valence.run import build_seeded, run
+from valence.run import run
 from valence.runs import RunStore
 from valence.spec import DataSpec, RunSpec
 from valence.trainer import ClassifierTrainer, training_arguments

@@ -6,7 +6,8 @@ import pytest
 
 from valence.errors import SpecError, UnknownNameError
 from valence.methods import METHODS, find_method, make_spec, trained_part
-from valence.spec import DataSpec, RunSpec, parse_axis, parse_setting, setting_paths
+from valence.settings import parse_axis, parse_setting
+from valence.spec import DataSpec, RunSpec, setting_paths
 
 
 def test_yaml_round_trip() -> None:

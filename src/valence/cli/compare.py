@@ -159,7 +159,7 @@ def settings(
     Raises:
         SpecError: if one has no value or no such setting exists.
     """
-    from valence.spec import parse_setting
+    from valence.settings import parse_setting
 
     named = {"encoder.name": encoder, "train.device": device}
     given = {path: value for path, value in named.items() if value is not None}
@@ -235,7 +235,7 @@ def _changed(
     sweep: list[str] | None,
 ) -> Comparison:  # fmt: skip
     from valence.methods import find_method
-    from valence.spec import parse_axis
+    from valence.settings import parse_axis
 
     changes: dict[str, Any] = {}
     if methods:

@@ -18,7 +18,7 @@ def push(
     ] = False,
     message: Annotated[str, typer.Option(help="Message of the commit.")] = "A model of Valence",
 ) -> None:
-    """Put a model on the Hugging Face hub; its report stays here, for it has texts of the data."""
+    """Put a model on the Hugging Face hub; what has texts of the data stays here."""
     from valence.inference.hub import push as send
 
     address = send(model, repo, private=not public, message=message)

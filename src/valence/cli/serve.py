@@ -66,4 +66,4 @@ def serve(
 
     run(settings, started)
     if not quiet:
-        console.say("Stopped; every accepted request was answered")
+        console.say("Stopped")

@@ -272,18 +272,25 @@ def _to_runtime(plain: Path, folder: Path, *, int8: bool) -> str:
     network.graph.value_info.extend(kept)
     quantize_dynamic(
         network, folder / name, per_channel=True, weight_type=QuantType.QInt8,
-        nodes_to_exclude=_head_nodes(network), extra_options={"MatMulConstBOnly": True},
+        nodes_to_exclude=_head_names(plain), extra_options={"MatMulConstBOnly": True},
     )  # fmt: skip
     return name
 
 
-def _head_nodes(network: Any) -> list[str]:
-    """Names of the nodes of the head, which stays in float32: it is small, and decides."""
-    found = []
-    for node in network.graph.node:
+def _head_names(plain: Path) -> list[str]:
+    """What nodes of the head may be called, which stays in float32: it is small, and decides.
+
+    ONNX Runtime's quantiser calls a Gemm that it splits ``_MatMul``, OpenVINO calls some nodes
+    by what they give.
+    """
+    import onnx
+
+    found: list[str] = []
+    for node in onnx.load(plain, load_external_data=False).graph.node:
         about = {one.key: one.value for one in node.metadata_props}
         if about.get("namespace", "").partition("/")[2].partition(":")[0] == "head":
-            found.append(node.name)
+            parts = [f"{node.name}{part}" for part in ("", "_MatMul", "/WithoutBiases")]
+            found += [*parts, *node.output, *(f"{name}/WithoutBiases" for name in node.output)]
     return found
 
 
@@ -304,9 +311,12 @@ def _to_openvino(model: TorchModel, plain: Path, folder: Path, rows: Split, *, i
             }
             for ids in encoded
         ]
+        head = _head_names(plain)
+        inner = [op.get_friendly_name() for op in network.get_ops()]
         network = nncf.quantize(
             network, nncf.Dataset(items), model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(items),
+            ignored_scope=nncf.IgnoredScope(names=[n for n in inner if n in head], validate=False),
         )  # fmt: skip
     openvino.save_model(network, folder / name, compress_to_fp16=False)
     return name

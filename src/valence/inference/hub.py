@@ -7,8 +7,8 @@ from pathlib import Path
 from valence.errors import ModelError
 from valence.models.store import read_config
 
-PRIVATE_PARTS = ("report/*", "report/**", ".*")
-"""Not sent: the records have example texts of the data."""
+PRIVATE_PARTS = ("report/*", "report/**", "neighbours.parquet", ".*")
+"""Not sent: the records and the nearest examples have texts of the data."""
 
 
 def push(
@@ -19,7 +19,7 @@ def push(
     token: str | None = None,
     message: str = "A model of Valence",
 ) -> str:
-    """Put a model folder on the hub, without its ``report``; the repository is made if need be.
+    """Put a model folder on the hub without the texts of its data, in a new repository if need be.
 
     Args:
         folder: What ``valence train`` wrote.

@@ -315,7 +315,7 @@ def _sql_type(arrow: Any) -> Any:
     import pyarrow as pa
     import sqlalchemy as sa
 
-    known = (
+    known: tuple[tuple[Callable[[Any], bool], Any], ...] = (
         (pa.types.is_boolean, sa.Boolean()),
         (pa.types.is_integer, sa.BigInteger()),
         (pa.types.is_floating, sa.Double()),

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from valence.asking import LlmSpec
 from valence.data.dataset import Dataset, Split, TrainingData
 from valence.data.groups import LANGUAGE
 from valence.errors import SpecError, UnknownNameError
@@ -19,7 +20,7 @@ from valence.llm.records import with_demos
 from valence.llm.retrieval import NONE, Embedder, Retriever
 from valence.llm.server import Messages, Server
 from valence.models.base import Progress, Scores
-from valence.spec import LlmSpec, RunSpec
+from valence.spec import RunSpec
 from valence.trainer import Report
 
 LEAST_CHARACTERS = 16
@@ -289,7 +290,9 @@ class Prompted:
         """Scores of labelled rows, what was said to each, and notes; no answer counts as wrong."""
         answers = self.answer(rows)
         logits = counted_wrong(answers, rows.labels, self.counts, self.fallback)
-        table = pd.DataFrame(answers.records(rows.ids, self.asker.wording.classes))
+        table = pd.DataFrame(
+            answers.records([str(i) for i in rows.ids], self.asker.wording.classes)
+        )
         return Scores(logits, np.zeros((len(rows), 0), np.float32)), table, answers.told()
 
     def _progress(self, what: str) -> Progress:

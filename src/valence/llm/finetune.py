@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valence import cache
 from valence.data.sampling import stratified_split
+from valence.device import pick_device, use_bf16
 from valence.errors import DataError, ModelError, RunError
 from valence.llm.classify import fitted
 from valence.llm.local import LanguageModel, load_tokenizer, load_weights, use_nf4
@@ -28,10 +29,10 @@ from valence.llm.prompts import Question, Wording, worded
 from valence.llm.records import Example, read_about, read_rows
 from valence.metrics import classification_scores
 from valence.models.encoder import without_peft_warnings
-from valence.trainer import Report, pick_device, use_bf16
+from valence.trainer import Report
 
 if TYPE_CHECKING:
-    from trl import SFTTrainer
+    from trl import SFTTrainer  # type: ignore[attr-defined]
 
 ABOUT = "finetune.json"
 HISTORY = "history.jsonl"
@@ -203,7 +204,7 @@ def _with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
     nf4 = use_nf4(spec.quantisation, device)
     base = load_weights(spec.model, nf4=nf4, device=device)
     if nf4:
-        base = prepare_model_for_kbit_training(base)
+        base = prepare_model_for_kbit_training(base)  # type: ignore[no-untyped-call]
     with without_peft_warnings():
         if start is not None:
             return PeftModel.from_pretrained(base, start, is_trainable=True)
@@ -295,7 +296,7 @@ class _School:
         """Write the folder of the adapter, whole, and clear what was unfinished."""
         spec, lessons = self.spec, self.lessons
         scores = json.loads((self.work / "scores.json").read_text(encoding="utf-8"))
-        notes = ()
+        notes: tuple[str, ...] = ()
         if self.shortened:
             notes = (f"{self.shortened} of {len(lessons.train)} questions were shortened to "
                      f"{spec.cutoff} tokens",)  # fmt: skip
@@ -325,7 +326,7 @@ def _trainer(school: _School) -> SFTTrainer:
     from datasets import Dataset
     from datasets.utils.logging import disable_progress_bar
     from transformers import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     disable_progress_bar()
     spec, speaker = school.spec, school.speaker
@@ -338,7 +339,8 @@ def _trainer(school: _School) -> SFTTrainer:
         save_steps=spec.save_steps, save_total_limit=1, logging_steps=1, eval_strategy="no",
         bf16=use_bf16(spec.precision, speaker.device), fp16=False,
         use_cpu=speaker.device == "cpu", seed=spec.seed, data_seed=spec.seed,
-        gradient_checkpointing=None, activation_checkpointing=speaker.device == "cuda",
+        gradient_checkpointing=None,  # type: ignore[arg-type]
+        activation_checkpointing=speaker.device == "cuda",
         dataloader_pin_memory=False, disable_tqdm=True, report_to="none",
     )  # fmt: skip
     if speaker.tokenizer.pad_token_id is None:

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from valence.device import pick_device
 from valence.errors import ModelError, SpecError
 from valence.llm.prompts import Demo, Wording
 from valence.models.base import Progress
 from valence.models.encoder import without_peft_warnings
-from valence.trainer import pick_device
 
 TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16_384}
 """Tokens of a batch that are computed at once."""
@@ -175,7 +175,7 @@ class LanguageModel:
             use_cache=True, logits_to_keep=1,
         ).logits[:, -1]  # fmt: skip
         first = torch.tensor([answer[0] for answer in answers], device=self.device)
-        scores = logits.float().log_softmax(-1)[:, first]
+        scores: Tensor = logits.float().log_softmax(-1)[:, first]
         longer = [i for i, answer in enumerate(answers) if len(answer) > 1]
         if longer:
             more = self._continue([answers[i] for i in longer], seen, kept)
@@ -203,7 +203,8 @@ class LanguageModel:
         ).logits.float()  # fmt: skip
         taken = wanted.repeat(rows, 1)[..., None]
         values = logits.log_softmax(-1).gather(-1, taken).squeeze(-1)
-        return (values * real.repeat(rows, 1)).sum(1).view(rows, count)
+        sums: Tensor = (values * real.repeat(rows, 1)).sum(1).view(rows, count)
+        return sums
 
     @torch.inference_mode()
     def decode(
@@ -213,7 +214,7 @@ class LanguageModel:
         from transformers import GenerationConfig
 
         # A fresh one: a model's own may sample, or penalise what was said before.
-        greedy = GenerationConfig(
+        greedy = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.pad_id,
             eos_token_id=self.tokenizer.eos_token_id,
         )  # fmt: skip
@@ -243,7 +244,7 @@ class LanguageModel:
         return ids.to(self.device), mask.to(self.device)
 
 
-def _common_start(rows: Sequence[Sequence[int]]) -> int:
+def _common_start(rows: Sequence[list[int]]) -> int:
     """How many first tokens all rows share; at least one is left to every row."""
     low, high = min(rows), max(rows)  # what these two share, all that lie between share
     most = min(len(ids) for ids in rows) - 1
@@ -308,7 +309,7 @@ def load_weights(name: str, *, nf4: bool = False, device: str = "cpu") -> Any:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     quantised = None
     if nf4:
-        quantised = BitsAndBytesConfig(
+        quantised = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )  # fmt: skip

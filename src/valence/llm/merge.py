@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from valence.device import pick_device
 from valence.errors import ModelError, RunError
 from valence.llm.finetune import Tuned, read_tuned
 from valence.llm.local import LanguageModel, load_tokenizer, load_weights
 from valence.models.encoder import without_peft_warnings
-from valence.trainer import pick_device
 
 TOLERANCE = {"cpu": 1e-4, "mps": 1e-3, "cuda": 5e-2}
 """Of a label's probability; on a GPU bfloat16 rounds every merged weight once more."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from valence.data.dataset import Dataset
+from valence.device import pick_device
 from valence.errors import ModelError
 from valence.llm.classify import LocalBackend, all_questions, open_server
 from valence.llm.local import LanguageModel, load_tokenizer
 from valence.spec import RunSpec
-from valence.trainer import pick_device
 
 BYTES_PER_TOKEN = 4.0  # of a server's tokenizer, which is not at hand
 SECONDS_PER_REQUEST = 1.0
@@ -81,7 +81,7 @@ def _without_weights(name: str) -> Any:
             name = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
         config = AutoConfig.from_pretrained(name)
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
+            return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or ["not found"])[0][:160]
         raise ModelError(

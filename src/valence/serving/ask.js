@@ -15,6 +15,8 @@ export function setKey(key) {
   sessionStorage.setItem(KEY, key);
 }
 
+export const hasKey = () => Boolean(sessionStorage.getItem(KEY));
+
 /** The answer of `path` as JSON; a busy server is asked again when it says. */
 export async function ask(path, document_, { signal, patient = false } = {}) {
   const headers = {};

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any
 
 from valence.errors import ValenceError
@@ -39,7 +38,7 @@ def find_explainer() -> Explainer:
         Refusal: 501 where it cannot be imported.
     """
     try:
-        explain: Explainer = import_module("valence.inference.explain").explain
+        from valence.inference.explain import explain
     except ImportError as error:
         raise Refusal(501, "not_supported", f"This installation cannot explain: {error}") from None
     return explain

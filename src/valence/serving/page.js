@@ -1,6 +1,6 @@
 // The page: a text is labelled while it is typed; files are in table.js.
 
-import { ask, bar, clearMessage, element, percent, setKey, show } from "./ask.js";
+import { ask, bar, clearMessage, element, hasKey, percent, setKey, show } from "./ask.js";
 import { startFiles } from "./table.js";
 
 const TYPING = 250; // milliseconds without a key before the text is sent
@@ -156,6 +156,7 @@ async function start() {
     startFiles(info);
   } catch (error) {
     show(error);
+    if (error.status === 401 && !hasKey()) clearMessage(); // the field says it
   }
 }
 

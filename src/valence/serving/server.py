@@ -11,7 +11,6 @@ import socket
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -182,8 +181,9 @@ class _Workers:
                 if worker.exitcode is None or self.stop.is_set():
                     continue
                 _say(f"Worker {worker.pid} ended with {worker.exitcode}; another takes its place")
-                time.sleep(RESTART_SECONDS)  # a model that kills its worker must not do so at once
-                workers[i] = self._start()
+                # A model that kills its worker must not do so without a pause.
+                if not self.stop.wait(RESTART_SECONDS):
+                    workers[i] = self._start()
 
 
 def _work(settings: ServeSettings, listening: socket.socket, ready: threading.Semaphore) -> None:
@@ -198,11 +198,14 @@ def _work(settings: ServeSettings, listening: socket.socket, ready: threading.Se
     except Exception as error:
         _say(f"Error: {error}")
         sys.exit(3)
-    threading.Thread(
-        target=lambda: (wait([sentinel]), os.kill(os.getpid(), signal.SIGTERM)), daemon=True
-    ).start()
+    threading.Thread(target=_end_with, args=(sentinel,), daemon=True).start()
     ready.release()
     run_one(settings, guard, listening)
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _say(line: str) -> None:

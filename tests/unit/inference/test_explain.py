@@ -15,6 +15,7 @@ from tests.features import mmsa, write_mmsa
 from valence.data.dataset import Split, TrainingData
 from valence.data.sources import load_dataset
 from valence.errors import ModelError, SpecError, UnknownNameError
+from valence.fitting import build_seeded
 from valence.inference.attribution import integrated_gradients, left_out, log_odds
 from valence.inference.explain import as_document, explain, modalities_of
 from valence.inference.explain_page import write_page
@@ -23,7 +24,7 @@ from valence.inference.predictor import Predictor
 from valence.methods import METHODS, make_spec
 from valence.models.baselines import BASELINES
 from valence.models.classifier import TorchModel
-from valence.run import build_seeded, run
+from valence.run import run
 from valence.runs import RunStore
 from valence.spec import DataSpec
 

@@ -14,6 +14,7 @@ from tests.conftest import make_reviews
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.errors import DataError, ModelError, RunError
+from valence.fitting import build_seeded
 from valence.inference import export
 from valence.inference.export import ExportOptions, export_model
 from valence.inference.predictor import Predictor, Speed
@@ -21,7 +22,6 @@ from valence.methods import make_spec
 from valence.models.classifier import load_torch_model
 from valence.models.heads import HEADS
 from valence.models.pooling import POOLINGS
-from valence.run import build_seeded
 from valence.spec import DataSpec
 
 pytest.importorskip("onnxruntime")
@@ -112,6 +112,11 @@ def test_int8_is_smaller_checked_and_a_model_folder(
     checks = export_model(model, small, data, options=ExportOptions(int8=True, max_drop=100))
     assert (small / "model.onnx").stat().st_size < (whole / "model.onnx").stat().st_size
     assert 0 < checks["largest_difference"] < 0.2
+    import onnx
+
+    nodes = onnx.load(small / "model.onnx").graph.node
+    assert sum(node.op_type == "MatMulInteger" for node in nodes) == 12, "six in each layer"
+    assert sum(node.op_type in ("Gemm", "MatMul") for node in nodes) == 5, "attention and head"
     assert json.loads((small / "export.json").read_text())["checks"] == checks
     config = json.loads((small / "config.json").read_text())
     assert config == {**json.loads((model / "config.json").read_text()), "kind": "onnx"}

@@ -12,11 +12,11 @@ from tests.conftest import make_reviews
 from valence.data.batches import TOKEN_BUDGET, padded_share
 from valence.data.sources import load_dataset
 from valence.errors import SpecError
+from valence.fitting import build_seeded
 from valence.inference.predictor import Predictor, Speed
 from valence.methods import make_spec
 from valence.models.machine import usable_cores
 from valence.models.windows import split_windows
-from valence.run import build_seeded
 from valence.spec import DataSpec
 
 LONG = " ".join(["the film was really quite good and the plot never dull but slow"] * 6)

@@ -11,11 +11,12 @@ from tests.conftest import make_reviews
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.errors import DataError, ModelError, SpecError
+from valence.fitting import build_seeded, fit_sealed
 from valence.further import further_spec
 from valence.methods import make_spec
 from valence.models.continued import content_hash, load_start
 from valence.models.load import load_model
-from valence.run import build_seeded, fit_sealed, run
+from valence.run import run
 from valence.runs import RunStore
 from valence.spec import DataSpec
 

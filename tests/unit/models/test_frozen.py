@@ -17,12 +17,13 @@ import torch
 from valence import cache
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
+from valence.fitting import build_seeded
 from valence.methods import make_spec
 from valence.models import frozen
 from valence.models.classifier import TorchModel
 from valence.models.encoder import Encoder
 from valence.models.frozen import FrozenStates, weights_key
-from valence.run import build_seeded, run
+from valence.run import run
 from valence.runs import RunStore
 from valence.spec import DataSpec, RunSpec
 
