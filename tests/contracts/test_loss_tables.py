@@ -15,7 +15,7 @@ from torch import Tensor
 from valence import losses
 from valence.losses import table
 from valence.losses.base import ClassInfo, Loss, ModelOutput
-from valence.losses.table import CONTRASTS, LOSSES, build_loss, reads
+from valence.losses.table import CONTRASTS, INTENSITY_LOSSES, LOSSES, build_loss, reads
 from valence.spec import LossSpec
 
 SIZE = 8
@@ -67,7 +67,7 @@ def unlisted() -> set[type[Loss]]:
         children = waiting.pop().__subclasses__()
         waiting += children
         found |= {cls for cls in children if cls.__module__.startswith("valence.")}
-    return found - {table.Combined, *LOSSES.values(), *CONTRASTS.values()}
+    return found - {table.Combined, *LOSSES.values(), *INTENSITY_LOSSES.values(), *CONTRASTS.values()}
 
 
 def test_every_loss_of_the_package_is_in_a_table() -> None:

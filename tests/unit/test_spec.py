@@ -60,7 +60,8 @@ def test_every_method_makes_a_spec_and_says_what_it_is(name: str) -> None:
     assert set(method.settings) <= set(setting_paths())
     spec = make_spec(name, DataSpec(), common={"train.epochs": 3}, settings={"train.patience": 2})
     trains = method.kind != "sklearn"  # what does not train keeps the defaults
-    expected = (3, 2) if trains else (RunSpec().train.epochs, RunSpec().train.patience)
+    epochs = method.settings.get("train.epochs", 3)  # a method's own setting wins
+    expected = (epochs, 2) if trains else (RunSpec().train.epochs, RunSpec().train.patience)
     assert (spec.train.epochs, spec.train.patience, spec.kind) == (*expected, method.kind)
     assert trained_part(spec).kind != "posthoc"
 
