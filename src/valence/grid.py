@@ -16,7 +16,8 @@ from valence.data.groups import transfer_sets
 from valence.data.sources import load_dataset
 from valence.errors import SpecError, UnknownNameError
 from valence.losses.table import reads
-from valence.methods import find_method, make_spec
+from valence.methods import find_method, make_spec, trained_part
+from valence.models.heads import head_reads
 from valence.run import run
 from valence.runs import RunResult, RunStore
 from valence.spec import (
@@ -171,6 +172,7 @@ def _is_read(spec: RunSpec, axis: str) -> bool:
     if axis not in setting_paths():
         raise UnknownNameError("setting", axis, setting_paths())
     part, _, name = axis.partition(".")
+    spec = trained_part(spec)
     if spec.kind == "fusion":
         return part in ("data", "train", "fusion") or axis in ("encoder.name", "loss.name")
     if spec.kind == "llm":
@@ -181,8 +183,8 @@ def _is_read(spec: RunSpec, axis: str) -> bool:
         return name in reads(spec.loss) | {"name", "contrast"}
     if name.startswith("lora_"):
         return spec.encoder.adaptation in ("lora", "dora")
-    if name == "fusion_init":
-        return spec.head.name == "gated"
+    if part == "head":
+        return name in head_reads(spec.head.name) | {"name"}
     return True
 
 

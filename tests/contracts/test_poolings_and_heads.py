@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from valence.errors import ModelError, SpecError, UnknownNameError
-from valence.models.heads import HEADS, GatedHead, build_head
+from valence.models.heads import HEADS, GatedHead, build_head, head_reads
 from valence.models.pooling import POOLINGS
 from valence.spec import HeadSpec
 
@@ -112,3 +112,27 @@ def test_unknown_names_answer_with_the_closest() -> None:
         build_head(HeadSpec(name="gatd"), H, C)
     with pytest.raises(UnknownNameError, match="'ahsp'"):
         build_head(HeadSpec(pooling="ahs"), H, C)
+
+
+class Watched:
+    """A HeadSpec that remembers which of its fields were looked at."""
+
+    def __init__(self, spec: HeadSpec) -> None:
+        self.spec, self.seen = spec, set[str]()
+
+    def __getattr__(self, name: str) -> object:
+        self.seen.add(name)
+        return getattr(self.spec, name)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_head_reads_what_it_says_it_reads(name: str) -> None:
+    spec = Watched(HeadSpec(name=name, hidden_size=4))
+    head = build_head(spec, H, C)  # type: ignore[arg-type]
+    head(torch.randn(2, 3, H), torch.ones(2, 3, dtype=torch.long))
+    assert spec.seen - {"name"} == head_reads(name)
+
+
+def test_unknown_head_has_no_fields() -> None:
+    with pytest.raises(UnknownNameError):
+        head_reads("lstn")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from valence.losses.base import ModelOutput
@@ -9,6 +11,9 @@ from valence.losses.base import ModelOutput
 
 class Head(nn.Module):
     """From token states to logits; ``feature_size`` is H of the features it gives losses."""
+
+    reads: ClassVar[frozenset[str]] = frozenset()
+    """The fields of ``HeadSpec`` that change it; a sweep over others would repeat itself."""
 
     def __init__(self, feature_size: int) -> None:
         super().__init__()

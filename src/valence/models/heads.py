@@ -20,6 +20,8 @@ from valence.spec import HeadSpec
 class LinearHead(Head):
     """Pooling, dropout and one linear layer."""
 
+    reads = frozenset({"pooling", "dropout"})
+
     def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
         super().__init__(hidden_size)
         self.pooling = _pooling(spec, hidden_size)
@@ -48,6 +50,8 @@ class UnitHead(LinearHead):
 class DenseHead(Head):
     """The usual sequence classification head: a tanh layer between pooling and logits."""
 
+    reads = frozenset({"pooling", "dropout"})
+
     def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
         super().__init__(hidden_size)
         self.pooling = _pooling(spec, hidden_size)
@@ -68,6 +72,8 @@ class GatedHead(Head):
     ``extra`` starts at zero, so the training starts from the plain classifier; ``gate`` is
     one learned scalar. The features are h_CLS, which the prototype memory acts on.
     """
+
+    reads = frozenset({"pooling", "dropout", "fusion_init"})
 
     def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
         super().__init__(hidden_size)
@@ -107,6 +113,20 @@ def build_head(spec: HeadSpec, hidden_size: int, class_count: int) -> Head:
     if spec.name not in HEADS:
         raise UnknownNameError("head", spec.name, HEADS)
     return HEADS[spec.name](spec, hidden_size, class_count)
+
+
+def head_reads(name: str) -> frozenset[str]:
+    """The fields of ``HeadSpec`` that change the head of that name.
+
+    Raises:
+        UnknownNameError: if there is none.
+    """
+    if name not in HEADS:
+        raise UnknownNameError("head", name, HEADS)
+    found = HEADS[name]
+    assert isinstance(found, type)
+    assert issubclass(found, Head)
+    return found.reads
 
 
 def _pooling(spec: HeadSpec, hidden_size: int) -> nn.Module:

@@ -112,6 +112,19 @@ class LstmHead(Head):
         compat: ``"reference"`` runs the recurrent layers over the padding, as published.
     """
 
+    reads = frozenset(
+        {
+            "dropout",
+            "cell",
+            "hidden_size",
+            "layers",
+            "attention_heads",
+            "norm",
+            "residual",
+            "pooler",
+        }
+    )
+
     def __init__(
         self, spec: HeadSpec, hidden_size: int, class_count: int, *, compat: str | None = None
     ) -> None:
@@ -166,6 +179,8 @@ class HanHead(Head):
         class_count: C.
         compat: ``"reference"`` runs the recurrent layers over the padding, as published.
     """
+
+    reads = frozenset({"dropout", "cell", "hidden_size", "layers", "norm"})
 
     def __init__(
         self, spec: HeadSpec, hidden_size: int, class_count: int, *, compat: str | None = None
