@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,22 +110,26 @@ class OpenVinoRunner:
         self, batches: Iterator[tuple[np.ndarray, np.ndarray]]
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """As :class:`Runner`."""
-        import openvino
-
-        queue = openvino.AsyncInferQueue(self.model, self.jobs)
-        done: list[tuple[int, np.ndarray, np.ndarray]] = []
-
-        def keep(request: Any, number: int) -> None:
-            outputs = (request.get_output_tensor(i).data.copy() for i in range(2))
-            done.append((number, *outputs))
-
-        queue.set_callback(keep)
+        # Not an AsyncInferQueue: its callbacks need Python's lock, which its end may hold while
+        # it waits for them.
+        free = [self.model.create_infer_request() for _ in range(self.jobs)]
+        running: deque[tuple[int, Any]] = deque()
         for number, (ids, mask) in enumerate(batches):
-            queue.start_async({"input_ids": ids, "attention_mask": mask}, number)
-            while done:
-                yield done.pop()
-        queue.wait_all()
-        yield from done
+            if not free:
+                first, request = running.popleft()
+                yield first, *_outputs(request)
+                free.append(request)
+            request = free.pop()
+            request.start_async({"input_ids": ids, "attention_mask": mask})
+            running.append((number, request))
+        for number, request in running:
+            yield number, *_outputs(request)
+
+
+def _outputs(request: Any) -> tuple[np.ndarray, np.ndarray]:
+    request.wait()
+    first, second = (request.get_output_tensor(i).data.copy() for i in range(2))
+    return first, second
 
 
 RUNNERS: dict[str, Callable[[Path, int], Runner]] = {
