@@ -4,8 +4,8 @@ Two encoders, made on the spot or built in, since the gain is the ratio of encod
 of the size of roberta-base (random weights: speed does not depend on them), and the built-in
 one, a quarter as deep and half as wide. Two heads, for the same reason: the published sizes, and
 those that tuning chose on TweetEval (docs/results.md). Texts are the tweets of a CSV (``text``
-column), or of the built-in corpus when no file is given. Prints seconds, ratios, and the largest difference
-of the logits. Times are of the processor, so that other work beside it matters less.
+column), or of the built-in corpus when no file is given. Prints seconds, ratios, and the largest
+difference of the logits. Times are of the processor, so that other work beside it matters less.
 
     python benchmarks/frozen_cache.py [tweets.csv]
 """
