@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from valence.errors import DataError, ModelError, RunError
+from valence.inference.agreement import compare_scores
 from valence.inference.onnx_gru import translations
 from valence.models.exported import (
     EXPORT_FILE,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from valence.data.dataset import Dataset, Split
-    from valence.models.base import Scores
     from valence.models.classifier import TorchModel
 
 OPSET = 18
@@ -84,7 +84,7 @@ def export_model(
 
     Returns:
         What was seen: rows, largest difference of a probability, changed labels, and F1 before
-        and after (see :func:`compare_scores`).
+        and after (see ``valence.inference.agreement``).
 
     Raises:
         ModelError: if the model cannot be exported, or loses more than ``max_drop``.
@@ -363,37 +363,6 @@ def _checked(
                 f"{options.max_drop:g} allows less: export without --int8, or allow more"
             )
     return checks
-
-
-def compare_scores(
-    labels: np.ndarray, before: Scores, after: Scores, classes: tuple[str, ...]
-) -> dict[str, Any]:
-    """How an export differs from its model on N labelled rows.
-
-    Args:
-        labels: (N,) class ids.
-        before: The model's scores.
-        after: The export's.
-        classes: Label names.
-
-    Returns:
-        ``rows``, ``largest_difference`` of a probability, ``flips`` (share of changed labels),
-        and pairs (before, after) of ``macro_f1``, ``macro_recall`` and ``worst_f1``.
-    """
-    from sklearn.metrics import f1_score, recall_score
-
-    first, second = before.logits.argmax(axis=1), after.logits.argmax(axis=1)
-    there = np.unique(labels)
-    pairs: dict[str, list[float]] = {"macro_f1": [], "macro_recall": [], "worst_f1": []}
-    for found in (first, second):
-        f1 = f1_score(labels, found, labels=there, average=None, zero_division=0)
-        recall = recall_score(labels, found, labels=there, average=None, zero_division=0)
-        pairs["macro_f1"].append(float(f1.mean()))
-        pairs["macro_recall"].append(float(recall.mean()))
-        pairs["worst_f1"].append(float(f1.min()))
-    gap = np.abs(before.probabilities - after.probabilities).max(initial=0.0)
-    flips = float((first != second).mean()) if len(labels) else 0.0
-    return {"rows": len(labels), "largest_difference": float(gap), "flips": flips, **pairs}
 
 
 def _drawn(rows: Split, count: int) -> Split:
