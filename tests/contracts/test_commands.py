@@ -47,3 +47,18 @@ def test_every_option_says_what_it_is(words: tuple[str, ...]) -> None:
     assert command.help
     mute = [p.name for p in command.params if not getattr(p, "help", None)]
     assert not [name for name in mute if name not in {"install_completion", "show_completion"}]
+
+
+@pytest.mark.parametrize(
+    ("words", "transfer"),
+    [
+        ([], None),
+        (["--transfer"], "matrix"),
+        (["--transfer", "--quiet"], "matrix"),
+        (["--transfer", "leave-one-out"], "leave-one-out"),
+    ],
+)
+def test_compare_takes_nothing_and_a_bare_transfer(words: list[str], transfer: str | None) -> None:
+    context = find(("compare",)).make_context("compare", list(words))
+    found = context.params["transfer"]
+    assert (None if found in (None, "none") else found) == transfer

@@ -59,9 +59,9 @@ class CompareCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read ``--transfer`` before anything but its values as ``--transfer matrix``."""
         told: list[str] = []
-        for word, following in zip(args, [*args[1:], ""], strict=True):
+        for place, word in enumerate(args, start=1):
             told.append(word)
-            if word == "--transfer" and following not in TRANSFERS:
+            if word == "--transfer" and (place == len(args) or args[place] not in TRANSFERS):
                 told.append(TRANSFERS[0])
         return super().parse_args(ctx, told)
 
