@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from valence.cli.compare import (
     TextColumn,
     settings,
 )
+
+if TYPE_CHECKING:
+    from valence.auditing import Audit
 
 
 def audit(
@@ -58,7 +61,7 @@ def audit(
     """Check rows: leaks, copies, contradictions, wrong labels and languages, cuts, tail sizes."""
     from valence.auditing import audit as find
     from valence.data.audit_fix import write_fixed
-    from valence.reports.audit_page import summary, write_audit
+    from valence.reports.audit_page import write_audit
     from valence.spec import DataSpec, RunSpec
 
     rows = DataSpec(
@@ -75,7 +78,15 @@ def audit(
         console.say(found.verdict)
     page = write_audit(found, out) if out else None
     fixed = write_fixed(found.source, fix) if fix else []
-    if json:
+    _show(found, page, fixed, as_json=json, quiet=quiet)
+    if strict and any(finding.level == "problem" for finding in found.findings):
+        raise typer.Exit(1)
+
+
+def _show(found: Audit, page: Path | None, fixed: list[str], *, as_json: bool, quiet: bool) -> None:
+    from valence.reports.audit_page import summary
+
+    if as_json:
         console.print_json({**summary(found), "fixed": fixed})
     else:
         lines = [[f.level, f.check, f.line] for f in found.findings]
@@ -87,5 +98,3 @@ def audit(
             console.say(f"Fixed: {line}")
         where = f"Details: {page}" if page else "Details as tables and a page: --out audit"
         console.say(where)
-    if strict and any(finding.level == "problem" for finding in found.findings):
-        raise typer.Exit(1)

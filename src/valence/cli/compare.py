@@ -125,16 +125,17 @@ def compare(
     if dry_run:
         _print_plan(specs, as_json=json)
         return
+    store = RunStore(runs)
     if not quiet:
-        console.say(
-            f"{len(specs)} runs: {len(comparison.methods)} methods × {len(comparison.seeds)} seeds"
-        )
+        console.say(_size(comparison, len(specs)))
     with console.Meter(quiet=quiet) as meter:
-        outcome = grid.execute(
-            specs, store=RunStore(runs), data_dir=data_dir, observer=_observer(meter)
-        )
-    _report(comparison, outcome, RunStore(runs), out, as_json=json)
+        outcome = grid.execute(specs, store=store, data_dir=data_dir, observer=_observer(meter))
+    _report(comparison, outcome, store, out, as_json=json)
     _end(outcome, runs)
+
+
+def _size(comparison: Comparison, runs: int) -> str:
+    return f"{runs} runs: {len(comparison.methods)} methods × {len(comparison.seeds)} seeds"
 
 
 def methods(json: Json = False) -> None:

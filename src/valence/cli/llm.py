@@ -140,7 +140,6 @@ def classify(
     from valence.data.sources import load_dataset
     from valence.llm.settle import settled
     from valence.methods import make_spec
-    from valence.run import run
     from valence.runs import RunStore
     from valence.spec import DataSpec
 
@@ -160,6 +159,13 @@ def classify(
         _show_plan(spec, dataset, as_json=json and dry_run, aside=not dry_run)
     if dry_run:
         return
+    result = _asked(spec, dataset, store, quiet=quiet)
+    _show_results(store, result, out, as_json=json)
+
+
+def _asked(spec: RunSpec, dataset: Dataset, store: RunStore, *, quiet: bool) -> RunResult:
+    from valence.run import run
+
     with console.Meter(quiet=quiet) as meter:
         result = run(
             spec, store=store, dataset=dataset,
@@ -169,7 +175,7 @@ def classify(
         for note in result.notes:
             console.say(f"Note: {note}")
         console.say(f"Run: {store.path(result.key)}")
-    _show_results(store, result, out, as_json=json)
+    return result
 
 
 SHOTS = {"zero": "llm-zero-shot", "fixed": "llm-fixed", "retrieved": "llm-retrieved"}
@@ -284,11 +290,15 @@ def finetune(
         for note in told.notes:
             console.say(f"Note: {note}")
         console.say(f"Adapter: {out}; make it a plain model: valence llm merge {out} --out MODEL")
-    if json:
-        console.print_json(told.validation)
+    _print_validation(told.validation, as_json=json)
+
+
+def _print_validation(scores: dict[str, float | None], *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(scores)
         return
     rows = [[name, "–" if value is None else f"{value:.3f}"] for name, value in
-            told.validation.items() if name in ("macro_f1", "accuracy", "weighted_f1")]  # fmt: skip
+            scores.items() if name in ("macro_f1", "accuracy", "weighted_f1")]  # fmt: skip
     console.print_table(["validation", "value"], rows)
 
 

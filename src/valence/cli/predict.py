@@ -85,10 +85,7 @@ def predict(
         _stream(predictor, source, out, options, quiet=quiet)
         return
     clip = given[0] if len(given) == 1 and _is_clip(given[0]) else None
-    texts = [text or ""] if clip else [*given, *([text] if text else [])]
-    texts = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    if not texts:
-        raise DataError("There is no text; give some, or a file, or lines on stdin")
+    texts = [text or ""] if clip else _texts([*given, *([text] if text else [])])
     with console.Meter(quiet=quiet) as meter:
         if clip is not None:
             found = predictor.clip_columns(clip, texts[0])
@@ -112,6 +109,14 @@ def _print(texts: list[str], found: Mapping[str, list[Any]], *, as_json: bool) -
 
 def _is_clip(name: str) -> bool:
     return Path(name).suffix.lower() in CLIP_SUFFIXES and Path(name).is_file()
+
+
+def _texts(given: list[str]) -> list[str]:
+    """The texts given, or the lines of stdin."""
+    texts = given or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not texts:
+        raise DataError("There is no text; give some, or a file, or lines on stdin")
+    return texts
 
 
 def _source(given: list[str], out: str | None) -> str | None:

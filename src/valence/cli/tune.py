@@ -26,6 +26,7 @@ from valence.cli.compare import (
 )
 
 if TYPE_CHECKING:
+    from valence.spec import DataSpec
     from valence.tuning import Observer, Plan, Tuned
 
 
@@ -80,25 +81,17 @@ def tune(
     given = settings(set_, encoder=encoder, device=device)
     found: list[Tuned] = []
     for name in method:
-        called = tuning.study_name(name, rows) if study is None else study
-        if study is not None and len(method) > 1:
-            called = f"{study}-{name}"
+        called = _called(name, rows, study, several=len(method) > 1)
         desk = tuning.Desk(
             runs=runs, data_dir=data_dir, storage=storage, study=called, workers=workers,
             seed=seed, final=final,
         )  # fmt: skip
         with console.Meter(quiet=quiet) as meter:
             tuned = tuning.tune(
-                name,
-                rows,
-                plan=plan,
-                settings=given,
-                desk=desk,
-                observer=_observer(meter, name),
-                report=_final(meter, name),
-            )
-        folder = Path("tuning") / called if out is None else out
-        folder = folder / name if out is not None and len(method) > 1 else folder
+                name, rows, plan=plan, settings=given, desk=desk,
+                observer=_observer(meter, name), report=_final(meter, name),
+            )  # fmt: skip
+        folder = _folder(out, name, called, several=len(method) > 1)
         write_study(RunStore(runs), tuned, folder)
         found.append(tuned)
         if not quiet:
@@ -107,8 +100,24 @@ def tune(
             console.say("Stopped. What is finished is kept; the same command goes on from here.")
             break
     _print(found, as_json=json)
-    if any(tuned.interrupted for tuned in found):
+    if found[-1].interrupted:
         raise typer.Exit(130)
+
+
+def _called(method: str, rows: DataSpec, study: str | None, *, several: bool) -> str:
+    """The name of a method's study."""
+    from valence.tuning import study_name
+
+    if study is None:
+        return study_name(method, rows)
+    return f"{study}-{method}" if several else study
+
+
+def _folder(out: Path | None, method: str, study: str, *, several: bool) -> Path:
+    """Where what is found goes."""
+    if out is None:
+        return Path("tuning") / study
+    return out / method if several else out
 
 
 def _plan(
