@@ -14,29 +14,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from valence import cli
-
-
-@pytest.fixture
-def valence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Run the command line in a folder of its own: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["valence", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        code = ended.value.code
-        return (0 if code is None else int(code)), printed.out, printed.err
-
-    return call
-
-
-@pytest.fixture(scope="session")
-def tiny_words(tiny_settings: dict[str, object]) -> list[str]:
-    return [word for k, v in tiny_settings.items() for word in ("--set", f"{k}={v}")]
-
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory, reviews: Path, tiny_words: list[str]) -> Path:

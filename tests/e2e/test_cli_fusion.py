@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,9 @@ import pytest
 
 from tests.clips import make_clip
 from tests.features import SHAPES, mmsa, write_mmsa
-from valence import cli
 from valence.runs import RunStore
 
 SMALL = ("train.epochs=2", "train.batch_size=8", "train.learning_rate=5e-3", "fusion.dim=16")
-
-
-@pytest.fixture
-def valence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Run the command line in a folder of its own: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["valence", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        code = ended.value.code
-        return (0 if code is None else int(code)), printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture(scope="session")
