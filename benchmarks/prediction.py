@@ -1,13 +1,15 @@
 """Texts per second of a saved model and its exports, against pipelines of transformers.
 
-A linear layer on the mean features of the built-in encoder is fitted to real tweets (TweetEval),
-saved, and exported to ONNX (float32, 8-bit) and OpenVINO (8-bit). The same weights make a model
-of transformers, which ``transformers.pipeline`` runs at its default (one text at a time) and at
-batch 32. A bare loop over ONNX Runtime (tokenizers, sorted by length,
-no more) shows what our own code costs. All in one process, with as many threads each; times
-are of the processor, so that other work beside it matters less, the best of several rounds.
+The built-in encoder is fitted to real tweets (TweetEval), saved, and exported to ONNX (float32,
+8-bit) and OpenVINO (8-bit). The same weights make a model of transformers, which
+``transformers.pipeline`` runs at its default (one text at a time) and at batch 32. A bare loop
+over ONNX Runtime (tokenizers, sorted by length, no more) shows what our own code costs. All in
+one process, with as many threads each; the best of several rounds. ``--clock cpu`` takes times of
+the processor, for a machine with other work on it. The share of the processor's peak says how
+much faster float32 could be at most.
 
-    python benchmarks/prediction.py [--rows 1500 | --rows all] [--threads 1] [--data-dir FOLDER]
+    python benchmarks/prediction.py [--rows 1500 | --rows all] [--threads 2] [--clock cpu]
+        [--method cross-entropy | linear-probe] [--data-dir FOLDER]
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from pathlib import Path
 import numpy as np
 
 Score = Callable[[Sequence[str]], np.ndarray]
-ROUNDS = 2
-SINGLE_TEXTS = 100
-TRAIN_ROWS, CHOICE_ROWS = 3000, 1000
+Clock = Callable[[], float]
+ROUNDS = 3
+SINGLE_TEXTS = 200
+TRAIN_ROWS, CHOICE_ROWS = 6000, 1000
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass
@@ -40,7 +44,7 @@ class Seen:
     p50_ms: float
 
 
-def prepared(folder: Path, data_dir: Path):
+def prepared(folder: Path, data_dir: Path, method: str):
     """The corpus with fewer training rows, and a fitted model of it, saved."""
     from valence.data.sources import load_dataset
     from valence.fitting import fit_sealed
@@ -54,7 +58,10 @@ def prepared(folder: Path, data_dir: Path):
         train=whole.train.take(draw.permutation(len(whole.train))[:TRAIN_ROWS]),
         validation=whole.validation.take(draw.permutation(len(whole.validation))[:CHOICE_ROWS]),
     )
-    spec = make_spec("linear-probe", DataSpec(name="tweeteval"))
+    settings = {"head.pooling": "mean"}
+    if method != "linear-probe":
+        settings["train.epochs"] = 2
+    spec = make_spec(method, DataSpec(name="tweeteval"), settings=settings)
     model, _ = fit_sealed(spec, data.sealed())
     model.save(folder)
     return data, model
@@ -134,7 +141,7 @@ def bare_score(folder: Path, threads: int, limit: int, budget: int) -> Score:
     return score
 
 
-def measured(ways: dict[str, Score], texts: Sequence[str]) -> dict[str, Seen]:
+def measured(ways: dict[str, Score], texts: Sequence[str], clock: Clock) -> dict[str, Seen]:
     """Each way in turn, several rounds; the best round counts."""
     best: dict[str, float] = {}
     shares: dict[str, np.ndarray] = {}
@@ -142,18 +149,39 @@ def measured(ways: dict[str, Score], texts: Sequence[str]) -> dict[str, Seen]:
         score(texts[:40])
     for _ in range(ROUNDS):
         for name, score in ways.items():
-            begun = time.process_time()
+            begun = clock()
             shares[name] = score(texts)
-            best[name] = min(best.get(name, np.inf), time.process_time() - begun)
+            best[name] = min(best.get(name, np.inf), clock() - begun)
     singles = {}
     for name, score in ways.items():
         spent = []
         for text in texts[:SINGLE_TEXTS]:
-            begun = time.process_time()
+            begun = clock()
             score([text])
-            spent.append(time.process_time() - begun)
+            spent.append(clock() - begun)
         singles[name] = 1000 * statistics.median(spent)
     return {n: Seen(len(texts) / best[n], shares[n], singles[n]) for n in ways}
+
+
+def share_of_peak(model, seen: dict[str, Seen], lengths: Sequence[int], clock: Clock) -> None:
+    """How near float32 comes to the fastest matrix product of this processor."""
+    import torch
+
+    wide = torch.randn(2048, 2048)
+    spent = []
+    for _ in range(30):
+        begun = clock()
+        wide @ wide
+        spent.append(clock() - begun)
+    peak = 2 * 2048**3 / min(spent)
+    config = model.classifier.encoder.model.config
+    width, inner = config.hidden_size, config.intermediate_size
+    per_token = 2 * (4 * width * width + 2 * width * inner)
+    sizes = np.asarray(lengths, dtype=np.float64)
+    work = config.num_hidden_layers * (per_token * sizes + 4 * width * sizes**2).mean()
+    print(f"a matrix product runs at {peak / 1e9:.0f} GFLOP/s, a text of {work / 1e6:.0f} MFLOP can "
+          f"at best be scored {peak / work:.0f} times a second in float32: "
+          f"{peak / work / seen['pipeline'].per_second:.1f} × the pipeline")  # fmt: skip
 
 
 def quality(labels: np.ndarray, shares: np.ndarray) -> tuple[float, float]:
@@ -232,12 +260,14 @@ def verdicts(seen: dict[str, Seen], labels: np.ndarray) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", default="1500")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--method", default="cross-entropy")
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("VALENCE_DATA"))
     given = parser.parse_args()
     os.environ.update(
         OMP_NUM_THREADS=str(given.threads), MKL_NUM_THREADS=str(given.threads),
-        TOKENIZERS_PARALLELISM="false",
+        RAYON_NUM_THREADS=str(given.threads), TOKENIZERS_PARALLELISM="true",
     )  # fmt: skip
     import torch
 
@@ -249,7 +279,7 @@ def main() -> None:
     data_dir = given.data_dir or Path(__file__).parents[1] / "../shared/data"
     with tempfile.TemporaryDirectory() as scratch:
         here = Path(scratch)
-        data, model = prepared(here / "model", data_dir)
+        data, model = prepared(here / "model", data_dir, given.method)
         for name, options in {
             "fp32": ExportOptions("onnx", int8=False),
             "int8": ExportOptions("onnx", int8=True, max_drop=100),
@@ -281,8 +311,9 @@ def main() -> None:
         lengths = [len(ids) for ids in model.tokenizer(test.texts).input_ids]
         print(f"{len(test)} tweets of {np.mean(lengths):.0f} tokens, {given.threads} thread(s); "
               f"padding {padded_share(lengths, token_budget=budget):.1%}")  # fmt: skip
-        seen = measured(ways, test.texts)
+        seen = measured(ways, test.texts, CLOCKS[given.clock])
         report(seen, test.labels)
+        share_of_peak(model, seen, lengths, CLOCKS[given.clock])
         verdicts(seen, test.labels)
         for name in ("fp32", "int8"):
             seconds, size, saw = cold(here / name, test.texts[0])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from valence.data.dataset import Split, TrainingData
 from valence.fitting import build_seeded
@@ -32,6 +33,26 @@ def test_batch_size_and_order_change_nothing(
     np.testing.assert_allclose(model.score(texts).logits, whole, atol=1e-5)
     np.testing.assert_allclose(model.score(texts[::-1]).logits, whole[::-1], atol=1e-5)
     assert model.score([]).logits.shape == (0, 2)
+
+
+@pytest.mark.parametrize("method", TORCH)
+def test_threads_with_batches_of_their_own_change_nothing(
+    method: str, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_seeded(make_spec(method, DataSpec(), common=tiny_settings), DATA)
+    texts = [f"{'very ' * (n % 5)}good food {n}" for n in range(24)]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    alone = model.score(texts)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    told: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    monkeypatch.setitem(classifier.TOKEN_BUDGET, "cpu", 16)
+    seen: list[tuple[int, int]] = []
+    found = model.score(texts, lambda done, total: seen.append((done, total)))
+    np.testing.assert_allclose(found.logits, alone.logits, atol=1e-5)
+    np.testing.assert_allclose(found.features, alone.features, atol=1e-5)
+    assert told[-2:] == [1, 3]
+    assert seen[-1] == (24, 24)
 
 
 def test_same_seed_same_weights(tiny_settings: dict[str, object]) -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,7 +17,7 @@ from valence.data.batches import Encoded, length_batches
 from valence.data.files import whole_characters
 from valence.errors import ModelError
 from valence.models.base import Progress, Scores
-from valence.models.machine import usable_cores
+from valence.models.machine import is_bulk, spread, usable_cores
 from valence.models.store import ModelConfig, read_config
 from valence.models.windows import split_windows
 
@@ -48,9 +49,14 @@ class Runner(Protocol):
     """A runtime that has the model open."""
 
     def run(
-        self, batches: Iterator[tuple[np.ndarray, np.ndarray]]
+        self, batches: Iterator[tuple[np.ndarray, np.ndarray]], count: int
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """The number, the logits and the features of every batch of ids and mask, in any order."""
+        """The number, the logits and the features of every batch of ids and mask, in any order.
+
+        Args:
+            batches: Ids and mask, each (rows, length), made as they are needed.
+            count: How many there are.
+        """
         ...
 
 
@@ -63,6 +69,21 @@ class OnnxRunner:
     """
 
     def __init__(self, path: Path, threads: int) -> None:
+        self.path, self.threads = path, threads
+        self.session = self._open(threads)
+        self.bulk: Any = None
+
+    def run(
+        self, batches: Iterator[tuple[np.ndarray, np.ndarray]], count: int
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """As :class:`Runner`."""
+        if not is_bulk(count, self.threads):
+            yield from map(partial(_run_onnx, self.session), enumerate(batches))
+            return
+        self.bulk = self.bulk or self._open(1)
+        yield from spread(partial(_run_onnx, self.bulk), enumerate(batches), threads=self.threads)
+
+    def _open(self, threads: int) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -70,19 +91,19 @@ class OnnxRunner:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+        return onnxruntime.InferenceSession(
+            str(self.path), options, providers=["CPUExecutionProvider"]
         )
 
-    def run(
-        self, batches: Iterator[tuple[np.ndarray, np.ndarray]]
-    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """As :class:`Runner`."""
-        for number, (ids, mask) in enumerate(batches):
-            logits, features = self.session.run(
-                ["logits", "features"], {"input_ids": ids, "attention_mask": mask}
-            )
-            yield number, logits, features
+
+def _run_onnx(
+    session: Any, batch: tuple[int, tuple[np.ndarray, np.ndarray]]
+) -> tuple[int, np.ndarray, np.ndarray]:
+    number, (ids, mask) = batch
+    logits, features = session.run(
+        ["logits", "features"], {"input_ids": ids, "attention_mask": mask}
+    )
+    return number, logits, features
 
 
 class OpenVinoRunner:
@@ -107,7 +128,7 @@ class OpenVinoRunner:
         self.model = openvino.Core().compile_model(str(path), "CPU", settings)
 
     def run(
-        self, batches: Iterator[tuple[np.ndarray, np.ndarray]]
+        self, batches: Iterator[tuple[np.ndarray, np.ndarray]], count: int
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """As :class:`Runner`."""
         # Not an AsyncInferQueue: its callbacks need Python's lock, which its end may hold while
@@ -192,7 +213,7 @@ class ExportedModel:
         batches = list(length_batches(lengths, token_budget=self.token_budget))
         done = 0
         padded = (self._padded([encoded.input_ids[i] for i in rows]) for rows in batches)
-        for number, some_logits, some_features in runner.run(padded):
+        for number, some_logits, some_features in runner.run(padded, len(batches)):
             rows = batches[number]
             logits[rows] = some_logits[: len(rows)]
             features[rows] = some_features[: len(rows)]

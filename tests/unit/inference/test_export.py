@@ -20,6 +20,7 @@ from valence.inference.export import ExportOptions, export_model
 from valence.inference.predictor import Predictor, Speed
 from valence.methods import make_spec
 from valence.models.classifier import load_torch_model
+from valence.models.exported import ExportedModel, OnnxRunner
 from valence.models.heads import HEADS
 from valence.models.pooling import POOLINGS
 from valence.spec import DataSpec
@@ -125,6 +126,20 @@ def test_int8_is_smaller_checked_and_a_model_folder(
     moved = shutil.copytree(small, tmp_path / "moved")
     shutil.rmtree(small)
     assert len(Predictor(moved).predict(TEXTS)) == len(TEXTS)
+
+
+def test_onnx_by_several_threads_changes_nothing(
+    data: Dataset, model: Path, tmp_path: Path, traced_once: None
+) -> None:
+    export_model(model, tmp_path / "onnx", data)
+    alone = Predictor(tmp_path / "onnx", speed=Speed(threads=1))
+    fast = Predictor(tmp_path / "onnx", speed=Speed(threads=3, batch_tokens=16))
+    texts = [*TEXTS, *(f"{'very ' * (n % 5)}good food {n}" for n in range(24))]
+    np.testing.assert_allclose(fast.predict_proba(texts), alone.predict_proba(texts), atol=1e-5)
+    assert isinstance(fast.model, ExportedModel)
+    assert isinstance(fast.model.runner, OnnxRunner)
+    assert fast.model.runner.bulk is not None
+    assert alone.predict_proba(texts[:1]).shape == (1, 3)
 
 
 def test_openvino_int8_streams_in_order(
