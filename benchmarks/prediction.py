@@ -179,9 +179,10 @@ def share_of_peak(model, seen: dict[str, Seen], lengths: Sequence[int], clock: C
     per_token = 2 * (4 * width * width + 2 * width * inner)
     sizes = np.asarray(lengths, dtype=np.float64)
     work = config.num_hidden_layers * (per_token * sizes + 4 * width * sizes**2).mean()
-    print(f"a matrix product runs at {peak / 1e9:.0f} GFLOP/s, a text of {work / 1e6:.0f} MFLOP can "
-          f"at best be scored {peak / work:.0f} times a second in float32: "
-          f"{peak / work / seen['pipeline'].per_second:.1f} × the pipeline")  # fmt: skip
+    most = peak / work
+    print(f"a matrix product runs at {peak / 1e9:.0f} GFLOP/s and a text takes {work / 1e6:.0f} "
+          f"MFLOP: float32 can at best score {most:.0f} texts/s, "
+          f"{most / seen['pipeline'].per_second:.1f} × the pipeline")  # fmt: skip
 
 
 def quality(labels: np.ndarray, shares: np.ndarray) -> tuple[float, float]:

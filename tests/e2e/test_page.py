@@ -21,7 +21,7 @@ from playwright import sync_api as api
 
 from tests.conftest import make_reviews
 from tests.serving import Running, serving, wait_for
-from tests.unit.serving.conftest import trained
+from tests.unit.serving.conftest import careful, trained
 from tests.unit.serving.test_http import explain
 from valence.inference.predictor import Predictor
 from valence.serving import explaining
@@ -135,6 +135,30 @@ def test_a_text_and_a_file(
     assert wide <= 0, "nothing is pushed out of the window"
     assert complaints == []
     page.close()
+
+
+def test_a_model_that_abstains_gives_no_label(browser: Any, folder: Path, tmp_path: Path) -> None:
+    model = careful(folder, tmp_path / "careful")
+    frame = make_reviews(40, seed=4).drop(columns="label")
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    expected = Predictor(model).predict(frame["text"].tolist())
+    with serving(model) as running:
+        page, complaints = visit(browser, running)
+        page.locator("#text").fill(frame["text"][expected.index("")])
+        page.locator("#bars button").first.wait_for()
+        assert "the model abstains" in page.locator("#verdict").inner_text()
+        picture(page, "abstains")
+        page.set_input_files("#file", tmp_path / "new.csv")
+        until(page, "!document.getElementById('save').disabled")
+        with page.expect_download() as download:
+            page.locator("#save").click()
+        download.value.save_as(tmp_path / "scored.csv")
+        page.locator("#histogram button", has_text="(no label)").click()
+        assert page.locator("#rows tr").count() == expected.count("")
+        page.close()
+    scored = pd.read_csv(tmp_path / "scored.csv", keep_default_na=False)
+    assert scored["label"].tolist() == expected
+    assert complaints == []
 
 
 def test_a_file_is_dropped_and_another_column_chosen(browser: Any, server: Running) -> None:

@@ -86,12 +86,22 @@ class Calibration(BaseModel):
         left: np.ndarray = 1.0 - before <= limits + 1e-9
         return left
 
-    def labels(self, shares: np.ndarray) -> list[str]:
-        """The label of every row of (N, C); ``""`` where not exactly one is left in its set."""
+    def chosen(self, shares: np.ndarray) -> np.ndarray:
+        """(N, C) which label is given; none where not exactly one is left in the set."""
         if self.limits is None:
-            return [self.classes[i] for i in shares.argmax(axis=1)]
+            return np.arange(shares.shape[1]) == shares.argmax(axis=1)[:, None]
         left = self.sets(shares)
-        return [self.classes[int(row.argmax())] if row.sum() == 1 else ABSTAINED for row in left]
+        alone: np.ndarray = left & (left.sum(axis=1, keepdims=True) == 1)
+        return alone
+
+    def labels(self, shares: np.ndarray) -> list[str]:
+        """The label of every row of (N, C); ``""`` where none is given."""
+        chosen = self.chosen(shares)
+        best = chosen.argmax(axis=1)
+        return [
+            self.classes[i] if one else ABSTAINED
+            for i, one in zip(best.tolist(), chosen.any(axis=1).tolist(), strict=True)
+        ]
 
     def towards(self, shares: Mapping[str, float]) -> Calibration:
         """The same for rows with other class shares: p(y|x) · target(y) / prior(y).

@@ -114,6 +114,10 @@ class Predictor:
         """The most probable label of every text; ``""`` where a calibrated model abstains."""
         return self.calibration.labels(self.predict_proba(texts))
 
+    def chosen(self, shares: np.ndarray) -> np.ndarray | None:
+        """(N, C) which label is given for probabilities (N, C); None where it never abstains."""
+        return None if self.calibration.limits is None else self.calibration.chosen(shares)
+
     def columns(
         self, texts: Sequence[str], progress: Progress | None = None
     ) -> Mapping[str, list[Any]]:

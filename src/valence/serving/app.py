@@ -229,15 +229,23 @@ def checked_texts(inputs: str | list[str], limits: Limits, most: int) -> list[st
 
 
 def ranked(answer: Answer, parameters: Parameters | None) -> list[list[dict[str, Any]]]:
-    """Labels and scores of each text, the highest first; equal ones in the model's order."""
+    """Labels and scores of each text, the highest first; equal ones in the model's order.
+
+    Where the model may abstain, ``chosen`` says which label it gives; none where it abstains.
+    """
     order = np.argsort(-answer.probabilities, axis=1, kind="stable")
     if parameters is not None and parameters.top_k is not None:
         order = order[:, : parameters.top_k]
     shares = answer.probabilities.astype(float).round(DECIMALS)
-    return [
+    found: list[list[dict[str, Any]]] = [
         [{"label": answer.classes[i], "score": row[i]} for i in best]
         for best, row in zip(order.tolist(), shares.tolist(), strict=True)
     ]
+    if answer.chosen is not None:
+        for scores, best, chosen in zip(found, order, answer.chosen, strict=True):
+            for score, is_chosen in zip(scores, chosen[best].tolist(), strict=True):
+                score["chosen"] = is_chosen
+    return found
 
 
 async def _while_wanted(request: Request, work: Awaitable[T]) -> T:

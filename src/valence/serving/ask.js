@@ -9,6 +9,15 @@ export class Refused extends Error {
   }
 }
 
+/** What stands for the label of a text that the model gives none. */
+export const NONE = "(no label)";
+
+/** The label that is given and its probability; of a model that abstains, NONE and the highest. */
+export function given(scores) {
+  if (scores[0].chosen === undefined) return scores[0];
+  return scores.find(({ chosen }) => chosen) ?? { label: NONE, score: scores[0].score };
+}
+
 export const element = (id) => document.getElementById(id);
 
 export function setKey(key) {

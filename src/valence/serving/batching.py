@@ -39,6 +39,10 @@ class Scorer(Protocol):
         """(N, C) probabilities."""
         ...
 
+    def chosen(self, shares: np.ndarray) -> np.ndarray | None:
+        """(N, C) which label is given for probabilities; None where it never abstains."""
+        ...
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -47,10 +51,12 @@ class Answer:
     Attributes:
         classes: C label names of the model that answered.
         probabilities: (N, C).
+        chosen: (N, C) which label is given, of a model that may abstain.
     """
 
     classes: tuple[str, ...]
     probabilities: np.ndarray
+    chosen: np.ndarray | None = None
 
 
 class Watcher(Protocol):
@@ -258,7 +264,8 @@ def _score(model: Scorer, jobs: list[_Job]) -> list[Answer]:
     if not np.isfinite(shares).all():
         raise ModelError("The model gave a score that is no number")
     ends = np.cumsum([len(job.texts) for job in jobs])[:-1]
-    return [Answer(classes, part) for part in np.split(shares, ends)]
+    parts = np.split(shares, ends)
+    return [Answer(classes, part, model.chosen(part)) for part in parts]
 
 
 def _attempt(call: Callable[[Any], Any], model: Any) -> Any:

@@ -1,6 +1,6 @@
 // The page: a text is labelled while it is typed; files are in table.js.
 
-import { ask, bar, clearMessage, element, hasKey, percent, setKey, show } from "./ask.js";
+import { ask, bar, clearMessage, element, given, hasKey, NONE, percent, setKey, show } from "./ask.js";
 import { startFiles } from "./table.js";
 
 const TYPING = 250; // milliseconds without a key before the text is sent
@@ -13,10 +13,11 @@ function draw() {
   const { scores, target, all } = state;
   element("result").hidden = !scores.length;
   if (!scores.length) return;
-  const [best] = scores;
+  const best = given(scores);
   const verdict = element("verdict");
   const share = document.createElement("small");
-  share.textContent = percent(best.score);
+  share.textContent =
+    best.label === NONE ? "the model abstains: more than one fits, or none" : percent(best.score);
   verdict.replaceChildren(best.label, share);
   const shown = all ? scores : scores.slice(0, SHOWN);
   const focused = document.activeElement?.dataset?.label;

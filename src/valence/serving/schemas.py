@@ -37,10 +37,11 @@ class ExplainRequest(BaseModel):
 
 
 class Score(BaseModel):
-    """A label and its probability."""
+    """A label and its probability; of a model that may abstain, also whether it is given."""
 
     label: str
     score: float
+    chosen: bool | None = None
 
 
 class TokenShare(BaseModel):

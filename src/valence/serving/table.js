@@ -1,6 +1,6 @@
 // Files: read, sent in parts, shown and given back. The file stays in the browser.
 
-import { ask, bar, clearMessage, element, show } from "./ask.js";
+import { ask, bar, clearMessage, element, given, NONE, show } from "./ask.js";
 
 const AT_ONCE = 2; // requests under way
 const PART = 64; // texts of a request, so that the progress moves
@@ -149,7 +149,10 @@ function draw() {
   element("count").textContent = notes.join(" · ");
   const counts = new Map();
   for (const found of scores) {
-    if (found) counts.set(found[0].label, (counts.get(found[0].label) ?? 0) + 1);
+    if (found) {
+      const { label } = given(found);
+      counts.set(label, (counts.get(label) ?? 0) + 1);
+    }
   }
   const sorted = [...counts].sort((a, b) => b[1] - a[1]);
   const most = sorted[0]?.[1] ?? 1;
@@ -176,14 +179,14 @@ function drawRows() {
   const { rows, scores, column, filter } = job;
   const shown = [];
   scores.forEach((found, i) => {
-    if (found && (filter === null || found[0].label === filter)) shown.push(i);
+    if (found && (filter === null || given(found).label === filter)) shown.push(i);
   });
   const pages = Math.max(1, Math.ceil(shown.length / PAGE));
   job.page = Math.min(job.page, pages - 1);
   const here = shown.slice(job.page * PAGE, (job.page + 1) * PAGE);
   element("rows").replaceChildren(
     ...here.map((i) => {
-      const [{ label, score }] = scores[i];
+      const { label, score } = given(scores[i]);
       const line = document.createElement("tr");
       for (const text of [label, `${(100 * score).toFixed(0)}%`, rows[i][column]]) {
         const cell = document.createElement("td");
@@ -215,7 +218,8 @@ function scoredFile() {
   const lines = [[...kept, "label", ...classes.map((name) => `prob_${name}`)]];
   rows.forEach((cells, i) => {
     const found = new Map((scores[i] ?? []).map(({ label, score }) => [label, score]));
-    lines.push([...cells, scores[i]?.[0].label ?? "", ...classes.map((name) => found.get(name) ?? "")]);
+    const label = scores[i] ? given(scores[i]).label : NONE;
+    lines.push([...cells, label === NONE ? "" : label, ...classes.map((name) => found.get(name) ?? "")]);
   });
   return lines.map((line) => line.map(quoted).join(",") + "\n").join("");
 }

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 import valence
 from tests.conftest import make_reviews
+from valence.inference.calibration import write_calibration
+from valence.inference.predictor import Predictor
 
 
 def trained(folder: Path, method: str, *, rename: dict[str, str] | None = None) -> Path:
@@ -20,3 +23,12 @@ def trained(folder: Path, method: str, *, rename: dict[str, str] | None = None) 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("served"), "tfidf-lr")
+
+
+def careful(model: Path, folder: Path) -> Path:
+    """A copy of a model that gives a label only where its probability is above 0.6."""
+    shutil.copytree(model, folder)
+    fitted = Predictor(model).calibration
+    limits = (0.4,) * len(fitted.classes)
+    write_calibration(fitted.model_copy(update={"limits": limits, "level": 0.1}), folder)
+    return folder

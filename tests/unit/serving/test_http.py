@@ -20,7 +20,7 @@ pytest.importorskip("fastapi")
 
 from tests.conftest import make_reviews
 from tests.serving import Running, serving, wait_for
-from tests.unit.serving.conftest import trained
+from tests.unit.serving.conftest import careful, trained
 from valence.errors import ModelError, RunError, SpecError
 from valence.inference.predictor import Predictor
 from valence.serving import explaining
@@ -59,6 +59,17 @@ def test_answers_are_those_of_the_predictor(server: Running, model: Path) -> Non
     assert one == answer.json[:1]
     best = server.ask("/predict", {"inputs": texts, "parameters": {"top_k": 1}}).json
     assert best == [scores[:1] for scores in answer.json]
+
+
+def test_a_model_that_abstains_says_so(model: Path, tmp_path: Path) -> None:
+    folder = careful(model, tmp_path / "careful")
+    texts = make_reviews(20, seed=5)["text"].tolist()
+    labels = Predictor(folder).predict(texts)
+    assert 0 < labels.count("") < len(texts)
+    with serving(folder) as running:
+        answer = running.ask("/predict", {"inputs": texts}).json
+    for scores, label in zip(answer, labels, strict=True):
+        assert [one["label"] for one in scores if one["chosen"]] == ([label] if label else [])
 
 
 def test_many_at_once_are_not_mixed_up(server: Running, model: Path) -> None:
