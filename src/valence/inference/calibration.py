@@ -89,7 +89,8 @@ class Calibration(BaseModel):
     def chosen(self, shares: np.ndarray) -> np.ndarray:
         """(N, C) which label is given; none where not exactly one is left in the set."""
         if self.limits is None:
-            return np.arange(shares.shape[1]) == shares.argmax(axis=1)[:, None]
+            best: np.ndarray = np.arange(shares.shape[1]) == shares.argmax(axis=1)[:, None]
+            return best
         left = self.sets(shares)
         alone: np.ndarray = left & (left.sum(axis=1, keepdims=True) == 1)
         return alone
@@ -100,7 +101,7 @@ class Calibration(BaseModel):
         best = chosen.argmax(axis=1)
         return [
             self.classes[i] if one else ABSTAINED
-            for i, one in zip(best.tolist(), chosen.any(axis=1).tolist(), strict=True)
+            for i, one in zip(best, chosen.any(axis=1), strict=True)
         ]
 
     def towards(self, shares: Mapping[str, float]) -> Calibration:
