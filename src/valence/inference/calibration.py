@@ -97,12 +97,11 @@ class Calibration(BaseModel):
 
     def labels(self, shares: np.ndarray) -> list[str]:
         """The label of every row of (N, C); ``""`` where none is given."""
+        names = np.array([*self.classes, ABSTAINED], dtype=object)
         chosen = self.chosen(shares)
-        best = chosen.argmax(axis=1)
-        return [
-            self.classes[i] if one else ABSTAINED
-            for i, one in zip(best, chosen.any(axis=1), strict=True)
-        ]
+        best = np.where(chosen.any(axis=1), chosen.argmax(axis=1), len(self.classes))
+        found: list[str] = names[best].tolist()
+        return found
 
     def towards(self, shares: Mapping[str, float]) -> Calibration:
         """The same for rows with other class shares: p(y|x) · target(y) / prior(y).
