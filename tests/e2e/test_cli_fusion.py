@@ -123,6 +123,20 @@ def test_clips_are_read_as_those_of_the_training(valence, tmp_path: Path, small:
     code, out, err = valence("predict", "model", "sound.m4a", "--json")
     assert code == 0, err
     assert np.isfinite(json.loads(out)[0]["intensity"])
+    code, out, err = valence(
+        "explain", "model", "3.mp4", "--text", "the film was good", "--json", "--html", "why.html"
+    )
+    assert code == 0, err
+    (why,) = json.loads(out)
+    assert why["label"] == "intensity"
+    assert why["probabilities"]["intensity"] == pytest.approx(known[0], abs=1e-4)
+    assert [one["text"] for one in why["tokens"]] == ["the", "film", "was", "good"]
+    assert all(why["modalities"][name] for name in ("text", "audio", "vision"))
+    assert "vision" in (tmp_path / "why.html").read_text()
+    code, out, _ = valence("explain", "model", "sound.m4a")
+    assert code == 0
+    assert "vision\t+0.000" in out
+    assert "text\t+0.000" in out
 
 
 class _Hostile:

@@ -18,7 +18,7 @@ from valence.cli.compare import (
     TableName,
     TextColumn,
 )
-from valence.errors import DataError
+from valence.cli.predict import is_clip, texts_of
 
 if TYPE_CHECKING:
     from valence.inference.explain import Explanation
@@ -32,7 +32,10 @@ SHOWN_TEXT = 90
 def explain(
     model: Annotated[Path, typer.Argument(help="A model folder.")],
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts; lines of stdin when none.")
+        list[str] | None, typer.Argument(help="Texts, or a clip; lines of stdin when none.")
+    ] = None,
+    said: Annotated[
+        str | None, typer.Option("--text", help="Beside a clip, what is said in it.")
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="The label to explain; the most probable one when none.")
@@ -54,34 +57,46 @@ def explain(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what every word adds to the label, and the training texts nearest to each text."""
-    from valence.inference.explain import as_document
+    """Show what every word adds to the label, and the training texts nearest to each text.
+
+    Of a clip and a model trained on clips: what words, sound and picture add.
+    """
     from valence.inference.explain import explain as find
-    from valence.inference.explain_page import write_page
+    from valence.inference.explain import explain_clip
     from valence.inference.predictor import Predictor
     from valence.spec import DataSpec
 
-    given = list(texts or []) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    if not given:
-        raise DataError("There is no text to explain; give some, or lines on stdin")
+    clip = texts[0] if texts and len(texts) == 1 and is_clip(texts[0]) else None
+    given = texts_of([*(texts or []), *([said] if said else [])])
     predictor = Predictor(model)
     index = None
-    if data is not None:
+    if data is not None and clip is None:
         rows = DataSpec(name=data, text_column=text_column, label_column=label_column,
                         query=query, table=table)  # fmt: skip
         index = _index(predictor, rows, data_dir, keep=keep, quiet=quiet)
-    found = find(predictor, given, target=target, steps=steps, neighbours=neighbours, index=index)
-    if html is not None:
-        write_page(found, html, title=model.name)
-    if json:
-        console.print_json([as_document(item) for item in found])
-    else:
-        for item in found:
-            _show(item)
+    found = (
+        find(predictor, given, target=target, steps=steps, neighbours=neighbours, index=index)
+        if clip is None
+        else [explain_clip(predictor, clip, said or "", target=target)]
+    )
+    _give(found, html, title=model.name, as_json=json)
     if not quiet and html is not None:
         console.say(f"Page: {html}")
-    if not quiet and neighbours and not any(item.neighbours for item in found):
+    if not quiet and not clip and neighbours and not any(item.neighbours for item in found):
         console.say("Note: give --data TRAINING-ROWS to see the nearest training texts")
+
+
+def _give(found: list[Explanation], html: Path | None, *, title: str, as_json: bool) -> None:
+    from valence.inference.explain import as_document
+    from valence.inference.explain_page import write_page
+
+    if html is not None:
+        write_page(found, html, title=title)
+    if as_json:
+        console.print_json([as_document(item) for item in found])
+        return
+    for item in found:
+        _show(item)
 
 
 def _index(

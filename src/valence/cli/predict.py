@@ -84,8 +84,8 @@ def predict(
         options = StreamOptions(text_column, query, table, to_table, resume)
         _stream(predictor, source, out, options, quiet=quiet)
         return
-    clip = given[0] if len(given) == 1 and _is_clip(given[0]) else None
-    texts = [text or ""] if clip else _texts([*given, *([text] if text else [])])
+    clip = given[0] if len(given) == 1 and is_clip(given[0]) else None
+    texts = [text or ""] if clip else texts_of([*given, *([text] if text else [])])
     with console.Meter(quiet=quiet) as meter:
         if clip is not None:
             found = predictor.clip_columns(clip, texts[0])
@@ -107,11 +107,12 @@ def _print(texts: list[str], found: Mapping[str, list[Any]], *, as_json: bool) -
     console.print_table([*found, "text"], [[*c, t] for c, t in zip(cells, texts, strict=True)])
 
 
-def _is_clip(name: str) -> bool:
+def is_clip(name: str) -> bool:
+    """Whether it is a sound or video file."""
     return Path(name).suffix.lower() in CLIP_SUFFIXES and Path(name).is_file()
 
 
-def _texts(given: list[str]) -> list[str]:
+def texts_of(given: list[str]) -> list[str]:
     """The texts given, or the lines of stdin."""
     texts = given or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not texts:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from valence.data.dataset import Split
 from valence.errors import SpecError, UnknownNameError
-from valence.inference.attribution import Attribution, attribute, log_odds
+from valence.inference.attribution import MOST_WORDS, Attribution, attribute, log_odds
 from valence.inference.neighbours import Index, Neighbour, find_index
 from valence.inference.predictor import Predictor
+
+INTENSITY = "intensity"
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ class Explanation:
 
     Attributes:
         text: The text.
-        label: The label that is explained: the target, or else the most probable one.
-        probabilities: By label.
+        label: The label that is explained: the target, or else the most probable one;
+            ``intensity`` of a model that has no labels.
+        probabilities: By label; of a model without labels, its intensity.
         tokens: Words in the order of the text; those that the model cut away are missing.
         neighbours: Nearest training texts, the nearest first.
         modalities: What each modality adds to the label, for models of several; else None.
@@ -158,6 +163,55 @@ def modalities_of(
         for name in MODALITIES
     }
     return [{name: float(effects[name][i]) for name in MODALITIES} for i in range(len(rows))]
+
+
+def explain_clip(
+    predictor: Predictor, clip: str | Path, text: str = "", *, target: str | None = None
+) -> Explanation:
+    """What words, sound and picture of a file add to its label or intensity.
+
+    A modality's share is the value with it minus the value without it, a word's what leaving it
+    out changes; the value is the log-odds of the label, or the intensity itself.
+
+    Args:
+        predictor: A model that was trained on clips.
+        clip: A sound or video file.
+        text: What is said in it; none where that is not known.
+        target: The label; the most probable one when None.
+
+    Raises:
+        SpecError: if the model cannot read clips.
+        DataError: if the file cannot be read.
+        UnknownNameError: if the target is no label.
+    """
+    from valence.data.fusion_rows import MODALITIES
+
+    if target is not None and target not in predictor.classes:
+        raise UnknownNameError("label", target, predictor.classes)
+    model = predictor.clip_model(clip)
+    read = model.read_clip(Path(clip))
+    spans = [found.span() for found in re.finditer(r"\S+", text)][:MOST_WORDS]
+    versions = [text, *(text[:a] + text[b:] for a, b in spans)]
+    scores = predictor.calibration.applied(model.score_clip(read, versions))
+    goal = int(scores.logits[0].argmax()) if target is None else predictor.classes.index(target)
+    values = _values(scores.logits, np.full(len(versions), goal))
+    effects = {}
+    for name in MODALITIES:
+        rest = predictor.calibration.applied(model.score_clip(read, [text], without=name))
+        effects[name] = float(values[0] - _values(rest.logits, np.array([goal]))[0])
+    shares = (
+        dict(zip(predictor.classes, scores.probabilities[0].tolist(), strict=True))
+        if predictor.classes
+        else {INTENSITY: float(values[0])}
+    )
+    return Explanation(
+        text, predictor.classes[goal] if predictor.classes else INTENSITY, shares,
+        [Token(text[a:b], a, b, float(values[0] - x))
+         for (a, b), x in zip(spans, values[1:], strict=True)],
+        modalities=effects,
+        method="each word and each modality left out",
+        unit="log-odds" if predictor.classes else "intensity",
+    )  # fmt: skip
 
 
 def _values(logits: np.ndarray, goals: np.ndarray) -> np.ndarray:

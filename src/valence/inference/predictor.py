@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from valence.data.dataset import Split
+    from valence.models.fusion_model import FusionModel
 
 DECIMALS = 6
 
@@ -143,6 +144,17 @@ class Predictor:
                 cannot be made here.
             DataError: if the file cannot be read.
         """
+        model = self.clip_model(clip)
+        found = model.score_clip(model.read_clip(Path(clip)), [text])
+        return self._columns(self.calibration.applied(found))
+
+    def clip_model(self, clip: str | Path) -> FusionModel:
+        """The model, if it can read a sound or video file.
+
+        Raises:
+            SpecError: if it reads no sound or picture, or was trained on features that cannot be
+                made here.
+        """
         from valence.models.fusion_model import FusionModel
 
         model = self.model
@@ -151,7 +163,7 @@ class Predictor:
                 f"{self.folder} was not trained on clips that valence features extract read, so "
                 f"{Path(clip).name} cannot be made into what it reads; give the text alone"
             )
-        return self._columns(self.calibration.applied(model.score_clip(Path(clip), text)))
+        return model
 
     def evaluate(self, rows: Split) -> dict[str, float | None]:
         """Every score of the model on labelled rows, with their audio and vision if there."""

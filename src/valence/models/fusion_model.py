@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from valence.data.clips import Extractor, ExtractorSettings
+from valence.data.clips import ClipFeatures, Extractor, ExtractorSettings
 from valence.data.dataset import Scale, Split, TrainingData
 from valence.data.features import FEATURE_CARDS, FeatureView, read_manifest
 from valence.data.fusion_rows import Batch, FusionRows
@@ -122,34 +122,40 @@ class FusionModel:
         """Scores of rows with their audio and vision, in their order."""
         return self.score_rows(self.rows(split.texts, split.features), progress)
 
-    def score_clip(self, clip: Path, text: str) -> Scores:
-        """Scores (1, C) of a sound or video file, read as the clips of the training were.
-
-        Args:
-            clip: The file.
-            text: What is said in it; may be empty.
+    def read_clip(self, clip: Path) -> ClipFeatures:
+        """Audio and vision of a sound or video file, read as the clips of the training were.
 
         Raises:
             DataError: if the file cannot be read.
             ModelError: if its features do not fit the model.
         """
         found = Extractor(ExtractorSettings.model_validate(self.extractor))(clip)
-        rows = self.rows([text], None)
-        width = {"audio": found.audio.shape[1], "vision": found.vision.shape[1]}
-        self._check_widths(width)
+        self._check_widths({"audio": found.audio.shape[1], "vision": found.vision.shape[1]})
+        return found
 
-        def filled(batch: Batch, _: np.ndarray) -> Batch:
+    def score_clip(
+        self, clip: ClipFeatures, texts: Sequence[str], *, without: str | None = None
+    ) -> Scores:
+        """Scores (N, C) of one clip with each of N texts as what is said in it.
+
+        Args:
+            clip: What :meth:`read_clip` gave.
+            texts: N texts; an empty one says that the words are not known.
+            without: A modality that is taken away.
+        """
+        unknown = torch.tensor([without == "text" or not text.strip() for text in texts])
+
+        def filled(batch: Batch, rows: np.ndarray) -> Batch:
             changed = dict(batch)
-            for name, steps in (("audio", found.audio), ("vision", found.vision)):
+            for name, steps in (("audio", clip.audio), ("vision", clip.vision)):
                 read = torch.from_numpy(steps[: self.sizes.length(name)])
-                if len(read):
-                    changed[name] = read[None]
-                    changed[f"{name}_mask"] = torch.ones(1, len(read), dtype=torch.bool)
-            if not text.strip():
-                changed["text_mask"] = torch.zeros_like(batch["text_mask"])
+                if len(read) and name != without:
+                    changed[name] = read.expand(len(rows), -1, -1)
+                    changed[f"{name}_mask"] = torch.ones(len(rows), len(read), dtype=torch.bool)
+            changed["text_mask"] = batch["text_mask"] & ~unknown[rows.tolist(), None]
             return changed
 
-        return self.score_rows(rows, change=filled)
+        return self.score_rows(self.rows(texts, None), change=filled)
 
     def _check_widths(self, widths: Mapping[str, int]) -> None:
         for name, width in widths.items():
