@@ -10,7 +10,9 @@ import pytest
 from tests.conftest import make_reviews
 
 
-def test_from_a_file_to_a_model_by_way_of_a_database(valence, tmp_path: Path) -> None:
+def test_from_a_file_to_a_model_by_way_of_a_database(
+    valence, tmp_path: Path, tiny_encoder: Path
+) -> None:
     frame = make_reviews(140)
     frame["text"] = "@you " + frame["text"]
     frame["label"] = frame["label"].map({"good": 4, "bad": 0, "meh": 2})
@@ -39,6 +41,10 @@ def test_from_a_file_to_a_model_by_way_of_a_database(valence, tmp_path: Path) ->
     code, out, err = valence("compare", url, "--table", "texts", "--methods", "majority,tfidf-lr",
                              "--seeds", "1")  # fmt: skip
     assert code == 0, err
+    words = ["--query", "SELECT text, label FROM texts LIMIT 50", "--encoder", tiny_encoder]
+    code, out, err = valence("llm", "instructions", url, "--out", "records", *words)
+    assert code == 0, err
+    assert sum(int(x) for x in out.splitlines()[1].split("\t")[1:]) == 50
 
 
 @pytest.mark.parametrize(

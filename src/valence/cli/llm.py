@@ -16,9 +16,11 @@ from valence.cli.compare import (
     Groups,
     Json,
     LabelColumn,
+    Query,
     Quiet,
     Runs,
     Settings,
+    TableName,
     TextColumn,
     group_settings,
     settings,
@@ -52,6 +54,8 @@ def instructions(
     data_dir: DataDir = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    query: Query = None,
+    table: TableName = None,
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -68,7 +72,8 @@ def instructions(
         raise UnknownNameError("pool", pool, ("language", "all"))
     named = build(EncoderSpec, {"name": encoder or BUILT_IN_ENCODER, "max_length": max_length})
     chosen = {name.partition(".")[2]: v for name, v in group_settings(group, groups).items()}
-    columns = {"text_column": text_column, "label_column": label_column}
+    columns = {"text_column": text_column, "label_column": label_column,
+               "query": query, "table": table}  # fmt: skip
     rows = build(DataSpec, {"name": data, **columns, **chosen})
     embedder = Embedder(named, pooling, device=device or "auto")
     with console.Meter(quiet=quiet) as meter:
@@ -86,11 +91,11 @@ def instructions(
         console.print_json(about.model_dump(mode="json"))
         return
     splits = list(dict.fromkeys(name for counts in about.groups.values() for name in counts))
-    table = [
+    lines = [
         [language or about.data, *(str(counts.get(name, 0)) for name in splits)]
         for language, counts in about.groups.items()
     ]
-    console.print_table(["language" if len(table) > 1 else "data", *splits], table)
+    console.print_table(["language" if len(lines) > 1 else "data", *splits], lines)
 
 
 @app.command()
@@ -122,6 +127,8 @@ def classify(
     data_dir: DataDir = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    query: Query = None,
+    table: TableName = None,
     encoder: Encoder = None,
     device: Device = None,
     runs: Runs = Path("runs"),
@@ -151,7 +158,8 @@ def classify(
         "llm.prior": "content-free" if correct_prior else "none", "llm.pool": pool,
         **group_settings(group, groups), **settings(set_, encoder=encoder, device=device),
     }  # fmt: skip
-    rows = DataSpec(name=data, text_column=text_column, label_column=label_column)
+    rows = DataSpec(name=data, text_column=text_column, label_column=label_column,
+                    query=query, table=table)  # fmt: skip
     spec = settled(make_spec(SHOTS[shots], rows, seed=seed, settings=given))
     dataset = load_dataset(spec.data, seed=seed, data_dir=data_dir)
     store = RunStore(runs)
