@@ -78,6 +78,10 @@ class Source:
         """The splits there are, test first."""
         return [name for name in ORDER if name in set(self.rows["split"])]
 
+    def shown(self, split: str) -> str:
+        """A split's name in a sentence, with a space behind it; nothing where there is one file."""
+        return "" if split == "all" else f"{split} "
+
     @property
     def training(self) -> str:
         """The split that is trained on."""
@@ -203,11 +207,12 @@ def find_copies(source: Source, near: pd.DataFrame) -> list[Finding]:
         pairs = pd.concat([pairs, turned], ignore_index=True)
         name = f"copies-{split}"
         if not len(pairs):
-            found.append(Finding(name, "fine", f"No text of {split} occurs twice."))
+            found.append(Finding(name, "fine", f"No {source.shown(split)}text occurs twice."))
             continue
         line = (
-            f"{len(copies)} of {len(own)} rows of {split} ({len(copies) / len(own):.1%}) repeat "
-            f"an earlier text word for word, {len(inside)} more nearly."
+            f"{len(copies)} of {len(own)} {source.shown(split)}rows "
+            f"({len(copies) / len(own):.1%}) repeat an earlier text word for word, "
+            f"{len(inside)} more nearly."
         )
         level: Level = "warning" if len(pairs) >= SERIOUS_SHARE * len(own) else "fine"
         found.append(Finding(name, level, line, len(pairs), _pair_table(rows, pairs)))

@@ -65,7 +65,7 @@ def find_label_errors(
     table.insert(1, "chance_of_label", chances[named, labels[named]].round(4))
     left = f" ({len(ranked)} before the budget of {budget:.0%} per class)"
     line = (
-        f"{len(named)} of {len(rows)} {source.training} labels are likely wrong"
+        f"{len(named)} of {len(rows)} {source.shown(source.training)}labels are likely wrong"
         f"{left if len(ranked) > len(named) else ''}; read them before you trust the list."
     )
     level: Level = "warning" if len(named) else "fine"

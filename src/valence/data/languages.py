@@ -75,7 +75,7 @@ def find_languages(source: Source, languages: Sequence[str] = ()) -> Finding:
     foreign = rows[
         (~rows["script"].isin({*scripts, "none"})) | (sure & ~rows["language"].isin(usual))
     ]
-    mixes = [_mix(rows[rows["split"] == split], split) for split in source.splits]
+    mixes = [source.shown(split) + _mix(rows[rows["split"] == split]) for split in source.splits]
     line = f"{', '.join(mixes)}. "
     line += f"{len(foreign)} rows ({len(foreign) / len(rows):.1%}) are in another script"
     line += " or language." if read is not None else " (languages: pip install 'valence[audit]')."
@@ -92,11 +92,11 @@ def _usual(names: pd.Series) -> set[str]:
     return {str(name) for name in shares.index[shares >= USUAL]}
 
 
-def _mix(rows: pd.DataFrame, split: str) -> str:
+def _mix(rows: pd.DataFrame) -> str:
     known = rows.loc[rows["language"] != "unsure", "language"]
     column = known if len(known) else rows["script"]
     shares = column.value_counts(normalize=True)[:3]
-    return f"{split} " + " ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    return " ".join(f"{name} {share:.0%}" for name, share in shares.items())
 
 
 def _distance(rows: pd.DataFrame, split: str, other: str) -> float:
