@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO, cast
 
 from valence.errors import RunError
 
 STORE_BYTES = 128 << 20
 """Ray's memory for objects on a cluster started here: names and counts go through it."""
-QUIET = {
+ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # what asks for no GPU sees none
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_worker_niceness": "0",  # Ray's 15 would starve it beside anything else
 }
+TALKER = "ray_listen_error_messages"  # a thread of Ray's that prints on stdout
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -80,7 +83,8 @@ def connected(cluster: Cluster) -> Iterator[Any]:
     """
     ray = _imported()
     if ray.is_initialized():
-        yield ray
+        with redirect_stdout(cast(TextIO, _Deaf(sys.stdout))):
+            yield ray
         return
     told = bool(os.environ.get("VALENCE_DEBUG"))
     options: dict[str, Any] = {
@@ -93,16 +97,37 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         if cluster.workers is not None:
             options["num_cpus"] = max(1, -int(-cluster.workers * cluster.cpus // 1))
     try:
-        with _no_warnings():
+        with _no_warnings(), _no_stderr():
             ray.init(**options)
     except Exception as error:  # Ray raises many kinds, none of which a user should read whole
         where = f"the Ray cluster {cluster.address}" if cluster.address else "Ray on this machine"
         reason = (str(error).strip().splitlines() or [repr(error)])[0]
         raise RunError(f"Cannot reach {where}: {reason}; check --ray-address") from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    with redirect_stdout(cast(TextIO, _Deaf(sys.stdout))):
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """What Ray Data tells of itself is not told while the block runs."""
+    import ray.data.context
+
+    names = ("ray.data", "ray.data.dataset")
+    before = [logging.getLogger(name).level for name in names]
+    with _no_warnings():
+        context = ray.data.context.DataContext.get_current()
+        context.enable_progress_bars = False
+        if not os.environ.get("VALENCE_DEBUG"):
+            for name in names:
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for name, level in zip(names, before, strict=True):
+                logging.getLogger(name).setLevel(level)
 
 
 def use_threads(threads: int) -> None:
@@ -111,7 +136,7 @@ def use_threads(threads: int) -> None:
 
 
 def _imported() -> Any:
-    for name, value in QUIET.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         with _no_warnings():
@@ -121,6 +146,38 @@ def _imported() -> Any:
             None
         )
     return ray
+
+
+class _Deaf:
+    """A stdout on which Ray's own thread says nothing: it would stand amid JSON."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        if threading.current_thread().name == TALKER:
+            return len(text)
+        return self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Ray's C++ part tells, past Python, that it has been told to be quiet."""
+    if os.environ.get("VALENCE_DEBUG"):
+        yield
+        return
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager

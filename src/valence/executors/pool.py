@@ -44,9 +44,9 @@ class Pool:
 
     def run(self, batch: Batch, hear: Hear) -> None:
         """As :class:`valence.executors.Executor`."""
-        shift = _Shift(batch, hear, max(1, usable_cores() // self.workers))
+        shift = _Shift(batch, hear, self.workers)
         try:
-            shift.work(self.workers)
+            shift.work()
         finally:
             shift.stop()
 
@@ -54,29 +54,25 @@ class Pool:
 class _Shift:
     """The workers of a pool while they work on a batch."""
 
-    def __init__(self, batch: Batch, hear: Hear, threads: int) -> None:
+    def __init__(self, batch: Batch, hear: Hear, most: int) -> None:
         self.batch = batch
         self.hear = hear
-        self.threads = threads
+        self.most = most
+        self.threads = max(1, usable_cores() // most)
         self.lanes = Lanes(batch.specs)
         self.inbox: SimpleQueue[tuple[_Worker, News | None]] = SimpleQueue()
         self.workers: list[_Worker] = []
         self.lost: dict[int, int] = {}
 
-    def work(self, workers: int) -> None:
-        for _ in range(min(workers, self.lanes.width)):
-            self.workers.append(_Worker(self.batch, self.threads, self.inbox))
+    def work(self) -> None:
         self._hand_out()
         while any(worker.number is not None for worker in self.workers):
             worker, news = self.inbox.get()
-            if worker not in self.workers:
-                continue  # it was lost, and this was still on its way
             if news is None:
-                self._replace(worker)
+                self._lose(worker)
             elif worker.number is not None:
-                self.hear(worker.number, news)
+                self._hear(worker.number, news)
                 if news.kind in FINAL:
-                    self.lanes.finished(worker.number)
                     worker.number = None
             self._hand_out()
 
@@ -84,27 +80,37 @@ class _Shift:
         for worker in self.workers:
             worker.stop()
 
-    def _hand_out(self) -> None:
-        for worker in self.workers:
-            number = self.lanes.take() if worker.number is None else None
-            if number is not None:
-                worker.give(number, self.batch)
+    def _hear(self, number: int, news: News) -> None:
+        self.hear(number, news)
+        if news.kind in FINAL:
+            self.lanes.finished(number)
 
-    def _replace(self, worker: _Worker) -> None:
-        """A new worker for a lost one, which runs the cell again unless that killed several."""
+    def _hand_out(self) -> None:
+        """Give every idle worker a cell, and begin a worker where one is missing for a cell."""
+        while self.lanes.ready:
+            worker = next((w for w in self.workers if w.number is None), None)
+            if worker is None and len(self.workers) == self.most:
+                return
+            if worker is None:
+                worker = _Worker(self.batch, self.threads, self.inbox)
+                self.workers.append(worker)
+            number = self.lanes.take()
+            assert number is not None
+            worker.give(number, self.batch)
+
+    def _lose(self, worker: _Worker) -> None:
+        """The cell of a lost worker waits again, unless it was the end of several."""
+        self.workers.remove(worker)
         number, reason = worker.number, worker.stop()
-        place = self.workers.index(worker)
-        self.workers[place] = _Worker(self.batch, self.threads, self.inbox)
         if number is None:
             return
         self.lost[number] = self.lost.get(number, 0) + 1
         if self.lost[number] > RETRIES:
             words = f"its worker was lost {self.lost[number]} times, at last: {reason}"
-            self.hear(number, News("failed", words=words))
-            self.lanes.finished(number)
+            self._hear(number, News("failed", words=words))
             return
-        self.hear(number, News("again", words=f"worker lost ({reason}), run again"))
-        self.workers[place].give(number, self.batch)
+        self._hear(number, News("again", words=f"worker lost ({reason}), run again"))
+        self.lanes.ready.appendleft(number)
 
 
 class _Worker:
