@@ -304,8 +304,8 @@ class _Board:
             cell.status, cell.error = "failed", news.words
         else:
             cell.result, cell.seconds = self._seen(news.key), news.seconds
-            cell.status = news.kind
-            if news.kind == "done":
+            cell.status = "there" if news.kind == "there" else "done"
+            if cell.status == "done":
                 self.clock.add(self._work(cell), cell.seconds)
                 self._tell(number, news)
 

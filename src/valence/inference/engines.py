@@ -63,8 +63,7 @@ class OnRay:
         import ray.data
 
         pool = ray.data.ActorPoolStrategy(
-            min_size=1,
-            max_size=actors,
+            size=actors,
             max_tasks_in_flight_per_actor=1,  # a file waits for whoever is free first
         )
         named = [{"name": str(path)} for path in files]

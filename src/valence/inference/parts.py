@@ -12,9 +12,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from valence.errors import DataError
 from valence.inference.sinks import written
@@ -98,10 +100,15 @@ class Parts:
         """
         with written(self.folder):
             file = self.file(number)
-            scratch = file.with_name(f"writing{self.suffix}")
-            write(scratch)
-            kept = Record(**{**asdict(record), "digest": file_digest(scratch)})
-            os.replace(scratch, file)
+            # Of its own name: a worker of a cluster may be thought dead and still write.
+            scratch = file.with_name(f"writing-{uuid4().hex}{self.suffix}")
+            try:
+                write(scratch)
+                kept = Record(**{**asdict(record), "digest": file_digest(scratch)})
+                os.replace(scratch, file)
+            finally:
+                with suppress(OSError):
+                    scratch.unlink(missing_ok=True)
             replace_file(self._record(number), json.dumps(asdict(kept)).encode())
         return kept
 
@@ -158,7 +165,7 @@ def texts_digest(texts: list[str]) -> str:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Give a file new contents, all or none."""
-    scratch = path.with_name(f".{path.name}")
+    scratch = path.with_name(f".{path.name}.{uuid4().hex}")
     with scratch.open("wb") as file:
         file.write(content)
         file.flush()

@@ -38,7 +38,7 @@ FILES = 5
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Cluster]:
-    """A local Ray of two cores that all tests here share."""
+    """A local Ray of two cores."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'valence[ray]'")
     from valence.cluster import connected
 
@@ -122,15 +122,7 @@ def test_local_is_as_one_by_one_and_goes_on(
         score(model, parts, out, resume=True, long="windows")
 
 
-def test_ray_is_as_local(
-    model: Path, parts: Path, wanted: Path, tmp_path: Path, ray: Cluster
-) -> None:
-    report = score(model, parts, tmp_path / "out", "ray")
-    assert (report.rows, report.failures) == (FILES * ROWS, [])
-    check_same(tmp_path / "out", wanted)
-
-
-def wait_for(pattern: str, folder: Path, running: threading.Event | None = None) -> None:
+def wait_for(pattern: str, folder: Path) -> None:
     deadline = time.monotonic() + 120
     while not list(folder.glob(pattern)):
         assert time.monotonic() < deadline
@@ -158,8 +150,10 @@ def test_ray_loses_workers_and_no_row(
 
 
 def test_the_whole_is_killed_and_goes_on(
-    model: Path, parts: Path, wanted: Path, tmp_path: Path, ray: Cluster
+    model: Path, parts: Path, wanted: Path, tmp_path: Path
 ) -> None:
+    """Any engine goes on from what another has done."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'valence[ray]'")
     out = tmp_path / "out"
     words = [sys.executable, "-m", "valence", "predict", str(model), f"{parts}/*.parquet"]
     words += ["--out", str(out), "--engine", "ray", "--workers", "1", "--quiet"]
@@ -170,12 +164,11 @@ def test_the_whole_is_killed_and_goes_on(
     time.sleep(1)  # Ray ends its workers when it sees that nobody wants them
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
     assert 1 <= len(kept) < FILES
-    report = score(model, parts, out, "ray", resume=True)
+    report = score(model, parts, out, "local", resume=True)
     assert sum(file.before for file in report.files) >= ROWS
     check_same(out, wanted)
-    finished = [path for path in kept if (out / ".done" / f"{path.name}.json").exists()]
-    assert finished
-    assert sum(path.stat().st_mtime_ns == kept[path] for path in kept) >= len(kept) - 1
+    same = sum(path.stat().st_mtime_ns == changed for path, changed in kept.items())
+    assert same >= len(kept) - 1  # one file may have lacked its record still
 
 
 def test_broken_and_empty_files_do_not_stop_the_others(model: Path, tmp_path: Path) -> None:
