@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,3 +200,9 @@ def test_unknown_executor_and_wrong_numbers() -> None:
         Cluster(workers=0)
     with pytest.raises(RunError, match="more than 0 CPUs"):
         Cluster(cpus=0)
+
+
+def test_without_ray_its_name_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RunError, match=r"pip install 'valence\[ray\]'"):
+        grid.execute([], store=RunStore(tmp_path), executor=make_executor("ray"))

@@ -201,7 +201,7 @@ def test_what_cannot_be_done_is_said(model: Path, tmp_path: Path) -> None:
         make_reviews(3).to_csv(tmp_path / name, index=False)
     with pytest.raises(DataError, match="have one name"):
         find_tables([str(tmp_path / "a"), str(tmp_path / "b")])
-    with pytest.raises(DataError, match="No file .*none"):
+    with pytest.raises(DataError, match="No file "):
         find_tables([str(tmp_path / "none*.csv")])
     with pytest.raises(DataError, match="There are no tables"):
         find_tables([str(tmp_path)])
