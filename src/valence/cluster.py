@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import socket
 import sys
 import threading
 import warnings
@@ -22,6 +24,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # what asks for no GPU sees none
     "RAY_worker_niceness": "0",  # Ray's 15 would starve it beside anything else
 }
+ANSWER_SECONDS = 10.0
 TALKER = "ray_listen_error_messages"  # a thread of Ray's that prints on stdout
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -96,18 +99,23 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
         if cluster.workers is not None:
             options["num_cpus"] = max(1, -int(-cluster.workers * cluster.cpus // 1))
+    _check_answers(cluster.address)
     try:
         with _no_warnings(), _no_stderr():
             ray.init(**options)
     except Exception as error:  # Ray raises many kinds, none of which a user should read whole
         where = f"the Ray cluster {cluster.address}" if cluster.address else "Ray on this machine"
         reason = (str(error).strip().splitlines() or [repr(error)])[0]
-        raise RunError(f"Cannot reach {where}: {reason}; check --ray-address") from None
+        raise RunError(
+            f"Cannot reach {where}: {reason}; check --ray-address and, if it asks for a token, "
+            "RAY_AUTH_TOKEN"
+        ) from None
     with redirect_stdout(cast(TextIO, _Deaf(sys.stdout))):
         try:
             yield ray
         finally:
-            ray.shutdown()
+            with redirect_stdout(io.StringIO()):  # it says again what was kept from saying
+                ray.shutdown()
 
 
 @contextmanager
@@ -133,6 +141,20 @@ def quietly() -> Iterator[None]:
 def use_threads(threads: int) -> None:
     """Let this process use so many threads; sure to work only before torch is loaded."""
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+
+
+def _check_answers(address: str | None) -> None:
+    """Find out in seconds what Ray needs minutes for: that nobody listens at an address."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise RunError(
+            f"Cannot reach the Ray cluster {address}: {error.strerror or error}; check "
+            "--ray-address, and that its first machine is up"
+        ) from None
 
 
 def _imported() -> Any:

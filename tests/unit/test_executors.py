@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,3 +207,13 @@ def test_without_ray_its_name_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RunError, match=r"pip install 'valence\[ray\]'"):
         grid.execute([], store=RunStore(tmp_path), executor=make_executor("ray"))
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'valence[ray]'")
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        executor = make_executor("ray", Cluster(address))
+        with pytest.raises(RunError, match=f"Cannot reach the Ray cluster {address}: "):
+            grid.execute([], store=RunStore(tmp_path), executor=executor)
