@@ -85,6 +85,7 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         RunError: if Ray is not installed or the cluster cannot be reached.
     """
     ray = _imported()
+    _check_answers(cluster.address)
     if ray.is_initialized():
         with redirect_stdout(cast(TextIO, _Deaf(sys.stdout))):
             yield ray
@@ -99,7 +100,6 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
         if cluster.workers is not None:
             options["num_cpus"] = max(1, -int(-cluster.workers * cluster.cpus // 1))
-    _check_answers(cluster.address)
     try:
         with _no_warnings(), _no_stderr():
             ray.init(**options)
