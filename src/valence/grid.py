@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from valence.data.dataset import Dataset
 from valence.data.groups import transfer_sets
 from valence.data.sources import load_dataset
-from valence.errors import SpecError, UnknownNameError
+from valence.errors import RunError, SpecError, UnknownNameError
+from valence.executors import Batch, Executor, News, Sizes, make_executor
+from valence.executors.costs import Clock, cost
 from valence.losses.table import reads
 from valence.methods import find_method, make_spec, trained_part
 from valence.models.heads import head_reads
-from valence.run import run
 from valence.runs import RunResult, RunStore
 from valence.spec import (
     BUILT_IN_ENCODER,
@@ -29,15 +29,7 @@ from valence.spec import (
     setting_paths,
 )
 
-# Work of training on a text once, in units of scoring it once (forward, backward, step).
-TRAINING_WORK = 3.5
-# Training a head on states that are at hand, in units of training the encoder too.
-HEAD_WORK = 0.1
-# A language model's answer, in the same units: a guess, since models differ by thousands.
-ANSWER_WORK = 100.0
-# Texts scored a second by the built-in encoder on two cores; replaced by what is measured
-# as soon as one cell is done.
-FIRST_GUESS_RATE = 200.0
+SEEN_SECONDS = 10.0  # that a network folder may take to show what another machine wrote
 
 
 class Comparison(BaseModel):
@@ -197,6 +189,8 @@ class Cell:
     result: RunResult | None = None
     error: str = ""
     seconds: float = 0.0
+    repeats: int = 0
+    """How often it was run again because its worker was lost."""
 
 
 @dataclass
@@ -233,6 +227,7 @@ class Standing:
         share: Share of that cell's training that is done.
         words: What happened last in it.
         seconds_left: Estimate for the rest of the grid.
+        at_work: Cells that are run at this moment.
     """
 
     done: int
@@ -241,6 +236,7 @@ class Standing:
     share: float
     words: str
     seconds_left: float
+    at_work: int = 1
 
 
 Observer = Callable[[Standing], None]
@@ -252,6 +248,7 @@ def execute(
     store: RunStore,
     data_dir: str | Path | None = None,
     observer: Observer | None = None,
+    executor: Executor | None = None,
 ) -> Outcome:
     """Run every spec that has no result yet; a cell that fails does not stop the others.
 
@@ -262,108 +259,89 @@ def execute(
         store: Where results are and go.
         data_dir: Folder of corpora, as for ``load_dataset``.
         observer: Told how far it is.
+        executor: Who runs the cells; this process when not given.
+
+    Raises:
+        RunError: if the executor cannot begin, or writes results that are not seen here.
     """
     outcome = Outcome([Cell(spec) for spec in specs])
-    clock = _Clock()
-    datasets: dict[str, Dataset] = {}
+    board = _Board(outcome, store, observer)
     try:
-        for number, cell in enumerate(outcome.cells):
-            _run_cell(cell, number, outcome, _Desk(store, data_dir, observer, clock, datasets))
+        (executor or make_executor("local")).run(Batch(specs, store.root, data_dir), board.hear)
     except KeyboardInterrupt:
         outcome.interrupted = True
     return outcome
 
 
-class _Clock:
-    """Turns work into seconds, by what the finished cells took."""
+class _Board:
+    """Keeps the cells as the executor's news say, and tells the observer."""
 
-    def __init__(self) -> None:
-        self.work = 0.0
-        self.seconds = 0.0
+    def __init__(self, outcome: Outcome, store: RunStore, observer: Observer | None) -> None:
+        self.cells = outcome.cells
+        self.store = store
+        self.observer = observer
+        self.clock = Clock()
+        self.shares: dict[int, float] = {}
+        self.most_at_work = 1
+        self.sizes: dict[str, Sizes] = {}
 
-    def left(self, work: float) -> float:
-        rate = self.work / self.seconds if self.seconds > 1 else FIRST_GUESS_RATE
-        return work / rate
-
-    def add(self, work: float, seconds: float) -> None:
-        if work > 0:  # cells that encode nothing say nothing of the encoder's speed
-            self.work += work
-            self.seconds += seconds
-
-
-@dataclass(frozen=True)
-class _Desk:
-    store: RunStore
-    data_dir: str | Path | None
-    observer: Observer | None
-    clock: _Clock
-    datasets: dict[str, Dataset]
-
-    def dataset(self, spec: RunSpec) -> Dataset:
-        seed = spec.data.cut_seed if spec.data.cut_seed is not None else spec.seed
-        name = f"{spec.data.model_dump_json()}/{seed}"
-        if name not in self.datasets:
-            self.datasets.clear()  # cells of one data set and seed stand together in the plan
-            self.datasets[name] = load_dataset(spec.data, seed=spec.seed, data_dir=self.data_dir)
-        return self.datasets[name]
-
-
-def _run_cell(cell: Cell, number: int, outcome: Outcome, desk: _Desk) -> None:
-    rest = outcome.cells[number + 1 :]
-    key = ""
-    try:
-        dataset = desk.dataset(cell.spec)
-        key = desk.store.key(cell.spec, dataset.fingerprint)
-        found = desk.store.get(key)
-        if found is not None:
-            cell.result, cell.status = found, "there"
+    def hear(self, number: int, news: News) -> None:
+        cell = self.cells[number]
+        if cell.status != "waiting":
+            return  # it came late
+        if news.sizes is not None:
+            self.sizes[cell.spec.data.name] = news.sizes
+        if news.kind in ("begun", "going"):
+            self.shares[number] = news.share
+            self.most_at_work = max(self.most_at_work, len(self.shares))
+            self._tell(number, news)
             return
-        work = cost(cell.spec, dataset)
+        self.shares.pop(number, None)
+        if news.kind == "again":
+            cell.repeats += 1
+            self._tell(number, news)
+        elif news.kind == "failed":
+            cell.status, cell.error = "failed", news.words
+        else:
+            cell.result, cell.seconds = self._seen(news.key), news.seconds
+            cell.status = "there" if news.kind == "there" else "done"
+            if cell.status == "done":
+                self.clock.add(self._work(cell), cell.seconds)
+                self._tell(number, news)
 
-        def report(share: float, words: str) -> None:
-            if desk.observer is not None:
-                left = desk.clock.left(
-                    work * (1 - share) + sum(cost(c.spec, dataset) for c in rest)
+    def _seen(self, key: str) -> RunResult:
+        """The result of a cell that is done; a network folder may show it a little later."""
+        deadline = time.monotonic() + SEEN_SECONDS
+        while (found := self.store.get(key)) is None:
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"Run {key} is done but not to be seen in {self.store.root}; name with --runs "
+                    "a folder that all machines see under the same path"
                 )
-                desk.observer(Standing(number, len(outcome.cells), cell, share, words, left))
+            time.sleep(0.2)
+        return found
 
-        report(0.0, "starting")
-        clock = time.perf_counter()
-        cell.result = run(cell.spec, store=desk.store, dataset=dataset, report=report)
-        cell.seconds = time.perf_counter() - clock
-        cell.status = "done"
-        desk.clock.add(work, cell.seconds)
-        report(1.0, f"done, test {headline(cell.result.test)}")
-    except Exception as error:  # whatever breaks one cell, the others still run
-        cell.status, cell.error = (
-            "failed",
-            str(error).splitlines()[0] if str(error) else repr(error),
-        )
-        desk.store.record_failure(key or f"{cell.spec.method}-s{cell.spec.seed}", error)
+    def _work(self, cell: Cell) -> float:
+        """Work of a cell; one of data not seen yet is taken to be as large as the last."""
+        last = next(reversed(self.sizes.values()), None)
+        sizes = self.sizes.get(cell.spec.data.name, last)
+        return 0.0 if sizes is None else cost(cell.spec, sizes)
 
-
-def headline(test: Mapping[str, float | None]) -> str:
-    """The score a finished cell is told by."""
-    name, title = ("mae", "MAE") if "mae" in test else ("macro_f1", "macro-F1")
-    value = test.get(name)
-    return f"{title} {value:.3f}" if value is not None else f"{title} –"
-
-
-def cost(spec: RunSpec, dataset: Dataset) -> float:
-    """Expected work of a run, in texts scored once by its encoder."""
-    if spec.method in ("majority", "tfidf-lr") or spec.kind == "posthoc":
-        return 0.0
-    if spec.kind == "llm":
-        return ANSWER_WORK * len(dataset.test)
-    train, validation = len(dataset.train), len(dataset.validation)
-    if spec.kind == "sklearn":
-        return float(train + validation + len(dataset.test))
-    steps = max(1, train // (spec.train.batch_size * spec.train.accumulation))
-    evaluations = spec.train.epochs * (
-        steps / spec.train.eval_steps if spec.train.eval_steps else 1
-    )
-    views = 1 if spec.view.name == "none" else 2
-    learned = TRAINING_WORK * spec.train.epochs * train * views
-    if spec.encoder.adaptation == "frozen":  # encoded once, then the head alone
-        learned = train + HEAD_WORK * learned
-    return learned + (evaluations + 1) * validation + len(dataset.test)
+    def _tell(self, number: int, news: News) -> None:
+        if self.observer is None:
+            return
+        cell = self.cells[number]
+        finished = sum(c.status != "waiting" for c in self.cells if c is not cell)
+        left = [
+            self._work(c) * (1 - self.shares.get(i, 0.0))
+            for i, c in enumerate(self.cells)
+            if c.status == "waiting"
+        ]
+        # Together they are no faster than the longest of them.
+        share = max([sum(left) / self.most_at_work, *left])
+        self.observer(
+            Standing(
+                finished, len(self.cells), cell, news.share, news.words, self.clock.left(share),
+                len(self.shares),
+            )
+        )  # fmt: skip

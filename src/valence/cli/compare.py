@@ -50,6 +50,13 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
 Encoder = Annotated[str | None, typer.Option(help="Hub name or folder of another encoder.")]
 Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes at a time; local: 1, ray: what there is room for.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="A running Ray cluster; else one is started here.", envvar="RAY_ADDRESS"),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")]
 
 
@@ -103,6 +110,13 @@ def compare(
     ),
     runs: Runs = Path("runs"),
     dry_run: Annotated[bool, typer.Option(help="Show what would be run, and stop.")] = False,
+    executor: Annotated[
+        str, typer.Option(help="local, or ray: a cluster whose machines all see --runs.")
+    ] = "local",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    cpus_per_run: Annotated[float, typer.Option(help="Cores a run asks of Ray.")] = 1.0,
+    gpus_per_run: Annotated[float, typer.Option(help="GPUs a run asks of Ray.")] = 0.0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -111,8 +125,11 @@ def compare(
     Runs only what is missing under --runs, prints a leaderboard and writes report.html.
     """
     from valence import grid
+    from valence.cluster import Cluster
+    from valence.executors import make_executor
     from valence.runs import RunStore
 
+    runner = make_executor(executor, Cluster(ray_address, workers, cpus_per_run, gpus_per_run))
     columns = {
         "text_column": text_column, "label_column": label_column, "query": query, "table": table,
     }  # fmt: skip
@@ -129,7 +146,9 @@ def compare(
     if not quiet:
         console.say(_size(comparison, len(specs)))
     with console.Meter(quiet=quiet) as meter:
-        outcome = grid.execute(specs, store=store, data_dir=data_dir, observer=_observer(meter))
+        outcome = grid.execute(
+            specs, store=store, data_dir=data_dir, observer=_observer(meter), executor=runner
+        )
     _report(comparison, outcome, store, out, as_json=json)
     _end(outcome, runs)
 
@@ -280,6 +299,7 @@ def _observer(meter: console.Meter) -> Observer:
         place = f"[{now.done + 1}/{now.cells}] {Path(spec.data.name).name}"
         what = f"{place} {spec.method} seed {spec.seed}"
         left = f"about {console.duration(now.seconds_left)} left"
+        left = left if now.at_work < 2 else f"{now.at_work} at work, {left}"
         words = f"{now.words}, {left}" if now.words else left
         meter.show(what, now.share, words, important=now.share in (0.0, 1.0))
 
@@ -348,6 +368,11 @@ def _report_groups(outcome: Outcome, out: Path, comparison: Comparison, *, as_js
 
 
 def _end(outcome: Outcome, runs: Path) -> None:
+    for cell in outcome.cells:
+        if cell.repeats:
+            times = f"{cell.repeats} time{'s' * (cell.repeats > 1)}"
+            what = f"{cell.spec.method} seed {cell.spec.seed}"
+            console.say(f"Note: {what} lost its worker {times} and was run again")
     for cell in outcome.failures:
         console.say(f"Failed: {cell.spec.method} seed {cell.spec.seed}: {cell.error}")
     if outcome.interrupted:

@@ -5,16 +5,26 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from valence.cli import console
-from valence.cli.compare import Json, Query, Quiet, TableName, TextColumn
-from valence.errors import DataError
+from valence.cli.compare import (
+    Json,
+    Query,
+    Quiet,
+    RayAddress,
+    TableName,
+    TextColumn,
+    Workers,
+)
+from valence.errors import DataError, SpecError
 
 if TYPE_CHECKING:
+    from valence.inference.folder import FolderJob, FolderStanding
     from valence.inference.predictor import Predictor
     from valence.inference.stream import StreamOptions
 
@@ -35,10 +45,10 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A model folder.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="A file or database URL, or texts; lines of stdin when none."),
+        typer.Argument(help="Files, folders or a database URL, or texts; else lines of stdin."),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="File or database URL for the scored rows.")
+        str | None, typer.Option(help="File, folder or database URL for the scored rows.")
     ] = None,
     text_column: TextColumn = None,
     query: Query = None,
@@ -62,19 +72,33 @@ def predict(
     batch_tokens: Annotated[
         int | None, typer.Option(help="Most tokens of a batch; suits the device.")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="For files into a folder: local, or ray, a cluster.")
+    ] = "local",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Label texts, a clip, or every row of a CSV, TSV, JSONL or Parquet file or of a database.
 
-    All columns are kept; label and one probability per class are added.
+    All columns are kept; label and one probability per class are added. Several files, or a
+    folder of them, go into a folder, each under its own name.
     """
     from valence.inference.predictor import Predictor, Speed
     from valence.inference.stream import StreamOptions
 
     given = list(inputs or [])
-    source = _source(given, out)
     speed = Speed(threads, device, precision, batch_tokens)
+    files = _files(given, out, engine)
+    if files is not None and out is not None:
+        from valence.inference.folder import FolderJob
+
+        job = FolderJob(model, Path(out), speed, long, text_column, target_prior)
+        asked = {"query": query, "table": table, "to_table": to_table, "text": text}
+        _folder(job, files, asked, (engine, workers, ray_address), resume, quiet=quiet)
+        return
+    source = _source(given, out)
     predictor = Predictor(model, long=long, speed=speed)
     if target_prior is not None:
         from valence.inference.calibration import parse_shares
@@ -135,6 +159,89 @@ def _source(given: list[str], out: str | None) -> str | None:
     if not url and not Path(given[0]).exists():
         raise DataError(f"No file {given[0]}; check the path")
     return given[0]
+
+
+def _files(given: list[str], out: str | None, engine: str) -> list[Path] | None:
+    """The tables that go into a folder, or None where it is one file, or texts."""
+    from valence.data.files import SUFFIXES
+    from valence.inference.folder import find_tables
+    from valence.sqlurl import is_sql_url
+
+    tables = [
+        name for name in given
+        if not is_sql_url(name) and (Path(name).suffix.lower() in SUFFIXES or Path(name).is_dir())
+    ]  # fmt: skip
+    folder = out is not None and not is_sql_url(out) and not Path(out).suffix
+    many = len(tables) > 1 or any(Path(name).is_dir() or "*" in name for name in tables)
+    if tables and len(tables) == len(given) and (folder or many):
+        if not folder:
+            raise DataError("Several files go into a folder: --out scored/")
+        return find_tables(given)
+    if engine != "local":
+        raise SpecError(f"--engine {engine} scores files into a folder: parts/*.csv --out scored/")
+    return None
+
+
+def _folder(
+    job: FolderJob, files: list[Path], asked: Mapping[str, str | None],
+    by: tuple[str, int | None, str | None], resume: bool | None, *, quiet: bool,
+) -> None:  # fmt: skip
+    from valence.cluster import Cluster
+    from valence.inference.engines import make_engine
+    from valence.inference.folder import predict_folder
+
+    for name, value in asked.items():
+        if value is not None:
+            raise SpecError(f"--{name.replace('_', '-')} does not go with files into a folder")
+    name, workers, address = by
+    threads = job.speed.threads
+    gpus = 1.0 if job.speed.device == "cuda" else 0.0
+    engine = make_engine(name, Cluster(address, workers, threads or 1, gpus))
+    if name != "local":  # each takes what it asks the cluster for, and no more
+        job = replace(job, speed=replace(job.speed, threads=threads or 1))
+    job = replace(job, model=job.model.absolute(), out=job.out.absolute())
+    with console.Meter(quiet=quiet) as meter:
+        told = _told_files(meter)
+        report = predict_folder(job, files, engine=engine, resume=resume, observer=told)
+    before = sum(file.before for file in report.files)
+    empty = sum(not file.rows and not file.error for file in report.files)
+    if not quiet:
+        _note(before, "rows were done before")
+        _note(sum(file.truncated for file in report.files), "texts were cut at the length limit")
+        _note(empty, "files have no rows and were left out")
+    for file in report.failures:
+        console.say(f"Failed: {file.error}")
+    done = len(files) - empty - len(report.failures)
+    console.say(
+        f"{report.rows} rows of {done} files in {console.duration(report.seconds)}: {job.out}"
+    )
+    if report.failures:
+        raise DataError(
+            f"{len(report.failures)} of {len(files)} files failed (reasons above); mend them and "
+            "go on with --resume, finished files are kept"
+        )
+
+
+def _note(count: int, words: str) -> None:
+    if count:
+        console.say(f"Note: {count} {words}")
+
+
+def _told_files(meter: console.Meter) -> Callable[[FolderStanding], None]:
+    """Progress with the time left, by the bytes since the first news."""
+    start = time.monotonic()
+    first: list[float] = []
+
+    def told(now: FolderStanding) -> None:
+        first.append(now.share) if not first else None
+        words = f"{now.done} of {now.files} files, {now.rows} rows"
+        done = now.share - first[0] if len(first) else 0.0
+        if done > 0 and now.share < 1:
+            left = (time.monotonic() - start) / done * (1 - now.share)
+            words += f", {console.duration(left)} left"
+        meter.show("predict", now.share, words)
+
+    return told
 
 
 def _stream(

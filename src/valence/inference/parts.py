@@ -12,9 +12,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from valence.errors import DataError
 from valence.inference.sinks import written
@@ -66,7 +68,7 @@ class Parts:
         """
         found = self._job()
         wanted = json.loads(json.dumps({"format": FORMAT, **job}))
-        records = self._records() if found is not None else []
+        records = self.records() if found is not None else []
         rows = sum(record.rows for record in records)
         if resume and records and found != wanted:
             assert found is not None
@@ -85,7 +87,7 @@ class Parts:
         with written(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-            _replace(self.folder / "job.json", json.dumps(wanted).encode())
+            replace_file(self.folder / "job.json", json.dumps(wanted).encode())
         return []
 
     def add(self, number: int, record: Record, write: Callable[[Path], None]) -> Record:
@@ -98,11 +100,16 @@ class Parts:
         """
         with written(self.folder):
             file = self.file(number)
-            scratch = file.with_name(f"writing{self.suffix}")
-            write(scratch)
-            kept = Record(**{**asdict(record), "digest": file_digest(scratch)})
-            os.replace(scratch, file)
-            _replace(self._record(number), json.dumps(asdict(kept)).encode())
+            # Of its own name: a worker of a cluster may be thought dead and still write.
+            scratch = file.with_name(f"writing-{uuid4().hex}{self.suffix}")
+            try:
+                write(scratch)
+                kept = Record(**{**asdict(record), "digest": file_digest(scratch)})
+                os.replace(scratch, file)
+            finally:
+                with suppress(OSError):
+                    scratch.unlink(missing_ok=True)
+            replace_file(self._record(number), json.dumps(asdict(kept)).encode())
         return kept
 
     def file(self, number: int) -> Path:
@@ -123,7 +130,8 @@ class Parts:
             return None
         return job
 
-    def _records(self) -> list[Record]:
+    def records(self) -> list[Record]:
+        """Records of the parts that are whole, up to the first that is not."""
         records: list[Record] = []
         while True:
             number = len(records)
@@ -155,8 +163,9 @@ def texts_digest(texts: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _replace(path: Path, content: bytes) -> None:
-    scratch = path.with_name(f".{path.name}")
+def replace_file(path: Path, content: bytes) -> None:
+    """Give a file new contents, all or none."""
+    scratch = path.with_name(f".{path.name}.{uuid4().hex}")
     with scratch.open("wb") as file:
         file.write(content)
         file.flush()

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 from valence.errors import DataError
 from valence.inference.rows import Part
@@ -106,7 +107,7 @@ class _FileSink:
 
     @contextmanager
     def _replacing(self) -> Iterator[Path]:
-        scratch = self.path.with_name(f".{self.path.name}.writing")
+        scratch = self.parts_folder() / f"joined-{uuid4().hex}"  # goes with the parts after a kill
         try:
             with written(self.path):
                 yield scratch

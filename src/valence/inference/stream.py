@@ -231,14 +231,17 @@ def _with_columns(part: Part, added: dict[str, list[Any]]) -> Part:
 def _job(
     predictor: Predictor, source: Source, sink: Sink, options: StreamOptions
 ) -> dict[str, Any]:
-    folder = predictor.folder
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    own = [path for path in files if path.relative_to(folder).parts[0] != REPORTS]
     return {
         "source": {"name": source.name, **source.identity()},
-        "model": file_digest(*own),
+        "model": model_digest(predictor.folder),
         "target": sink.name,
         "long": predictor.long,
         "text column": options.text_column,
         "part size": options.part_rows,
     }
+
+
+def model_digest(folder: Path) -> str:
+    """Thirty-two hex digits of all files that belong to a model."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return file_digest(*(p for p in files if p.relative_to(folder).parts[0] != REPORTS))
