@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,40 @@ class Parts:
             except (OSError, ValueError, TypeError):
                 return records
             records.append(record)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes of this machine from the same parts meanwhile; a kill frees them.
+
+    Raises:
+        DataError: if another process is at them.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: two writers are not kept apart there
+        yield
+        return
+    path = folder.with_name(f"{folder.name}.lock")
+    with written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("a")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_free = os.fstat(lock.fileno()).st_nlink > 0  # else its last owner ends just now
+        except BlockingIOError:
+            is_free = False
+        except OSError:  # a file system without locks
+            is_free = True
+        if not is_free:
+            raise DataError(
+                f"Another process writes {folder} now; wait for it, or give another --out"
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def file_digest(*files: Path) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from valence.data.files import TEXT_COLUMNS, find_column
 from valence.errors import DataError
-from valence.inference.parts import Parts, Record, file_digest, texts_digest
+from valence.inference.parts import Parts, Record, file_digest, only_writer, texts_digest
 from valence.inference.rows import Part, Source, open_source
 from valence.inference.sinks import Sink, open_sink
 from valence.models.base import Progress
@@ -105,10 +105,18 @@ def predict_stream(
         SpecError: if a URL is wrong.
     """
     options = options or StreamOptions()
-    clock = time.monotonic()
     rows = open_source(str(source), query=options.query, table=options.table)
     sink = open_sink(str(target), table=options.to_table)
     sink.check()
+    with only_writer(sink.parts_folder()):
+        return _streamed(predictor, rows, sink, options, progress)
+
+
+def _streamed(
+    predictor: Predictor, rows: Source, sink: Sink, options: StreamOptions,
+    progress: Progress | None,
+) -> StreamReport:  # fmt: skip
+    clock = time.monotonic()
     parts = Parts(sink.parts_folder(), sink.suffix)
     records = parts.open(_job(predictor, rows, sink, options), resume=options.resume)
     resumed = sum(record.rows for record in records)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -169,6 +171,28 @@ def test_goes_on_after_a_kill(
     assert (report.rows, report.resumed, sum(scored)) == (50, 16, 34)
     assert read(str(paths[1])).equals(read(str(tmp_path / f"whole{suffix}")))
     assert not parts.exists()
+
+
+def test_two_processes_do_not_write_one_target(predictor: Predictor, tmp_path: Path) -> None:
+    source, out = write(tmp_path, ".csv"), tmp_path / "out.csv"
+    told: list[str] = []
+
+    def again(done: int, total: int) -> None:
+        if told:
+            return
+        second = subprocess.run(
+            [sys.executable, "-m", "valence", "predict", str(predictor.folder), source,
+             "--out", str(out)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        told.append(f"{second.returncode} {second.stderr}")
+
+    predict_stream(predictor, source, out, options=SMALL, progress=again)
+    assert told[0].startswith("1 ")
+    assert "Another process writes" in told[0]
+    assert len(pd.read_csv(out)) == len(ROWS)
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "out.csv"}
+    predict_stream(predictor, source, out, options=SMALL)
 
 
 def test_other_rows_or_options_are_not_gone_on_from(predictor: Predictor, tmp_path: Path) -> None:
