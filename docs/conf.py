@@ -1,0 +1,53 @@
+"""The documents' site: ``make docs`` builds it without a network, and warnings are errors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+
+from site_parts import fill  # noqa: E402  the folder must be on the path first
+
+import valence  # noqa: E402
+
+project = "Valence"
+copyright = "the authors of Valence, Apache-2.0"
+version = release = valence.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["site_parts"]
+# Pages on scale are found by their names; one that is not there yet is no fault.
+suppress_warnings = ["toc.empty_glob"]
+
+myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "substitution"]
+myst_heading_anchors = 3
+highlight_language = "sh"  # a fence without a language holds commands, which tests run
+
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
+autodoc_inherit_docstrings = False
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
+
+html_theme = "furo"
+html_title = "Valence"
+html_static_path = ["_static"]
+html_css_files = ["valence.css"]
+html_show_sphinx = False
+html_copy_source = False
+
+
+def _fill(app: object, name: str, source: list[str]) -> None:
+    source[0] = fill(source[0])
+
+
+def setup(app: object) -> None:
+    """Fill the marks of a page before it is read."""
+    app.connect("source-read", _fill)  # type: ignore[attr-defined]
