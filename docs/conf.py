@@ -18,8 +18,6 @@ version = release = valence.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["site_parts"]
-# Pages on scale are found by their names; one that is not there yet is no fault.
-suppress_warnings = ["toc.empty_glob"]
 
 myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "substitution"]
 myst_heading_anchors = 3

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable
 
 from site_parts import code, commands, measured
+from site_parts.markdown import toctree
 
 MARK = re.compile(r"<!-- generated: (.*?) -->", re.DOTALL)
 
@@ -22,6 +23,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "faults": code.faults,
     "metrics": code.metrics,
     "cli": commands.commands,
+    "scale": lambda: toctree("Many machines", ["distributed", "ray", "scale"]),
     "rows": measured.rows,
     "lost": measured.lost,
     "missed": measured.missed,

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from site_parts.markdown import slug, table
-from site_parts.measured import measured
 
 import valence
+from site_parts.markdown import slug, table
+from site_parts.measured import measured
 from valence.data.catalogue import DATASETS
 from valence.data.features import FEATURE_CARDS
 from valence.errors import SpecError
@@ -33,6 +33,8 @@ KINDS = {
     "fusion": "text, audio and vision",
     "llm": "asked, not trained",
 }
+HIDDEN = "model_config, set_score_request"
+"""Members that libraries add, which say nothing here."""
 JOINING = {"almt": ALMT, "early": EarlyFusion, "late": LateFusion}
 TABLES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "loss": ("Losses of the logits", losses.LOSSES),
@@ -98,7 +100,9 @@ def _space(name: str, method: Method) -> Iterator[str]:
     except SpecError:
         yield "Nothing to tune."
         return
-    yield "`valence tune` chooses " + ", ".join(f"`{p}` {_range(r)}" for p, r in found.items()) + "."
+    yield (
+        "`valence tune` chooses " + ", ".join(f"`{p}` {_range(r)}" for p, r in found.items()) + "."
+    )
 
 
 def _range(found: Range) -> str:
@@ -183,7 +187,16 @@ def datasets() -> str:
          _sizes(card.steps), _sizes(card.widths), _sizes(card.rows), card.source]
         for name, card in FEATURE_CARDS.items()
     ]  # fmt: skip
-    clip_heads = ["name", "what it is", "language", "intensity", "steps", "widths", "rows", "source"]
+    clip_heads = [
+        "name",
+        "what it is",
+        "language",
+        "intensity",
+        "steps",
+        "widths",
+        "rows",
+        "source",
+    ]
     return (
         f"## Texts\n\n{table(heads, rows)}\n\n## Text, audio and vision\n\n"
         "Steps and widths are those of text, audio and vision; rows those of train, validation "
@@ -209,6 +222,6 @@ def api() -> str:
     parts = []
     for name in valence.__all__:
         kind = "autoclass" if isinstance(getattr(valence, name), type) else "autofunction"
-        options = {"members": ""} if kind == "autoclass" else {}
+        options = {"members": "", "exclude-members": HIDDEN} if kind == "autoclass" else {}
         parts += [f"## {name}", _directive(kind, f"valence.{name}", **options)]
     return "\n\n".join(parts)

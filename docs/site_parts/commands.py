@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-from site_parts.markdown import table
 
+from site_parts.markdown import table
 from valence.cli import app
 
 Command = Any  # typer brings its own copy of click, whose types have no public name
@@ -34,7 +34,9 @@ def _section(name: str, command: Command) -> str:
         usage.append("COMMAND")
     parts = [f"## `{name}`", command.help or "", f"```text\n{' '.join(usage)} [OPTIONS]\n```"]
     if hasattr(command, "commands"):
-        known = (f"[`{name} {word}`](#{name.replace(' ', '-')}-{word})" for word in command.commands)
+        known = (
+            f"[`{name} {word}`](#{name.replace(' ', '-')}-{word})" for word in command.commands
+        )
         parts.append("Commands: " + ", ".join(known) + ".")
     shown = [[f"`{_argument(one)}`", one.help or "", ""] for one in arguments]
     shown += [[_flags(one), _help(one), _default(one)] for one in options if not one.hidden]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1]
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -20,3 +23,11 @@ def cell(text: str) -> str:
 def slug(title: str) -> str:
     """The anchor that MyST gives a heading."""
     return re.sub(r"[^\w\- ]", "", title.strip().lower().replace(" ", "-"))
+
+
+def toctree(caption: str, pages: Sequence[str]) -> str:
+    """A part of the contents with those of the pages that are there; nothing without any."""
+    there = [name for name in pages if (DOCS / f"{name}.md").exists()]
+    if not there:
+        return ""
+    return f"```{{toctree}}\n:caption: {caption}\n:hidden:\n\n" + "\n".join(there) + "\n```"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
-from site_parts.markdown import slug, table
 
-DOCS = Path(__file__).parents[1]
+from site_parts.markdown import DOCS, slug, table
+
 RESULTS = DOCS / "results.md"
 CONFIGS = DOCS.parent / "configs"
 
