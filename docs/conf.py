@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
@@ -42,10 +46,32 @@ html_show_sphinx = False
 html_copy_source = False
 
 
-def _fill(app: object, name: str, source: list[str]) -> None:
+FIGURE = re.compile(r"[-+−–\d~.]|\S+$")  # a number with its interval, or one word
+SHORT = 32  # characters; longer cells are text that begins with a number
+
+
+def _fill(app: Sphinx, name: str, source: list[str]) -> None:
+    """Fill the marks of a page before it is read."""
     source[0] = fill(source[0])
 
 
-def setup(app: object) -> None:
-    """Fill the marks of a page before it is read."""
-    app.connect("source-read", _fill)  # type: ignore[attr-defined]
+def _mark_figures(app: Sphinx, document: nodes.document) -> None:
+    """Cells of figures get a class, so that they are not broken over lines."""
+    for cell in document.findall(nodes.entry):
+        text = cell.astext().strip()
+        if len(text) < SHORT and FIGURE.match(text):
+            cell["classes"].append("figure")
+
+
+def _keep_colons(app: Sphinx, what: str, *told: object) -> None:
+    """An attribute's line may hold a colon; napoleon would read a type before it."""
+    lines = told[-1]
+    if what == "attribute" and isinstance(lines, list):
+        lines.insert(0, "")
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what pages and docstrings pass through."""
+    app.connect("source-read", _fill)
+    app.connect("doctree-read", _mark_figures)
+    app.connect("autodoc-process-docstring", _keep_colons, priority=400)

@@ -33,11 +33,13 @@ def blocks(path: str, kind: str = "") -> list[str]:
 
 
 def commands(path: str) -> list[str]:
-    """Every command of a document, in its order."""
+    """Every command of a document, in its order; one may go on behind a backslash."""
     lines = [
-        line.partition("#")[0].strip() for block in blocks(path) for line in block.splitlines()
+        line.partition("#")[0]
+        for block in blocks(path)
+        for line in block.replace("\\\n", " ").splitlines()
     ]
-    return [line for line in lines if line]
+    return [" ".join(line.split()) for line in lines if line.strip()]
 
 
 def give(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:

@@ -84,7 +84,8 @@ def lost() -> str:
         (what,) = [head.split("[")[0][2:] for head in row.cells if head.startswith("Δ")]
         baseline = _baseline(row)
         if row.cells["method"] not in ("majority", "audio-only", "vision-only"):
-            lines.append([row.link, row.cells["method"], baseline, what, change])
+            told = f"{row.link}, ratio {row.cells['ratio']}" if "ratio" in row.cells else row.link
+            lines.append([told, row.cells["method"], baseline, what, change])
     return table(["where", "method", "against", "score", "difference"], lines)
 
 
