@@ -287,7 +287,13 @@ def _observer(meter: console.Meter) -> Observer:
 
 
 def _report(
-    comparison: Comparison, outcome: Outcome, store: Any, out: Path, *, as_json: bool, quiet: bool
+    comparison: Comparison,
+    outcome: Outcome,
+    store: Any,
+    out: Path,
+    *,
+    as_json: bool,
+    quiet: bool = False,
 ) -> None:
     if not outcome.results:
         return
