@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # one thread a worker: two workers of two threads each on two cores are many times slower
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all examples lint format docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,9 @@ test: $(STAMP)
 test-all: $(STAMP)
 	$(PYTEST) -m "slow or not slow"
 
+examples: $(STAMP)
+	$(PYTEST) --dist load -m "slow or not slow" tests/e2e/test_examples.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,6 +37,10 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# offline; warnings are errors
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html docs build/docs
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

@@ -1,28 +1,23 @@
-"""Every command of docs/explain.md works as written; audit, explain and calibrate as used."""
+"""Every command of docs/audit.md, explain.md and calibrate.md works as written."""
 
 from __future__ import annotations
 
 import json
-import re
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.conftest import ROOT, make_reviews
-from valence import cli
+from tests.conftest import make_reviews
+from tests.pages import commands, give
 
 pytest.importorskip("captum")
 pytest.importorskip("cleanlab")
 
-PAGE = (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")
 COMMANDS = [
-    line
-    for block in re.findall(r"^```\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    for line in block.splitlines()
+    line for name in ("audit", "explain", "calibrate") for line in commands(f"docs/{name}.md")
 ]
 Call = Callable[..., tuple[int, str, str]]
 
@@ -41,11 +36,9 @@ def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.chdir(folder)
 
     def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["valence", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
+        code = give(["valence", *words], monkeypatch)
         printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
+        return code, printed.out, printed.err
 
     return run
 

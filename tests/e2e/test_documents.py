@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tests.conftest import ROOT, make_reviews
-from valence import cli
+from tests.pages import blocks, commands, give, page
 from valence.methods import METHODS
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-COMMANDS = [
-    line.partition("#")[0].strip()
-    for kind, block in BLOCKS
-    for line in block.splitlines()
-    if not kind and line.strip()
-]
+README = page("README.md")
+COMMANDS = commands("README.md")
 
 
 def test_every_command_is_of_a_known_kind() -> None:
@@ -56,10 +48,7 @@ def test_command_of_the_readme(
     if "lora" in words or "--from" in words:
         words += ["--set", "train.epochs=1"]
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert not ended.value.code, capsys.readouterr().err
+    assert give(words, monkeypatch) == 0, capsys.readouterr().err
     if "new.csv" in words:
         scored = pd.read_csv(folder / "scored.csv")
         assert len(scored) == 30
@@ -71,10 +60,7 @@ def test_config_command_plans(
 ) -> None:
     command = next(c for c in COMMANDS if "configs/" in c)
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", [*shlex.split(command), "--dry-run"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert not ended.value.code
+    assert give([*shlex.split(command), "--dry-run"], monkeypatch) == 0
     assert capsys.readouterr().out.count("hy-mora\t") == 5
 
 
@@ -82,7 +68,7 @@ def test_python_of_the_readme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = [block for kind, block in BLOCKS if kind == "python"]
+    (code,) = blocks("README.md", "python")
     exec(compile(code, "README", "exec"), {})
     printed = capsys.readouterr().out
     assert "'good'" in printed

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, make_reviews
-from valence import cli
+from tests.conftest import make_reviews
+from tests.pages import commands, give
 
-PAGE = (ROOT / "docs" / "languages.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-COMMANDS = [line for kind, block in BLOCKS for line in block.splitlines() if not kind and line]
+COMMANDS = commands("docs/languages.md")
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +33,9 @@ def call(
     capsys: pytest.CaptureFixture[str],
 ) -> tuple[str, str]:  # fmt: skip
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
+    code = give(command, monkeypatch)
     printed = capsys.readouterr()
-    assert not ended.value.code, printed.err
+    assert code == 0, printed.err
     return printed.out, printed.err
 
 
@@ -77,8 +71,5 @@ def test_a_wrong_group_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["valence", "data", "readiness", "reviews", "--groups", "dee"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 1
+    assert give(["valence", "data", "readiness", "reviews", "--groups", "dee"], monkeypatch) == 1
     assert "Unknown language 'dee'; did you mean 'de'?" in capsys.readouterr().err

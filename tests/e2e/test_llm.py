@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import socket
 import subprocess
@@ -18,14 +17,13 @@ import pytest
 
 from tests.causal import make_causal
 from tests.conftest import ROOT, make_reviews
+from tests.pages import blocks, commands
 from valence import cli
 
 pytest.importorskip("trl")
 
-PAGE = (ROOT / "docs/llm.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-COMMANDS = [line for kind, block in BLOCKS if not kind for line in block.splitlines() if line]
-TEMPLATES = [block for kind, block in BLOCKS if kind == "yaml"]
+COMMANDS = commands("docs/llm.md")
+TEMPLATES = blocks("docs/llm.md", "yaml")
 
 
 @pytest.fixture(scope="module")

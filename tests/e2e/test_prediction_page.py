@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import ROOT, make_reviews
-from valence import cli
+from tests.conftest import make_reviews
+from tests.pages import commands, give
 from valence.data.sources import load_dataset
 from valence.fitting import build_seeded
 from valence.inference import export
@@ -26,12 +26,7 @@ from valence.run import run
 from valence.runs import RunStore
 from valence.spec import DataSpec
 
-PAGE = (ROOT / "docs/prediction.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line
-    for block in re.findall(r"^```\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    for line in block.splitlines()
-]
+COMMANDS = commands("docs/prediction.md")
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +61,9 @@ def test_command_of_the_page(
 
         monkeypatch.setattr(export, "write_onnx", write_once)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
+    code = give(words, monkeypatch)
     said = capsys.readouterr()
-    assert not ended.value.code, said.err
+    assert code == 0, said.err
     assert "Warning" not in said.err
     target = words[words.index("--out") + 1] if "--out" in words else ""
     if target.endswith(".csv"):

@@ -149,7 +149,7 @@ def compare(
         outcome = grid.execute(
             specs, store=store, data_dir=data_dir, observer=_observer(meter), executor=runner
         )
-    _report(comparison, outcome, store, out, as_json=json)
+    _report(comparison, outcome, store, out, as_json=json, quiet=quiet)
     _end(outcome, runs)
 
 
@@ -307,7 +307,13 @@ def _observer(meter: console.Meter) -> Observer:
 
 
 def _report(
-    comparison: Comparison, outcome: Outcome, store: Any, out: Path, *, as_json: bool
+    comparison: Comparison,
+    outcome: Outcome,
+    store: Any,
+    out: Path,
+    *,
+    as_json: bool,
+    quiet: bool = False,
 ) -> None:
     if not outcome.results:
         return
@@ -330,18 +336,23 @@ def _report(
                 columns, rows = leaderboard_columns(part)
                 console.print_table(columns, rows, title=comparison.title)
         write_tables(store, outcome.results, out, baseline=baseline, axes=comparison.sweep or None)
-    _report_groups(outcome, out, comparison, as_json=as_json)
+    notes = _report_groups(outcome, out, comparison, as_json=as_json)
     page = write_report(
         store, outcome.results, out / "report.html", baseline=baseline,
         axes=comparison.sweep or None, title=comparison.title,
         published=Published(comparison.published, comparison.published_for),
         command=shlex.join(["valence", *sys.argv[1:]]),
     )  # fmt: skip
-    console.say(f"Report: {page}")
+    if not quiet:
+        for note in notes:
+            console.say(f"Note: {note}")
+        console.say(f"Report: {page}")
 
 
-def _report_groups(outcome: Outcome, out: Path, comparison: Comparison, *, as_json: bool) -> None:
-    """Write the tables over groups, and print those of a transfer."""
+def _report_groups(
+    outcome: Outcome, out: Path, comparison: Comparison, *, as_json: bool
+) -> list[str]:
+    """Write the tables over groups, and print those of a transfer; what is to be noted."""
     from valence.reports.groups import write_group_tables
     from valence.reports.tables import unswept
     from valence.reports.transfer import (
@@ -363,8 +374,7 @@ def _report_groups(outcome: Outcome, out: Path, comparison: Comparison, *, as_js
         for (setup, method), own in table.groupby(["setup", "method"], sort=False):
             if not as_json:
                 console.print_table(*columns_of(own), title=f"{setup}, {method}")
-    for note in dict.fromkeys(notes):
-        console.say(f"Note: {note}")
+    return list(dict.fromkeys(notes))
 
 
 def _end(outcome: Outcome, runs: Path) -> None:

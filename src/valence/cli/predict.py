@@ -254,7 +254,8 @@ def _stream(
     if report.resumed and not quiet:
         console.say(f"Note: {report.resumed} rows were done before")
     _tell_cut(predictor, report.truncated, quiet=quiet)
-    console.say(f"{report.rows} rows in {console.duration(report.seconds)}: {out}")
+    if not quiet:
+        console.say(f"{report.rows} rows in {console.duration(report.seconds)}: {out}")
 
 
 def _told(meter: console.Meter) -> Callable[[int, int], None]:

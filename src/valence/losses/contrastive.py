@@ -32,9 +32,10 @@ def contrast_of_anchors(scaled: Tensor, positive: Tensor) -> Tensor:
 class SupervisedContrast(Loss):
     """Supervised contrastive loss over a batch (SupCon, Khosla et al. 2020).
 
-    Features pass Linear(H→H), ReLU, Linear(H→``projection_dim``) and are normalised; the
-    positives of a row are all other rows of its class, a second view of it among them. A
-    row without positives contributes nothing; the mean is over the rows that have some.
+    Features pass Linear(H→H), ReLU, Linear(H→``projection_dim``) and are normalised to z; the
+    positives of row i are all other rows p of its class, a second view of it among them. Its
+    loss is the mean over p of −log(exp(z_i·z_p/τ) / Σ_{a ≠ i} exp(z_i·z_a/τ)). A row without
+    positives contributes nothing; the mean is over the rows that have some.
     """
 
     reads = frozenset({"temperature", "projection_dim"})

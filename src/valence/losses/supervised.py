@@ -74,7 +74,7 @@ def _weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
 
 
 class CrossEntropy(Loss):
-    """Cross-entropy with class weights and label smoothing.
+    """Cross-entropy with class weights and label smoothing: Σ w_y · (−log p_y) / Σ w_y.
 
     The weighted mean of PyTorch: the smoothing's share of every class is weighted too. Rows
     of a class without training rows weigh nothing under balanced weights.
@@ -131,10 +131,10 @@ class Focal(Loss):
 class LDAM(Loss):
     """Label-distribution-aware margins with deferred re-weighting (Cao et al. 2019).
 
-    Margins m_c = m · n_c^(−1/4) / max_j n_j^(−1/4) are taken off the true class's logit, and
-    the logits are scaled by s. A class without rows has the margin of the smallest one that
-    has some. After ``deferred_share`` of the training the loss gives way to class-weighted
-    cross-entropy; in the published code of Hy-Mora that switch never fires.
+    −log softmax_y(s · (z − m_y · 1_y)) of logits z, whose true class is y. The margins are
+    m_c = m · n_c^(−1/4) / max_j n_j^(−1/4); a class without rows has the margin of the smallest
+    one that has some. After ``deferred_share`` of the training the loss gives way to
+    class-weighted cross-entropy; in the published code of Hy-Mora that switch never fires.
     """
 
     reads = frozenset({"margin", "scale", "deferred_share", "weight_clamp"})
@@ -165,7 +165,10 @@ class LDAM(Loss):
 
 
 class LogitAdjustment(Loss):
-    """Cross-entropy of logits + τ·log π in training (Menon et al. 2021, eq. 10)."""
+    """Cross-entropy of logits + τ·log π in training (Menon et al. 2021, eq. 10).
+
+    π_c = n_c / N are the class shares of the training rows; a class without rows counts as one.
+    """
 
     reads = _WEIGHTS | {"tau"}
     weight: Tensor

@@ -54,7 +54,8 @@ def error_by_intensity(store: RunStore, results: Sequence[RunResult]) -> Figure:
     middles = (edges[1:] + edges[:-1]) / 2
     for i, method in enumerate(_methods(results)):
         means = [_binned(frames[r.key], edges) for r in results if r.spec.method == method]
-        axes.plot(middles, np.nanmean(means, axis=0), marker="o", ms=4, lw=1.6, label=method,
+        mean = pd.DataFrame(means).mean()  # a bin that no row falls into stays empty
+        axes.plot(middles, mean, marker="o", ms=4, lw=1.6, label=method,
                   **line_style(i))  # fmt: skip
     counts = np.histogram(frames[results[0].key]["label"], edges)[0]
     names = [f"{middle:.1f}\nn={count}" for middle, count in zip(middles, counts, strict=True)]
