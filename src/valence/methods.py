@@ -14,7 +14,7 @@ from typing import Any, Literal
 from valence.errors import SpecError, UnknownNameError
 from valence.space import ATTENTION, CLASS_WEIGHTS, PROBED, Range, fusion_space, shared_space
 from valence.space import RECURRENT as RECURRENT_SPACE
-from valence.spec import DataSpec, RunSpec
+from valence.spec import BUILT_IN_ENCODER, DataSpec, RunSpec
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class Method:
     space: Mapping[str, Range] = field(default_factory=dict)
 
 
+# In six epochs of SST-5-1150 adapters of the built-in encoder reached a validation macro-F1 of
+# 0.16 at the published rate and of 0.40 at ten times it.
+STAND_IN_SCALE = 10.0
+RATES = {"train.learning_rate", "train.lr_scale"}
 LORA = {"encoder.adaptation": "lora"}
 BALANCED = {"loss.class_weights": "balanced"}
 SHARP = {
@@ -286,9 +290,17 @@ def make_spec(
         return _asked(base, wanted)
     checked = base.override(wanted)
     if method.kind != "sklearn":
-        return checked
+        return checked.override(_for_stand_in(checked, wanted))
     # What it does not read stays at its default, or the same fit would count as another run.
     return base.override({path: v for path, v in wanted.items() if _is_read(path)})
+
+
+def _for_stand_in(spec: RunSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the built-in encoder needs where the rate is the published one, of larger encoders."""
+    is_adapted = spec.kind in ("torch", "posthoc") and spec.encoder.adaptation in ("lora", "dora")
+    if not is_adapted or spec.encoder.name != BUILT_IN_ENCODER or RATES & given.keys():
+        return {}
+    return {"train.lr_scale": STAND_IN_SCALE}
 
 
 def _is_read(path: str) -> bool:

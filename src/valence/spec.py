@@ -262,6 +262,7 @@ class TrainSpec(_Part):
     learning_rate: Positive = 3e-4
     """3e-4 for adapters; methods set 2e-5 for full fine-tuning."""
     lr_scale: Positive = 1.0
+    """Of adapters; a method takes 10 on the built-in encoder where no rate is given."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_share: Share = 0.1
     schedule: Literal["linear", "cosine"] = "linear"
