@@ -24,7 +24,6 @@ for name in ("train", "validation", "test"):
 print("training rows:", dict(Counter(data.classes[label] for label in data.train.labels)))
 
 # %% Compare: same rows for all, choice on validation, test rows met once
-# An adapter on the built-in encoder wants ten times the published learning rate.
 SETTINGS = {"train.epochs": 1, "train.batch_size": 16}
 outcome = valence.compare(
     str(FOLDER / "reviews"),
