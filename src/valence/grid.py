@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from valence import processes
 from valence.data.dataset import Dataset
 from valence.data.groups import transfer_sets
 from valence.data.sources import load_dataset
@@ -263,6 +264,9 @@ def execute(
         data_dir: Folder of corpora, as for ``load_dataset``.
         observer: Told how far it is.
     """
+    processes.one_process(
+        "A comparison", "give --workers or --executor, or train one method with several processes"
+    )
     outcome = Outcome([Cell(spec) for spec in specs])
     clock = _Clock()
     datasets: dict[str, Dataset] = {}

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from valence import processes
 from valence.card import write_card
 from valence.data.dataset import Dataset, Split, TrainingData
 from valence.data.sources import load_dataset
@@ -40,6 +41,8 @@ from valence.trainer import Report
 
 CHECKED_ROWS = 8
 CHECK_TOLERANCE = 1e-5
+SHARED_KINDS = ("torch", "posthoc")
+"""Kinds that several processes can train together."""
 POSTHOC_STRENGTHS = tuple(round(0.1 * i, 1) for i in range(21))
 """Strengths τ of post-hoc logit adjustment tried on validation, 0 (no change) to 2."""
 
@@ -70,6 +73,11 @@ class Scored:
     notes: tuple[str, ...] = ()
     own_best: dict[str, tuple[int, float | None]] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+
+_NONE = Scores(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32))
+NOT_SCORED = Scored(None, _NONE, _NONE, 0.0, 0.0, 0)
+"""What processes other than the first have: they train only."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +120,17 @@ def run(
         RunError: if the training breaks down or the result cannot be written.
     """
     store = store or RunStore()
+    _meet(spec)
     if spec.kind == "llm":
         from valence.llm.settle import settled
 
         spec = settled(spec)
-    dataset = dataset or load_dataset(spec.data, seed=spec.seed, data_dir=data_dir)
+    with processes.in_turn():
+        dataset = dataset or load_dataset(spec.data, seed=spec.seed, data_dir=data_dir)
     key = store.key(spec, dataset.fingerprint)
-    done = store.get(key)
-    if done is not None and (not keep_model or (store.path(key) / "model").is_dir()):
+    processes.agree(key, "rows or settings")
+    done = processes.first_only(lambda: _done(store, key, keep_model=keep_model))
+    if done is not None:
         return done
     if spec.kind not in KINDS:
         raise RunError(f"Method {spec.method!r} of kind {spec.kind!r} is not trained by run")
@@ -128,9 +139,38 @@ def run(
     origin = None if spec.start is None else checked_start(spec, start)
     started = datetime.now(UTC)
     reset_peak_memory()
+    report = report if processes.is_first() else None
     outcome = KINDS[spec.kind](spec, Context(store, dataset, keep_model, report, origin))
-    result = _result(key, spec, dataset, outcome, started)
-    with store.writing(key) as folder:
+    return processes.first_only(
+        lambda: _kept(store, _result(key, spec, dataset, outcome, started), dataset, outcome,
+                      keep_model=keep_model)
+    )  # fmt: skip
+
+
+def _meet(spec: RunSpec) -> None:
+    """Join the other processes, if there are any and the method can be trained by several."""
+    if processes.count() == 1:
+        return
+    if spec.kind not in SHARED_KINDS:
+        processes.one_process(
+            f"Method {spec.method!r}", "start it without torchrun or accelerate launch"
+        )
+    processes.join(pick_device(spec.train.device))
+
+
+def _done(store: RunStore, key: str, *, keep_model: bool) -> RunResult | None:
+    """The result of a run that need not be done again."""
+    done = store.get(key)
+    if done is None or (keep_model and not (store.path(key) / "model").is_dir()):
+        return None
+    return done
+
+
+def _kept(
+    store: RunStore, result: RunResult, dataset: Dataset, outcome: Scored, *, keep_model: bool
+) -> RunResult:
+    """Write the run folder."""
+    with store.writing(result.key) as folder:
         _write(folder, result, dataset, outcome)
         if outcome.model is not None:
             rows = dataset.validation.take(range(min(CHECKED_ROWS, len(dataset.validation))))
@@ -175,6 +215,8 @@ def _fit_and_score(
     model, (history, notes) = fit()
     train_seconds = time.perf_counter() - clock
     dataset = context.dataset
+    if not processes.is_first():
+        return NOT_SCORED
     validation = score_split(model, dataset.validation)
     clock = time.perf_counter()
     test = score_split(model, dataset.test)
@@ -208,6 +250,8 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
         trained_part(spec), store=store, dataset=dataset, keep_model=context.keep_model,
         report=context.report, start=context.start,
     )  # fmt: skip
+    if not processes.is_first():
+        return NOT_SCORED
     rows = store.predictions(base.key)
     columns = [f"logit_{i}" for i in range(len(dataset.classes))]
     logits = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +14,12 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from valence import processes
 from valence.data.collate import TOKEN_BUDGET, Collator, Encoded, length_batches
 from valence.data.dataset import TrainingData
 from valence.errors import ModelError
 from valence.losses.base import ClassInfo
+from valence.losses.gather import whole_loss
 from valence.losses.table import build_loss
 from valence.models.base import Progress, Scores
 from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
@@ -46,6 +49,7 @@ class Classifier(nn.Module):
         self.head.take_pooler(encoder.pooler_weights, trained=encoder.spec.adaptation != "frozen")
         self.loss = build_loss(loss, replace(info, feature_size=self.head.feature_size))
         self.class_count = len(info.counts)
+        self.views = 1  # how often a text is in a training batch
 
     def forward(
         self,
@@ -55,6 +59,8 @@ class Classifier(nn.Module):
         labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Logits (B, C), features (B, F) and, where labels (B,) are given, the mean loss.
+
+        Of several processes, the loss is that of the rows of all.
 
         Args:
             attention_mask: (B, T) 1 on real tokens.
@@ -67,7 +73,8 @@ class Classifier(nn.Module):
         output = self.head(states, attention_mask)
         result = {"logits": output.logits, "features": output.features}
         if labels is not None:
-            result = {"loss": self.loss(output, labels), **result}
+            loss = whole_loss(self.loss, output, labels, views=self.views)
+            result = {"loss": loss, **result}
         return result
 
     def kept_state(self) -> dict[str, Tensor]:
@@ -263,7 +270,7 @@ def _broken(path: Path, error: Exception) -> str:
 @torch.inference_mode()
 def score_encoded(
     classifier: Classifier, encoded: Encoded, pad_id: int, progress: Progress | None = None,
-    *, token_budget: int | None = None,
+    *, token_budget: int | None = None, shared: bool = False,
 ) -> Scores:  # fmt: skip
     """Logits and features of tokenised texts, in their order; leaves the mode as it was.
 
@@ -273,6 +280,8 @@ def score_encoded(
         pad_id: Id of the padding token.
         progress: Told (done, all) after every batch.
         token_budget: Most tokens of a batch; what suits the device when None.
+        shared: Whether all processes call this with the same texts: each computes a part of
+            the batches, and all get the whole.
     """
     device = next(classifier.parameters()).device
     was_training = classifier.training
@@ -284,7 +293,7 @@ def score_encoded(
     done = 0
     lengths = [len(ids) for ids in encoded.input_ids]
     budget = token_budget or TOKEN_BUDGET.get(device.type, 1024)
-    for batch in length_batches(lengths, token_budget=budget):
+    for batch in _dealt(length_batches(lengths, token_budget=budget), shared=shared):
         inputs = collator.pad([encoded.row(int(i)) for i in batch])
         output = classifier(**{name: tensor.to(device) for name, tensor in inputs.items()})
         logits.append(output["logits"].float())
@@ -294,12 +303,19 @@ def score_encoded(
         if progress is not None:
             progress(done, len(encoded))
     classifier.train(was_training)
-    if not rows:
-        none = np.zeros((0, classifier.class_count), dtype=np.float32)
-        return Scores(none, np.zeros((0, classifier.head.feature_size), dtype=np.float32))
-    back = np.argsort(np.concatenate(rows))
-    return Scores(
-        torch.cat(logits).cpu().numpy()[back],
-        torch.cat(features).cpu().numpy()[back],
-        encoded.truncated,
-    )
+    found = []
+    for parts, width in (
+        (logits, classifier.class_count), (features, classifier.head.feature_size)
+    ):  # fmt: skip
+        whole = np.zeros((len(encoded), width), dtype=np.float32)
+        if parts:
+            whole[np.concatenate(rows)] = torch.cat(parts).cpu().numpy()
+        found.append(processes.summed(whole) if shared else whole)
+    return Scores(found[0], found[1], encoded.truncated)
+
+
+def _dealt(batches: Iterator[np.ndarray], *, shared: bool) -> Iterator[np.ndarray]:
+    """Those batches that this process computes."""
+    if not shared:
+        return batches
+    return islice(batches, processes.rank(), None, processes.count())
