@@ -81,7 +81,9 @@ def whole_loss(loss: Loss, output: ModelOutput, labels: Tensor, *, views: int = 
     if not several():
         value: Tensor = loss(output, labels)
         return value
-    kept = labels != IGNORED
+    kept = torch.ones_like(labels, dtype=torch.bool)
+    if not labels.is_floating_point():  # an intensity may have any value
+        kept = labels != IGNORED
     whole = replace(
         output,
         logits=_in_order(output.logits.float()[kept], views),
