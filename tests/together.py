@@ -6,6 +6,8 @@ below, on the same rows; the test compares what they leave.
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from itertools import product
 from pathlib import Path
@@ -25,6 +27,8 @@ from valence.run import run
 from valence.runs import RunStore
 from valence.spec import DataSpec, LossSpec
 
+ROOT = Path(__file__).parents[1]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 WIDTH, SIZE, CLASSES = 5, 8, 3
 COMBINATIONS = [*product(LOSSES, ["none", *CONTRASTS]), *((n, "none") for n in INTENSITY_LOSSES)]
 VARIANTS: dict[str, dict[str, object]] = {
@@ -43,6 +47,16 @@ METHODS: dict[str, dict[str, object]] = {
     "cross-entropy": {"encoder.adaptation": "frozen", "train.learning_rate": 5e-2},
     "full": {"train.batch_size": 22},
 }
+
+
+def launched(*words: object, where: Path) -> subprocess.CompletedProcess[str]:
+    """A command in two processes that meet at a free port, with a cache of their own."""
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    named = {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "VALENCE_CACHE": str(where / "cache")}
+    return subprocess.run(
+        [*TORCHRUN, *map(str, words)], cwd=where, env=os.environ | named, text=True,
+        capture_output=True, timeout=200, check=False,
+    )  # fmt: skip
 
 
 class Net(nn.Module):

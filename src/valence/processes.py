@@ -1,7 +1,7 @@
 """One training in several processes, as torchrun and ``accelerate launch`` start them.
 
-A launcher starts the same command several times and names each process by ``RANK`` of
-``WORLD_SIZE``. Process 0 writes, prints and decides; the others take part in the training and
+A launcher starts the same command several times and numbers the processes in the environment
+(``LAUNCHERS``). Process 0 writes, prints and decides; the others take part in the training and
 say nothing. Without a launcher there is one process, and everything here does nothing.
 """
 
@@ -19,7 +19,7 @@ from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch.distributed import Store
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 T = TypeVar("T")
 
@@ -27,16 +27,30 @@ WAIT = timedelta(days=1)
 """Others wait while one writes a large cache; a process that ends is noticed at once."""
 KNOCK = timedelta(seconds=5)
 FAILED = "valence/failed"
+LAUNCHERS = {
+    "RANK": "WORLD_SIZE",
+    "PMI_RANK": "PMI_SIZE",
+    "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE",
+    "MV2_COMM_WORLD_RANK": "MV2_COMM_WORLD_SIZE",
+}
+"""How launchers number processes, and tell how many there are: torchrun, then those of MPI."""
 
 
 def count() -> int:
     """How many processes train together."""
-    return _whole("WORLD_SIZE", 1) if "RANK" in os.environ else 1
+    return max([1, *(_whole(size) for number, size in LAUNCHERS.items() if number in os.environ)])
 
 
 def rank() -> int:
     """Which of them this is, from 0."""
-    return _whole("RANK", 0) if count() > 1 else 0
+    several = (n for n, size in LAUNCHERS.items() if n in os.environ and _whole(size) > 1)
+    return _whole(next(several, ""))
+
+
+def was_left_alone() -> bool:
+    """Whether ``accelerate launch --cpu`` was asked for several processes and started one."""
+    alone = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and count() == 1
+    return alone and "MASTER_ADDR" in os.environ
 
 
 def is_first() -> bool:
@@ -44,9 +58,9 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def _whole(name: str, otherwise: int) -> int:
+def _whole(name: str) -> int:
     text = os.environ.get(name, "")
-    return int(text) if text.isdecimal() else otherwise
+    return int(text) if text.isdecimal() else 0
 
 
 def share(batch: int, setting: str) -> int:
@@ -97,10 +111,12 @@ def join(device: str) -> None:
         return
     backend = "gloo"
     if device == "cuda":
-        torch.cuda.set_device(_whole("LOCAL_RANK", 0))
+        torch.cuda.set_device(_whole("LOCAL_RANK"))
         backend = "cpu:gloo,cuda:nccl"
     try:
-        distributed.init_process_group(backend=backend, timeout=WAIT)
+        distributed.init_process_group(
+            backend=backend, timeout=WAIT, rank=rank(), world_size=count()
+        )
     except (ValueError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
@@ -216,11 +232,11 @@ def failed(code: int) -> tuple[bool, int]:
         return is_first(), code
 
 
-def _store() -> Store:
+def _store() -> TCPStore:
     """Where all processes can leave a word, also one that has not met the others yet."""
-    from torch import distributed
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    return distributed.TCPStore(
-        os.environ["MASTER_ADDR"], _whole("MASTER_PORT", 0), is_master=False, timeout=KNOCK,
+    return TCPStore(
+        os.environ["MASTER_ADDR"], _whole("MASTER_PORT"), is_master=False, timeout=KNOCK,
         wait_for_workers=False,
     )  # fmt: skip

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +10,13 @@ import pytest
 import torch
 
 from tests import together
-from tests.conftest import ROOT, WORDS
+from tests.conftest import WORDS
 from valence.runs import RunResult, RunStore
 
 TOLERANCE = 1e-5
 """Of losses, gradients and memories after a few steps: sums in another order."""
 SCORED = 1e-4
 """Of the logits after a training: the same, grown by the optimiser's steps."""
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-
-
-def launched(*words: object, where: Path) -> subprocess.CompletedProcess[str]:
-    """A command in two processes that meet at a free port, with a cache of their own."""
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    named = {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "VALENCE_CACHE": str(where / "cache")}
-    return subprocess.run(
-        [*TORCHRUN, *map(str, words)], cwd=where, env=os.environ | named, text=True,
-        capture_output=True, timeout=200, check=False,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +38,7 @@ def encoder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def two(encoder: Path, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left: losses of both, run folders of one."""
     folder = tmp_path_factory.mktemp("two")
-    ended = launched("-m", "tests.together", folder, encoder, reviews, where=folder)
+    ended = together.launched("-m", "tests.together", folder, encoder, reviews, where=folder)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == ""
     return folder

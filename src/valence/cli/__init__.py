@@ -83,6 +83,11 @@ def _options(
             "start it without a launcher; for more speed give it --workers or --executor, or "
             "share out one training: torchrun --nproc_per_node 2 -m valence train",
         )
+    if processes.was_left_alone():
+        console.say(
+            "Note: accelerate launch starts one process on CPUs; for several: torchrun "
+            "--nproc_per_node N -m valence …"
+        )
     if log_file is not None and processes.is_first():
         sys.stderr = cast(TextIO, console.Logged(sys.stderr, log_file))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

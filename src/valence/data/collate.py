@@ -14,7 +14,6 @@ from valence.data.batches import TOKEN_BUDGET as TOKEN_BUDGET
 from valence.data.batches import Encoded as Encoded
 from valence.data.batches import length_batches as length_batches
 
-
 IGNORED = -1
 """Label of a row that takes no part in the loss."""
 

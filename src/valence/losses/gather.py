@@ -40,7 +40,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     """
     if not several():
         return rows
-    gathered: Tensor = _Gathered.apply(rows, _sizes(rows))
+    gathered: Tensor = _Gathered.apply(rows, _sizes(rows))  # type: ignore[no-untyped-call]
     return gathered
 
 
@@ -79,8 +79,8 @@ def whole_loss(loss: Loss, output: ModelOutput, labels: Tensor, *, views: int = 
         views: How often a text is in the batch: all first views, then all second ones.
     """
     if not several():
-        value: Tensor = loss(output, labels)
-        return value
+        alone: Tensor = loss(output, labels)
+        return alone
     kept = torch.ones_like(labels, dtype=torch.bool)
     if not labels.is_floating_point():  # an intensity may have any value
         kept = labels != IGNORED
@@ -93,8 +93,8 @@ def whole_loss(loss: Loss, output: ModelOutput, labels: Tensor, *, views: int = 
     )
     truth = _in_order(labels[kept], views)
     with same_draws(labels.device):
-        value = loss(whole, truth)
-    return value
+        together: Tensor = loss(whole, truth)
+    return together
 
 
 def _in_order(rows: Tensor, views: int) -> Tensor:
