@@ -51,11 +51,20 @@ METHODS: dict[str, dict[str, object]] = {
 
 def launched(*words: object, where: Path) -> subprocess.CompletedProcess[str]:
     """A command in two processes that meet at a free port, with a cache of their own."""
+    return _started([*TORCHRUN, *map(str, words)], where)
+
+
+def alone(*words: object, where: Path) -> subprocess.CompletedProcess[str]:
+    """The same in one process."""
+    return _started([sys.executable, *map(str, words)], where)
+
+
+def _started(words: list[str], where: Path) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     named = {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "VALENCE_CACHE": str(where / "cache")}
     return subprocess.run(
-        [*TORCHRUN, *map(str, words)], cwd=where, env=os.environ | named, text=True,
-        capture_output=True, timeout=200, check=False,
+        words, cwd=where, env=os.environ | named, text=True, capture_output=True, timeout=200,
+        check=False,
     )  # fmt: skip
 
 

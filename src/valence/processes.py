@@ -47,6 +47,11 @@ def rank() -> int:
     return _whole(next(several, ""))
 
 
+def shards_weights() -> bool:
+    """Whether each process holds a part of the weights (FSDP, as accelerate was told)."""
+    return count() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
 def was_left_alone() -> bool:
     """Whether ``accelerate launch --cpu`` was asked for several processes and started one."""
     alone = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and count() == 1

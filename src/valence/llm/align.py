@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from valence import processes
 from valence.data.dataset import Split
 from valence.errors import RunError
 from valence.llm.classify import fitted
@@ -89,6 +90,7 @@ def self_align(
     Raises:
         DataError, ModelError, SpecError, RunError: as ``finetune``.
     """
+    processes.one_process("Self-alignment", "start it without a launcher, or leave out the texts")
     work = out.with_name(f".{out.name}.rounds")
     told = finetune(spec, lessons, work / "0", report=report)
     best = 0
