@@ -291,8 +291,9 @@ def _trainer(school: _School) -> SFTTrainer:
     settings = SFTConfig(
         output_dir=str(school.work), per_device_train_batch_size=spec.batch_size,
         gradient_accumulation_steps=processes.share(spec.accumulation, "accumulation"),
-        learning_rate=spec.learning_rate, lr_scheduler_type="cosine", warmup_steps=spec.warmup_share,
-        num_train_epochs=spec.epochs, max_steps=spec.max_steps or -1, max_length=None,
+        learning_rate=spec.learning_rate, lr_scheduler_type="cosine",
+        warmup_steps=spec.warmup_share, num_train_epochs=spec.epochs,
+        max_steps=spec.max_steps or -1, max_length=None,
         completion_only_loss=True, packing=False, save_strategy="steps",
         save_steps=spec.save_steps, save_total_limit=1, logging_steps=1, eval_strategy="no",
         bf16=use_bf16(spec.precision, speaker.device), fp16=False,
