@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # one thread a worker: two workers of two threads each on two cores are many times slower
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all test-lowest test-newest wheel-test lint format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,17 @@ test: $(STAMP)
 test-all: $(STAMP)
 	$(PYTEST) -m "slow or not slow"
 
+# whether the bounds in pyproject.toml are true, each in an environment of its own
+test-lowest:
+	PYTHON=$(PYTHON) .ci/test-bounds lowest
+
+test-newest:
+	PYTHON=$(PYTHON) .ci/test-bounds newest
+
+# whether what is released installs in a clean environment, and works there
+wheel-test:
+	PYTHON=$(PYTHON) .ci/wheel-test
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,4 +47,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) .bounds .pytest_cache .mypy_cache .ruff_cache build dist

@@ -1,9 +1,9 @@
 """Optuna studies that several processes share: opened, counted, rid of dead trials.
 
 A study is an SQLite file, a journal file (``journal://folder/study.log``, which machines that
-share a folder may all write to), or any storage Optuna reads by its URL. Trials of a process
-that was killed stay "running" in it; they are found by the process that began them, on other
-machines by their heartbeat, and are marked failed.
+share a folder may all write to), or a database (``postgresql://user:${PGPASSWORD}@host/name``).
+Trials of a process that was killed stay "running" in it; they are found by the process that
+began them, on other machines by their heartbeat, and are marked failed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from valence.data.database import driver_url
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
@@ -104,10 +105,12 @@ def open_study(url: str, name: str) -> Study:
 
 def _storage(url: str) -> Any:
     from optuna.storages import RDBStorage
+    from sqlalchemy.pool import NullPool
 
     if url.startswith(JOURNAL):
         return _journal(Path(url.removeprefix(JOURNAL)))
-    arguments: dict[str, Any] = {}
+    # No connection waits idle in each of many workers: a server has few of them.
+    arguments: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("sqlite:///"):
         path = Path(url.removeprefix("sqlite:///").partition("?")[0])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +124,7 @@ def _storage(url: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # heartbeats are marked experimental
         return RDBStorage(
-            url, engine_kwargs=arguments, heartbeat_interval=HEARTBEAT_SECONDS,
+            driver_url(url), engine_kwargs=arguments, heartbeat_interval=HEARTBEAT_SECONDS,
             grace_period=GRACE_SECONDS,
         )  # fmt: skip
 

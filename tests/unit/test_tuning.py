@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import postgres
 from valence import trials, tuning
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
@@ -272,3 +273,18 @@ def test_a_trial_beats_in_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert beats > 1
     time.sleep(0.1)
     assert study.get_trials()[0].user_attrs["beat"] == beats
+
+
+@pytest.mark.slow
+def test_a_study_lives_in_postgres(
+    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := postgres.missing():
+        pytest.skip(reason)
+    with postgres.server() as (url, password):
+        monkeypatch.setenv("VALENCE_TEST_PG", password)
+        shared = replace(desk, storage=f"{url}/postgres", study="ours", final=False)
+        plan = replace(SHORT, n_trials=2)
+        for _ in range(2):
+            found = tune("lora", rows, plan=plan, settings=tiny_settings, desk=shared)
+        assert len(found.trials) == 2
