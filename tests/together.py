@@ -60,12 +60,16 @@ def alone(*words: object, where: Path) -> subprocess.CompletedProcess[str]:
 
 
 def _started(words: list[str], where: Path) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    named = {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "VALENCE_CACHE": str(where / "cache")}
     return subprocess.run(
-        words, cwd=where, env=os.environ | named, text=True, capture_output=True, timeout=200,
-        check=False,
+        words, cwd=where, env=os.environ | surroundings(where), text=True, capture_output=True,
+        timeout=200, check=False,
     )  # fmt: skip
+
+
+def surroundings(where: Path) -> dict[str, str]:
+    """Environment of a command: this source, and a cache of its own."""
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    return {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "VALENCE_CACHE": str(where / "cache")}
 
 
 class Net(nn.Module):
@@ -142,7 +146,8 @@ def main() -> None:
             found = loss_steps(name, contrast, variant)
             torch.save(found, folder / f"{name}-{contrast}-{variant}-{processes.rank()}.pt")
     for method in METHODS:
-        trainings(folder / "runs", sys.argv[2], sys.argv[3], method)
+        # As on a machine with a disk of its own, so that what process 1 writes is seen.
+        trainings(folder / ("runs", "runs-1")[processes.rank()], sys.argv[2], sys.argv[3], method)
     distributed.barrier()
     processes.leave()
 

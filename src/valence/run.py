@@ -107,10 +107,12 @@ def run(
     reset_peak_memory()
     report = report if processes.is_first() else None
     outcome = KINDS[spec.kind](spec, Context(store, dataset, keep_model, report, origin))
-    return processes.first_only(
+    result = processes.first_only(
         lambda: _kept(store, _result(key, spec, dataset, outcome, started), dataset, outcome,
                       keep_model=keep_model)
     )  # fmt: skip
+    shutil.rmtree(store.checkpoint(key), ignore_errors=True)  # this machine's own part of it
+    return result
 
 
 def _meet(spec: RunSpec) -> None:

@@ -86,6 +86,9 @@ def test_training_leaves_the_same_run_folder(
     ]
 
 
-def test_nothing_is_left_unfinished(two: Path) -> None:
+def test_process_0_alone_writes_and_nothing_is_left_unfinished(two: Path) -> None:
     assert list((two / "runs" / ".unfinished").glob("*")) == []
+    assert [path for path in (two / "runs-1").rglob("*") if path.is_file()] == []
+    assert list((two / "cache").glob("states/*/about.json"))
+    assert list((two / "cache").rglob(".writing-*")) == []
     assert len(list((two / "runs").glob("*/result.json"))) == len(together.METHODS)
