@@ -314,7 +314,7 @@ def _print_validation(scores: dict[str, float | None], *, as_json: bool) -> None
 def _finetune_spec(
     config: Path | None, set_: list[str] | None, *, model: str | None, device: str | None
 ) -> Any:
-    from valence.llm.finetune import FinetuneSpec
+    from valence.llm.finetune_spec import FinetuneSpec
     from valence.spec import build, parse_yaml
 
     values: dict[str, Any] = {}

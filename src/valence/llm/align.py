@@ -21,7 +21,8 @@ from valence import processes
 from valence.data.dataset import Split
 from valence.errors import RunError
 from valence.llm.classify import fitted
-from valence.llm.finetune import FinetuneSpec, Lessons, Tuned, finetune
+from valence.llm.finetune import Lessons, finetune
+from valence.llm.finetune_spec import FinetuneSpec, Tuned
 from valence.llm.local import LanguageModel, load_language_model
 from valence.llm.prompts import Question, Wording
 from valence.llm.records import Example, with_demos

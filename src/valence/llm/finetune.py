@@ -24,7 +24,6 @@ from valence.device import pick_device, use_bf16
 from valence.errors import DataError, RunError
 from valence.llm.classify import fitted
 from valence.llm.finetune_spec import ABOUT, FinetuneSpec, Tuned
-from valence.llm.finetune_spec import read_tuned as read_tuned
 from valence.llm.local import LanguageModel, load_tokenizer, load_weights, use_nf4
 from valence.llm.prompts import Question, Wording, worded
 from valence.llm.records import Example, read_about, read_rows

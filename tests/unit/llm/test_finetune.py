@@ -11,14 +11,8 @@ from tests.conftest import make_reviews
 from tests.together import alone, launched
 from valence.errors import DataError, ModelError, RunError
 from valence.llm.align import AlignSpec, choose, self_align
-from valence.llm.finetune import (
-    FinetuneSpec,
-    Lessons,
-    _School,
-    finetune,
-    read_lessons,
-    read_tuned,
-)
+from valence.llm.finetune import Lessons, _School, finetune, read_lessons
+from valence.llm.finetune_spec import FinetuneSpec, read_tuned
 from valence.llm.instruct import make_instructions
 from valence.llm.local import load_language_model, load_weights
 from valence.llm.merge import merge
