@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # one thread a worker: two workers of two threads each on two cores are many times slower
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-all examples lint format docs clean
+.PHONY: demo test test-all examples test-lowest test-newest wheel-test lint format docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,17 @@ test-all: $(STAMP)
 examples: $(STAMP)
 	$(PYTEST) --dist load -m "slow or not slow" tests/e2e/test_examples.py
 
+# whether the bounds in pyproject.toml are true, each in an environment of its own
+test-lowest:
+	PYTHON=$(PYTHON) .ci/test-bounds lowest
+
+test-newest:
+	PYTHON=$(PYTHON) .ci/test-bounds newest
+
+# whether what is released installs in a clean environment, and works there
+wheel-test:
+	PYTHON=$(PYTHON) .ci/wheel-test
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,4 +54,4 @@ docs: $(STAMP)
 	$(BIN)/python -m sphinx -q -E -W --keep-going -b html docs build/docs
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) .bounds .pytest_cache .mypy_cache .ruff_cache build dist

@@ -19,6 +19,7 @@ from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import set_seed
 
+from valence.arguments import training_arguments
 from valence.data.dataset import TrainingData
 from valence.data.fusion_rows import FusionCollator, FusionRows, RowNumbers
 from valence.device import pick_device
@@ -33,7 +34,6 @@ from valence.trainer import (
     Judge,
     Report,
     fit,
-    training_arguments,
     watched,
 )
 

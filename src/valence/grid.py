@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from valence import processes
 from valence.data.groups import transfer_sets
 from valence.data.sources import load_dataset
 from valence.errors import RunError, SpecError, UnknownNameError
@@ -264,6 +265,9 @@ def execute(
     Raises:
         RunError: if the executor cannot begin, or writes results that are not seen here.
     """
+    processes.one_process(
+        "A comparison", "give --workers or --executor, or train one method with several processes"
+    )
     outcome = Outcome([Cell(spec) for spec in specs])
     board = _Board(outcome, store, observer)
     try:

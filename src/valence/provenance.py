@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from valence import processes
+
 PACKAGES = ("valence", "torch", "transformers", "peft", "scikit-learn", "numpy")
 
 
@@ -30,6 +32,7 @@ def provenance(device: str, started: datetime) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "cores": os.cpu_count(),
+        "processes": processes.count(),
         "threads": torch.get_num_threads(),
     }
 

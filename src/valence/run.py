@@ -5,18 +5,17 @@ Test rows meet a model here and nowhere else, after the training has returned.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from valence import processes
 from valence.card import write_card
 from valence.data.dataset import Dataset, Split, TrainingData
 from valence.data.sources import load_dataset
@@ -32,6 +31,7 @@ from valence.models.classifier import TorchModel
 from valence.models.continued import checked_start
 from valence.models.fusion_model import score_split, text_limit
 from valence.models.load import load_model
+from valence.outcome import NOT_SCORED, Scored, as_asked, write_result
 from valence.provenance import peak_memory_mib, provenance, reset_peak_memory
 from valence.robustness import own_best, robustness
 from valence.runs import RunResult, RunStore
@@ -40,36 +40,10 @@ from valence.trainer import Report
 
 CHECKED_ROWS = 8
 CHECK_TOLERANCE = 1e-5
+SHARED_KINDS = ("torch", "posthoc")
+"""Kinds that several processes can train together."""
 POSTHOC_STRENGTHS = tuple(round(0.1 * i, 1) for i in range(21))
 """Strengths τ of post-hoc logit adjustment tried on validation, 0 (no change) to 2."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What fitting and scoring gave, whatever the kind of method.
-
-    Attributes:
-        model: The model, or None where only its logits were needed.
-        validation, test: Scores of the rows of these splits, in their order.
-        train_seconds, inference_seconds: To fit; to score the test rows.
-        trainable_parameters: Numbers that the training set.
-        history: Training records by step.
-        notes: Lines for the user.
-        own_best: For each metric (step, test score) at its own best validation epoch, where
-            a method keeps these weights.
-        tables: Further tables of the run folder, by file name.
-    """
-
-    model: TextModel | None
-    validation: Scores
-    test: Scores
-    train_seconds: float
-    inference_seconds: float
-    trainable_parameters: int
-    history: list[dict[str, Any]] = field(default_factory=list)
-    notes: tuple[str, ...] = ()
-    own_best: dict[str, tuple[int, float | None]] = field(default_factory=dict)
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,14 +86,17 @@ def run(
         RunError: if the training breaks down or the result cannot be written.
     """
     store = store or RunStore()
+    _meet(spec)
     if spec.kind == "llm":
         from valence.llm.settle import settled
 
         spec = settled(spec)
-    dataset = dataset or load_dataset(spec.data, seed=spec.seed, data_dir=data_dir)
+    with processes.in_turn():
+        dataset = dataset or load_dataset(spec.data, seed=spec.seed, data_dir=data_dir)
     key = store.key(spec, dataset.fingerprint)
-    done = store.get(key)
-    if done is not None and (not keep_model or (store.path(key) / "model").is_dir()):
+    processes.agree(key, "rows or settings")
+    done = processes.first_only(lambda: _done(store, key, keep_model=keep_model))
+    if done is not None:
         return done
     if spec.kind not in KINDS:
         raise RunError(f"Method {spec.method!r} of kind {spec.kind!r} is not trained by run")
@@ -128,10 +105,41 @@ def run(
     origin = None if spec.start is None else checked_start(spec, start)
     started = datetime.now(UTC)
     reset_peak_memory()
+    report = report if processes.is_first() else None
     outcome = KINDS[spec.kind](spec, Context(store, dataset, keep_model, report, origin))
-    result = _result(key, spec, dataset, outcome, started)
-    with store.writing(key) as folder:
-        _write(folder, result, dataset, outcome)
+    result = processes.first_only(
+        lambda: _kept(store, _result(key, spec, dataset, outcome, started), dataset, outcome,
+                      keep_model=keep_model)
+    )  # fmt: skip
+    shutil.rmtree(store.checkpoint(key), ignore_errors=True)  # this machine's own part of it
+    return result
+
+
+def _meet(spec: RunSpec) -> None:
+    """Join the other processes, if there are any and the method can be trained by several."""
+    if processes.count() == 1:
+        return
+    if spec.kind not in SHARED_KINDS:
+        processes.one_process(
+            f"Method {spec.method!r}", "start it without torchrun or accelerate launch"
+        )
+    processes.join(pick_device(spec.train.device))
+
+
+def _done(store: RunStore, key: str, *, keep_model: bool) -> RunResult | None:
+    """The result of a run that need not be done again."""
+    done = store.get(key)
+    if done is None or (keep_model and not (store.path(key) / "model").is_dir()):
+        return None
+    return done
+
+
+def _kept(
+    store: RunStore, result: RunResult, dataset: Dataset, outcome: Scored, *, keep_model: bool
+) -> RunResult:
+    """Write the run folder."""
+    with store.writing(result.key) as folder:
+        write_result(folder, result, dataset, outcome)
         if outcome.model is not None:
             rows = dataset.validation.take(range(min(CHECKED_ROWS, len(dataset.validation))))
             save_checked(_computing(outcome.model), folder / "model", rows)
@@ -175,6 +183,8 @@ def _fit_and_score(
     model, (history, notes) = fit()
     train_seconds = time.perf_counter() - clock
     dataset = context.dataset
+    if not processes.is_first():
+        return NOT_SCORED
     validation = score_split(model, dataset.validation)
     clock = time.perf_counter()
     test = score_split(model, dataset.test)
@@ -208,6 +218,8 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
         trained_part(spec), store=store, dataset=dataset, keep_model=context.keep_model,
         report=context.report, start=context.start,
     )  # fmt: skip
+    if not processes.is_first():
+        return NOT_SCORED
     rows = store.predictions(base.key)
     columns = [f"logit_{i}" for i in range(len(dataset.classes))]
     logits = {
@@ -336,7 +348,7 @@ def _result(
             "test": len(dataset.test),
         },
         validation=_scores(
-            dataset, _as_asked(dataset, outcome).validation, outcome.validation.logits
+            dataset, as_asked(dataset, outcome).validation, outcome.validation.logits
         ),
         test=_scores(dataset, dataset.test, outcome.test.logits),
         own_best=outcome.own_best,
@@ -349,49 +361,3 @@ def _result(
         notes=(*dataset.notes, *outcome.notes),
         provenance=provenance(device, started),
     )
-
-
-def _write(folder: Path, result: RunResult, dataset: Dataset, outcome: Scored) -> None:
-    (folder / "spec.yaml").write_text(result.spec.to_yaml(), encoding="utf-8")
-    lines = "".join(json.dumps(row) + "\n" for row in outcome.history)
-    (folder / "history.jsonl").write_text(lines, encoding="utf-8")
-    for name, table in outcome.tables.items():
-        table.to_csv(folder / name, index=False)
-    frames = [
-        _frame("validation", _as_asked(dataset, outcome), outcome.validation.logits),
-        _frame("test", dataset, outcome.test.logits),
-    ]
-    pd.concat(frames, ignore_index=True).to_parquet(folder / "predictions.parquet", index=False)
-    np.savez_compressed(
-        folder / "features.npz",
-        features=outcome.test.features.astype(np.float16),
-        labels=dataset.test.labels,
-        predictions=_predicted(outcome.test.logits),
-        logits=outcome.test.logits,
-    )
-    text = result.model_dump_json(indent=1)
-    (folder / "result.json").write_text(text, encoding="utf-8")
-
-
-def _as_asked(dataset: Dataset, outcome: Scored) -> Dataset:
-    """Without validation rows where a language model was not asked about them."""
-    if len(outcome.validation.logits):
-        return dataset
-    return replace(dataset, validation=dataset.validation.take([]))
-
-
-def _predicted(logits: np.ndarray) -> np.ndarray:
-    """(N,) class ids, or intensities where there is one output."""
-    return logits.argmax(axis=1) if logits.shape[1] > 1 else logits[:, 0]
-
-
-def _frame(name: Literal["validation", "test"], data: Dataset, logits: np.ndarray) -> pd.DataFrame:
-    split: Split = getattr(data, name)
-    columns = {"split": name, "id": split.ids.astype(str), "text": split.texts}
-    groups = data.groups(split)
-    if groups is not None:
-        columns["group"] = groups
-    frame = pd.DataFrame({**columns, "label": split.labels, "predicted": _predicted(logits)})
-    for i in range(logits.shape[1]):
-        frame[f"logit_{i}"] = logits[:, i].astype(np.float32)
-    return frame

@@ -1,8 +1,9 @@
 """Optuna studies that several processes share: opened, counted, rid of dead trials.
 
-A study is an SQLite file or any storage Optuna reads by its URL. Trials of a process that was
-killed stay "running" in it; they are found by the process that began them, on other machines
-by their heartbeat, and are marked failed.
+A study is an SQLite file, a journal file (``journal://folder/study.log``, which machines that
+share a folder may all write to), or a database (``postgresql://user:${PGPASSWORD}@host/name``).
+Trials of a process that was killed stay "running" in it; they are found by the process that
+began them, on other machines by their heartbeat, and are marked failed.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,18 +23,20 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from valence.data.database import driver_url
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
     from optuna.study import Study
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, Trial
 
 LOCK_WAIT_SECONDS = 120.0  # for another process's write; SQLite's own 5 are soon over
 HEARTBEAT_SECONDS = 30
 GRACE_SECONDS = 180
 OPENING_TRIES = 20
 UNSIGNED_SECONDS = 10.0  # a trial is signed right after it is begun
-WORKER, ERROR, SURPLUS = "worker", "error", "surplus"
+WORKER, ERROR, SURPLUS, BEAT = "worker", "error", "surplus", "beat"
+JOURNAL = "journal://"
 POLL_SECONDS = 0.5
 
 
@@ -101,8 +105,12 @@ def open_study(url: str, name: str) -> Study:
 
 def _storage(url: str) -> Any:
     from optuna.storages import RDBStorage
+    from sqlalchemy.pool import NullPool
 
-    arguments: dict[str, Any] = {}
+    if url.startswith(JOURNAL):
+        return _journal(Path(url.removeprefix(JOURNAL)))
+    # No connection waits idle in each of many workers: a server has few of them.
+    arguments: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("sqlite:///"):
         path = Path(url.removeprefix("sqlite:///").partition("?")[0])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,9 +124,67 @@ def _storage(url: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # heartbeats are marked experimental
         return RDBStorage(
-            url, engine_kwargs=arguments, heartbeat_interval=HEARTBEAT_SECONDS,
+            driver_url(url), engine_kwargs=arguments, heartbeat_interval=HEARTBEAT_SECONDS,
             grace_period=GRACE_SECONDS,
         )  # fmt: skip
+
+
+def _journal(path: Path) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+@contextmanager
+def beating(trial: Trial) -> Iterator[None]:
+    """Let other machines see in a journal that this process is at a trial.
+
+    Other storages have heartbeats of their own.
+    """
+    from optuna.storages import JournalStorage
+
+    if not isinstance(trial.study._storage, JournalStorage):
+        yield
+        return
+    ended = threading.Event()
+
+    def beat() -> None:
+        number = 0
+        while not ended.wait(HEARTBEAT_SECONDS):
+            number += 1
+            with suppress(Exception):  # a trial that was closed meanwhile has no more beats
+                trial.set_user_attr(BEAT, number)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+class Pulse:
+    """Which trials of a journal went on while this process looked; clocks may differ.
+
+    Args:
+        grace_seconds: A trial without a beat for so long is of a dead process.
+    """
+
+    def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        self.grace_seconds = grace_seconds
+        self.seen: dict[int, tuple[int, float]] = {}
+
+    def is_gone(self, trial: FrozenTrial) -> bool:
+        """Whether the process of another machine that began a trial has stopped."""
+        beat, now = int(trial.user_attrs.get(BEAT, 0)), time.monotonic()
+        known, since = self.seen.setdefault(trial.number, (beat, now))
+        if known != beat:
+            self.seen[trial.number] = (beat, now)
+            return False
+        return now - since > self.grace_seconds
 
 
 def _is_of_tables(error: Exception) -> bool:
@@ -176,19 +242,25 @@ def is_alive(worker: str) -> bool | None:
         return False
 
 
-def close_stale(study: Study) -> int:
+def close_stale(study: Study, pulse: Pulse | None = None) -> int:
     """Mark trials failed whose process is gone.
+
+    Args:
+        study: The study.
+        pulse: What this process has seen of the trials of other machines, where they are in
+            a journal.
 
     Returns:
         How many there were.
     """
     from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.storages import fail_stale_trials
+    from optuna.storages import JournalStorage, fail_stale_trials
     from optuna.trial import TrialState
 
     closed = 0
+    watched = pulse if isinstance(study._storage, JournalStorage) else None
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not _is_stale(trial):
+        if not _is_stale(trial, watched):
             continue
         try:
             study.tell(trial.number, state=TrialState.FAIL)
@@ -201,10 +273,13 @@ def close_stale(study: Study) -> int:
     return closed
 
 
-def _is_stale(trial: FrozenTrial) -> bool:
+def _is_stale(trial: FrozenTrial, pulse: Pulse | None) -> bool:
     worker = trial.user_attrs.get(WORKER)
     if worker is not None:
-        return is_alive(worker) is False
+        alive = is_alive(worker)
+        if alive is None and pulse is not None:
+            return pulse.is_gone(trial)
+        return alive is False
     begun = trial.datetime_start
     return begun is not None and (datetime.now() - begun).total_seconds() > UNSIGNED_SECONDS
 

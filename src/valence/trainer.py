@@ -20,21 +20,24 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import set_seed
 
+from valence import processes
+from valence.arguments import training_arguments
 from valence.data.augment import Texts, second_views
 from valence.data.collate import Collator, Encoded, LabelledRows
 from valence.data.dataset import TrainingData
-from valence.device import pick_device, use_bf16
+from valence.data.shares import SharedBatches
+from valence.device import pick_device
 from valence.errors import RunError, SpecError
 from valence.metrics import classification_scores
 from valence.models.classifier import Classifier, TorchModel, score_encoded
 from valence.models.encoder import encoder_location, without_peft_warnings
-from valence.spec import RunSpec, TrainSpec
+from valence.spec import TrainSpec
 
 GATE_LR_FACTOR = 5.0  # published for Hy-Mora: one scalar moves too little at the common rate
 
@@ -108,6 +111,7 @@ class ClassifierTrainer(Trainer):
             data_collator=Collator(pad_id),
         )
         self.classifier = model
+        model.views = 1 if second is None else 2
         self.sealed = data
         self.train_rows, self.validation_rows = rows
         self.spec = spec
@@ -118,8 +122,16 @@ class ClassifierTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         # With the lengths at hand; the Trainer would read every row to measure it.
         lengths = [len(ids) for ids in self.train_rows.input_ids]
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        size = self.spec.batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(size, lengths=lengths)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches; of several processes, this one's part of the batches one would see."""
+        if processes.count() == 1:
+            return super().get_train_dataloader()
+        batches = SharedBatches(self._get_train_sampler(), self.spec.batch_size)
+        # Not prepared by the Trainer, which would fill an uneven last batch with rows twice.
+        return DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)  # type: ignore[arg-type]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with no decay on biases and norms, and rates of their own for gate and encoder."""
@@ -163,7 +175,7 @@ class ClassifierTrainer(Trainer):
 
     def validation_logits(self) -> np.ndarray:
         """(N, C) of the validation rows."""
-        return score_encoded(self.classifier, self.validation_rows, self.pad_id).logits
+        return score_encoded(self.classifier, self.validation_rows, self.pad_id, shared=True).logits
 
     def measured(self, logits: np.ndarray) -> dict[str, float | None]:
         """Scores of the validation rows."""
@@ -258,6 +270,7 @@ def train(
         DataError: if the second views asked for cannot be had.
     """
     spec = model.spec
+    processes.join(pick_device(spec.train.device))
     args = training_arguments(spec, checkpoint)
     model.keep_states()
     train, validation = (
@@ -272,6 +285,8 @@ def train(
     )  # fmt: skip
     trainer.judge = judge
     watched(trainer, report)
+    if not processes.is_first():
+        torch.manual_seed(spec.seed + processes.rank())  # other dropout than process 0
     fit(trainer, checkpoint)
     model.classifier.to("cpu")
     history = [_record(row) for row in trainer.state.log_history]
@@ -288,7 +303,9 @@ def watched(trainer: ClassifierTrainer, report: Report | None) -> None:
 
 def fit(trainer: ClassifierTrainer, checkpoint: Path | None) -> None:
     """Train from the last checkpoint on; the model ends with the best weights."""
-    last = _last_checkpoint(checkpoint)
+    last = processes.of_first(_last_checkpoint(checkpoint))
+    if last is not None and not Path(last).is_dir():
+        raise RunError(f"{last} is not here; all machines need one folder of runs, give --runs")
     with warnings.catch_warnings(), without_peft_warnings():
         # The schedule is stepped by the Trainer; torch warns about an order it cannot see.
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
@@ -310,7 +327,8 @@ def _encode(model: TorchModel, texts: list[str], report: Report | None) -> Encod
             report(0.0, f"token states: {done} of {total} texts")
 
     device = pick_device(model.spec.train.device)
-    return model.encode(texts, device=device, progress=told)
+    with processes.in_turn():
+        return model.encode(texts, device=device, progress=told)
 
 
 def _second_views(
@@ -329,46 +347,9 @@ def _second_views(
         if report is not None:
             report(0.0, f"second views: {done} of {total} texts")
 
-    texts, note = second_views(spec.view, source, told)
+    with processes.in_turn():
+        texts, note = second_views(spec.view, source, told)
     return _encode(model, texts, report), note
-
-
-def training_arguments(spec: RunSpec, checkpoint: Path | None) -> TrainingArguments:
-    """The Trainer's arguments for a spec.
-
-    Raises:
-        SpecError: if the device asked for is not there.
-    """
-    train = spec.train
-    device = pick_device(train.device)
-    adapted = spec.encoder.adaptation in ("lora", "dora")
-    by_step = train.eval_steps is not None
-    return TrainingArguments(
-        output_dir=str(checkpoint) if checkpoint else ".",
-        per_device_train_batch_size=train.batch_size,
-        gradient_accumulation_steps=train.accumulation,
-        num_train_epochs=train.epochs,
-        learning_rate=train.learning_rate * (train.lr_scale if adapted else 1.0),
-        weight_decay=train.weight_decay,
-        lr_scheduler_type=train.schedule,
-        warmup_steps=train.warmup_share,
-        max_grad_norm=train.max_grad_norm,
-        bf16=use_bf16(train.precision, device),
-        eval_strategy="steps" if by_step else "epoch",
-        eval_steps=train.eval_steps,
-        save_strategy="epoch" if checkpoint else "no",
-        save_total_limit=1,
-        logging_strategy="steps",
-        logging_steps=5,
-        train_sampling_strategy="group_by_length",
-        remove_unused_columns=False,
-        dataloader_pin_memory=device == "cuda",
-        use_cpu=device == "cpu",
-        seed=spec.seed,
-        data_seed=spec.seed,
-        disable_tqdm=True,
-        report_to="none",
-    )
 
 
 def _group(parameters: list[nn.Parameter], rate: float, decay: float) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from valence.study import (
     SURPLUS,
     WORKER,
     Count,
+    Pulse,
+    beating,
     close_stale,
     count,
     identity,
@@ -222,10 +224,11 @@ def make_trials(
     """
     from optuna.exceptions import UpdateFinishedTrialError
 
+    pulse = Pulse()
     while True:
         if stop():
             raise KeyboardInterrupt
-        close_stale(study)
+        close_stale(study, pulse)
         now = count(study)
         hopeless = now.best is None and now.finished >= FAILURES_BEFORE_STOP and not now.running
         if now.finished >= job.trials or (hopeless and _all_failed(study)):
@@ -284,7 +287,8 @@ def objective(
 
     try:
         spec = job.spec.override({p: suggest(trial, p, r) for p, r in job.space.items()})
-        model, _ = fit_sealed(spec, job.data, report=report, judge=judge)
+        with beating(trial):
+            model, _ = fit_sealed(spec, job.data, report=report, judge=judge)
     except TrialPruned:
         raise
     except Exception as error:  # whatever breaks one trial, the others still run

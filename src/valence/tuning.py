@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from valence import processes
 from valence.data.dataset import Dataset, TrainingData
 from valence.data.sampling import stratified_split
 from valence.data.sources import load_dataset
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["Desk", "Observer", "Plan", "Standing", "Tuned", "read_plan", "study_name", "tune"]
 
 DEFAULT_TRIALS = 20
+ALONE = "give --workers, or start several that share one --storage and --study"
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,7 @@ def tune(
         DataError, ModelError: if the data or encoder cannot be used.
         RunError: if Optuna is missing, the storage cannot be used, or every trial fails.
     """
+    processes.one_process("Tuning", ALONE)
     plan, desk = plan or Plan(), desk or Desk()
     find_method(method)
     spec = make_spec(method, data, seed=desk.seed, settings=settings)

@@ -210,3 +210,29 @@ def test_ctrl_c_keeps_finished_trials(
     assert "COMPLETE" in found
     assert "RUNNING" not in found
     assert len(pd.read_csv(tmp_path / "tuning/reviews-lora/trials.csv")) >= 1
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_journal(
+    reviews: Path, tiny_words: list[str], tmp_path: Path
+) -> None:
+    journal = f"journal://{tmp_path}/shared/study.log"
+    words = command(reviews, tiny_words, "--trials", "8", "--epochs", "1", "--storage", journal)
+    both = [
+        subprocess.Popen(words, cwd=folder, text=True, stderr=subprocess.PIPE,
+                         stdout=subprocess.PIPE)
+        for folder in (tmp_path / "a", tmp_path / "b")
+        if folder.mkdir() is None
+    ]  # fmt: skip
+    for process in both:
+        _, err = process.communicate(timeout=280)
+        assert process.returncode == 0, err
+        assert "Traceback" not in err
+    tables = [pd.read_csv(tmp_path / x / "tuning/reviews-lora/trials.csv") for x in "ab"]
+    assert tables[0]["trial"].tolist() == tables[1]["trial"].tolist()
+    assert len(tables[0]) == 8
+    lines = (tmp_path / "shared/study.log").read_text().splitlines()
+    assert (
+        len({w for line in lines if (w := json.loads(line).get("user_attr", {}).get("worker"))})
+        == 2
+    )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from valence import grid
+from valence.arguments import training_arguments
 from valence.data.dataset import Dataset, TrainingData
 from valence.data.sources import load_dataset
 from valence.errors import DataError, ModelError, RunError, SpecError, UnknownNameError
@@ -21,7 +22,7 @@ from valence.models.load import load_model
 from valence.run import run
 from valence.runs import RunStore
 from valence.spec import DataSpec, RunSpec
-from valence.trainer import ClassifierTrainer, training_arguments
+from valence.trainer import ClassifierTrainer
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests import postgres
 from valence import trials, tuning
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
@@ -15,7 +17,7 @@ from valence.errors import RunError, SpecError, UnknownNameError
 from valence.methods import METHODS, make_spec, search_space
 from valence.space import Range
 from valence.spec import DataSpec
-from valence.study import count, open_study, sqlite_url
+from valence.study import Pulse, beating, close_stale, count, open_study, sqlite_url
 from valence.tuning import Desk, Plan, ranges_of, read_plan, tune
 
 pytest.importorskip("optuna")
@@ -238,3 +240,51 @@ def test_sample_keeps_every_class(data: Dataset) -> None:
     assert len(part.train) == pytest.approx(0.2 * len(sealed.train), abs=3)
     assert part.train_counts.min() >= 1
     assert part.validation is sealed.validation
+
+
+def test_a_journal_is_shared_and_shows_who_is_gone(
+    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object], tmp_path: Path
+) -> None:
+    url = f"journal://{tmp_path}/shared/study.log"
+    desk = replace(desk, storage=url, study="ours", final=False)
+    study = open_study(url, "ours")
+    left = study.ask()  # by a machine that was switched off in a trial
+    left.set_user_attr("worker", "elsewhere|1|0.00")
+    pulse = Pulse(grace_seconds=0.05)
+    assert close_stale(study, pulse) == 0
+    left.set_user_attr("beat", 1)
+    time.sleep(0.1)
+    assert close_stale(study, pulse) == 0, "it was at work a moment ago"
+    time.sleep(0.1)
+    assert close_stale(study, pulse) == 1
+    found = tune("lora", rows, plan=replace(SHORT, n_trials=2), settings=tiny_settings, desk=desk)
+    assert len(found.trials) == 2
+    again = open_study(url, "ours").get_trials()
+    assert [t.state.name for t in again] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_a_trial_beats_in_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("valence.study.HEARTBEAT_SECONDS", 0.02)
+    study = open_study(f"journal://{tmp_path}/study.log", "ours")
+    trial = study.ask()
+    with beating(trial):
+        time.sleep(0.3)
+    beats = study.get_trials()[0].user_attrs["beat"]
+    assert beats > 1
+    time.sleep(0.1)
+    assert study.get_trials()[0].user_attrs["beat"] == beats
+
+
+@pytest.mark.slow
+def test_a_study_lives_in_postgres(
+    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := postgres.missing():
+        pytest.skip(reason)
+    with postgres.server() as (url, password):
+        monkeypatch.setenv("VALENCE_TEST_PG", password)
+        shared = replace(desk, storage=f"{url}/postgres", study="ours", final=False)
+        plan = replace(SHORT, n_trials=2)
+        for _ in range(2):
+            found = tune("lora", rows, plan=plan, settings=tiny_settings, desk=shared)
+        assert len(found.trials) == 2

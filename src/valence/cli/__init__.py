@@ -9,7 +9,7 @@ from typing import Annotated, TextIO, cast
 
 import typer
 
-from valence import __version__
+from valence import __version__, processes
 from valence.cli import (
     audit,
     cache,
@@ -64,8 +64,13 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+TOGETHER = ("train", "llm")
+"""Commands that several processes can carry out together."""
+
+
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -73,7 +78,18 @@ def _options(
         Path | None, typer.Option(help="Also write what is said on stderr here, with the time.")
     ] = None,
 ) -> None:
-    if log_file is not None:
+    if context.invoked_subcommand not in TOGETHER:
+        processes.one_process(
+            f"valence {context.invoked_subcommand}",
+            "start it without a launcher; for more speed give it --workers or --executor, or "
+            "share out one training: torchrun --nproc_per_node 2 -m valence train",
+        )
+    if processes.was_left_alone():
+        console.say(
+            "Note: accelerate launch starts one process on CPUs; for several: torchrun "
+            "--nproc_per_node N -m valence …"
+        )
+    if log_file is not None and processes.is_first():
         sys.stderr = cast(TextIO, console.Logged(sys.stderr, log_file))
     # Tokenising is an eighth of the time of an 8-bit model; by more threads than there are
     # cores it would only wait.
@@ -83,8 +99,12 @@ def _options(
 
 def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code."""
+    processes.hush()
     try:
         app(prog_name="valence")
+    except SystemExit as ended:
+        processes.leave(failed=bool(ended.code))
+        raise
     except ValenceError as error:
         _fail(f"Error: {error}", 1)
     except KeyboardInterrupt:
@@ -104,5 +124,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    sys.stderr.write(message.replace("\n", " ") + "\n")
+    speaks, code = processes.failed(code)
+    if speaks:
+        stream = sys.stderr if processes.is_first() else sys.__stderr__
+        cast(TextIO, stream).write(message.replace("\n", " ") + "\n")
     raise SystemExit(code)

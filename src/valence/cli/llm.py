@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from valence import processes
 from valence.cli import console
 from valence.cli.compare import (
     DataDir,
@@ -36,6 +37,14 @@ app = typer.Typer(no_args_is_help=True, help="Language models: instructions, ans
 
 Pool = Annotated[str, typer.Option(help="Take demonstrations from: language (its own), or all.")]
 Pooling = Annotated[str, typer.Option(help="How texts become vectors: mean, cls, max, pooler.")]
+
+
+@app.callback()
+def _options(context: typer.Context) -> None:
+    if context.invoked_subcommand != "finetune":
+        processes.one_process(
+            f"valence llm {context.invoked_subcommand}", "start it without a launcher"
+        )
 
 
 @app.command()
@@ -293,7 +302,7 @@ def finetune(
                 kept = ", ".join(f"{n} {name}" for name, n in one.kept.items()) or "labelled texts"
                 console.say(f"Round {one.number}: {kept}; validation macro-F1 {one.macro_f1:.3f}"
                             f"{'' if one.better else ', not kept'}")  # fmt: skip
-    write_curves(out)
+    processes.first_only(lambda: write_curves(out))
     if not quiet:
         for note in told.notes:
             console.say(f"Note: {note}")
@@ -313,7 +322,7 @@ def _print_validation(scores: dict[str, float | None], *, as_json: bool) -> None
 def _finetune_spec(
     config: Path | None, set_: list[str] | None, *, model: str | None, device: str | None
 ) -> Any:
-    from valence.llm.finetune import FinetuneSpec
+    from valence.llm.finetune_spec import FinetuneSpec
     from valence.spec import build, parse_yaml
 
     values: dict[str, Any] = {}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from valence import processes
 from valence.cli import console
 from valence.cli.compare import (
     DataDir,
@@ -152,9 +153,13 @@ def _train(
             spec, store=store, data_dir=data_dir, keep_model=True, start=start,
             report=lambda share, words: meter.show(spec.method, share, words),
         )  # fmt: skip
-    _copy_model(store.path(result.key) / "model", target)
-    mode = "train" if start is None else "continue"
-    record_run(store, result, target / "report", mode=mode)  # type: ignore[arg-type]
+    mode: Literal["train", "continue"] = "train" if start is None else "continue"
+
+    def hand_over() -> None:
+        _copy_model(store.path(result.key) / "model", target)
+        record_run(store, result, target / "report", mode=mode)
+
+    processes.first_only(hand_over)
     if not quiet:
         for note in result.notes:
             console.say(f"Note: {note}")

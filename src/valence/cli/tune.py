@@ -42,7 +42,8 @@ def tune(
     ] = None,
     space: Annotated[Path | None, typer.Option(help="Ranges in YAML, a section a method.")] = None,
     storage: Annotated[
-        str | None, typer.Option(help="Storage URL of Optuna; an SQLite file when not given.")
+        str | None,
+        typer.Option(help="postgresql://… or journal://FILE; else an SQLite file."),
     ] = None,
     study: Annotated[str | None, typer.Option(help="Name; data and method when none.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that make trials.")] = 1,

@@ -14,6 +14,9 @@ from valence.data.batches import TOKEN_BUDGET as TOKEN_BUDGET
 from valence.data.batches import Encoded as Encoded
 from valence.data.batches import length_batches as length_batches
 
+IGNORED = -1
+"""Label of a row that takes no part in the loss."""
+
 
 @dataclass(frozen=True)
 class Collator:
@@ -56,7 +59,10 @@ class Collator:
 
 
 class LabelledRows(TorchDataset[dict[str, object]]):
-    """Texts with labels, and second views where there are some, as the Trainer reads them."""
+    """Texts with labels, and second views where there are some, as the Trainer reads them.
+
+    Row ``~i`` is row ``i`` without its label: it takes no part in the loss.
+    """
 
     def __init__(self, encoded: Encoded, labels: np.ndarray, second: Encoded | None = None) -> None:
         self.encoded = encoded
@@ -67,8 +73,7 @@ class LabelledRows(TorchDataset[dict[str, object]]):
         return len(self.encoded)
 
     def __getitem__(self, index: int) -> dict[str, object]:
-        row: dict[str, object] = {
-            "text": self.encoded.row(index),
-            "labels": int(self.labels[index]),
-        }
+        label = int(self.labels[index]) if index >= 0 else IGNORED
+        index = index if index >= 0 else ~index
+        row: dict[str, object] = {"text": self.encoded.row(index), "labels": label}
         return row if self.second is None else {**row, "second": self.second.row(index)}

@@ -159,6 +159,21 @@ def _with_variables(name: str) -> tuple[URL, tuple[str, ...]]:
     return url, tuple(secrets)
 
 
+def driver_url(name: str) -> str:
+    """A URL as drivers read it: ``${NAME}`` filled in, PostgreSQL with the driver we bring.
+
+    Raises:
+        DataError: if a variable is not set.
+        SpecError: if it is no URL.
+    """
+    return _with_driver(_with_variables(name)[0]).render_as_string(hide_password=False)
+
+
+def _with_driver(url: URL) -> URL:
+    plain = url.drivername in ("postgresql", "postgres")
+    return url.set(drivername="postgresql+psycopg") if plain else url
+
+
 def _check_file(name: str, url: URL, make: bool) -> None:
     path = url.database
     if not path or path == ":memory:":
@@ -176,8 +191,7 @@ def _check_file(name: str, url: URL, make: bool) -> None:
 
 
 def _engine(name: str, url: URL) -> Engine:
-    if url.drivername in ("postgresql", "postgres"):
-        url = url.set(drivername="postgresql+psycopg")
+    url = _with_driver(url)
     options: dict[str, Any] = {"hide_parameters": True}
     if url.get_backend_name() == "sqlite":
         options["connect_args"] = {"timeout": BUSY_SECONDS}

@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from valence import processes
 from valence.data.dataset import Split
 from valence.errors import RunError
 from valence.llm.classify import fitted
-from valence.llm.finetune import FinetuneSpec, Lessons, Tuned, finetune
+from valence.llm.finetune import Lessons, finetune
+from valence.llm.finetune_spec import FinetuneSpec, Tuned
 from valence.llm.local import LanguageModel, load_language_model
 from valence.llm.prompts import Question, Wording
 from valence.llm.records import Example, with_demos
@@ -89,6 +91,7 @@ def self_align(
     Raises:
         DataError, ModelError, SpecError, RunError: as ``finetune``.
     """
+    processes.one_process("Self-alignment", "start it without a launcher, or leave out the texts")
     work = out.with_name(f".{out.name}.rounds")
     told = finetune(spec, lessons, work / "0", report=report)
     best = 0

@@ -11,19 +11,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from valence import cache
+from valence import cache, processes
 from valence.data.sampling import stratified_split
 from valence.device import pick_device, use_bf16
-from valence.errors import DataError, ModelError, RunError
+from valence.errors import DataError, RunError
 from valence.llm.classify import fitted
+from valence.llm.finetune_spec import ABOUT, FinetuneSpec, Tuned
 from valence.llm.local import LanguageModel, load_tokenizer, load_weights, use_nf4
 from valence.llm.prompts import Question, Wording, worded
 from valence.llm.records import Example, read_about, read_rows
@@ -34,64 +34,8 @@ from valence.trainer import Report
 if TYPE_CHECKING:
     from trl import SFTTrainer  # type: ignore[attr-defined]
 
-ABOUT = "finetune.json"
 HISTORY = "history.jsonl"
 CHECKED = 8  # questions by which a merged model is held to the adapter
-Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class FinetuneSpec(BaseModel):
-    """How a language model is fine-tuned; where nothing else is said, as published."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    model: str
-    cutoff: Annotated[int, Field(ge=16)] = 1024
-    """Tokens of a question with its answer."""
-    batch_size: Count = 1
-    accumulation: Count = 8
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    warmup_share: Share = 0.1
-    """Of the steps; then the rate falls as a cosine."""
-    epochs: Annotated[float, Field(gt=0)] = 5.0
-    max_steps: Count | None = None
-    """Ends the training earlier."""
-    validation_share: Share = 0.1
-    """Of the training records, where the instructions have no validation split."""
-    validation_rows: Count = 200
-    """Most validation questions that are scored after an epoch."""
-    lora_rank: Count = 8
-    """8 and 16 are the defaults of LLaMA-Factory, which the published training used."""
-    lora_alpha: Annotated[float, Field(gt=0)] = 16
-    lora_dropout: Share = 0.0
-    keep: Literal["best", "last"] = "best"
-    """Which adapter: of the epoch with the best validation macro-F1, or the last."""
-    save_steps: Count = 50
-    """Steps between the points from which an interrupted training goes on."""
-    quantisation: Literal["auto", "nf4", "none"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    seed: int = 45
-
-
-class Tuned(BaseModel):
-    """Contents of ``finetune.json``: what an adapter was trained on, and how well it does."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: Literal[1] = 1
-    spec: FinetuneSpec
-    data: str
-    template: str
-    classes: tuple[str, ...]
-    answers: tuple[str, ...]
-    checks: tuple[str, ...]
-    """Questions as the model reads them."""
-    validation: dict[str, float | None]
-    steps: int
-    rows: int
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,22 +99,25 @@ def finetune(
         RunError: if TRL is not installed, or ``out`` cannot be written.
     """
     _need_trl()
+    device = pick_device(spec.device)
+    processes.join(device)
     if out.exists() and any(out.iterdir()) and not (out / ABOUT).exists():
         raise RunError(f"{out} is no adapter and not empty; give another --out")
-    work = _workplace(spec, lessons, out, start)
-    device = pick_device(spec.device)
+    with processes.in_turn():
+        work = _workplace(spec, lessons, out, start)
     model = _with_adapter(spec, start, device)
     speaker = LanguageModel(
         model, load_tokenizer(spec.model), device=device, max_length=spec.cutoff
     )
     school = _School(spec, lessons, speaker, work, report)
     trainer = _trainer(school)
-    last = _last_checkpoint(work)
+    school.gathered = lambda: _gathered(trainer)
+    last = processes.of_first(_last_checkpoint(work))
     school.resume(0 if last is None else int(last.name.rpartition("-")[2]))
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     if not school.judged_at(trainer.state.global_step):
         school.judge(trainer.state.global_step)
-    return school.finish(out)
+    return processes.first_only(lambda: school.finish(out))
 
 
 def _need_trl() -> None:
@@ -202,7 +149,8 @@ def _with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
 
     set_seed(spec.seed)
     nf4 = use_nf4(spec.quantisation, device)
-    base = load_weights(spec.model, nf4=nf4, device=device)
+    # Sharded weights go to the GPU in parts; a whole model on each would be what is avoided.
+    base = load_weights(spec.model, nf4=nf4, device=device, stays=processes.shards_weights())
     if nf4:
         base = prepare_model_for_kbit_training(base)  # type: ignore[no-untyped-call]
     with without_peft_warnings():
@@ -225,6 +173,7 @@ class _School:
         self.spec, self.lessons, self.speaker = spec, lessons, speaker
         self.work, self.report = work, report
         self.history: list[dict[str, Any]] = []
+        self.gathered: Callable[[], dict[str, Any] | None] = lambda: None
         self.judged = lessons.validation[: spec.validation_rows]
         wording = lessons.wording
         self.answers = speaker.answer_ids(speaker.question(wording, ""), wording.answers)
@@ -263,7 +212,10 @@ class _School:
         self.note({"step": step, "validation/macro_f1": value,
                    "validation/accuracy": scores["accuracy"]})  # fmt: skip
         if value > best or self.spec.keep == "last":
-            self.speaker.model.save_pretrained(self.work / "kept")
+            state = self.gathered()  # all processes give their part
+            if not processes.is_first():
+                return
+            self.speaker.model.save_pretrained(self.work / "kept", state_dict=state)
             (self.work / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
 
     def scores(self) -> dict[str, float | None]:
@@ -282,6 +234,8 @@ class _School:
     def note(self, row: dict[str, Any]) -> None:
         """Keep a record of the history, on disk at once."""
         self.history.append(row)
+        if not processes.is_first():
+            return
         with (self.work / HISTORY).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -290,6 +244,9 @@ class _School:
         path = self.work / HISTORY
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         self.history = [row for line in lines if (row := json.loads(line))["step"] <= step]
+        processes.wait()  # all have read what process 0 now writes anew
+        if not processes.is_first():
+            return
         path.write_text("".join(json.dumps(row) + "\n" for row in self.history), encoding="utf-8")
 
     def finish(self, out: Path) -> Tuned:
@@ -332,16 +289,18 @@ def _trainer(school: _School) -> SFTTrainer:
     spec, speaker = school.spec, school.speaker
     settings = SFTConfig(
         output_dir=str(school.work), per_device_train_batch_size=spec.batch_size,
-        gradient_accumulation_steps=spec.accumulation, learning_rate=spec.learning_rate,
-        lr_scheduler_type="cosine", warmup_steps=spec.warmup_share,
-        num_train_epochs=spec.epochs, max_steps=spec.max_steps or -1, max_length=None,
+        gradient_accumulation_steps=processes.share(spec.accumulation, "accumulation"),
+        learning_rate=spec.learning_rate, lr_scheduler_type="cosine",
+        warmup_steps=spec.warmup_share, num_train_epochs=spec.epochs,
+        max_steps=spec.max_steps or -1, max_length=None,
         completion_only_loss=True, packing=False, save_strategy="steps",
         save_steps=spec.save_steps, save_total_limit=1, logging_steps=1, eval_strategy="no",
         bf16=use_bf16(spec.precision, speaker.device), fp16=False,
         use_cpu=speaker.device == "cpu", seed=spec.seed, data_seed=spec.seed,
         gradient_checkpointing=None,  # type: ignore[arg-type]
         activation_checkpointing=speaker.device == "cuda",
-        dataloader_pin_memory=False, disable_tqdm=True, report_to="none",
+        ddp_find_unused_parameters=False, dataloader_pin_memory=False, disable_tqdm=True,
+        report_to="none",
     )  # fmt: skip
     if speaker.tokenizer.pad_token_id is None:
         speaker.tokenizer.pad_token = speaker.tokenizer.eos_token
@@ -351,6 +310,14 @@ def _trainer(school: _School) -> SFTTrainer:
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # stdout is for results
     return trainer
+
+
+def _gathered(trainer: SFTTrainer) -> dict[str, Any] | None:
+    """The weights where each process holds a part of them; None where all hold all."""
+    if not processes.shards_weights():
+        return None
+    state: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return state
 
 
 def _callback(school: _School) -> Any:
@@ -378,17 +345,3 @@ def _callback(school: _School) -> Any:
 def _last_checkpoint(work: Path) -> Path | None:
     found = [path for path in work.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
     return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def read_tuned(folder: Path) -> Tuned:
-    """What is kept on a fine-tuned model.
-
-    Raises:
-        ModelError: if the folder is none.
-    """
-    try:
-        return Tuned.model_validate_json((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError):
-        raise ModelError(
-            f"{folder} holds no adapter that valence llm finetune wrote; give its --out"
-        ) from None

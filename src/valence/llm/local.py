@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from valence import processes
 from valence.device import pick_device
 from valence.errors import ModelError, SpecError
 from valence.llm.prompts import Demo, Wording
@@ -296,8 +297,14 @@ def load_tokenizer(name: str) -> Any:
         raise _unavailable(name, error) from None
 
 
-def load_weights(name: str, *, nf4: bool = False, device: str = "cpu") -> Any:
+def load_weights(name: str, *, nf4: bool = False, device: str = "cpu", stays: bool = False) -> Any:
     """The weights of a causal model; an adapter's folder gives its base with the adapter.
+
+    Args:
+        name: Hub name or folder.
+        nf4: Whether they are held in 4 bits.
+        device: Where they are to be used, which decides the number format.
+        stays: Whether they stay in main memory until they are shared out.
 
     Raises:
         ModelError: if they cannot be loaded.
@@ -313,7 +320,7 @@ def load_weights(name: str, *, nf4: bool = False, device: str = "cpu") -> Any:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )  # fmt: skip
-    place = {"": 0} if nf4 else None
+    place = {"": torch.cuda.current_device()} if nf4 else None
     adapter = (Path(name) / "adapter_config.json").exists()
     try:
         if adapter:
@@ -329,7 +336,7 @@ def load_weights(name: str, *, nf4: bool = False, device: str = "cpu") -> Any:
             )
     except (OSError, ValueError, KeyError) as error:
         raise _unavailable(name, error) from None
-    return model if nf4 else model.to(device)
+    return model if nf4 or stays else model.to(device)
 
 
 def use_nf4(quantisation: str, device: str) -> bool:
@@ -339,10 +346,11 @@ def use_nf4(quantisation: str, device: str) -> bool:
         SpecError: if that is asked for and cannot be had.
     """
     can = device == "cuda" and find_spec("bitsandbytes") is not None
+    can = can and not processes.shards_weights()
     if quantisation == "nf4" and not can:
         raise SpecError(
-            "4-bit NF4 needs a CUDA GPU and bitsandbytes (pip install bitsandbytes); without "
-            "them set llm.quantisation=none"
+            "4-bit NF4 needs a CUDA GPU and bitsandbytes (pip install bitsandbytes), and whole "
+            "weights in each process; without them set llm.quantisation=none"
         )
     return can and quantisation != "none"
 

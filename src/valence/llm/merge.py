@@ -10,7 +10,7 @@ import numpy as np
 
 from valence.device import pick_device
 from valence.errors import ModelError, RunError
-from valence.llm.finetune import Tuned, read_tuned
+from valence.llm.finetune_spec import Tuned, read_tuned
 from valence.llm.local import LanguageModel, load_tokenizer, load_weights
 from valence.models.encoder import without_peft_warnings
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +14,12 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from valence import processes
 from valence.data.collate import TOKEN_BUDGET, Collator, Encoded, length_batches
 from valence.data.dataset import TrainingData
 from valence.errors import ModelError
 from valence.losses.base import ClassInfo
+from valence.losses.gather import whole_loss
 from valence.losses.table import build_loss
 from valence.models.base import Progress, Scores
 from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
@@ -47,6 +50,7 @@ class Classifier(nn.Module):
         self.head.take_pooler(encoder.pooler_weights, trained=encoder.spec.adaptation != "frozen")
         self.loss = build_loss(loss, replace(info, feature_size=self.head.feature_size))
         self.class_count = len(info.counts)
+        self.views = 1  # how often a text is in a training batch
 
     def forward(
         self,
@@ -56,6 +60,8 @@ class Classifier(nn.Module):
         labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Logits (B, C), features (B, F) and, where labels (B,) are given, the mean loss.
+
+        Of several processes, the loss is that of the rows of all.
 
         Args:
             attention_mask: (B, T) 1 on real tokens.
@@ -68,7 +74,8 @@ class Classifier(nn.Module):
         output = self.head(states, attention_mask)
         result = {"logits": output.logits, "features": output.features}
         if labels is not None:
-            result = {"loss": self.loss(output, labels), **result}
+            loss = whole_loss(self.loss, output, labels, views=self.views)
+            result = {"loss": loss, **result}
         return result
 
     def kept_state(self) -> dict[str, Tensor]:
@@ -264,7 +271,7 @@ def _broken(path: Path, error: Exception) -> str:
 @torch.inference_mode()
 def score_encoded(
     classifier: Classifier, encoded: Encoded, pad_id: int, progress: Progress | None = None,
-    *, token_budget: int | None = None,
+    *, token_budget: int | None = None, shared: bool = False,
 ) -> Scores:  # fmt: skip
     """Logits and features of tokenised texts, in their order; leaves the mode as it was.
 
@@ -274,34 +281,41 @@ def score_encoded(
         pad_id: Id of the padding token.
         progress: Told (done, all) after every batch.
         token_budget: Most tokens of a batch; what suits the device when None.
+        shared: Whether all processes call this with the same texts: each computes a part of
+            the batches, and all get the whole.
     """
     device = next(classifier.parameters()).device
     was_training = classifier.training
     classifier.eval()
     lengths = [len(ids) for ids in encoded.input_ids]
     budget = token_budget or TOKEN_BUDGET.get(device.type, 1024)
-    batches = list(length_batches(lengths, token_budget=budget))
-    logits: list[Tensor] = []
-    features: list[Tensor] = []
+    batches = _dealt(length_batches(lengths, token_budget=budget), shared=shared)
+    parts: list[tuple[Tensor, Tensor]] = []
     done = 0
-    for batch, (some, more) in zip(
+    for batch, part in zip(
         batches, _outputs(classifier, encoded, batches, Collator(pad_id)), strict=True
     ):
-        logits.append(some)
-        features.append(more)
+        parts.append(part)
         done += len(batch)
         if progress is not None:
             progress(done, len(encoded))
     classifier.train(was_training)
-    if not batches:
-        none = np.zeros((0, classifier.class_count), dtype=np.float32)
-        return Scores(none, np.zeros((0, classifier.head.feature_size), dtype=np.float32))
-    back = np.argsort(np.concatenate(batches))
-    return Scores(
-        torch.cat(logits).cpu().numpy()[back],
-        torch.cat(features).cpu().numpy()[back],
-        encoded.truncated,
-    )
+    logits = np.zeros((len(encoded), classifier.class_count), dtype=np.float32)
+    features = np.zeros((len(encoded), classifier.head.feature_size), dtype=np.float32)
+    if parts:
+        rows = np.concatenate(batches)
+        logits[rows] = torch.cat([part[0] for part in parts]).cpu().numpy()
+        features[rows] = torch.cat([part[1] for part in parts]).cpu().numpy()
+    if shared:
+        logits, features = processes.summed(logits), processes.summed(features)
+    return Scores(logits, features, encoded.truncated)
+
+
+def _dealt(batches: Iterator[np.ndarray], *, shared: bool) -> list[np.ndarray]:
+    """Those batches that this process computes."""
+    if not shared:
+        return list(batches)
+    return list(islice(batches, processes.rank(), None, processes.count()))
 
 
 def _outputs(

@@ -8,16 +8,11 @@ import pytest
 
 from tests.causal import make_causal
 from tests.conftest import make_reviews
+from tests.together import alone, launched
 from valence.errors import DataError, ModelError, RunError
 from valence.llm.align import AlignSpec, choose, self_align
-from valence.llm.finetune import (
-    FinetuneSpec,
-    Lessons,
-    _School,
-    finetune,
-    read_lessons,
-    read_tuned,
-)
+from valence.llm.finetune import Lessons, _School, finetune, read_lessons
+from valence.llm.finetune_spec import FinetuneSpec, read_tuned
 from valence.llm.instruct import make_instructions
 from valence.llm.local import load_language_model, load_weights
 from valence.llm.merge import merge
@@ -186,3 +181,27 @@ def test_rounds_go_on_only_while_validation_gains(
     assert (tmp_path / "out/adapter_config.json").exists()
     assert (tmp_path / "out/rounds.csv").exists()
     assert not list(tmp_path.glob(".*rounds"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_adapter_of_one(
+    instructions: Path, causal: Path, tmp_path: Path
+) -> None:
+    words = ["llm", "finetune", instructions, "--model", causal, "--device", "cpu", "--json"]
+    for setting in ("max_steps=4", "accumulation=4", "learning_rate=5e-3", "validation_share=0.2"):
+        words += ["--set", setting]
+    ended = [
+        started("-m", "valence", *words, "--out", name, where=tmp_path)
+        for name, started in (("two", launched), ("one", alone))
+    ]
+    assert [one.returncode for one in ended] == [0, 0], ended[0].stderr
+    scores = [json.loads(one.stdout) for one in ended]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    two, one = (_history(tmp_path / name) for name in ("two", "one"))
+    assert [row["step"] for row in two] == [row["step"] for row in one]
+    assert [r["loss"] for r in two if "loss" in r] == pytest.approx(
+        [r["loss"] for r in one if "loss" in r], abs=1e-4
+    )
+    files = [{f.name for f in (tmp_path / name).iterdir()} for name in ("two", "one")]
+    assert files[0] == files[1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]

@@ -1,0 +1,247 @@
+"""One training in several processes, as torchrun and ``accelerate launch`` start them.
+
+A launcher starts the same command several times and numbers the processes in the environment
+(``LAUNCHERS``). Process 0 writes, prints and decides; the others take part in the training and
+say nothing. Without a launcher there is one process, and everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from valence.errors import RunError, SpecError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+T = TypeVar("T")
+
+WAIT = timedelta(days=1)
+"""Others wait while one writes a large cache; a process that ends is noticed at once."""
+KNOCK = timedelta(seconds=5)
+FAILED = "valence/failed"
+LAUNCHERS = {
+    "RANK": "WORLD_SIZE",
+    "PMI_RANK": "PMI_SIZE",
+    "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE",
+    "MV2_COMM_WORLD_RANK": "MV2_COMM_WORLD_SIZE",
+}
+"""How launchers number processes, and tell how many there are: torchrun, then those of MPI."""
+
+
+def count() -> int:
+    """How many processes train together."""
+    return max([1, *(_whole(size) for number, size in LAUNCHERS.items() if number in os.environ)])
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    several = (n for n, size in LAUNCHERS.items() if n in os.environ and _whole(size) > 1)
+    return _whole(next(several, ""))
+
+
+def shards_weights() -> bool:
+    """Whether each process holds a part of the weights (FSDP, as accelerate was told)."""
+    return count() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def was_left_alone() -> bool:
+    """Whether ``accelerate launch --cpu`` was asked for several processes and started one."""
+    alone = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and count() == 1
+    return alone and "MASTER_ADDR" in os.environ
+
+
+def is_first() -> bool:
+    """Whether this process writes and prints."""
+    return rank() == 0
+
+
+def _whole(name: str) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdecimal() else 0
+
+
+def share(batch: int, setting: str) -> int:
+    """The part of a batch that each process computes.
+
+    Args:
+        batch: Rows of a step in all processes together.
+        setting: Where that number was set, for the message.
+
+    Raises:
+        SpecError: if it cannot be shared evenly.
+    """
+    several = count()
+    if batch % several:
+        nearest = -(-batch // several) * several
+        raise SpecError(
+            f"{setting} = {batch} cannot be shared by {several} processes evenly; set it to a "
+            f"multiple, such as {nearest}"
+        )
+    return batch // several
+
+
+def one_process(what: str, instead: str) -> None:
+    """Refuse what several processes would only do several times.
+
+    Raises:
+        RunError: if there are several processes.
+    """
+    if count() > 1:
+        raise RunError(f"{what} runs in one process, and {count()} were started; {instead}")
+
+
+def join(device: str) -> None:
+    """Meet the other processes; a second call does nothing.
+
+    Args:
+        device: ``cuda`` exchanges tensors of a GPU by NCCL; everything else goes by Gloo.
+
+    Raises:
+        RunError: if the others cannot be reached.
+    """
+    if count() == 1:
+        return
+    import torch
+    from torch import distributed
+
+    if distributed.is_initialized():
+        return
+    backend = "gloo"
+    if device == "cuda":
+        torch.cuda.set_device(_whole("LOCAL_RANK"))
+        backend = "cpu:gloo,cuda:nccl"
+    try:
+        distributed.init_process_group(
+            backend=backend, timeout=WAIT, rank=rank(), world_size=count()
+        )
+    except (ValueError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"The {count()} processes cannot meet ({reason}); start them with torchrun or "
+            "accelerate launch"
+        ) from None
+
+
+def leave(*, failed: bool = False) -> None:
+    """Part from the other processes at the end of the work.
+
+    Args:
+        failed: Whether the command line could not be read: process 0 says so, and must do so
+            before a launcher ends it because another process has ended.
+    """
+    if failed:
+        if not is_first():
+            time.sleep(KNOCK.total_seconds())
+        return
+    if count() > 1:
+        from torch import distributed
+
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def wait() -> None:
+    """Go on when all processes are here."""
+    if count() > 1:
+        import torch
+        from torch import distributed
+
+        distributed.all_reduce(torch.zeros(1))  # a barrier of NCCL would need a GPU
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Let process 0 run the block, then the others, who find what it has written."""
+    if not is_first():
+        wait()
+    yield
+    if is_first():
+        wait()
+
+
+def of_first(value: T) -> T:
+    """The value that process 0 gives, in every process."""
+    if count() == 1:
+        return value
+    from torch import distributed
+
+    box = [value]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def first_only(make: Callable[[], T]) -> T:
+    """What ``make`` returns in process 0, in every process; the others do not call it."""
+    made = make() if is_first() else None
+    return of_first(made)  # type: ignore[return-value]
+
+
+def agree(value: str, what: str) -> None:
+    """Make sure that all processes work on the same.
+
+    Raises:
+        RunError: if this process has another value than process 0.
+    """
+    if of_first(value) != value:
+        raise RunError(
+            f"Process {rank()} has other {what} than process 0; give all machines the same data, "
+            "settings and versions"
+        )
+
+
+def summed(parts: np.ndarray) -> np.ndarray:
+    """The sum over all processes of arrays of one shape, in every process."""
+    if count() == 1:
+        return parts
+    import torch
+    from torch import distributed
+
+    total = torch.from_numpy(parts.copy())
+    distributed.all_reduce(total)
+    return total.numpy()
+
+
+def hush() -> None:
+    """Let processes other than the first say nothing; what fails in them is still told."""
+    if count() > 1:  # torch's remarks on its own work, which every process would make
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if not is_first():
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def failed(code: int) -> tuple[bool, int]:
+    """Whether this process is the first to fail, and the exit code of the first.
+
+    When one process fails, the others soon do too, for it does not answer any more.
+
+    Args:
+        code: The exit code of this process's own failure.
+    """
+    if count() == 1:
+        return True, code
+    try:
+        store = _store()
+        mine = f"{rank()}:{code}"
+        key = f"{FAILED}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+        found = bytes(store.compare_set(key, "", mine)).decode()
+        return found == mine, int(found.rpartition(":")[2])
+    except Exception:  # there is nobody to ask: speak rather than fail in silence
+        return is_first(), code
+
+
+def _store() -> TCPStore:
+    """Where all processes can leave a word, also one that has not met the others yet."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    return TCPStore(
+        os.environ["MASTER_ADDR"], _whole("MASTER_PORT"), is_master=False, timeout=KNOCK,
+        wait_for_workers=False,
+    )  # fmt: skip
