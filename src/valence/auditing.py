@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from valence.data.audit import (
     Finding,
@@ -26,6 +25,7 @@ from valence.data.label_errors import BUDGET, find_label_errors
 from valence.data.languages import find_languages
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.pooling import masked_mean
+from valence.models.threads import inferred
 from valence.spec import DataSpec, EncoderSpec
 
 Told = Callable[[str, float], None]
@@ -124,7 +124,6 @@ def token_counts(tokenizer: TextTokenizer, texts: Sequence[str]) -> np.ndarray:
     return np.array(counts, dtype=np.int64)
 
 
-@torch.inference_mode()
 def mean_features(
     encoder: Encoder,
     tokenizer: TextTokenizer,
@@ -144,10 +143,16 @@ def mean_features(
     found = np.zeros((len(texts), encoder.hidden_size), dtype=np.float32)
     lengths = [len(ids) for ids in encoded.input_ids]
     done = 0
-    for rows in length_batches(lengths, token_budget=TOKEN_BUDGET["cpu"]):
-        batch = Collator(tokenizer.pad_id).pad([encoded.input_ids[i] for i in rows])
+    collator = Collator(tokenizer.pad_id)
+
+    def embed(rows: np.ndarray) -> int:
+        batch = collator.pad([encoded.input_ids[i] for i in rows])
         found[rows] = masked_mean(encoder(**batch), batch["attention_mask"]).numpy()
-        done += len(rows)
+        return len(rows)
+
+    batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET["cpu"]))
+    for count in inferred(embed, batches, device="cpu"):
+        done += count
         if told is not None:
             told(done / len(texts))
     return found

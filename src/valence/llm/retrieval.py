@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from valence.models.base import Progress
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import weights_key
 from valence.models.pooling import POOLINGS
+from valence.models.threads import inferred
 from valence.spec import EncoderSpec
 
 KIND = "embeddings"
@@ -76,9 +78,8 @@ class Embedder:
         missing = first[~np.isin(wanted[first], names)]
         for start in range(0, len(missing), CHUNK):
             rows = missing[start : start + CHUNK]
-            self._write([encoded[i] for i in rows], wanted[rows])
-            if progress is not None:
-                progress(start + len(rows), len(missing))
+            told = progress and partial(_told, progress, start, len(missing))
+            self._write([encoded[i] for i in rows], wanted[rows], told)
         if len(missing):
             names, vectors = self._kept()
         found: np.ndarray = vectors[np.searchsorted(names, wanted)]
@@ -96,26 +97,33 @@ class Embedder:
         order = np.argsort(joined, kind="stable")
         return joined[order], np.concatenate(vectors)[order]
 
-    def _write(self, rows: list[list[int]], names: np.ndarray) -> None:
+    def _write(self, rows: list[list[int]], names: np.ndarray, progress: Progress | None) -> None:
         key = f"{self.key}-{cache.content_key([names.tobytes().hex()])}"
         about = {"encoder": self.encoder.spec.name, "pooling": self.pooling, "texts": len(rows)}
         with cache.writing(KIND, key, about) as folder:
-            np.savez(folder / "vectors.npz", names=names, vectors=self.vectors(rows))
+            np.savez(folder / "vectors.npz", names=names, vectors=self.vectors(rows, progress))
 
-    @torch.inference_mode()
-    def vectors(self, rows: list[list[int]]) -> np.ndarray:
+    def vectors(self, rows: list[list[int]], progress: Progress | None = None) -> np.ndarray:
         """(N, H) float32 unit vectors of N lists of token ids; nothing is kept."""
         found = np.zeros((len(rows), self.encoder.hidden_size), dtype=np.float32)
         self.encoder.to(self.device)
         collator = Collator(self.tokenizer.pad_id)
-        for batch in length_batches(
-            [len(ids) for ids in rows], token_budget=TOKEN_BUDGET[self.device]
-        ):
+
+        def embed(batch: np.ndarray) -> int:
             padded = collator.pad([rows[i] for i in batch])
             moved = {name: tensor.to(self.device) for name, tensor in padded.items()}
             pooled = self._pool(self.encoder(**moved), moved["attention_mask"])
             unit = torch.nn.functional.normalize(pooled.float(), dim=1)
             found[batch] = unit.cpu().numpy()
+            return len(batch)
+
+        lengths = [len(ids) for ids in rows]
+        batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET[self.device]))
+        done = 0
+        for count in inferred(embed, batches, device=self.device):
+            done += count
+            if progress is not None:
+                progress(done, len(rows))
         return found
 
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
@@ -126,6 +134,10 @@ class Embedder:
             return torch.tanh(first @ weight.to(first).T + bias.to(first))
         pooled: Tensor = POOLINGS[self.pooling](states.shape[-1], 0.0)(states, mask)
         return pooled
+
+
+def _told(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    progress(before + done, total)
 
 
 def _name(ids: Sequence[int]) -> bytes:

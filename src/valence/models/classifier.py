@@ -25,9 +25,9 @@ from valence.models.base import Progress, Scores
 from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
 from valence.models.frozen import FrozenStates
 from valence.models.heads import LinearHead, build_head
-from valence.models.machine import is_bulk, spread
 from valence.models.pooled import PooledFeatures, pooling_key
 from valence.models.store import read_config, write_config
+from valence.models.threads import inferred
 from valence.spec import EncoderSpec, HeadSpec, LossSpec, RunSpec
 
 
@@ -268,7 +268,6 @@ def _broken(path: Path, error: Exception) -> str:
     return f"{path} is missing or broken ({reason}); save or copy the model folder again"
 
 
-@torch.inference_mode()
 def score_encoded(
     classifier: Classifier, encoded: Encoded, pad_id: int, progress: Progress | None = None,
     *, token_budget: int | None = None, shared: bool = False,
@@ -290,11 +289,16 @@ def score_encoded(
     lengths = [len(ids) for ids in encoded.input_ids]
     budget = token_budget or TOKEN_BUDGET.get(device.type, 1024)
     batches = _dealt(length_batches(lengths, token_budget=budget), shared=shared)
+    collator = Collator(pad_id)
+
+    def score(batch: np.ndarray) -> tuple[Tensor, Tensor]:
+        inputs = collator.pad([encoded.row(int(i)) for i in batch])
+        output = classifier(**{name: tensor.to(device) for name, tensor in inputs.items()})
+        return output["logits"].float(), output["features"].float()
+
     parts: list[tuple[Tensor, Tensor]] = []
     done = 0
-    for batch, part in zip(
-        batches, _outputs(classifier, encoded, batches, Collator(pad_id)), strict=True
-    ):
+    for batch, part in zip(batches, inferred(score, batches, device=device.type), strict=True):
         parts.append(part)
         done += len(batch)
         if progress is not None:
@@ -316,31 +320,3 @@ def _dealt(batches: Iterator[np.ndarray], *, shared: bool) -> list[np.ndarray]:
     if not shared:
         return list(batches)
     return list(islice(batches, processes.rank(), None, processes.count()))
-
-
-def _outputs(
-    classifier: Classifier, encoded: Encoded, batches: Sequence[np.ndarray], collator: Collator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and features of every batch, on the processor by several threads if that is faster."""
-    device = next(classifier.parameters()).device
-    autocast = torch.is_autocast_enabled(device.type)
-
-    def score(batch: np.ndarray) -> tuple[Tensor, Tensor]:
-        inputs = collator.pad([encoded.row(int(i)) for i in batch])
-        # both are settings of a thread
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast),
-        ):
-            output = classifier(**{name: tensor.to(device) for name, tensor in inputs.items()})
-        return output["logits"].float(), output["features"].float()
-
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or not is_bulk(len(batches), threads):
-        yield from map(score, batches)
-        return
-    torch.set_num_threads(1)
-    try:
-        yield from spread(score, batches, threads=threads)
-    finally:
-        torch.set_num_threads(threads)

@@ -19,6 +19,7 @@ from valence import cache
 from valence.data.collate import TOKEN_BUDGET, Collator, Encoded, length_batches
 from valence.models.base import Progress
 from valence.models.encoder import Encoder
+from valence.models.threads import inferred
 
 KIND = "states"
 CHUNK = 4096  # texts
@@ -98,7 +99,6 @@ class FrozenStates:
         """Sorted names of the texts at hand, the chunk and start of each, and the chunks."""
         return chunk_index(KIND, self.key)
 
-    @torch.inference_mode()
     def _write(self, input_ids: list[list[int]], names: np.ndarray, device: str) -> None:
         """Compute and keep the states of one chunk."""
         lengths = np.array([len(ids) for ids in input_ids])
@@ -112,12 +112,18 @@ class FrozenStates:
                 folder / "states.npy", mode="w+", dtype=np.float32,
                 shape=(total, self.encoder.hidden_size),
             )  # fmt: skip
-            for rows in length_batches(lengths.tolist(), token_budget=TOKEN_BUDGET[device]):
-                batch = Collator(self.pad_id).pad([input_ids[i] for i in rows])
+            collator = Collator(self.pad_id)
+
+            def compute(rows: np.ndarray) -> None:
+                batch = collator.pad([input_ids[i] for i in rows])
                 found = self.encoder(**{name: t.to(device) for name, t in batch.items()})
                 real = batch["attention_mask"].numpy() > 0
                 places = starts[rows][:, None] + np.arange(real.shape[1])
                 states[places[real]] = found.float().cpu().numpy()[real]
+
+            batches = list(length_batches(lengths.tolist(), token_budget=TOKEN_BUDGET[device]))
+            for _ in inferred(compute, batches, device=device):
+                pass
             states.flush()
             np.savez(folder / "index.npz", names=names, starts=starts)
 
