@@ -29,7 +29,7 @@ import numpy as np
 
 Score = Callable[[Sequence[str]], np.ndarray]
 Clock = Callable[[], float]
-ROUNDS = 3
+ROUNDS = 2
 SINGLE_TEXTS = 200
 TRAIN_ROWS, CHOICE_ROWS = 6000, 1000
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
