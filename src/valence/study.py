@@ -37,7 +37,6 @@ OPENING_TRIES = 20
 UNSIGNED_SECONDS = 10.0  # a trial is signed right after it is begun
 WORKER, ERROR, SURPLUS, BEAT = "worker", "error", "surplus", "beat"
 JOURNAL = "journal://"
-POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -361,29 +360,3 @@ def enqueue(study: Study, points: list[dict[str, Any]]) -> None:
     for point in points:
         if point not in taken:
             study.enqueue_trial(point)
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Keep other processes of this machine out while the block runs; they wait at ``path``.
-
-    A lock that a killed process left is taken over.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(identity())
-            break
-        except FileExistsError:
-            try:
-                owner = path.read_text(encoding="utf-8")
-            except FileNotFoundError:
-                continue
-            if owner.count("|") == 2 and is_alive(owner) is False:
-                path.unlink(missing_ok=True)
-            time.sleep(POLL_SECONDS)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from valence.data.dataset import Dataset, TrainingData
 from valence.data.sampling import stratified_split
 from valence.data.sources import load_dataset
 from valence.errors import RunError, SpecError, UnknownNameError
+from valence.locks import alone
 from valence.methods import METHODS, find_method, make_spec, search_space, trained_part
 from valence.metrics import METRICS
 from valence.metrics_regression import INTENSITY_METRICS, signed
@@ -28,7 +29,6 @@ from valence.runs import RunResult, RunStore
 from valence.space import Range, every_point, parse_range
 from valence.spec import DataSpec, RunSpec, parse_yaml, setting_paths
 from valence.study import (
-    alone,
     bind,
     close_stale,
     count,

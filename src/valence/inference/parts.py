@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from valence.errors import DataError
 from valence.inference.sinks import written
+from valence.locks import alone
 
 FORMAT = 1
 BLOCK_BYTES = 1 << 20
@@ -146,36 +147,17 @@ class Parts:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Keep other processes of this machine from the same parts meanwhile; a kill frees them.
+    """Keep other processes of this machine from the same parts meanwhile.
 
     Raises:
         DataError: if another process is at them.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows: two writers are not kept apart there
-        yield
-        return
     path = folder.with_name(f"{folder.name}.lock")
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_free = os.fstat(lock.fileno()).st_nlink > 0  # else its last owner ends just now
-        except BlockingIOError:
-            is_free = False
-        except OSError:  # a file system without locks
-            is_free = True
-        if not is_free:
-            raise DataError(
-                f"Another process writes {folder} now; wait for it, or give another --out"
-            )
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    busy = DataError(f"Another process writes {folder} now; wait for it, or give another --out")
+    with alone(path, busy):
+        yield
 
 
 def file_digest(*files: Path) -> str:

@@ -119,6 +119,10 @@ def write_report(
         command=command,
         provenance=_provenance(plain),
     )
+    return _written(page, path)
+
+
+def _written(page: str, path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(".tmp")
