@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 LOCK_WAIT_SECONDS = 120.0  # for another process's write; SQLite's own 5 are soon over
 HEARTBEAT_SECONDS = 30
 GRACE_SECONDS = 180
+POLL_SECONDS = 0.5
 OPENING_TRIES = 20
 UNSIGNED_SECONDS = 10.0  # a trial is signed right after it is begun
 WORKER, ERROR, SURPLUS, BEAT = "worker", "error", "surplus", "beat"
