@@ -91,6 +91,7 @@ def _options(
         )
     if log_file is not None and processes.is_first():
         sys.stderr = cast(TextIO, console.Logged(sys.stderr, log_file))
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nobody asked for it to be sent
     # Tokenising is an eighth of the time of an 8-bit model; by more threads than there are
     # cores it would only wait.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
