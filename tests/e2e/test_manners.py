@@ -27,7 +27,8 @@ def test_completion_is_installed_and_completes(tmp_path: Path) -> None:
     """As the shell asks for it: words so far in variables, candidates on stdout."""
     words = [sys.executable, "-m", "valence"]
     home = {**os.environ, "HOME": str(tmp_path), "SHELL": "/bin/bash"}
-    shown = subprocess.run([*words, "--show-completion", "bash"], env=home, capture_output=True)
+    named = {**home, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # make runs in sh
+    shown = subprocess.run([*words, "--show-completion", "bash"], env=named, capture_output=True)
     assert b"complete -o default -F _valence_completion valence" in shown.stdout
     asked = {"_VALENCE_COMPLETE": "complete_bash", "COMP_WORDS": "valence data lo"}
     done = subprocess.run(
