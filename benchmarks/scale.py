@@ -33,10 +33,11 @@ class Measured:
 
     Attributes:
         per_core: Tweets of 26 tokens scored a second by one core, by format;
-            ``python benchmarks/prediction.py --rows all``.
+            ``python benchmarks/prediction.py --rows 1500``, half of what two did.
         tokens: Of these tweets.
         start_seconds, worker_mib: Of a process of the 8-bit model; the same command.
-        bytes_in, bytes_out: Of a row, in Parquet: id and text; with label and probabilities.
+        bytes_in, bytes_out: Of a row of the TweetEval test, in Parquet: id and text; with label
+            and three probabilities too.
         cells: Seconds on one core and MiB of finished cells by method, median over the run
             folders of TREC (ratio 20), 6 epochs; ``valence compare configs/trec.yaml``.
         cell_bytes: Of a run folder without its model.
@@ -53,12 +54,12 @@ class Measured:
 
 
 MEASURED = Measured(
-    per_core={"PyTorch": 144, "ONNX": 173, "ONNX 8-bit": 410, "OpenVINO 8-bit": 460},
+    per_core={"PyTorch": 140, "ONNX": 161, "ONNX 8-bit": 379, "OpenVINO 8-bit": 425},
     tokens=26,
     start_seconds=0.5,
     worker_mib=130,
-    bytes_in=92,
-    bytes_out=110,
+    bytes_in=76,
+    bytes_out=106,
     cells={
         "tfidf-lr": (3, 600), "linear-probe": (9, 766), "focal": (113, 1762),
         "cross-entropy": (134, 1724), "ldam": (135, 1782), "logit-adjust": (167, 1793),
