@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,17 +35,6 @@ def specs(reviews: Path, tiny_settings: dict[str, object]) -> list[RunSpec]:
 @pytest.fixture(scope="module")
 def wanted(specs: list[RunSpec], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return grid.execute(specs, store=RunStore(tmp_path_factory.mktemp("one") / "runs"))
-
-
-@pytest.fixture(scope="module")
-def ray() -> Iterator[Cluster]:
-    """A local Ray of two cores that all tests here share."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'valence[ray]'")
-    from valence.cluster import connected
-
-    cluster = Cluster(workers=2)
-    with connected(cluster):
-        yield cluster
 
 
 def check_same(outcome: Outcome, wanted: Outcome, store: RunStore) -> None:

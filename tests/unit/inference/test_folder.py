@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -34,17 +33,6 @@ from valence.spec import DataSpec
 
 ROWS = 9000  # of a file: three parts
 FILES = 5
-
-
-@pytest.fixture(scope="module")
-def ray() -> Iterator[Cluster]:
-    """A local Ray of two cores."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'valence[ray]'")
-    from valence.cluster import connected
-
-    cluster = Cluster(workers=2)
-    with connected(cluster):
-        yield cluster
 
 
 @pytest.fixture(scope="module")

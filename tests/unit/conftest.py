@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from valence.cluster import Cluster
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Cluster]:
+    """A local Ray of two cores that the tests of a file share."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'valence[ray]'")
+    from valence.cluster import connected
+
+    cluster = Cluster(workers=2)
+    with connected(cluster):
+        yield cluster
