@@ -108,6 +108,13 @@ def predict(
         options = StreamOptions(text_column, query, table, to_table, resume)
         _stream(predictor, source, out, options, quiet=quiet)
         return
+    _label(predictor, given, text, as_json=json, quiet=quiet)
+
+
+def _label(
+    predictor: Predictor, given: list[str], text: str | None, *, as_json: bool, quiet: bool
+) -> None:
+    """Print what is said of single texts or of a clip."""
     clip = given[0] if len(given) == 1 and is_clip(given[0]) else None
     texts = [text or ""] if clip else texts_of([*given, *([text] if text else [])])
     with console.Meter(quiet=quiet) as meter:
@@ -116,7 +123,7 @@ def predict(
         else:
             found = predictor.columns(texts, _told(meter))
     _tell_cut(predictor, predictor.truncated, quiet=quiet)
-    _print(texts, found, as_json=json)
+    _print(texts, found, as_json=as_json)
 
 
 def _print(texts: list[str], found: Mapping[str, list[Any]], *, as_json: bool) -> None:
