@@ -25,9 +25,9 @@ def gru(  # noqa: PLR0913 - the signature of the operator
     Raises:
         NotImplementedError: for another form of the operator.
     """
-    from onnxscript import opset18
+    from onnxscript import opset20
 
-    op: Any = opset18
+    op: Any = opset20
 
     if layers != 1 or bidirectional or not batch_first or not has_biases:
         raise NotImplementedError("a GRU of several layers or directions")
