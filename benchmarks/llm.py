@@ -1,4 +1,6 @@
-"""Two things that are done at once here and one by one elsewhere, in processor seconds.
+"""Two things that are done at once here and one by one elsewhere.
+
+Times are of the clock on the wall, with the same threads for all; the best of three rounds.
 
 Demonstrations: for every training text the nearest other text of each label, by one product
 per block, against one query at a time with 5,000 neighbours of which all but a few are thrown
@@ -20,7 +22,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -41,6 +42,7 @@ NEIGHBOURS = 5000
 ROWS = 2020
 ASKED = 24
 EMBEDDED = 100
+ROUNDS = 3
 SEARCH_TARGET, SCORE_TARGET = 20, 5
 
 
@@ -57,9 +59,12 @@ def texts_and_labels(path: str | None) -> tuple[list[str], np.ndarray, tuple[str
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, object]:
-    start = time.process_time()
-    found = work()
-    return time.process_time() - start, found
+    best = np.inf
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        found = work()
+        best = min(best, time.perf_counter() - start)
+    return best, found
 
 
 def one_by_one(pool: Pool, near: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -104,22 +109,14 @@ def retrieval(texts: list[str], labels: np.ndarray, classes: tuple[str, ...]) ->
 
 
 def embedding(texts: list[str]) -> None:
-    """Says what embedding costs; both ways write to a cache of their own."""
-    sample = texts[:EMBEDDED]
-    was = os.environ.get("VALENCE_CACHE")
-    with tempfile.TemporaryDirectory() as folder:
-        embedder = Embedder(EncoderSpec(), device="cpu")
-        os.environ["VALENCE_CACHE"] = f"{folder}/batches"
-        batches, together = seconds(lambda: embedder(sample))
-        os.environ["VALENCE_CACHE"] = f"{folder}/single"
-        rows = embedder.tokenizer(sample).input_ids
-        single, alone = seconds(lambda: np.concatenate([embedder.vectors([ids]) for ids in rows]))
-    os.environ.pop("VALENCE_CACHE")
-    if was is not None:
-        os.environ["VALENCE_CACHE"] = was
+    """Says what embedding costs; nothing is kept."""
+    embedder = Embedder(EncoderSpec(), device="cpu")
+    rows = embedder.tokenizer(texts[:EMBEDDED]).input_ids
+    batches, together = seconds(lambda: embedder.vectors(rows))
+    single, alone = seconds(lambda: np.concatenate([embedder.vectors([ids]) for ids in rows]))
     gap = np.abs(np.asarray(together) - np.asarray(alone)).max()
     print(
-        f"embedding {len(sample)} texts: {single:.1f} s one by one, {batches:.1f} s in batches by "
+        f"embedding {len(rows)} texts: {single:.1f} s one by one, {batches:.1f} s in batches by "
         f"length: {single / batches:.1f} times faster, vectors differ by {gap:.1e} at most"
     )
 

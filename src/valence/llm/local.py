@@ -1,8 +1,8 @@
 """A causal language model on this machine: likelihoods of answers, or a few greedy tokens.
 
 The likelihood of every label is read in one pass per batch: what all questions begin with
-goes through the model once, each question once, and only the tokens of labels are repeated,
-on the keys and values that are there already.
+goes through the model once, each question once, and the tokens of all labels follow it side by
+side, each label blind to the others.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from valence.errors import ModelError, SpecError
 from valence.llm.prompts import Demo, Wording
 from valence.models.base import Progress
 from valence.models.encoder import without_peft_warnings
+from valence.models.threads import inferred
 
-TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16_384}
-"""Tokens of a batch that are computed at once."""
+TOKENS = {"cpu": 768, "mps": 4096, "cuda": 16_384}
+"""Tokens of a batch that are computed at once; on the processor measured best of 256 to 1,536."""
 KEPT = {"cpu": 65_536, "mps": 65_536, "cuda": 131_072}
 """Tokens whose keys and values are kept at once."""
 
@@ -139,73 +140,55 @@ class LanguageModel:
 
         shared = _common_start(rows)
         start = DynamicCache(config=self.config)
+        tree = _Tree(answers, self.device)
         if shared:
             ids = torch.tensor([rows[0][:shared]], device=self.device)
             self.model(input_ids=ids, past_key_values=start, use_cache=True, logits_to_keep=1)
-        done = 0
-        for batch in self._batches([len(ids) - shared for ids in rows], shared, len(answers)):
+
+        def score(batch: np.ndarray) -> int:
             kept = copy.deepcopy(start)
             if shared:
                 kept.batch_repeat_interleave(len(batch))
             rest = [rows[i][shared:] for i in batch]
-            scores[batch] = self._score_batch(rest, shared, kept, answers).cpu().numpy()
-            done += len(batch)
+            scores[batch] = self._score_batch(rest, shared, kept, tree).cpu().numpy()
+            return len(batch)
+
+        lengths = [len(ids) - shared + len(tree.tokens) for ids in rows]
+        batches = list(self._batches(lengths, shared))
+        done = 0
+        for count in inferred(score, batches, device=self.device):
+            done += count
             if progress is not None:
                 progress(done, len(rows))
 
-    def _batches(self, lengths: list[int], shared: int, copies: int) -> Iterator[np.ndarray]:
-        """Row indices in batches of like length, longest first."""
+    def _batches(self, lengths: list[int], more: int) -> Iterator[np.ndarray]:
+        """Row indices in batches of like length, longest first; so many more tokens are kept."""
+        most = KEPT[self.device]
+        if self.device == "cpu":
+            most //= torch.get_num_threads()  # which may have a batch each
         order = np.argsort(np.asarray(lengths), kind="stable")[::-1]
         begin = 0
         while begin < len(order):
             longest = lengths[order[begin]]
-            kept = (shared + longest) * copies
-            size = max(1, min(TOKENS[self.device] // longest, KEPT[self.device] // kept))
+            size = max(1, min(TOKENS[self.device] // longest, most // (more + longest)))
             yield order[begin : begin + size]
             begin += size
 
-    def _score_batch(
-        self, rest: list[list[int]], shared: int, kept: Any, answers: Sequence[list[int]]
-    ) -> Tensor:
+    def _score_batch(self, rest: list[list[int]], shared: int, kept: Any, tree: _Tree) -> Tensor:
         """(B, C) for questions whose first ``shared`` tokens are in ``kept``, (B, …)."""
         ids, mask = self._left_padded(rest)
         seen = torch.cat([mask.new_ones(len(rest), shared), mask], dim=1)
         places = shared + (mask.cumsum(1) - 1).clamp(min=0)
+        more = len(tree.tokens)
+        if more:
+            ids = torch.cat([ids, tree.tokens.expand(len(rest), -1)], dim=1)
+            places = torch.cat([places, seen.sum(1)[:, None] + tree.depths], dim=1)
+            seen = tree.visible(seen, mask.shape[1], self.model.dtype)
         logits = self.model(
             input_ids=ids, attention_mask=seen, position_ids=places, past_key_values=kept,
-            use_cache=True, logits_to_keep=1,
-        ).logits[:, -1]  # fmt: skip
-        first = torch.tensor([answer[0] for answer in answers], device=self.device)
-        scores: Tensor = logits.float().log_softmax(-1)[:, first]
-        longer = [i for i, answer in enumerate(answers) if len(answer) > 1]
-        if longer:
-            more = self._continue([answers[i] for i in longer], seen, kept)
-            scores[:, longer] += more
-        return scores
-
-    def _continue(self, answers: list[list[int]], seen: Tensor, kept: Any) -> Tensor:
-        """(B, M) log-likelihood of answers beyond their first token, after (B, T) tokens."""
-        rows, count = len(seen), len(answers)
-        kept.batch_repeat_interleave(count)
-        width = max(len(answer) for answer in answers) - 1
-        fed = torch.full((count, width), self.pad_id, device=self.device)
-        wanted, real = torch.zeros_like(fed), torch.zeros_like(fed)
-        for i, answer in enumerate(answers):
-            size = len(answer) - 1
-            fed[i, :size] = torch.tensor(answer[:-1])
-            wanted[i, :size] = torch.tensor(answer[1:])
-            real[i, :size] = 1
-        before = seen.sum(1).repeat_interleave(count)[:, None]
-        mask = torch.cat([seen.repeat_interleave(count, dim=0), real.repeat(rows, 1)], dim=1)
-        logits = self.model(
-            input_ids=fed.repeat(rows, 1), attention_mask=mask,
-            position_ids=before + torch.arange(width, device=self.device),
-            past_key_values=kept, use_cache=True,
-        ).logits.float()  # fmt: skip
-        taken = wanted.repeat(rows, 1)[..., None]
-        values = logits.log_softmax(-1).gather(-1, taken).squeeze(-1)
-        sums: Tensor = (values * real.repeat(rows, 1)).sum(1).view(rows, count)
-        return sums
+            use_cache=True, logits_to_keep=1 + more,
+        ).logits  # fmt: skip
+        return tree.scores(logits.float().log_softmax(-1))
 
     @torch.inference_mode()
     def decode(
@@ -221,7 +204,7 @@ class LanguageModel:
         )  # fmt: skip
         texts = [""] * len(prompts)
         done = 0
-        for batch in self._batches([len(ids) for ids in prompts], max_new_tokens, 1):
+        for batch in self._batches([len(ids) for ids in prompts], max_new_tokens):
             ids, mask = self._left_padded([prompts[i] for i in batch])
             made = self.model.generate(
                 input_ids=ids, attention_mask=mask, generation_config=greedy
@@ -243,6 +226,55 @@ class LanguageModel:
             ids[i, width - len(row) :] = torch.tensor(row)
             mask[i, width - len(row) :] = 1
         return ids.to(self.device), mask.to(self.device)
+
+
+class _Tree:
+    """All answers behind one question, each of which sees the question and itself.
+
+    Args:
+        answers: C lists of token ids.
+        device: Where they are computed.
+
+    Attributes:
+        tokens: (A,) all tokens of answers but the last of each, which nothing follows.
+        depths: (A,) how many of its answer come before each.
+    """
+
+    def __init__(self, answers: Sequence[list[int]], device: str) -> None:
+        sizes = [len(answer) - 1 for answer in answers]
+        owner = torch.repeat_interleave(torch.arange(len(answers)), torch.tensor(sizes))
+        depths = [i for size in sizes for i in range(size)]
+        self.tokens = torch.tensor([i for ids in answers for i in ids[:-1]], device=device).long()
+        self.depths = torch.tensor(depths, device=device).long()
+        own = owner[:, None] == owner
+        self.within = own.tril().to(device)
+        self.first = torch.tensor([ids[0] for ids in answers], device=device)
+        self.later = torch.tensor([i for ids in answers for i in ids[1:]], device=device).long()
+        self.owner = owner.to(device)
+
+    def visible(self, seen: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+        """(B, 1, T + A, S + A) what may be attended to: 0, or the least number of the type.
+
+        Args:
+            seen: (B, S) which tokens are none of padding; the last T are new.
+            width: T.
+            dtype: Of the model.
+        """
+        rows, before = seen.shape
+        count = len(self.tokens)
+        allowed = seen.new_zeros(rows, width + count, before + count, dtype=torch.bool)
+        new = torch.ones(width, width, dtype=torch.bool, device=seen.device).tril()
+        allowed[:, :, :before] = seen.bool()[:, None]
+        allowed[:, :width, before - width : before] &= new
+        allowed[:, width:, before:] = self.within
+        shut = torch.zeros(allowed.shape, dtype=dtype, device=seen.device)
+        return shut.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+
+    def scores(self, shares: Tensor) -> Tensor:
+        """(B, C) from log-probabilities (B, 1 + A, V) after the question and each token."""
+        found: Tensor = shares[:, 0, self.first]
+        later = shares[:, 1:].gather(2, self.later.expand(len(shares), -1)[..., None]).squeeze(2)
+        return found.index_add(1, self.owner, later)
 
 
 def _common_start(rows: Sequence[list[int]]) -> int:
