@@ -20,6 +20,7 @@ from valence import processes
 from valence.device import pick_device
 from valence.errors import ModelError, SpecError
 from valence.llm.prompts import Demo, Wording
+from valence.llm.sharing import AnswerTree, can_share, common_start
 from valence.models.base import Progress
 from valence.models.encoder import without_peft_warnings
 from valence.models.threads import inferred
@@ -113,9 +114,10 @@ class LanguageModel:
         place = {ids: i for i, ids in enumerate(unique)}
         rows = [list(ids) for ids in unique]
         scores = np.zeros((len(rows), len(answers)), dtype=np.float32)
-        if _reusable(self.config):
+        longest = max(map(len, [*rows, []])) + max(map(len, answers))
+        if can_share(self.model, longest):
             self._score_shared(rows, answers, scores, progress)
-        else:  # a window that slides over the tokens does not keep what is shared
+        else:
             for i, ids in enumerate(rows):
                 scores[i] = self.likelihoods_plain(ids, answers)
         return scores[[place[tuple(ids)] for ids in prompts]]
@@ -138,9 +140,9 @@ class LanguageModel:
     ) -> None:  # fmt: skip
         from transformers import DynamicCache
 
-        shared = _common_start(rows)
+        shared = common_start(rows)
         start = DynamicCache(config=self.config)
-        tree = _Tree(answers, self.device)
+        tree = AnswerTree(answers, self.device)
         if shared:
             ids = torch.tensor([rows[0][:shared]], device=self.device)
             self.model(input_ids=ids, past_key_values=start, use_cache=True, logits_to_keep=1)
@@ -174,7 +176,9 @@ class LanguageModel:
             yield order[begin : begin + size]
             begin += size
 
-    def _score_batch(self, rest: list[list[int]], shared: int, kept: Any, tree: _Tree) -> Tensor:
+    def _score_batch(
+        self, rest: list[list[int]], shared: int, kept: Any, tree: AnswerTree
+    ) -> Tensor:
         """(B, C) for questions whose first ``shared`` tokens are in ``kept``, (B, …)."""
         ids, mask = self._left_padded(rest)
         seen = torch.cat([mask.new_ones(len(rest), shared), mask], dim=1)
@@ -226,71 +230,6 @@ class LanguageModel:
             ids[i, width - len(row) :] = torch.tensor(row)
             mask[i, width - len(row) :] = 1
         return ids.to(self.device), mask.to(self.device)
-
-
-class _Tree:
-    """All answers behind one question, each of which sees the question and itself.
-
-    Args:
-        answers: C lists of token ids.
-        device: Where they are computed.
-
-    Attributes:
-        tokens: (A,) all tokens of answers but the last of each, which nothing follows.
-        depths: (A,) how many of its answer come before each.
-    """
-
-    def __init__(self, answers: Sequence[list[int]], device: str) -> None:
-        sizes = [len(answer) - 1 for answer in answers]
-        owner = torch.repeat_interleave(torch.arange(len(answers)), torch.tensor(sizes))
-        depths = [i for size in sizes for i in range(size)]
-        self.tokens = torch.tensor([i for ids in answers for i in ids[:-1]], device=device).long()
-        self.depths = torch.tensor(depths, device=device).long()
-        own = owner[:, None] == owner
-        self.within = own.tril().to(device)
-        self.first = torch.tensor([ids[0] for ids in answers], device=device)
-        self.later = torch.tensor([i for ids in answers for i in ids[1:]], device=device).long()
-        self.owner = owner.to(device)
-
-    def visible(self, seen: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-        """(B, 1, T + A, S + A) what may be attended to: 0, or the least number of the type.
-
-        Args:
-            seen: (B, S) which tokens are none of padding; the last T are new.
-            width: T.
-            dtype: Of the model.
-        """
-        rows, before = seen.shape
-        count = len(self.tokens)
-        allowed = seen.new_zeros(rows, width + count, before + count, dtype=torch.bool)
-        new = torch.ones(width, width, dtype=torch.bool, device=seen.device).tril()
-        allowed[:, :, :before] = seen.bool()[:, None]
-        allowed[:, :width, before - width : before] &= new
-        allowed[:, width:, before:] = self.within
-        shut = torch.zeros(allowed.shape, dtype=dtype, device=seen.device)
-        return shut.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
-
-    def scores(self, shares: Tensor) -> Tensor:
-        """(B, C) from log-probabilities (B, 1 + A, V) after the question and each token."""
-        found: Tensor = shares[:, 0, self.first]
-        later = shares[:, 1:].gather(2, self.later.expand(len(shares), -1)[..., None]).squeeze(2)
-        return found.index_add(1, self.owner, later)
-
-
-def _common_start(rows: Sequence[list[int]]) -> int:
-    """How many first tokens all rows share; at least one is left to every row."""
-    low, high = min(rows), max(rows)  # what these two share, all that lie between share
-    most = min(len(ids) for ids in rows) - 1
-    same = (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b)
-    return min(next(same, most), most)
-
-
-def _reusable(config: Any) -> bool:
-    """Whether every layer attends to all earlier tokens, so that their keys stay valid."""
-    kinds = getattr(config, "layer_types", None)
-    if kinds is not None:
-        return all(kind == "full_attention" for kind in kinds)
-    return getattr(config, "sliding_window", None) is None
 
 
 def load_language_model(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from valence.errors import ModelError, SpecError
 from valence.llm.classify import fitted
 from valence.llm.local import LanguageModel, load_language_model
 from valence.llm.prompts import Demo, Question, worded
+from valence.llm.sharing import can_share
 
 CLASSES = ("negative", "neutral", "positive")
 
@@ -47,6 +49,43 @@ def test_nothing_shared(model: LanguageModel) -> None:
     fast = model.likelihoods(prompts, answers)
     whole = np.stack([model.likelihoods_plain(ids, answers) for ids in prompts])
     np.testing.assert_allclose(fast, whole, atol=2e-4)
+
+
+SMALL = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "num_key_value_heads": 2, "max_position_embeddings": 256,
+}  # fmt: skip
+FAMILIES = {
+    "llama": (SMALL, True),
+    "gpt2": ({"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}, True),
+    "mistral": ({**SMALL, "sliding_window": 64}, True),
+    "gemma3_text": ({**SMALL, "head_dim": 8, "sliding_window": 64}, True),
+    "gemma2": ({**SMALL, "head_dim": 8, "sliding_window": 16}, False),
+    "bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 4}, False),
+    "falcon": ({**SMALL, "alibi": True}, False),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_of_models(family: str) -> None:
+    """Windows that hold all tokens are no hindrance; masks of a model's own are not shared."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings, shared = FAMILIES[family]
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, vocab_size=300, pad_token_id=0, **settings)
+    network = AutoModelForCausalLM.from_config(config)
+    for weight in network.parameters():  # likelihoods that differ by more than rounding
+        weight.data.mul_(5 if weight.dim() > 1 else 1)
+    model = LanguageModel(network, SimpleNamespace(
+        chat_template=None, pad_token_id=0, eos_token_id=1))  # fmt: skip
+    draw = np.random.default_rng(0)
+    prompts = [[5, 6, 7, *draw.integers(2, 300, size).tolist()] for size in (3, 30, 12, 30)]
+    answers = [[10, 11, 12], [10, 13], [14]]
+    assert can_share(network, 40) == shared
+    whole = np.stack([model.likelihoods_plain(ids, answers) for ids in prompts])
+    np.testing.assert_allclose(model.likelihoods(prompts, answers), whole, atol=2e-4)
 
 
 def test_greedy_tokens_do_not_depend_on_the_batch(model: LanguageModel) -> None:
