@@ -15,6 +15,7 @@ much faster float32 could be at most.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -44,20 +45,28 @@ class Seen:
     p50_ms: float
 
 
-def prepared(folder: Path, data_dir: Path, method: str):
-    """The corpus with fewer training rows, and a fitted model of it, saved."""
+def drawn(data_dir: Path):
+    """The corpus with fewer training rows."""
     from valence.data.sources import load_dataset
-    from valence.fitting import fit_sealed
-    from valence.methods import make_spec
     from valence.spec import DataSpec
 
     whole = load_dataset(DataSpec(name="tweeteval"), seed=45, data_dir=data_dir)
     draw = np.random.default_rng(0)
-    data = replace(
+    return replace(
         whole,
         train=whole.train.take(draw.permutation(len(whole.train))[:TRAIN_ROWS]),
         validation=whole.validation.take(draw.permutation(len(whole.validation))[:CHOICE_ROWS]),
     )
+
+
+def make_models(here: Path, data_dir: Path, method: str) -> None:
+    """A fitted model and its exports, in ``model``, ``fp32``, ``int8`` and ``openvino``."""
+    from valence.fitting import fit_sealed
+    from valence.inference.export import ExportOptions, export_model
+    from valence.methods import make_spec
+    from valence.spec import DataSpec
+
+    data = drawn(data_dir)
     settings: dict[str, object] = {"head.pooling": "mean"}
     if method != "linear-probe":
         settings |= {
@@ -65,8 +74,23 @@ def prepared(folder: Path, data_dir: Path, method: str):
         }  # fmt: skip
     spec = make_spec(method, DataSpec(name="tweeteval"), settings=settings)
     model, _ = fit_sealed(spec, data.sealed())
-    model.save(folder)
-    return data, model
+    model.save(here / "model")
+    for name, options in {
+        "fp32": ExportOptions("onnx", int8=False),
+        "int8": ExportOptions("onnx", int8=True, max_drop=100),
+        "openvino": ExportOptions("openvino", int8=True, max_drop=100),
+    }.items():
+        checks = export_model(here / "model", here / name, data, options=options)
+        print(f"export {name}: {checks}", flush=True)
+
+
+def apart(work: Callable[..., None], *given: object) -> None:
+    """Run in a process of its own: what training leaves in memory slows other models down."""
+    process = multiprocessing.get_context("spawn").Process(target=work, args=given)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(process.exitcode)
 
 
 def as_transformers(model):
@@ -276,22 +300,15 @@ def main() -> None:
     import torch
 
     from valence.data.batches import padded_share
-    from valence.inference.export import ExportOptions, export_model
     from valence.inference.predictor import Predictor, Speed
+    from valence.models.load import load_model
 
     torch.set_num_threads(given.threads)
     data_dir = given.data_dir or Path(__file__).parents[1] / "../shared/data"
     with tempfile.TemporaryDirectory() as scratch:
         here = Path(scratch)
-        data, model = prepared(here / "model", data_dir, given.method)
-        for name, options in {
-            "fp32": ExportOptions("onnx", int8=False),
-            "int8": ExportOptions("onnx", int8=True, max_drop=100),
-            "openvino": ExportOptions("openvino", int8=True, max_drop=100),
-        }.items():
-            checks = export_model(here / "model", here / name, data, options=options)
-            print(f"export {name}: {checks}", flush=True)
-        test = data.test
+        apart(make_models, here, data_dir, given.method)
+        model, test = load_model(here / "model"), drawn(data_dir).test
         if given.rows != "all":
             rows = np.random.default_rng(1).permutation(len(test))[: int(given.rows)]
             test = test.take(rows)
