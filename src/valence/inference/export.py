@@ -24,6 +24,12 @@ import numpy as np
 from valence.errors import DataError, ModelError, RunError
 from valence.inference.agreement import compare_scores
 from valence.inference.onnx_gru import translations
+from valence.inference.quantise import (
+    look_up_first,
+    part_quantisers,
+    products_of_activations,
+    quantised,
+)
 from valence.models.exported import (
     EXPORT_FILE,
     TOKENIZER_FILE,
@@ -58,7 +64,7 @@ class ExportOptions:
 
     Attributes:
         runtime: ``onnx`` or ``openvino``.
-        int8: Whether weights (and for OpenVINO also what passes between layers) are 8-bit.
+        int8: Whether weights and what passes between layers are 8-bit.
         max_drop: Points of macro-F1 and of the worst class's F1 that may be lost.
     """
 
@@ -182,10 +188,10 @@ def _write_files(
     with _needs(options.runtime):
         write_onnx(model, plain)
     with _needs(options.runtime), _quiet():
-        if options.runtime == "openvino":
-            name = _to_openvino(model, plain, folder, data.train, int8=options.int8)
-        else:
-            name = _to_runtime(plain, folder, int8=options.int8)
+        seen = None
+        if options.int8:
+            seen = model.tokenizer(_drawn(data.train, CALIBRATION_ROWS).texts).input_ids
+        name = (_to_openvino if options.runtime == "openvino" else _to_runtime)(plain, folder, seen)
     plain.unlink(missing_ok=True)
     return ExportSettings(
         runtime=options.runtime, precision=options.precision, file=name,
@@ -257,70 +263,47 @@ def _network(model: TorchModel) -> nn.Module:
     return Network(encoder, copy.deepcopy(model.classifier.head).cpu())
 
 
-def _to_runtime(plain: Path, folder: Path, *, int8: bool) -> str:
+def _to_runtime(plain: Path, folder: Path, seen: list[list[int]] | None) -> str:
+    """Write the file for ONNX Runtime; in 8 bits where texts are given to calibrate on."""
     import onnx
 
     name = "model.onnx"
-    if not int8:
-        # Beside the graph, weights are read where they lie: 84 MiB less at the start.
-        onnx.save(onnx.load(plain), folder / name, save_as_external_data=True, location="model.bin")
-        return name
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
     network = onnx.load(plain)
-    # The quantiser turns weights round and then stumbles over remarks on their old shapes.
-    weights = {one.name for one in network.graph.initializer}
-    kept = [one for one in network.graph.value_info if one.name not in weights]
-    del network.graph.value_info[:]
-    network.graph.value_info.extend(kept)
-    quantize_dynamic(
-        network, folder / name, per_channel=True, weight_type=QuantType.QInt8,
-        nodes_to_exclude=_head_names(plain), extra_options={"MatMulConstBOnly": True},
-    )  # fmt: skip
+    if seen is None:
+        # Beside the graph, weights are read where they lie: 84 MiB less at the start.
+        onnx.save(network, folder / name, save_as_external_data=True, location="model.bin")
+        return name
+    network = quantised(network, seen, _head_names(plain) | products_of_activations(network))
+    part_quantisers(network)
+    look_up_first(network)
+    onnx.save(network, folder / name)
     return name
 
 
-def _head_names(plain: Path) -> list[str]:
+def _head_names(plain: Path) -> set[str]:
     """What nodes of the head may be called, which stays in float32: it is small, and decides.
 
-    ONNX Runtime's quantiser calls a Gemm that it splits ``_MatMul``, OpenVINO calls some nodes
-    by what they give.
+    OpenVINO calls some nodes by what they give.
     """
     import onnx
 
-    found: list[str] = []
+    found: set[str] = set()
     for node in onnx.load(plain, load_external_data=False).graph.node:
         about = {one.key: one.value for one in node.metadata_props}
         if about.get("namespace", "").partition("/")[2].partition(":")[0] == "head":
-            parts = [f"{node.name}{part}" for part in ("", "_MatMul", "/WithoutBiases")]
-            found += [*parts, *node.output, *(f"{name}/WithoutBiases" for name in node.output)]
+            names = [node.name, *node.output]
+            found |= {f"{name}{part}" for name in names for part in ("", "/WithoutBiases")}
     return found
 
 
-def _to_openvino(model: TorchModel, plain: Path, folder: Path, rows: Split, *, int8: bool) -> str:
+def _to_openvino(plain: Path, folder: Path, seen: list[list[int]] | None) -> str:
+    """The same for OpenVINO."""
     import openvino
 
     name = "model.xml"
     network = openvino.Core().read_model(plain)
-    if int8:
-        import nncf
-
-        texts = _drawn(rows, CALIBRATION_ROWS).texts
-        encoded = model.tokenizer(texts).input_ids
-        items = [
-            {
-                "input_ids": np.array([ids], dtype=np.int64),
-                "attention_mask": np.ones((1, len(ids)), dtype=np.int64),
-            }
-            for ids in encoded
-        ]
-        head = _head_names(plain)
-        inner = [op.get_friendly_name() for op in network.get_ops()]
-        network = nncf.quantize(
-            network, nncf.Dataset(items), model_type=nncf.ModelType.TRANSFORMER,
-            subset_size=len(items),
-            ignored_scope=nncf.IgnoredScope(names=[n for n in inner if n in head], validate=False),
-        )  # fmt: skip
+    if seen is not None:
+        network = quantised(network, seen, _head_names(plain))
     openvino.save_model(network, folder / name, compress_to_fp16=False)
     return name
 
