@@ -27,6 +27,9 @@ BACKLOG = 4096
 EXTRA_SECONDS = 5  # beyond the time limit of a request, before a stopping server gives up on it
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RESTART_SECONDS = 1.0
+SWITCH_SECONDS = 0.0005
+"""How long a model may keep Python's lock from the requests that wait to be read; at Python's own
+5 ms, a loaded server reads so slowly that even refusals come late."""
 MOST_DRAINS = 20  # asked by somebody who never pauses, a stopping server stops all the same
 
 Started = Callable[[str, int], None]
@@ -114,9 +117,12 @@ def run_one(settings: ServeSettings, guard: Guard, listening: socket.socket) -> 
     server = make_server(settings, guard)
     # The server hands a signal on when it has stopped; by then it has had its effect.
     before = {each: signal.signal(each, lambda *_: None) for each in STOP_SIGNALS}
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         server.run(sockets=[listening])
     finally:
+        sys.setswitchinterval(interval)
         for each, handler in before.items():
             signal.signal(each, handler)
 
