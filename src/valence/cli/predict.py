@@ -99,16 +99,21 @@ def predict(
         _folder(job, files, asked, (engine, workers, ray_address), resume, quiet=quiet)
         return
     source = _source(given, out)
-    predictor = Predictor(model, long=long, speed=speed)
-    if target_prior is not None:
-        from valence.inference.calibration import parse_shares
-
-        predictor.calibration = predictor.calibration.towards(parse_shares(target_prior))
+    predictor = _towards(Predictor(model, long=long, speed=speed), target_prior)
     if source is not None and out is not None:
         options = StreamOptions(text_column, query, table, to_table, resume)
         _stream(predictor, source, out, options, quiet=quiet)
         return
     _label(predictor, given, text, as_json=json, quiet=quiet)
+
+
+def _towards(predictor: Predictor, prior: str | None) -> Predictor:
+    """The same for texts with other shares of the classes."""
+    if prior is not None:
+        from valence.inference.calibration import parse_shares
+
+        predictor.calibration = predictor.calibration.towards(parse_shares(prior))
+    return predictor
 
 
 def _label(

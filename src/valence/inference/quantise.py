@@ -89,17 +89,19 @@ def look_up_first(network: Any) -> None:
     weights = {one.name: one for one in graph.initializer}
     tables = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
     last = "valence_last_axis"
-    nodes, gone = [], set()
+    nodes, changed = [], False
     for node in graph.node:
         table = tables.get(node.input[0]) if node.op_type == "Gather" else None
         if table is None or not set(table.input) <= set(weights):
             nodes.append(node)
             continue
-        values, scales, zeros = table.input
-        if numpy_helper.to_array(weights[zeros]).any() or len(weights[scales].dims) != 1:
+        values, scales, *zeros = table.input
+        axis = {one.name: one.i for one in table.attribute}.get("axis", 1)
+        plain = not any(numpy_helper.to_array(weights[name]).any() for name in zeros)
+        if not plain or axis != 0 or len(weights[scales].dims) != 1:
             nodes.append(node)
             continue
-        gone.add(table.output[0])
+        changed = True
         row, size, wide = (f"{node.name}_{part}" for part in ("row", "scale", "wide"))
         nodes += [
             helper.make_node("Gather", [values, node.input[1]], [f"{row}_8"], name=row),
@@ -109,10 +111,13 @@ def look_up_first(network: Any) -> None:
             helper.make_node("Unsqueeze", [f"{size}_1", last], [f"{wide}_1"], name=wide),
             helper.make_node("Mul", [f"{row}_32", f"{wide}_1"], list(node.output), node.name),
         ]  # fmt: skip
-    if gone:
+    if changed:
         graph.initializer.append(numpy_helper.from_array(np.array([-1], dtype=np.int64), last))
+    read = {name for node in nodes for name in node.input}
     del graph.node[:]
-    graph.node.extend(node for node in nodes if not gone & set(node.output))
+    graph.node.extend(
+        node for node in nodes if node.op_type != "DequantizeLinear" or node.output[0] in read
+    )
     read = {name for node in graph.node for name in node.input}
     kept = [one for one in graph.initializer if one.name in read]
     del graph.initializer[:]

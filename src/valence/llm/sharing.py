@@ -73,7 +73,7 @@ def can_share(model: Any, longest: int) -> bool:
     do not take their attention from transformers' interface (ALiBi, states) build masks of
     their own.
     """
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = base.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None)
