@@ -273,9 +273,10 @@ def _to_runtime(plain: Path, folder: Path, seen: list[list[int]] | None) -> str:
         # Beside the graph, weights are read where they lie: 84 MiB less at the start.
         onnx.save(network, folder / name, save_as_external_data=True, location="model.bin")
         return name
-    network = quantised(network, seen, _head_names(plain) | products_of_activations(network))
-    part_quantisers(network)
-    look_up_first(network)
+    with _quantising():
+        network = quantised(network, seen, _head_names(plain) | products_of_activations(network))
+        part_quantisers(network)
+        look_up_first(network)
     onnx.save(network, folder / name)
     return name
 
@@ -303,7 +304,8 @@ def _to_openvino(plain: Path, folder: Path, seen: list[list[int]] | None) -> str
     name = "model.xml"
     network = openvino.Core().read_model(plain)
     if seen is not None:
-        network = quantised(network, seen, _head_names(plain))
+        with _quantising():
+            network = quantised(network, seen, _head_names(plain))
     openvino.save_model(network, folder / name, compress_to_fp16=False)
     return name
 
@@ -354,6 +356,19 @@ def _drawn(rows: Split, count: int) -> Split:
         return rows
     chosen = np.random.default_rng(0).permutation(len(rows))[:count]
     return rows.take(np.sort(chosen))
+
+
+@contextlib.contextmanager
+def _quantising() -> Iterator[None]:
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:  # nncf raises errors of its own kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise ModelError(
+            f"The network cannot be made 8-bit ({reason}); export it without --int8"
+        ) from None
 
 
 @contextlib.contextmanager

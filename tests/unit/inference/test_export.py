@@ -145,6 +145,21 @@ def test_int8_is_smaller_checked_and_a_model_folder(
     assert len(Predictor(moved).predict(TEXTS)) == len(TEXTS)
 
 
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_what_cannot_be_made_8_bit_is_said(
+    runtime: str, data: Dataset, model: Path, tmp_path: Path, traced_once: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def refused(*_: object) -> None:
+        raise RuntimeError("no kernel\nfor this")
+
+    monkeypatch.setattr(export, "quantised", refused)
+    options = ExportOptions(runtime, int8=True)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"made 8-bit \(no kernel\); export it without --int8"):
+        export_model(model, tmp_path / "out", data, options=options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_onnx_by_several_threads_changes_nothing(
     data: Dataset, model: Path, tmp_path: Path, traced_once: None
 ) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("fastapi")
 
+from valence.serving import server
 from valence.serving.batching import Batcher
 from valence.serving.refusals import Refusal
 from valence.serving.settings import Limits
@@ -191,3 +194,13 @@ def test_closing_answers_what_was_taken_and_takes_no_more() -> None:
         await closing
 
     using(scenario)
+
+
+def test_requests_do_not_wait_long_for_a_model_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    idle = SimpleNamespace(run=lambda sockets: seen.append(sys.getswitchinterval()))
+    monkeypatch.setattr(server, "make_server", lambda *_: idle)
+    before = sys.getswitchinterval()
+    server.run_one(None, None, None)  # type: ignore[arg-type]
+    assert seen[0] <= 0.001 < before
+    assert sys.getswitchinterval() == before
