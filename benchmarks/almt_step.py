@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from valence.models.multimodal import ALMT, ALMT_SETUPS, MODALITIES, Attention, Layer
-from valence.provenance import peak_memory_mib, reset_peak_memory
+from valence.runs.provenance import peak_memory_mib, reset_peak_memory
 
 BATCH, REPEATS, WARM = 64, 5, 1
 TARGET_RATIO, TARGET_MIB = 4.0, 1024.0

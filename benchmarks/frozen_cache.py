@@ -24,14 +24,14 @@ import pandas as pd
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
+from valence.config.spec import BUILT_IN_ENCODER, DataSpec
 from valence.data.collate import Collator, Encoded
 from valence.data.dataset import Dataset
 from valence.data.demo import demo_dataset
-from valence.fitting import build_seeded
-from valence.methods import make_spec
+from valence.methods.fitting import build_seeded
+from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel
 from valence.models.encoder import encoder_location
-from valence.spec import BUILT_IN_ENCODER, DataSpec
 
 BATCH = 64
 TARGET = 8

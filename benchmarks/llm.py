@@ -31,12 +31,12 @@ import pandas as pd
 import torch
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
+from valence.config.spec import BUILT_IN_ENCODER, EncoderSpec
 from valence.data.demo import demo_dataset
 from valence.llm.local import LanguageModel
 from valence.llm.prompts import Demo, worded
 from valence.llm.retrieval import NONE, Embedder, Pool, nearest_by_label
 from valence.models.encoder import encoder_location
-from valence.spec import BUILT_IN_ENCODER, EncoderSpec
 
 NEIGHBOURS = 5000
 ROWS = 2020

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from valence.config.spec import LossSpec
 from valence.losses.base import ClassInfo
 from valence.losses.contrastive import PrototypeMemory
-from valence.spec import LossSpec
 
 CLASSES, BATCH, STORED, SIZE = 6, 64, 1200, 128
 CAPACITY, REPEATS, TARGET = STORED // CLASSES, 15, 20

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
-from valence.data.features import (
+from valence.data.features.archive import (
     FEATURE_CARDS,
     SPLITS,
     FeatureArchive,
@@ -31,10 +31,10 @@ from valence.data.features import (
     Manifest,
     steps_file,
 )
-from valence.data.mmsa import FEATURES
+from valence.data.features.mmsa import FEATURES
 from valence.models.fusion import set_feature_statistics
 from valence.models.multimodal import ALMT, ALMT_SETUPS
-from valence.provenance import peak_memory_mib, reset_peak_memory
+from valence.runs.provenance import peak_memory_mib, reset_peak_memory
 
 BATCH, STEPS, BLOCK = 64, 3, 64
 TARGET_MIB = 4096

@@ -47,8 +47,8 @@ class Seen:
 
 def drawn(data_dir: Path):
     """The corpus with fewer training rows."""
+    from valence.config.spec import DataSpec
     from valence.data.sources import load_dataset
-    from valence.spec import DataSpec
 
     whole = load_dataset(DataSpec(name="tweeteval"), seed=45, data_dir=data_dir)
     draw = np.random.default_rng(0)
@@ -61,10 +61,10 @@ def drawn(data_dir: Path):
 
 def make_models(here: Path, data_dir: Path, method: str) -> None:
     """A fitted model and its exports, in ``model``, ``fp32``, ``int8`` and ``openvino``."""
-    from valence.fitting import fit_sealed
-    from valence.inference.export import ExportOptions, export_model
-    from valence.methods import make_spec
-    from valence.spec import DataSpec
+    from valence.config.spec import DataSpec
+    from valence.inference.export.export import ExportOptions, export_model
+    from valence.methods.fitting import fit_sealed
+    from valence.methods.registry import make_spec
 
     data = drawn(data_dir)
     settings: dict[str, object] = {"head.pooling": "mean"}
@@ -301,7 +301,7 @@ def main() -> None:
 
     from valence.data.batches import padded_share
     from valence.inference.predictor import Predictor, Speed
-    from valence.models.load import load_model
+    from valence.models.loader import load_model
 
     torch.set_num_threads(given.threads)
     data_dir = given.data_dir or Path(__file__).parents[1] / "../shared/data"

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from valence.config.spec import DataSpec, LossSpec
 from valence.data.collate import Collator
 from valence.data.demo import demo_dataset
-from valence.fitting import build_seeded
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.sharprecl import SharpContrast
-from valence.methods import make_spec
+from valence.methods.fitting import build_seeded
+from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel
-from valence.spec import DataSpec, LossSpec
 
 TEXTS, REPEATS = 64, 9
 CLASSES, ROWS, SIZE = 23, 256, 384

@@ -18,10 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from valence.config.spec import DataSpec
 from valence.data.sources import load_dataset
 from valence.data.sql import import_rows
-from valence.provenance import peak_memory_mib, reset_peak_memory
-from valence.spec import DataSpec
+from valence.runs.provenance import peak_memory_mib, reset_peak_memory
 
 ROWS, DRAWN, TARGET_MIB = 1_600_000, 10_000, 1024
 WORDS = [a + b for a in ("ka", "lo", "mi", "nu", "pe", "ri", "so", "ta") for b in

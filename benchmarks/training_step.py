@@ -15,12 +15,12 @@ import time
 import numpy as np
 import torch
 
+from valence.config.spec import DataSpec
 from valence.data.collate import Collator
 from valence.data.demo import demo_dataset
-from valence.fitting import build_seeded
-from valence.methods import make_spec
+from valence.methods.fitting import build_seeded
+from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel
-from valence.spec import DataSpec
 
 BATCH, REPEATS = 32, 7
 

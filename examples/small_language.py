@@ -12,7 +12,7 @@ from statistics import fmean
 import pandas as pd
 
 import valence
-from valence.readiness import readiness
+from valence.audit.encoder_coverage import readiness
 
 RUNS = Path(tempfile.mkdtemp(prefix="valence-")) / "runs"
 data = valence.load_dataset(valence.DataSpec(name="demo"))

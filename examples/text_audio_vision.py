@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 import valence
-from valence.data.clip_table import archive_clips
-from valence.data.clips import Extractor, ExtractorSettings
+from valence.data.features.clip_table import archive_clips
+from valence.data.features.extractor import Extractor, ExtractorSettings
 
 FOLDER = Path(tempfile.mkdtemp(prefix="valence-"))
 RATE, FRAMES, SECONDS = 16_000, 10, 1.0

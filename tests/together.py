@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from valence import processes
+from valence.config.spec import DataSpec, LossSpec
 from valence.data.collate import IGNORED
+from valence.distributed import process_group
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.gather import whole_loss
 from valence.losses.table import CONTRASTS, INTENSITY_LOSSES, LOSSES, build_loss
-from valence.methods import make_spec
-from valence.run import run
-from valence.runs import RunStore
-from valence.spec import DataSpec, LossSpec
+from valence.methods.registry import make_spec
+from valence.runs.runner import run
+from valence.runs.store import RunStore
 
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -95,10 +95,10 @@ def loss_steps(name: str, contrast: str, variant: str) -> dict[str, Tensor]:
     """Losses, gradients and memory of a few steps; of several processes, those of this one."""
     views = 2 if variant == "views" else 1
     net = Net(name, contrast, VARIANTS[variant], views)
-    several = processes.count() > 1
+    several = process_group.count() > 1
     wrapped = DistributedDataParallel(net, find_unused_parameters=True) if several else net
     draw = torch.Generator().manual_seed(3)
-    torch.manual_seed(7 + processes.rank())
+    torch.manual_seed(7 + process_group.rank())
     found: dict[str, Tensor] = {}
     for number, labels in enumerate(BATCHES):
         net.loss.at(number / len(BATCHES))
@@ -116,7 +116,7 @@ def loss_steps(name: str, contrast: str, variant: str) -> dict[str, Tensor]:
 
 def part(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """This process's part of a batch (views, B, F), its views one after the other."""
-    numbers = torch.arange(len(labels)).tensor_split(processes.count())[processes.rank()]
+    numbers = torch.arange(len(labels)).tensor_split(process_group.count())[process_group.rank()]
     if len(numbers):
         return rows[:, numbers].flatten(0, 1), labels[numbers].repeat(len(rows))
     if labels.is_floating_point():
@@ -139,17 +139,19 @@ def trainings(folder: Path, encoder: str, data: str, method: str) -> str:
 def main() -> None:
     """Do it all in this one of several processes: ``folder encoder data``."""
     folder = Path(sys.argv[1])
-    processes.hush()
-    processes.join("cpu")
+    process_group.hush()
+    process_group.join("cpu")
     for name, contrast in COMBINATIONS:
         for variant in VARIANTS:
             found = loss_steps(name, contrast, variant)
-            torch.save(found, folder / f"{name}-{contrast}-{variant}-{processes.rank()}.pt")
+            torch.save(found, folder / f"{name}-{contrast}-{variant}-{process_group.rank()}.pt")
     for method in METHODS:
         # As on a machine with a disk of its own, so that what process 1 writes is seen.
-        trainings(folder / ("runs", "runs-1")[processes.rank()], sys.argv[2], sys.argv[3], method)
+        trainings(
+            folder / ("runs", "runs-1")[process_group.rank()], sys.argv[2], sys.argv[3], method
+        )
     distributed.barrier()
-    processes.leave()
+    process_group.leave()
 
 
 if __name__ == "__main__":

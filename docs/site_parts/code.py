@@ -11,19 +11,19 @@ import yaml
 import valence
 from site_parts.markdown import slug, table
 from site_parts.measured import measured
+from valence.config.spec import DataSpec, RunSpec
 from valence.data.catalogue import DATASETS
-from valence.data.features import FEATURE_CARDS
+from valence.data.features.archive import FEATURE_CARDS
 from valence.errors import SpecError
+from valence.evaluation.classification import METRICS
+from valence.evaluation.regression import INTENSITY_METRICS
 from valence.losses import table as losses
-from valence.methods import LLM_METHODS, METHODS, Method, make_spec, search_space
-from valence.metrics import METRICS
-from valence.metrics_regression import INTENSITY_METRICS
+from valence.methods.registry import LLM_METHODS, METHODS, Method, make_spec, search_space
+from valence.methods.search_space import Range
 from valence.models.fusion import FUSIONS, EarlyFusion, LateFusion, SingleModality
 from valence.models.heads import HEADS
 from valence.models.multimodal import ALMT
 from valence.models.pooling import POOLINGS
-from valence.space import Range
-from valence.spec import DataSpec, RunSpec
 
 FAULTS = Path(__file__).with_name("faults.yaml")
 KINDS = {

@@ -14,29 +14,29 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from valence.comparison.grid import Comparison, Outcome
+    from valence.config.spec import DataSpec, RunSpec
     from valence.data.sources import load_dataset
     from valence.errors import ValenceError
     from valence.estimator import SentimentClassifier
-    from valence.grid import Comparison, Outcome
     from valence.inference.predictor import Predictor
-    from valence.run import run
-    from valence.runs import RunResult, RunStore
-    from valence.spec import DataSpec, RunSpec
+    from valence.runs.runner import run
+    from valence.runs.store import RunResult, RunStore
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Comparison": "valence.grid",
-    "DataSpec": "valence.spec",
-    "Outcome": "valence.grid",
+    "Comparison": "valence.comparison.grid",
+    "DataSpec": "valence.config.spec",
+    "Outcome": "valence.comparison.grid",
     "Predictor": "valence.inference.predictor",
-    "RunResult": "valence.runs",
-    "RunSpec": "valence.spec",
-    "RunStore": "valence.runs",
+    "RunResult": "valence.runs.store",
+    "RunSpec": "valence.config.spec",
+    "RunStore": "valence.runs.store",
     "SentimentClassifier": "valence.estimator",
     "ValenceError": "valence.errors",
     "load_dataset": "valence.data.sources",
-    "run": "valence.run",
+    "run": "valence.runs.runner",
 }
 
 __all__ = [
@@ -78,10 +78,10 @@ def train(
     Raises:
         ValenceError: if the data, the settings or the training fail.
     """
-    from valence.methods import make_spec
-    from valence.run import run
-    from valence.runs import RunStore
-    from valence.spec import DataSpec
+    from valence.config.spec import DataSpec
+    from valence.methods.registry import make_spec
+    from valence.runs.runner import run
+    from valence.runs.store import RunStore
 
     spec = make_spec(method, DataSpec(name=data), seed=seed, settings=settings)
     return run(spec, store=RunStore(runs), data_dir=data_dir, keep_model=True)
@@ -109,9 +109,9 @@ def compare(
     Raises:
         ValenceError: if a name or a setting is wrong; cells that fail are in the outcome.
     """
-    from valence.grid import Comparison, execute, plan
-    from valence.runs import RunStore
-    from valence.spec import DataSpec
+    from valence.comparison.grid import Comparison, execute, plan
+    from valence.config.spec import DataSpec
+    from valence.runs.store import RunStore
 
     names = [data] if isinstance(data, str) else data
     comparison = Comparison(

@@ -12,16 +12,16 @@ import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from valence.config.spec import DataSpec
 from valence.data.dataset import Split, TrainingData, tail_classes
 from valence.data.sampling import stratified_split
 from valence.errors import DataError, SpecError
-from valence.fitting import build_seeded
-from valence.methods import make_spec
+from valence.methods.fitting import build_seeded
+from valence.methods.registry import make_spec
 from valence.models.base import TextModel
 from valence.models.baselines import BASELINES
-from valence.models.load import load_model
-from valence.spec import DataSpec
-from valence.trainer import train
+from valence.models.loader import load_model
+from valence.training.trainer import train
 
 
 class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from tests.features import mmsa, write_mmsa
+from valence.config.spec import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
-from valence.methods import METHODS, make_spec
+from valence.methods.registry import METHODS, make_spec
 from valence.models.fusion_model import FusionModel
-from valence.models.load import load_model
-from valence.run import run
-from valence.runs import RunStore
-from valence.spec import DataSpec
+from valence.models.loader import load_model
+from valence.runs.runner import run
+from valence.runs.store import RunStore
 
 FUSIONS = [name for name, method in METHODS.items() if method.kind == "fusion"]
 CLASSES = {"data.target": "classes", "loss.name": "cross-entropy", "train.metric": "macro_f1"}

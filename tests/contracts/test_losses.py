@@ -7,9 +7,9 @@ from itertools import product
 import pytest
 import torch
 
+from valence.config.spec import LossSpec
 from valence.losses.base import ClassInfo, Loss, ModelOutput
 from valence.losses.table import CONTRASTS, LOSSES, build_loss
-from valence.spec import LossSpec
 
 SIZE = 8
 COMBINATIONS = list(product(LOSSES, ["none", *CONTRASTS]))

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from valence.config.spec import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
-from valence.methods import METHODS, make_spec
-from valence.models.load import load_model
-from valence.run import run
-from valence.runs import RunStore
-from valence.spec import DataSpec
+from valence.methods.registry import METHODS, make_spec
+from valence.models.loader import load_model
+from valence.runs.runner import run
+from valence.runs.store import RunStore
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 
 from tests import together
 from tests.conftest import WORDS
-from valence.runs import RunResult, RunStore
+from valence.runs.store import RunResult, RunStore
 
 TOLERANCE = 1e-5
 """Of losses, gradients and memories after a few steps: sums in another order."""

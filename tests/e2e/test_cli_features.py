@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.clips import make_clip
-from valence.data.features import FeatureArchive
+from valence.data.features.archive import FeatureArchive
 
 
 @pytest.fixture

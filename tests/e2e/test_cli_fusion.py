@@ -14,7 +14,7 @@ import pytest
 
 from tests.clips import make_clip
 from tests.features import SHAPES, mmsa, write_mmsa
-from valence.runs import RunStore
+from valence.runs.store import RunStore
 
 SMALL = ("train.epochs=2", "train.batch_size=8", "train.learning_rate=5e-3", "fusion.dim=16")
 

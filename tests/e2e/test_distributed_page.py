@@ -15,9 +15,9 @@ import pytest
 
 from tests.causal import make_causal
 from tests.conftest import ROOT, make_reviews
+from valence.config.spec import DataSpec, EncoderSpec
 from valence.llm.instruct import make_instructions
 from valence.llm.retrieval import Embedder
-from valence.spec import DataSpec, EncoderSpec
 
 PAGE = (ROOT / "docs/distributed.md").read_text(encoding="utf-8")
 COMMANDS = [

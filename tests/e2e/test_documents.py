@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT, make_reviews
 from tests.pages import blocks, commands, give, page
-from valence.methods import METHODS
+from valence.methods.registry import METHODS
 
 README = page("README.md")
 COMMANDS = commands("README.md")

@@ -12,9 +12,9 @@ from tests.clips import make_clip
 from tests.conftest import ROOT, make_reviews
 from tests.features import mmsa, write_mmsa
 from tests.pages import blocks, commands, give, page, serve_and_ask
+from valence.config.spec import DataSpec
 from valence.data.sources import load_dataset
-from valence.methods import make_spec
-from valence.spec import DataSpec
+from valence.methods.registry import make_spec
 
 GUIDES = (
     "index", "start", "data", "compare", "train", "tune", "multimodal", "choose", "protocol",

@@ -17,14 +17,14 @@ import pytest
 
 from tests.conftest import make_reviews
 from tests.pages import commands, give
+from valence.config.spec import DataSpec
 from valence.data.sources import load_dataset
-from valence.fitting import build_seeded
-from valence.inference import export
-from valence.methods import make_spec
+from valence.inference.export.export import export
+from valence.methods.fitting import build_seeded
+from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel
-from valence.run import run
-from valence.runs import RunStore
-from valence.spec import DataSpec
+from valence.runs.runner import run
+from valence.runs.store import RunStore
 
 COMMANDS = commands("docs/prediction.md")
 

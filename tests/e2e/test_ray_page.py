@@ -15,11 +15,11 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'valence[ra
 
 from tests.conftest import ROOT, make_reviews
 from valence import cli
-from valence.cluster import Cluster, connected
-from valence.methods import make_spec
-from valence.run import run
-from valence.runs import RunStore
-from valence.spec import DataSpec
+from valence.config.spec import DataSpec
+from valence.distributed.ray_cluster import Cluster, connected
+from valence.methods.registry import make_spec
+from valence.runs.runner import run
+from valence.runs.store import RunStore
 
 PAGE = (ROOT / "docs/ray.md").read_text(encoding="utf-8")
 COMMANDS = [

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from valence.cli import app
 from valence.data.catalogue import DATASETS
 from valence.losses.table import CONTRASTS, INTENSITY_LOSSES, LOSSES
-from valence.methods import LLM_METHODS, METHODS
+from valence.methods.registry import LLM_METHODS, METHODS
 from valence.models.fusion import FUSIONS
 from valence.models.heads import HEADS
 from valence.models.pooling import POOLINGS

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from valence.config.spec import LossSpec
 from valence.losses.base import ClassInfo, Loss, ModelOutput
 from valence.losses.contrastive import PrototypeMemory
 from valence.losses.supervised import (
@@ -20,7 +21,6 @@ from valence.losses.supervised import (
     class_weights,
 )
 from valence.models.pooling import AdaptiveHierarchicalPooling
-from valence.spec import LossSpec
 
 
 def test_golden_pooling(golden: Path) -> None:

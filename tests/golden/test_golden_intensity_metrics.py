@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from valence.metrics_regression import INTENSITY_METRICS, intensity_scores
+from valence.evaluation.regression import INTENSITY_METRICS, intensity_scores
 
 
 def test_golden_intensity_metrics(golden: Path) -> None:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import RobertaConfig, RobertaModel
 
+from valence.config.spec import HeadSpec
 from valence.models.sequence import HanHead, LstmHead
-from valence.spec import HeadSpec
 
 # Published names → ours, by the start of the name.
 COMMON = {

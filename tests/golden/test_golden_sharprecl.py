@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
+from valence.config.spec import HeadSpec, LossSpec
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.contrastive import contrast_of_anchors
 from valence.losses.sharprecl import SharpContrast, hardest
 from valence.losses.supervised import LogitAdjustment
 from valence.models.heads import UnitHead
-from valence.spec import HeadSpec, LossSpec
 
 # Published names → ours.
 FEATURE_NAMES = {"0": "hidden", "1": "norm", "3": "out"}

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from valence.cluster import Cluster
+from valence.distributed.ray_cluster import Cluster
 
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Cluster]:
     """A local Ray of two cores that the tests of a file share."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'valence[ray]'")
-    from valence.cluster import connected
+    from valence.distributed.ray_cluster import connected
 
     cluster = Cluster(workers=2)
     with connected(cluster):

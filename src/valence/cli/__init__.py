@@ -9,7 +9,7 @@ from typing import Annotated, TextIO, cast
 
 import typer
 
-from valence import __version__, processes
+from valence import __version__
 from valence.cli import (
     audit,
     cache,
@@ -18,19 +18,20 @@ from valence.cli import (
     console,
     data,
     doctor,
+    evaluate,
     explain,
     export,
     features,
-    hub,
     llm,
-    models,
     predict,
+    push,
     serve,
     train,
     tune,
 )
+from valence.distributed import process_group
 from valence.errors import ValenceError
-from valence.models.machine import usable_cores
+from valence.models.cpu import usable_cores
 
 app = typer.Typer(
     name="valence",
@@ -43,14 +44,14 @@ app.command("compare", cls=compare.CompareCommand)(compare.compare)
 app.command("audit")(audit.audit)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
-app.command("evaluate")(models.evaluate)
+app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
 app.command("methods")(compare.methods)
 app.command("serve")(serve.serve)
-app.command("push")(hub.push)
+app.command("push")(push.push)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
@@ -79,17 +80,17 @@ def _options(
     ] = None,
 ) -> None:
     if context.invoked_subcommand not in TOGETHER:
-        processes.one_process(
+        process_group.one_process(
             f"valence {context.invoked_subcommand}",
             "start it without a launcher; for more speed give it --workers or --executor, or "
             "share out one training: torchrun --nproc_per_node 2 -m valence train",
         )
-    if processes.was_left_alone():
+    if process_group.was_left_alone():
         console.say(
             "Note: accelerate launch starts one process on CPUs; for several: torchrun "
             "--nproc_per_node N -m valence …"
         )
-    if log_file is not None and processes.is_first():
+    if log_file is not None and process_group.is_first():
         sys.stderr = cast(TextIO, console.Logged(sys.stderr, log_file))
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nobody asked for it to be sent
     # Tokenising is an eighth of the time of an 8-bit model; by more threads than there are
@@ -100,11 +101,11 @@ def _options(
 
 def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code."""
-    processes.hush()
+    process_group.hush()
     try:
         app(prog_name="valence")
     except SystemExit as ended:
-        processes.leave(failed=bool(ended.code))
+        process_group.leave(failed=bool(ended.code))
         raise
     except ValenceError as error:
         _fail(f"Error: {error}", 1)
@@ -125,8 +126,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    speaks, code = processes.failed(code)
+    speaks, code = process_group.failed(code)
     if speaks:
-        stream = sys.stderr if processes.is_first() else sys.__stderr__
+        stream = sys.stderr if process_group.is_first() else sys.__stderr__
         cast(TextIO, stream).write(message.replace("\n", " ") + "\n")
     raise SystemExit(code)

@@ -22,7 +22,7 @@ from valence.cli.compare import (
 )
 
 if TYPE_CHECKING:
-    from valence.auditing import Audit
+    from valence.audit.audit import Audit
 
 
 def audit(
@@ -59,10 +59,10 @@ def audit(
     quiet: Quiet = False,
 ) -> None:
     """Check rows: leaks, copies, contradictions, wrong labels and languages, cuts, tail sizes."""
-    from valence.auditing import audit as find
-    from valence.data.audit_fix import write_fixed
+    from valence.audit.audit import audit as find
+    from valence.audit.fix import write_fixed
+    from valence.config.spec import DataSpec, RunSpec
     from valence.reports.audit_page import write_audit
-    from valence.spec import DataSpec, RunSpec
 
     rows = DataSpec(
         name=data, text_column=text_column, label_column=label_column, query=query, table=table

@@ -22,7 +22,7 @@ Kind = Annotated[str | None, typer.Option(help="views or states; all when not gi
 @app.command("ls")
 def list_(json: Json = False) -> None:
     """List what is kept: second views of texts, token states of frozen encoders."""
-    from valence import cache
+    from valence.storage import cache
 
     found = cache.entries()
     if json:
@@ -44,7 +44,7 @@ def list_(json: Json = False) -> None:
 @app.command()
 def clear(kind: Kind = None) -> None:
     """Delete what is kept; it is computed again when it is needed."""
-    from valence import cache
+    from valence.storage import cache
 
     known = {entry.kind for entry in cache.entries()}
     known |= {"views", "states", "pooled"}

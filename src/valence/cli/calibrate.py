@@ -19,10 +19,10 @@ from valence.cli.compare import (
 )
 
 if TYPE_CHECKING:
+    from valence.config.spec import DataSpec
     from valence.data.dataset import Split
     from valence.inference.calibrate import Fitted
     from valence.inference.predictor import Predictor
-    from valence.spec import DataSpec
 
 LOWER = ("ece", "classwise_ece", "log_loss", "brier")
 
@@ -61,11 +61,11 @@ def calibrate(
     quiet: Quiet = False,
 ) -> None:
     """Fit temperature, class biases and limits; write calibration.json into the model's folder."""
+    from valence.config.spec import DataSpec
     from valence.inference.calibrate import fit
     from valence.inference.calibration import FILE, parse_shares, write_calibration
     from valence.inference.predictor import Predictor
     from valence.reports.diagnostic_plots import reliability_figure
-    from valence.spec import DataSpec
 
     if off:
         (model / FILE).unlink(missing_ok=True)
@@ -100,8 +100,8 @@ def _rows(predictor: Predictor, spec: DataSpec | None, split: str, data_dir: Pat
 
 
 def _tell(found: Fitted, path: Path, *, as_json: bool, quiet: bool) -> None:
-    from valence.metrics import METRICS
-    from valence.metrics_calibration import CALIBRATION_METRICS
+    from valence.evaluation.calibration import CALIBRATION_METRICS
+    from valence.evaluation.classification import METRICS
 
     done = found.calibration
     if as_json:

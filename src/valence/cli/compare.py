@@ -15,8 +15,8 @@ from valence.cli import console
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
-    from valence.grid import Comparison, Observer, Outcome
-    from valence.spec import RunSpec
+    from valence.comparison.grid import Comparison, Observer, Outcome
+    from valence.config.spec import RunSpec
 
 OWN_DATA_METHODS = "majority,tfidf-lr,linear-probe,lora-balanced,logit-adjust,hy-mora"
 OWN_DATA_SEEDS = "3"
@@ -124,10 +124,10 @@ def compare(
 
     Runs only what is missing under --runs, prints a leaderboard and writes report.html.
     """
-    from valence import grid
-    from valence.cluster import Cluster
-    from valence.executors import make_executor
-    from valence.runs import RunStore
+    from valence.comparison import grid
+    from valence.comparison.executors.base import make_executor
+    from valence.distributed.ray_cluster import Cluster
+    from valence.runs.store import RunStore
 
     runner = make_executor(executor, Cluster(ray_address, workers, cpus_per_run, gpus_per_run))
     columns = {
@@ -159,7 +159,7 @@ def _size(comparison: Comparison, runs: int) -> str:
 
 def methods(json: Json = False) -> None:
     """List every method."""
-    from valence.methods import LLM_METHODS, METHODS
+    from valence.methods.registry import LLM_METHODS, METHODS
 
     known = METHODS | LLM_METHODS
     if json:
@@ -179,7 +179,7 @@ def settings(
     Raises:
         SpecError: if one has no value or no such setting exists.
     """
-    from valence.settings import parse_setting
+    from valence.config.overrides import parse_setting
 
     named = {"encoder.name": encoder, "train.device": device}
     given = {path: value for path, value in named.items() if value is not None}
@@ -199,7 +199,7 @@ def group_settings(
 
 def _transferred(comparison: Comparison, kind: str | None, methods: str | None) -> Comparison:
     """The comparison as a transfer, of frozen features alone where no method was named."""
-    from valence.spec import build
+    from valence.config.spec import build
 
     if kind is None:
         return comparison
@@ -231,8 +231,8 @@ def parse_seeds(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
 def _comparison(
     config: Path | None, data: list[str] | None, columns: Mapping[str, str | None]
 ) -> Comparison:
-    from valence import grid
-    from valence.spec import DataSpec, build
+    from valence.comparison import grid
+    from valence.config.spec import DataSpec, build
 
     if config is None and not data:
         return grid.read_comparison(Path(__file__).parents[1] / "demo.yaml")
@@ -254,8 +254,8 @@ def _changed(
     comparison: Comparison, *, methods: str | None, seeds: str | None, baseline: str | None,
     sweep: list[str] | None,
 ) -> Comparison:  # fmt: skip
-    from valence.methods import find_method
-    from valence.settings import parse_axis
+    from valence.config.overrides import parse_axis
+    from valence.methods.registry import find_method
 
     changes: dict[str, Any] = {}
     if methods:
@@ -292,7 +292,7 @@ def _print_plan(specs: list[RunSpec], *, as_json: bool) -> None:
 
 
 def _observer(meter: console.Meter) -> Observer:
-    from valence.grid import Standing
+    from valence.comparison.grid import Standing
 
     def observe(now: Standing) -> None:
         spec = now.cell.spec

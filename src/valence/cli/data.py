@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from valence.cli import console, import_, readiness
+from valence.cli import console, encoder_coverage, import_
 from valence.cli.compare import (
     DataDir,
     Json,
@@ -29,7 +29,7 @@ app = typer.Typer(
     help="Corpora: list, show, import, cut to a long tail.",
 )
 app.command("import")(import_.import_)
-app.command("readiness")(readiness.readiness)
+app.command("readiness")(encoder_coverage.readiness)
 
 
 @app.command("list")
@@ -63,8 +63,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Show rows per class and split, notes, and a few texts."""
+    from valence.config.spec import DataSpec, RunSpec
     from valence.data.sources import load_dataset
-    from valence.spec import DataSpec, RunSpec
 
     rows_of = DataSpec(
         name=data, text_column=text_column, label_column=label_column, query=query, table=table
@@ -102,8 +102,8 @@ def longtail(
     seed: Annotated[int, typer.Option(help="Seed of splits and cuts.")] = 45,
 ) -> None:
     """Cut the training rows to a long tail; write the splits and a picture; test stays whole."""
+    from valence.config.spec import DataSpec, build
     from valence.reports.longtail import write_cut
-    from valence.spec import DataSpec, build
 
     if ratio is None and total is None and not noise:
         raise DataError("Say how to cut: --ratio 20, --total 1000, or both")

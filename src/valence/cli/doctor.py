@@ -16,7 +16,7 @@ def doctor(json: Json = False) -> None:
     Paste what it prints into a bug report: there is no token, path or name in it. The exit code
     is 1 where something needs mending.
     """
-    from valence.doctor import examine
+    from valence.cli.installation import examine
 
     findings = examine()
     bad = [one for one in findings if one.state == "bad"]

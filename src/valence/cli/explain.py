@@ -21,10 +21,10 @@ from valence.cli.compare import (
 from valence.cli.predict import is_clip, texts_of
 
 if TYPE_CHECKING:
-    from valence.inference.explain import Explanation
-    from valence.inference.neighbours import Index
+    from valence.config.spec import DataSpec
+    from valence.inference.explain.explain import Explanation
+    from valence.inference.explain.neighbors import Index
     from valence.inference.predictor import Predictor
-    from valence.spec import DataSpec
 
 SHOWN_TEXT = 90
 
@@ -61,10 +61,10 @@ def explain(
 
     Of a clip and a model trained on clips: what words, sound and picture add.
     """
-    from valence.inference.explain import explain as find
-    from valence.inference.explain import explain_clip
+    from valence.config.spec import DataSpec
+    from valence.inference.explain.explain import explain as find
+    from valence.inference.explain.explain import explain_clip
     from valence.inference.predictor import Predictor
-    from valence.spec import DataSpec
 
     clip = texts[0] if texts and len(texts) == 1 and is_clip(texts[0]) else None
     given = texts_of([*(texts or []), *([said] if said else [])])
@@ -87,8 +87,8 @@ def explain(
 
 
 def _give(found: list[Explanation], html: Path | None, *, title: str, as_json: bool) -> None:
-    from valence.inference.explain import as_document
-    from valence.inference.explain_page import write_page
+    from valence.inference.explain.explain import as_document
+    from valence.inference.explain.page import write_page
 
     if html is not None:
         write_page(found, html, title=title)
@@ -103,7 +103,7 @@ def _index(
     predictor: Predictor, rows: DataSpec, data_dir: Path | None, *, keep: bool, quiet: bool
 ) -> Index:
     from valence.data.sources import load_split
-    from valence.inference.neighbours import build_index
+    from valence.inference.explain.neighbors import build_index
 
     split, _ = load_split(rows, predictor.classes, split="train", data_dir=data_dir)
     with console.Meter(quiet=quiet) as meter:

@@ -33,7 +33,7 @@ def export(
 
     The folder is a model folder: predict and evaluate take it as it is.
     """
-    from valence.inference.export import ExportOptions, export_model, rows_of
+    from valence.inference.export.export import ExportOptions, export_model, rows_of
 
     rows = rows_of(model, data=data, data_dir=data_dir)
     if not quiet:

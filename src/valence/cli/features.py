@@ -11,7 +11,7 @@ from valence.cli import console
 from valence.cli.compare import Json, Quiet
 
 if TYPE_CHECKING:
-    from valence.data.features import FeatureArchive
+    from valence.data.features.archive import FeatureArchive
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,7 +27,7 @@ def convert(
     json: Json = False,
 ) -> None:
     """Convert a pickle of features to an archive that is read row by row; nothing in it runs."""
-    from valence.data.feature_convert import convert as convert_file
+    from valence.data.features.convert import convert as convert_file
 
     archive = convert_file(file, out)
     _tell(archive, as_json=json)
@@ -55,8 +55,8 @@ def extract(
     quiet: Quiet = False,
 ) -> None:
     """Make features of one's own clips; a table of clips becomes an archive to train on."""
-    from valence.data.clip_table import archive_clips
-    from valence.data.clips import Extractor, ExtractorSettings, save_clip
+    from valence.data.features.clip_table import archive_clips
+    from valence.data.features.extractor import Extractor, ExtractorSettings, save_clip
     from valence.data.tables import SUFFIXES
 
     settings = ExtractorSettings(
@@ -90,7 +90,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Show rows, labels, widths and lengths of an archive, and what was mended in it."""
-    from valence.data.features import FeatureArchive
+    from valence.data.features.archive import FeatureArchive
 
     _tell(FeatureArchive.open(folder), as_json=json)
 
@@ -100,7 +100,7 @@ def cards(json: Json = False) -> None:
     """List the multimodal corpora known by name, and where their feature files are."""
     from dataclasses import asdict
 
-    from valence.data.features import FEATURE_CARDS
+    from valence.data.features.archive import FEATURE_CARDS
 
     if json:
         console.print_json({name: asdict(card) for name, card in FEATURE_CARDS.items()})
@@ -122,8 +122,8 @@ def _tell(archive: FeatureArchive, *, as_json: bool) -> None:
     if as_json:
         console.print_json(archive.manifest.model_dump())
         return
-    from valence.data.features import SPLITS
-    from valence.data.mmsa import FEATURES
+    from valence.data.features.archive import SPLITS
+    from valence.data.features.mmsa import FEATURES
 
     rows = []
     for name in SPLITS:

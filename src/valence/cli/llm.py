@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from valence import processes
 from valence.cli import console
 from valence.cli.compare import (
     DataDir,
@@ -26,12 +25,13 @@ from valence.cli.compare import (
     group_settings,
     settings,
 )
+from valence.distributed import process_group
 from valence.errors import SpecError, UnknownNameError
 
 if TYPE_CHECKING:
+    from valence.config.spec import RunSpec
     from valence.data.dataset import Dataset
-    from valence.runs import RunResult, RunStore
-    from valence.spec import RunSpec
+    from valence.runs.store import RunResult, RunStore
 
 app = typer.Typer(no_args_is_help=True, help="Language models: instructions, answers, fine-tuning.")
 
@@ -42,7 +42,7 @@ Pooling = Annotated[str, typer.Option(help="How texts become vectors: mean, cls,
 @app.callback()
 def _options(context: typer.Context) -> None:
     if context.invoked_subcommand != "finetune":
-        processes.one_process(
+        process_group.one_process(
             f"valence llm {context.invoked_subcommand}", "start it without a launcher"
         )
 
@@ -73,9 +73,9 @@ def instructions(
 
     Files for LLaMA-Factory, chat and prompt-completion JSONL; one folder per language.
     """
+    from valence.config.spec import BUILT_IN_ENCODER, DataSpec, EncoderSpec, build
     from valence.llm.instruct import make_instructions
     from valence.llm.retrieval import Embedder
-    from valence.spec import BUILT_IN_ENCODER, DataSpec, EncoderSpec, build
 
     if pool not in ("language", "all"):
         raise UnknownNameError("pool", pool, ("language", "all"))
@@ -153,11 +153,11 @@ def classify(
     Demonstrations come from training rows alone. Answers of a server are kept, so that the same
     command goes on after an interruption. Trained methods under --runs stand in the same table.
     """
+    from valence.config.spec import DataSpec
     from valence.data.sources import load_dataset
-    from valence.llm.settle import settled
-    from valence.methods import make_spec
-    from valence.runs import RunStore
-    from valence.spec import DataSpec
+    from valence.llm.content_hash import settled
+    from valence.methods.registry import make_spec
+    from valence.runs.store import RunStore
 
     if shots not in SHOTS:
         raise UnknownNameError("kind of shots", shots, SHOTS)
@@ -181,7 +181,7 @@ def classify(
 
 
 def _asked(spec: RunSpec, dataset: Dataset, store: RunStore, *, quiet: bool) -> RunResult:
-    from valence.run import run
+    from valence.runs.runner import run
 
     with console.Meter(quiet=quiet) as meter:
         result = run(
@@ -201,7 +201,7 @@ SHOTS = {"zero": "llm-zero-shot", "fixed": "llm-fixed", "retrieved": "llm-retrie
 def _show_plan(spec: RunSpec, dataset: Dataset, *, as_json: bool, aside: bool) -> None:
     from dataclasses import asdict
 
-    from valence.llm.plan import make_plan
+    from valence.llm.cost_estimate import make_plan
 
     plan = make_plan(spec, dataset)
     if as_json:
@@ -221,7 +221,7 @@ def _show_plan(spec: RunSpec, dataset: Dataset, *, as_json: bool, aside: bool) -
 def _show_results(store: RunStore, result: RunResult, out: Path | None, *, as_json: bool) -> None:
     """The leaderboard of all runs on the rows of ``result``."""
     from valence.cli.compare import _report
-    from valence.grid import Cell, Comparison, Outcome
+    from valence.comparison.grid import Cell, Comparison, Outcome
     from valence.reports.tables import leaderboard, leaderboard_columns
 
     same = [
@@ -271,12 +271,12 @@ def finetune(
     Loss on the answers alone; the epoch with the best validation macro-F1 is kept. On a GPU with
     bitsandbytes the base is held in 4 bits.
     """
+    from valence.config.spec import EncoderSpec, build
     from valence.llm.align import AlignSpec, self_align
     from valence.llm.finetune import finetune as train
     from valence.llm.finetune import read_lessons
     from valence.llm.retrieval import Embedder
     from valence.reports.curves import write_curves
-    from valence.spec import EncoderSpec, build
 
     spec = _finetune_spec(config, set_, model=model, device=device)
     lessons = read_lessons(instructions, spec)
@@ -302,7 +302,7 @@ def finetune(
                 kept = ", ".join(f"{n} {name}" for name, n in one.kept.items()) or "labelled texts"
                 console.say(f"Round {one.number}: {kept}; validation macro-F1 {one.macro_f1:.3f}"
                             f"{'' if one.better else ', not kept'}")  # fmt: skip
-    processes.first_only(lambda: write_curves(out))
+    process_group.first_only(lambda: write_curves(out))
     if not quiet:
         for note in told.notes:
             console.say(f"Note: {note}")
@@ -322,8 +322,8 @@ def _print_validation(scores: dict[str, float | None], *, as_json: bool) -> None
 def _finetune_spec(
     config: Path | None, set_: list[str] | None, *, model: str | None, device: str | None
 ) -> Any:
+    from valence.config.spec import build, parse_yaml
     from valence.llm.finetune_spec import FinetuneSpec
-    from valence.spec import build, parse_yaml
 
     values: dict[str, Any] = {}
     if config is not None:

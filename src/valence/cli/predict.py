@@ -24,9 +24,9 @@ from valence.cli.compare import (
 from valence.errors import DataError, SpecError
 
 if TYPE_CHECKING:
-    from valence.inference.folder import FolderJob, FolderStanding
+    from valence.inference.bulk.folder import FolderJob, FolderStanding
+    from valence.inference.bulk.stream import StreamOptions
     from valence.inference.predictor import Predictor
-    from valence.inference.stream import StreamOptions
 
 CLIP_SUFFIXES = (
     ".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4a", ".mp3", ".wav", ".flac", ".ogg", ".aac",
@@ -85,14 +85,14 @@ def predict(
     All columns are kept; label and one probability per class are added. Several files, or a
     folder of them, go into a folder, each under its own name.
     """
+    from valence.inference.bulk.stream import StreamOptions
     from valence.inference.predictor import Predictor, Speed
-    from valence.inference.stream import StreamOptions
 
     given = list(inputs or [])
     speed = Speed(threads, device, precision, batch_tokens)
     files = _files(given, out, engine)
     if files is not None and out is not None:
-        from valence.inference.folder import FolderJob
+        from valence.inference.bulk.folder import FolderJob
 
         job = FolderJob(model, Path(out), speed, long, text_column, target_prior)
         asked = {"query": query, "table": table, "to_table": to_table, "text": text}
@@ -158,8 +158,8 @@ def texts_of(given: list[str]) -> list[str]:
 
 def _source(given: list[str], out: str | None) -> str | None:
     """The table to be scored, if it is one and no text."""
+    from valence.config.database_url import is_sql_url
     from valence.data.files import SUFFIXES
-    from valence.sqlurl import is_sql_url
 
     if len(given) != 1:
         return None
@@ -175,9 +175,9 @@ def _source(given: list[str], out: str | None) -> str | None:
 
 def _files(given: list[str], out: str | None, engine: str) -> list[Path] | None:
     """The tables that go into a folder, or None where it is one file, or texts."""
+    from valence.config.database_url import is_sql_url
     from valence.data.files import SUFFIXES
-    from valence.inference.folder import find_tables
-    from valence.sqlurl import is_sql_url
+    from valence.inference.bulk.folder import find_tables
 
     tables = [
         name for name in given
@@ -198,9 +198,9 @@ def _folder(
     job: FolderJob, files: list[Path], asked: Mapping[str, str | None],
     by: tuple[str, int | None, str | None], resume: bool | None, *, quiet: bool,
 ) -> None:  # fmt: skip
-    from valence.cluster import Cluster
-    from valence.inference.engines import make_engine
-    from valence.inference.folder import predict_folder
+    from valence.distributed.ray_cluster import Cluster
+    from valence.inference.bulk.engines import make_engine
+    from valence.inference.bulk.folder import predict_folder
 
     for name, value in asked.items():
         if value is not None:
@@ -259,7 +259,7 @@ def _told_files(meter: console.Meter) -> Callable[[FolderStanding], None]:
 def _stream(
     predictor: Predictor, source: str, out: str, options: StreamOptions, *, quiet: bool
 ) -> None:
-    from valence.inference.stream import predict_stream
+    from valence.inference.bulk.stream import predict_stream
 
     with console.Meter(quiet=quiet) as meter:
         report = predict_stream(predictor, source, out, options=options, progress=_told(meter))

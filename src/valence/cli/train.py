@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from valence import processes
 from valence.cli import console
 from valence.cli.compare import (
     DataDir,
@@ -25,12 +24,13 @@ from valence.cli.compare import (
     TextColumn,
     settings,
 )
-from valence.cli.models import print_scores
+from valence.cli.evaluate import print_scores
+from valence.distributed import process_group
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
-    from valence.runs import RunResult, RunStore
-    from valence.spec import DataSpec, RunSpec
+    from valence.config.spec import DataSpec, RunSpec
+    from valence.runs.store import RunResult, RunStore
 
 METHOD = "hy-mora"
 
@@ -69,8 +69,8 @@ def train(
 
     Scores, settings and examples are added to report/results.json in the model's folder.
     """
-    from valence.runs import RunStore
-    from valence.spec import DataSpec
+    from valence.config.spec import DataSpec
+    from valence.runs.store import RunStore
 
     if sum((bool(method), config is not None, from_ is not None)) > 1:
         raise SpecError("Give one of --method, --config and --from")
@@ -101,7 +101,7 @@ def train(
 def _new(
     methods: list[str], rows: DataSpec, given: dict[str, Any], seed: int | None
 ) -> list[RunSpec]:
-    from valence.methods import make_spec
+    from valence.methods.registry import make_spec
 
     seed = 45 if seed is None else seed
     return [make_spec(name, rows, seed=seed, settings=given) for name in dict.fromkeys(methods)]
@@ -109,7 +109,7 @@ def _new(
 
 def _configured(config: Path, rows: DataSpec, given: dict[str, Any], seed: int | None) -> RunSpec:
     """The spec of a file on the data of the command line."""
-    from valence.spec import RunSpec
+    from valence.config.spec import RunSpec
 
     try:
         spec = RunSpec.from_yaml(config.read_text(encoding="utf-8"))
@@ -129,7 +129,7 @@ def _continued(
     data_dir: Path | None, extend: bool,
 ) -> RunSpec:  # fmt: skip
     """The spec of a saved model's further training."""
-    from valence.further import further_spec
+    from valence.methods.further import further_spec
 
     console.say(
         "Note: rows that the model was trained on before may be among the new test rows; its "
@@ -145,7 +145,7 @@ def _train(
     data_dir: Path | None, quiet: bool,
 ) -> RunResult:  # fmt: skip
     from valence.reports.records import record_run
-    from valence.run import run
+    from valence.runs.runner import run
 
     _check_target(target)
     with console.Meter(quiet=quiet) as meter:
@@ -159,7 +159,7 @@ def _train(
         _copy_model(store.path(result.key) / "model", target)
         record_run(store, result, target / "report", mode=mode)
 
-    processes.first_only(hand_over)
+    process_group.first_only(hand_over)
     if not quiet:
         for note in result.notes:
             console.say(f"Note: {note}")
@@ -168,7 +168,7 @@ def _train(
 
 
 def _print_all(scores: dict[str, dict[str, Any]], *, as_json: bool) -> None:
-    from valence.metrics import METRICS
+    from valence.evaluation.classification import METRICS
 
     if as_json:
         console.print_json(scores)

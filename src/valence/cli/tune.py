@@ -26,8 +26,8 @@ from valence.cli.compare import (
 )
 
 if TYPE_CHECKING:
-    from valence.spec import DataSpec
-    from valence.tuning import Observer, Plan, Tuned
+    from valence.config.spec import DataSpec
+    from valence.tuning.tune import Observer, Plan, Tuned
 
 
 def tune(
@@ -70,10 +70,10 @@ def tune(
 
     The same command goes on with a study that was stopped; given twice at once, both share it.
     """
-    from valence import tuning
+    from valence.config.spec import DataSpec
     from valence.reports.tuning_plots import write_study
-    from valence.runs import RunStore
-    from valence.spec import DataSpec
+    from valence.runs.store import RunStore
+    from valence.tuning import tune as tuning
 
     rows = DataSpec(
         name=data, text_column=text_column, label_column=label_column, query=query, table=table
@@ -107,7 +107,7 @@ def tune(
 
 def _called(method: str, rows: DataSpec, study: str | None, *, several: bool) -> str:
     """The name of a method's study."""
-    from valence.tuning import study_name
+    from valence.tuning.tune import study_name
 
     if study is None:
         return study_name(method, rows)
@@ -125,7 +125,7 @@ def _plan(
     space: Path | None, *, trials: int | None, epochs: int | None, sample: float | None
 ) -> Plan:
     """The space file's plan, changed by options."""
-    from valence.tuning import Plan, read_plan
+    from valence.tuning.tune import Plan, read_plan
 
     plan = read_plan(space) if space is not None else Plan()
     given = {"n_trials": trials, "epochs": epochs, "sample": sample}
@@ -134,7 +134,7 @@ def _plan(
 
 
 def _observer(meter: console.Meter, method: str) -> Observer:
-    from valence.tuning import Standing
+    from valence.tuning.tune import Standing
 
     seen = -1
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valence import cache
+from valence.config.spec import ViewSpec
 from valence.data.collate import Collator, length_batches
 from valence.errors import DataError, UnknownNameError
-from valence.spec import ViewSpec
+from valence.storage import cache
 
 Told = Callable[[int, int], None]
 """Called with (done, all) texts."""

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, Engine, make_url
 
+from valence.config.database_url import VARIABLE, refuse_password
 from valence.errors import DataError, SpecError, UnknownNameError
-from valence.sqlurl import VARIABLE, refuse_password
 
 TEXTS = "texts"
 """The table that imports write where no other is named."""

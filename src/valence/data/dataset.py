@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from valence.data.features import FeatureView
+from valence.data.features.archive import FeatureView
 
 Scale = Literal["mosi", "ch-sims"]
 SECOND_VIEW = "aug_text"
@@ -63,7 +63,7 @@ class TrainingData:
         tail: Ids of the tail classes.
         train: Training rows.
         validation: Rows on which everything is chosen.
-        scale: How an intensity is scored; see ``valence.metrics_regression``.
+        scale: How an intensity is scored; see ``valence.evaluation.regression``.
     """
 
     classes: tuple[str, ...]
@@ -89,7 +89,7 @@ class Dataset:
         train, validation, test: The rows.
         synthetic: True where the texts were generated; every report says so.
         notes: Lines the user should see (splits made here, rows left out and why).
-        scale: How an intensity is scored; see ``valence.metrics_regression``.
+        scale: How an intensity is scored; see ``valence.evaluation.regression``.
         group: Column of the rows' ``extra`` that names their group; empty without one.
     """
 

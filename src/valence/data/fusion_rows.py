@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from valence.data.collate import Collator, Encoded
-from valence.data.features import FeatureView
+from valence.data.features.archive import FeatureView
 from valence.data.missing import blank, kept_steps
 
 MODALITIES = ("text", "audio", "vision")

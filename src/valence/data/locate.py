@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from valence.config.database_url import is_sql_url
+from valence.config.spec import DataSpec
 from valence.data.catalogue import DATASETS
 from valence.data.groups import LANGUAGE, SOURCE_ROW
 from valence.data.tables import SUFFIXES, open_hub, read_batches, read_table
 from valence.errors import DataError, UnknownNameError
-from valence.spec import DataSpec
-from valence.sqlurl import is_sql_url
 
 SPLITS = {
     "train": ("train",),

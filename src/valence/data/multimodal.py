@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from valence import cache
+from valence.config.database_url import is_sql_url
+from valence.config.spec import DataSpec
 from valence.data.dataset import Dataset, Scale, Split
-from valence.data.feature_convert import convert, sha256_of
-from valence.data.features import FEATURE_CARDS, SPLITS, FeatureArchive, FeatureView
-from valence.data.mmsa import SPLITS as SPLIT_NAMES
+from valence.data.features.archive import FEATURE_CARDS, SPLITS, FeatureArchive, FeatureView
+from valence.data.features.convert import convert, sha256_of
+from valence.data.features.mmsa import SPLITS as SPLIT_NAMES
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column
 from valence.errors import DataError, SpecError
-from valence.spec import DataSpec
-from valence.sqlurl import is_sql_url
+from valence.storage import cache
 
 KIND = "features"
 NONE = "none"

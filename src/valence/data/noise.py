@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from valence.config.spec import DataSpec
 from valence.data.dataset import Split
 from valence.data.sampling import wrong_labels
-from valence.spec import DataSpec
 
 # How steeply likeness of texts turns into likelihood of confusion.
 SHARPNESS = 8.0

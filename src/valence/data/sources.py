@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from valence.config.database_url import is_sql_url, short_name
+from valence.config.spec import DataSpec
 from valence.data.catalogue import DATASETS, Card
 from valence.data.dataset import Dataset, Split, tail_classes
 from valence.data.draw import draw_rows
@@ -24,8 +26,6 @@ from valence.data.noise import with_label_noise
 from valence.data.sampling import longtail_counts, take_counts
 from valence.data.tables import clean
 from valence.errors import DataError, UnknownNameError
-from valence.spec import DataSpec
-from valence.sqlurl import is_sql_url, short_name
 
 
 def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None = None) -> Dataset:

@@ -15,14 +15,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
+from valence.config.database_url import is_sql_url, refuse_password
+from valence.config.spec import DataSpec
 from valence.data.catalogue import DATASETS
 from valence.data.database import TEXTS, Database, opened
 from valence.data.locate import Table, locate
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column, whole_characters
 from valence.data.text import DEFAULT, clean_text
 from valence.errors import DataError, SpecError
-from valence.spec import DataSpec
-from valence.sqlurl import is_sql_url, refuse_password
 
 INSERTS: dict[str, Callable[[sa.Table], Any]] = {
     "sqlite": sqlite.insert,

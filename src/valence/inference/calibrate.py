@@ -11,10 +11,10 @@ from scipy.special import log_softmax
 
 from valence.data.sampling import stratified_split
 from valence.errors import DataError, SpecError
+from valence.evaluation.calibration import calibration_scores
+from valence.evaluation.classification import classification_scores, confusion, f1_of_classes
 from valence.inference.calibration import Calibration, log_shares, no_calibration, probabilities
-from valence.metrics import classification_scores, confusion, f1_of_classes
-from valence.metrics_calibration import calibration_scores
-from valence.models.store import ModelConfig
+from valence.models.config_file import ModelConfig
 
 Adjust = Literal["none", "prior", "classes"]
 ADJUSTMENTS = ("none", "prior", "classes")

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valence.errors import ModelError, SpecError, UnknownNameError
 from valence.models.base import Scores
-from valence.models.store import ModelConfig
+from valence.models.config_file import ModelConfig
 
 FILE = "calibration.json"
 ABSTAINED = ""

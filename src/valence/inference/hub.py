@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from valence.errors import ModelError
-from valence.models.store import read_config
+from valence.models.config_file import read_config
 
 PRIVATE_PARTS = ("report/*", "report/**", "neighbours.parquet", ".*")
 """Not sent: the records and the nearest examples have texts of the data."""

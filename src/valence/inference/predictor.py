@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from valence.errors import SpecError
+from valence.inference.bulk.stream import predict_file as predict_file
 from valence.inference.calibration import read_calibration
-from valence.inference.stream import predict_file as predict_file
 from valence.models.base import Progress, Scores, TextModel
-from valence.models.load import load_model
-from valence.models.machine import usable_cores
-from valence.models.store import ModelConfig, read_config
+from valence.models.config_file import ModelConfig, read_config
+from valence.models.cpu import usable_cores
+from valence.models.loader import load_model
 from valence.models.windows import score_windows
 
 if TYPE_CHECKING:
@@ -171,10 +171,10 @@ class Predictor:
 
     def scored(self, rows: Split) -> tuple[np.ndarray, dict[str, float | None]]:
         """Logits (N, C), or intensities (N, 1), of labelled rows, and every score of them."""
-        from valence.metrics import classification_scores
+        from valence.evaluation.classification import classification_scores
 
         if self.config.kind == "fusion":
-            from valence.metrics_regression import intensity_scores
+            from valence.evaluation.regression import intensity_scores
             from valence.models.fusion_model import FusionModel
 
             assert isinstance(self.model, FusionModel)
@@ -227,7 +227,7 @@ def _prepare(model: TextModel, kind: str, speed: Speed) -> None:
     elif kind == "torch":
         import torch
 
-        from valence.device import pick_device, use_bf16
+        from valence.distributed.device import pick_device, use_bf16
         from valence.models.classifier import TorchModel
 
         assert isinstance(model, TorchModel)

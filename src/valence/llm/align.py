@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from valence import processes
 from valence.data.dataset import Split
+from valence.distributed import process_group
 from valence.errors import RunError
 from valence.llm.classify import fitted
 from valence.llm.finetune import Lessons, finetune
@@ -27,7 +27,7 @@ from valence.llm.local import LanguageModel, load_language_model
 from valence.llm.prompts import Question, Wording
 from valence.llm.records import Example, with_demos
 from valence.llm.retrieval import Embedder, Retriever
-from valence.trainer import Report
+from valence.training.trainer import Report
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -91,7 +91,9 @@ def self_align(
     Raises:
         DataError, ModelError, SpecError, RunError: as ``finetune``.
     """
-    processes.one_process("Self-alignment", "start it without a launcher, or leave out the texts")
+    process_group.one_process(
+        "Self-alignment", "start it without a launcher, or leave out the texts"
+    )
     work = out.with_name(f".{out.name}.rounds")
     told = finetune(spec, lessons, work / "0", report=report)
     best = 0

@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from valence.asking import LlmSpec
+from valence.config.llm import LlmSpec
+from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset, Split, TrainingData
 from valence.data.groups import LANGUAGE
 from valence.errors import SpecError, UnknownNameError
@@ -20,8 +21,7 @@ from valence.llm.records import with_demos
 from valence.llm.retrieval import NONE, Embedder, Retriever
 from valence.llm.server import Messages, Server
 from valence.models.base import Progress, Scores
-from valence.spec import RunSpec
-from valence.trainer import Report
+from valence.training.trainer import Report
 
 LEAST_CHARACTERS = 16
 """A text cut below this says nothing; the context is too short for the template then."""

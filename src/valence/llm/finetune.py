@@ -18,18 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from valence import cache, processes
 from valence.data.sampling import stratified_split
-from valence.device import pick_device, use_bf16
+from valence.distributed import process_group
+from valence.distributed.device import pick_device, use_bf16
 from valence.errors import DataError, RunError
+from valence.evaluation.classification import classification_scores
 from valence.llm.classify import fitted
 from valence.llm.finetune_spec import ABOUT, FinetuneSpec, Tuned
 from valence.llm.local import LanguageModel, load_tokenizer, load_weights, use_nf4
 from valence.llm.prompts import Question, Wording, worded
 from valence.llm.records import Example, read_about, read_rows
-from valence.metrics import classification_scores
 from valence.models.encoder import without_peft_warnings
-from valence.trainer import Report
+from valence.storage import cache
+from valence.training.trainer import Report
 
 if TYPE_CHECKING:
     from trl import SFTTrainer  # type: ignore[attr-defined]
@@ -100,10 +101,10 @@ def finetune(
     """
     _need_trl()
     device = pick_device(spec.device)
-    processes.join(device)
+    process_group.join(device)
     if out.exists() and any(out.iterdir()) and not (out / ABOUT).exists():
         raise RunError(f"{out} is no adapter and not empty; give another --out")
-    with processes.in_turn():
+    with process_group.in_turn():
         work = _workplace(spec, lessons, out, start)
     model = _with_adapter(spec, start, device)
     speaker = LanguageModel(
@@ -112,12 +113,12 @@ def finetune(
     school = _School(spec, lessons, speaker, work, report)
     trainer = _trainer(school)
     school.gathered = lambda: _gathered(trainer)
-    last = processes.of_first(_last_checkpoint(work))
+    last = process_group.of_first(_last_checkpoint(work))
     school.resume(0 if last is None else int(last.name.rpartition("-")[2]))
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     if not school.judged_at(trainer.state.global_step):
         school.judge(trainer.state.global_step)
-    return processes.first_only(lambda: school.finish(out))
+    return process_group.first_only(lambda: school.finish(out))
 
 
 def _need_trl() -> None:
@@ -150,7 +151,7 @@ def _with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
     set_seed(spec.seed)
     nf4 = use_nf4(spec.quantisation, device)
     # Sharded weights go to the GPU in parts; a whole model on each would be what is avoided.
-    base = load_weights(spec.model, nf4=nf4, device=device, stays=processes.shards_weights())
+    base = load_weights(spec.model, nf4=nf4, device=device, stays=process_group.shards_weights())
     if nf4:
         base = prepare_model_for_kbit_training(base)  # type: ignore[no-untyped-call]
     with without_peft_warnings():
@@ -213,7 +214,7 @@ class _School:
                    "validation/accuracy": scores["accuracy"]})  # fmt: skip
         if value > best or self.spec.keep == "last":
             state = self.gathered()  # all processes give their part
-            if not processes.is_first():
+            if not process_group.is_first():
                 return
             self.speaker.model.save_pretrained(self.work / "kept", state_dict=state)
             (self.work / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
@@ -234,7 +235,7 @@ class _School:
     def note(self, row: dict[str, Any]) -> None:
         """Keep a record of the history, on disk at once."""
         self.history.append(row)
-        if not processes.is_first():
+        if not process_group.is_first():
             return
         with (self.work / HISTORY).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -244,8 +245,8 @@ class _School:
         path = self.work / HISTORY
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         self.history = [row for line in lines if (row := json.loads(line))["step"] <= step]
-        processes.wait()  # all have read what process 0 now writes anew
-        if not processes.is_first():
+        process_group.wait()  # all have read what process 0 now writes anew
+        if not process_group.is_first():
             return
         path.write_text("".join(json.dumps(row) + "\n" for row in self.history), encoding="utf-8")
 
@@ -289,7 +290,7 @@ def _trainer(school: _School) -> SFTTrainer:
     spec, speaker = school.spec, school.speaker
     settings = SFTConfig(
         output_dir=str(school.work), per_device_train_batch_size=spec.batch_size,
-        gradient_accumulation_steps=processes.share(spec.accumulation, "accumulation"),
+        gradient_accumulation_steps=process_group.share(spec.accumulation, "accumulation"),
         learning_rate=spec.learning_rate, lr_scheduler_type="cosine",
         warmup_steps=spec.warmup_share, num_train_epochs=spec.epochs,
         max_steps=spec.max_steps or -1, max_length=None,
@@ -314,7 +315,7 @@ def _trainer(school: _School) -> SFTTrainer:
 
 def _gathered(trainer: SFTTrainer) -> dict[str, Any] | None:
     """The weights where each process holds a part of them; None where all hold all."""
-    if not processes.shards_weights():
+    if not process_group.shards_weights():
         return None
     state: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     return state

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from valence.config.spec import DataSpec, EncoderSpec
 from valence.data.sources import load_dataset
 from valence.llm.prompts import worded
 from valence.llm.records import (
@@ -15,7 +16,6 @@ from valence.llm.records import (
 )
 from valence.llm.retrieval import Embedder, Retriever
 from valence.models.base import Progress
-from valence.spec import DataSpec, EncoderSpec
 
 
 def make_instructions(

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from valence import processes
-from valence.device import pick_device
+from valence.distributed import process_group
+from valence.distributed.device import pick_device
 from valence.errors import ModelError, SpecError
+from valence.llm.prefix_sharing import AnswerTree, can_share, common_start
 from valence.llm.prompts import Demo, Wording
-from valence.llm.sharing import AnswerTree, can_share, common_start
 from valence.models.base import Progress
 from valence.models.encoder import without_peft_warnings
-from valence.models.threads import inferred
+from valence.models.inference import inferred
 
 TOKENS = {"cpu": 768, "mps": 4096, "cuda": 16_384}
 """Tokens of a batch that are computed at once; on the processor measured best of 256 to 1,536."""
@@ -317,7 +317,7 @@ def use_nf4(quantisation: str, device: str) -> bool:
         SpecError: if that is asked for and cannot be had.
     """
     can = device == "cuda" and find_spec("bitsandbytes") is not None
-    can = can and not processes.shards_weights()
+    can = can and not process_group.shards_weights()
     if quantisation == "nf4" and not can:
         raise SpecError(
             "4-bit NF4 needs a CUDA GPU and bitsandbytes (pip install bitsandbytes), and whole "

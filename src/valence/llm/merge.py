@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from valence.device import pick_device
+from valence.distributed.device import pick_device
 from valence.errors import ModelError, RunError
 from valence.llm.finetune_spec import Tuned, read_tuned
 from valence.llm.local import LanguageModel, load_tokenizer, load_weights

@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from valence.config.spec import build, parse_yaml
 from valence.errors import SpecError, UnknownNameError
-from valence.spec import build, parse_yaml
 
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 ALLOWED = {

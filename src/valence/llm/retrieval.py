@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from valence import cache
+from valence.config.spec import EncoderSpec
 from valence.data.collate import TOKEN_BUDGET, Collator, length_batches
 from valence.data.dataset import Split
 from valence.data.groups import group_values
-from valence.device import pick_device
+from valence.distributed.device import pick_device
 from valence.errors import DataError, ModelError, UnknownNameError
 from valence.models.base import Progress
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import weights_key
+from valence.models.inference import inferred
 from valence.models.pooling import POOLINGS
-from valence.models.threads import inferred
-from valence.spec import EncoderSpec
+from valence.storage import cache
 
 KIND = "embeddings"
 CHUNK = 4096  # texts whose vectors are written at once

@@ -16,9 +16,9 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from valence import cache
 from valence.errors import RunError, SpecError
 from valence.models.base import Progress
+from valence.storage import cache
 
 if TYPE_CHECKING:
     import httpx

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from valence.config.spec import LossSpec
 from valence.losses.base import ClassInfo, Loss, ModelOutput
-from valence.spec import LossSpec
 
 
 def contrast_of_anchors(scaled: Tensor, positive: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from valence.config.spec import LossSpec
 from valence.losses.base import ClassInfo, Loss, ModelOutput
 from valence.losses.contrastive import contrast_of_anchors
 from valence.losses.supervised import effective_weights
-from valence.spec import LossSpec
 
 
 class Projection(nn.Module):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from valence.config.spec import LossSpec
 from valence.losses.base import ClassInfo, Loss, ModelOutput
-from valence.spec import LossSpec
 
 _WEIGHTS = frozenset({"class_weights"})
 

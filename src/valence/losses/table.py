@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from valence.config.spec import LossSpec
 from valence.errors import UnknownNameError
 from valence.losses.base import ClassInfo, Loss, ModelOutput
 from valence.losses.contrastive import PrototypeMemory, SupervisedContrast
@@ -17,7 +18,6 @@ from valence.losses.supervised import (
     LogitAdjustment,
     SquaredError,
 )
-from valence.spec import LossSpec
 
 LOSSES: dict[str, type[Loss]] = {
     "cross-entropy": CrossEntropy,

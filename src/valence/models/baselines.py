@@ -16,13 +16,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from valence.config.spec import RunSpec
 from valence.data.dataset import TrainingData
 from valence.errors import ModelError
-from valence.metrics import classification_scores
+from valence.evaluation.classification import classification_scores
 from valence.models.base import Progress, Scores, TextModel
 from valence.models.classifier import TorchModel, build_model
-from valence.models.store import read_config, write_config
-from valence.spec import RunSpec
+from valence.models.config_file import read_config, write_config
 
 # Inverse regularisation strengths tried on validation; three decades around the default.
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)

@@ -14,21 +14,21 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from valence import processes
+from valence.config.spec import EncoderSpec, HeadSpec, LossSpec, RunSpec
 from valence.data.collate import TOKEN_BUDGET, Collator, Encoded, length_batches
 from valence.data.dataset import TrainingData
+from valence.distributed import process_group
 from valence.errors import ModelError
 from valence.losses.base import ClassInfo
 from valence.losses.gather import whole_loss
 from valence.losses.table import build_loss
 from valence.models.base import Progress, Scores
+from valence.models.config_file import read_config, write_config
 from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
 from valence.models.frozen import FrozenStates
 from valence.models.heads import LinearHead, build_head
+from valence.models.inference import inferred
 from valence.models.pooled import PooledFeatures, pooling_key
-from valence.models.store import read_config, write_config
-from valence.models.threads import inferred
-from valence.spec import EncoderSpec, HeadSpec, LossSpec, RunSpec
 
 
 class Classifier(nn.Module):
@@ -311,7 +311,7 @@ def score_encoded(
         logits[rows] = torch.cat([part[0] for part in parts]).cpu().numpy()
         features[rows] = torch.cat([part[1] for part in parts]).cpu().numpy()
     if shared:
-        logits, features = processes.summed(logits), processes.summed(features)
+        logits, features = process_group.summed(logits), process_group.summed(features)
     return Scores(logits, features, encoded.truncated)
 
 
@@ -319,4 +319,4 @@ def _dealt(batches: Iterator[np.ndarray], *, shared: bool) -> list[np.ndarray]:
     """Those batches that this process computes."""
     if not shared:
         return list(batches)
-    return list(islice(batches, processes.rank(), None, processes.count()))
+    return list(islice(batches, process_group.rank(), None, process_group.count()))

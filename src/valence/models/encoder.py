@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from valence.config.spec import BUILT_IN_ENCODER, EncoderSpec
 from valence.data.collate import Encoded
 from valence.errors import ModelError
 from valence.models.windows import split_windows
-from valence.spec import BUILT_IN_ENCODER, EncoderSpec
 
 
 def encoder_location(name: str) -> str:

@@ -17,8 +17,8 @@ from valence.data.batches import Encoded, length_batches
 from valence.data.files import whole_characters
 from valence.errors import ModelError
 from valence.models.base import Progress, Scores
-from valence.models.machine import is_bulk, spread, usable_cores
-from valence.models.store import ModelConfig, read_config
+from valence.models.config_file import ModelConfig, read_config
+from valence.models.cpu import is_bulk, spread, usable_cores
 from valence.models.windows import split_windows
 
 EXPORT_FILE = "export.json"

@@ -2,7 +2,7 @@
 
 A text's states depend on the encoder's weights and on its token ids alone, so that is what
 they are kept under: other cuts, seeds, trials and corpora find the texts they share. States
-are written in chunks, each whole or absent (see ``valence.cache``): a kill loses one chunk.
+are written in chunks, each whole or absent (see ``valence.storage.cache``): a kill loses one chunk.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from valence import cache
 from valence.data.collate import TOKEN_BUDGET, Collator, Encoded, length_batches
 from valence.models.base import Progress
 from valence.models.encoder import Encoder
-from valence.models.threads import inferred
+from valence.models.inference import inferred
+from valence.storage import cache
 
 KIND = "states"
 CHUNK = 4096  # texts

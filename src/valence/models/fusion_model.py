@@ -12,20 +12,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from valence.data.clips import ClipFeatures, Extractor, ExtractorSettings
+from valence.config.spec import RunSpec
 from valence.data.dataset import Scale, Split, TrainingData
-from valence.data.features import FEATURE_CARDS, FeatureView, read_manifest
+from valence.data.features.archive import FEATURE_CARDS, FeatureView, read_manifest
+from valence.data.features.extractor import ClipFeatures, Extractor, ExtractorSettings
 from valence.data.fusion_rows import Batch, FusionRows
 from valence.errors import ModelError, SpecError
 from valence.losses.base import ClassInfo
 from valence.losses.table import INTENSITY_LOSSES, LOSSES, build_loss
 from valence.models.base import Progress, Scores
+from valence.models.config_file import read_config, write_config
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import FrozenStates
 from valence.models.fusion import build_fusion, set_feature_statistics
 from valence.models.multimodal import ALMT_SETUPS, FusionSettings, Stack
-from valence.models.store import read_config, write_config
-from valence.spec import RunSpec
 
 READ = ("audio", "vision")
 SCORED_ROWS = 64

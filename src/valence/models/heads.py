@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from valence.config.spec import HeadSpec
 from valence.errors import UnknownNameError
 from valence.losses.base import ModelOutput
 from valence.models.head import Head
 from valence.models.pooling import POOLINGS
 from valence.models.sequence import HanHead, LstmHead
-from valence.spec import HeadSpec
 
 
 class LinearHead(Head):

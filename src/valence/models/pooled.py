@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from valence import cache
 from valence.data.collate import Encoded
 from valence.models.base import Progress
 from valence.models.encoder import Encoder
@@ -25,6 +24,7 @@ from valence.models.frozen import (
     text_names,
     weights_key,
 )
+from valence.storage import cache
 
 KIND = "pooled"
 _VECTOR_BYTES = 4 * 1024  # of a text with a name, for most encoders more than enough

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from valence.config.spec import HeadSpec
 from valence.errors import ModelError, SpecError
 from valence.losses.base import ModelOutput
 from valence.models.head import Head
 from valence.models.pooling import masked_max
-from valence.spec import HeadSpec
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from valence.auditing import Audit
+from valence.audit.audit import Audit
 from valence.errors import RunError
 
 SHOWN_ROWS = 50

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from valence.diagnostics import prototype_cosines, series
-from valence.metrics_calibration import confidence_curve
+from valence.evaluation.calibration import confidence_curve
 from valence.models.base import Scores
 from valence.reports.plots import class_colours, line_style, new_figure, quiet_frame, side_legend
 from valence.reports.tables import runs_table
-from valence.runs import RunResult, RunStore
+from valence.runs.store import RunResult, RunStore
+from valence.training.diagnostics import prototype_cosines, series
 
 
 def f1_by_size(results: Sequence[RunResult]) -> Figure:

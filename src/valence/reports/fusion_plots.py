@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from valence.reports.plots import COLOURS, line_style, new_figure, quiet_frame, side_legend
-from valence.runs import RunResult, RunStore
+from valence.runs.store import RunResult, RunStore
 
 BINS = 7  # of the range of the truth: the whole steps of MOSI
 COLUMNS = 4

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from valence.errors import RunError
-from valence.metrics import METRICS
+from valence.evaluation.classification import METRICS
 from valence.reports.tables import by_setup, mean_sd
-from valence.runs import RunResult
+from valence.runs.store import RunResult
 
 GROUP_METRICS = ("macro_f1", "micro_f1", "weighted_f1", "accuracy")
 TITLES = {**{name: METRICS[name].title for name in METRICS}, "micro_f1": "micro-F1"}

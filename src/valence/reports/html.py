@@ -15,6 +15,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from valence.config.spec import RunSpec
 from valence.errors import RunError
 from valence.reports import diagnostic_plots, fusion_plots, plots
 from valence.reports.groups import page_tables
@@ -31,8 +32,7 @@ from valence.reports.tables import (
     unswept,
 )
 from valence.reports.transfer import is_transfer, page_transfers
-from valence.runs import RunResult, RunStore
-from valence.spec import RunSpec
+from valence.runs.store import RunResult, RunStore
 
 
 @dataclass(frozen=True)

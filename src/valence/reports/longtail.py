@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from valence.config.spec import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.errors import DataError
 from valence.reports.plots import class_colours, new_figure, side_legend
-from valence.spec import DataSpec
 
 PICTURE = "longtail.png"
 

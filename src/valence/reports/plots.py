@@ -11,10 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from valence.metrics import confusion
+from valence.evaluation.classification import confusion
 from valence.reports.scoring import scoring_of
 from valence.reports.tables import runs_table, sensitivity_table
-from valence.runs import RunResult, RunStore
+from valence.runs.store import RunResult, RunStore
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart, and line styles beside it.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#444444", "#B8A800")

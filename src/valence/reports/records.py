@@ -15,10 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from valence.errors import RunError
-from valence.metrics import confusion
+from valence.evaluation.classification import confusion
 from valence.models.base import Scores
 from valence.reports.plots import COLOURS, INK, draw_confusion, new_figure
-from valence.runs import RunResult, RunStore
+from valence.runs.store import RunResult, RunStore
 
 EXAMPLES = 6
 Mode = Literal["train", "continue", "evaluate", "tune"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from valence.metrics import METRICS
-from valence.metrics_regression import INTENSITY_METRICS
-from valence.runs import RunResult
+from valence.evaluation.classification import METRICS
+from valence.evaluation.regression import INTENSITY_METRICS
+from valence.runs.store import RunResult
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from valence.comparison.significance import against_baseline
 from valence.errors import RunError
-from valence.metrics import METRICS
+from valence.evaluation.classification import METRICS
 from valence.reports.scoring import CH_SIMS, CLASSES, MOSI, Scoring, scoring_of
-from valence.runs import RunResult, RunStore
-from valence.significance import against_baseline
+from valence.runs.store import RunResult, RunStore
 
 STATS = ("mean", "sd")
 ALPHA = 0.05

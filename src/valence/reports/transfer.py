@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from valence.errors import RunError
 from valence.reports.groups import GROUP_METRICS, Wide, markdown, write_workbook
 from valence.reports.tables import mean_sd
-from valence.runs import RunResult
+from valence.runs.store import RunResult
 
 ALL = "all"
 WITHOUT = "all but "

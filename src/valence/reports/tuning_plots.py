@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from valence.errors import RunError
-from valence.metrics import METRICS
-from valence.metrics_regression import INTENSITY_METRICS, signed
+from valence.evaluation.classification import METRICS
+from valence.evaluation.regression import INTENSITY_METRICS, signed
+from valence.methods.search_space import Range
 from valence.reports.plots import COLOURS, INK, new_figure, quiet_frame, side_legend
-from valence.runs import RunStore
-from valence.space import Range
-from valence.tuning import Tuned
+from valence.runs.store import RunStore
+from valence.tuning.tune import Tuned
 
 
 def write_study(store: RunStore, tuned: Tuned, folder: Path) -> None:

@@ -32,13 +32,13 @@ def explained(predictor: Any, texts: list[str], target: str | None) -> list[dict
 
 
 def find_explainer() -> Explainer:
-    """``valence.inference.explain.explain``, whose libraries are optional.
+    """``valence.inference.explain.explain.explain``, whose libraries are optional.
 
     Raises:
         Refusal: 501 where it cannot be imported.
     """
     try:
-        from valence.inference.explain import explain
+        from valence.inference.explain.explain import explain
     except ImportError as error:
         raise Refusal(501, "not_supported", f"This installation cannot explain: {error}") from None
     return explain

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
-from valence import cache
+from valence.config.spec import ViewSpec
 from valence.data import augment
 from valence.data.augment import Texts, edited, second_views, word_tokens
 from valence.errors import DataError, UnknownNameError
-from valence.spec import ViewSpec
+from valence.storage import cache
 
 TEXTS = ["the film was good but slow", "a great plot and lovely staff", "good", "it is not bad"]
 

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from valence.data import feature_convert, features
-from valence.data.feature_convert import convert
-from valence.data.features import FEATURE_CARDS, SPLITS, FeatureArchive
+from valence.data.features import archive as archive_module
+from valence.data.features import convert as convert_module
+from valence.data.features.archive import FEATURE_CARDS, SPLITS, FeatureArchive
+from valence.data.features.convert import convert
 from valence.errors import DataError
 
 NAMES = {"train": "train", "valid": "validation", "test": "test"}
@@ -126,7 +127,7 @@ def test_limits_cut_and_count(write: Any, tmp_path: Path) -> None:
 def test_statistics_are_those_of_the_real_steps(
     write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("valence.data.features._BLOCK", 9)  # three steps at a time
+    monkeypatch.setattr("valence.data.features.archive._BLOCK", 9)  # three steps at a time
     content = mmsa(rows=9)
     for rows in content.values():
         rows["audio"] = rows["audio"] * 0.01 + 1e4  # a large offset eats digits
@@ -155,7 +156,7 @@ def test_reading_a_batch_does_not_load_the_archive(write: Any, tmp_path: Path) -
     code = (
         "import resource, sys\n"
         "import numpy, pandas\n"
-        "from valence.data.features import FeatureArchive\n"
+        "from valence.data.features.archive import FeatureArchive\n"
         "split = FeatureArchive.open(sys.argv[1]).split('train')\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert split.batch([3, 80]).steps['audio'].sum() == 2 * 3000 * 150\n"
@@ -173,7 +174,7 @@ def test_a_map_that_is_let_go_reads_on(
 ) -> None:
     split = convert(write(mmsa()), tmp_path / "archive").split("train")
     expected = split.batch([0, 1, 4]).steps["audio"]
-    monkeypatch.setattr(features, "_MAPPED_MOST", 0)
+    monkeypatch.setattr(archive_module, "_MAPPED_MOST", 0)
     np.testing.assert_array_equal(split.batch([0, 1, 4]).steps["audio"], expected)
     assert not split._files
 
@@ -242,7 +243,7 @@ def test_written_whole_or_not_at_all(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(feature_convert, "_notes", full)
+    monkeypatch.setattr(convert_module, "_notes", full)
     with pytest.raises(DataError, match="No space left"):
         convert(write(mmsa()), tmp_path / "archive")
     assert [path.name for path in tmp_path.iterdir()] == ["features.pkl"]

@@ -17,12 +17,12 @@ import sqlalchemy as sa
 
 from tests import postgres
 from tests.conftest import make_reviews
+from valence.config.database_url import is_sql_url, refuse_password, short_name
+from valence.config.spec import DataSpec, RunSpec, build
 from valence.data.database import opened
 from valence.data.sources import load_dataset, load_split
 from valence.data.sql import ImportOptions, Occurrences, import_rows
 from valence.errors import DataError, SpecError, UnknownNameError, ValenceError
-from valence.spec import DataSpec, RunSpec, build
-from valence.sqlurl import is_sql_url, refuse_password, short_name
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import make_reviews
+from valence.config.spec import DataSpec, RunSpec
 from valence.data.dataset import Split, TrainingData
 from valence.errors import DataError, ModelError, SpecError, UnknownNameError
+from valence.evaluation.calibration import CALIBRATION_METRICS, calibration_scores, curve
 from valence.inference.calibrate import conformal_limit, fit, fit_scale
 from valence.inference.calibration import (
     no_calibration,
@@ -18,11 +20,9 @@ from valence.inference.calibration import (
     write_calibration,
 )
 from valence.inference.predictor import Predictor
-from valence.methods import make_spec
-from valence.metrics_calibration import CALIBRATION_METRICS, calibration_scores, curve
+from valence.methods.registry import make_spec
 from valence.models.baselines import BASELINES
-from valence.models.store import ModelConfig
-from valence.spec import DataSpec, RunSpec
+from valence.models.config_file import ModelConfig
 
 NAMES = ("bad", "good", "meh")
 PRIOR = np.array([0.3, 0.6, 0.1])

@@ -12,21 +12,21 @@ import torch
 
 from tests.conftest import make_reviews
 from tests.features import mmsa, write_mmsa
+from valence.config.spec import DataSpec
 from valence.data.dataset import Split, TrainingData
 from valence.data.sources import load_dataset
 from valence.errors import ModelError, SpecError, UnknownNameError
-from valence.fitting import build_seeded
-from valence.inference.attribution import integrated_gradients, left_out, log_odds
-from valence.inference.explain import as_document, explain, modalities_of
-from valence.inference.explain_page import write_page
-from valence.inference.neighbours import FILE, NO_TEXT, build_index, find_index
+from valence.inference.explain.attribution import integrated_gradients, left_out, log_odds
+from valence.inference.explain.explain import as_document, explain, modalities_of
+from valence.inference.explain.neighbors import FILE, NO_TEXT, build_index, find_index
+from valence.inference.explain.page import write_page
 from valence.inference.predictor import Predictor
-from valence.methods import METHODS, make_spec
+from valence.methods.fitting import build_seeded
+from valence.methods.registry import METHODS, make_spec
 from valence.models.baselines import BASELINES
 from valence.models.classifier import TorchModel
-from valence.run import run
-from valence.runs import RunStore
-from valence.spec import DataSpec
+from valence.runs.runner import run
+from valence.runs.store import RunStore
 
 TEXT = "the film was really great but the food was awful"
 SHAPES = (

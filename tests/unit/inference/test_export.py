@@ -12,19 +12,18 @@ import numpy as np
 import pytest
 
 from tests.conftest import make_reviews
+from valence.config.spec import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.errors import DataError, ModelError, RunError
-from valence.fitting import build_seeded
-from valence.inference import export
-from valence.inference.export import ExportOptions, export_model
+from valence.inference.export.export import ExportOptions, export, export_model
 from valence.inference.predictor import Predictor, Speed
-from valence.methods import make_spec
+from valence.methods.fitting import build_seeded
+from valence.methods.registry import make_spec
 from valence.models.classifier import load_torch_model
 from valence.models.exported import LEFT_OUT, ExportedModel, OnnxRunner
 from valence.models.heads import HEADS
 from valence.models.pooling import POOLINGS
-from valence.spec import DataSpec
 
 pytest.importorskip("onnxruntime")
 TEXTS = [*make_reviews(40, seed=9)["text"], "good", "the film was " * 40]

@@ -15,10 +15,11 @@ import pytest
 
 from tests.cluster import kill_all
 from tests.conftest import make_reviews
-from valence.cluster import Cluster
+from valence.config.spec import DataSpec
+from valence.distributed.ray_cluster import Cluster
 from valence.errors import DataError, ModelError, UnknownNameError
-from valence.inference.engines import make_engine
-from valence.inference.folder import (
+from valence.inference.bulk.engines import make_engine
+from valence.inference.bulk.folder import (
     FolderJob,
     FolderReport,
     FolderStanding,
@@ -26,10 +27,9 @@ from valence.inference.folder import (
     predict_folder,
 )
 from valence.inference.predictor import Predictor, Speed, predict_file
-from valence.methods import make_spec
-from valence.run import run
-from valence.runs import RunStore
-from valence.spec import DataSpec
+from valence.methods.registry import make_spec
+from valence.runs.runner import run
+from valence.runs.store import RunStore
 
 ROWS = 9000  # of a file: three parts
 FILES = 5

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 
 from tests.conftest import make_reviews
+from valence.config.spec import DataSpec
 from valence.data.batches import TOKEN_BUDGET, padded_share
 from valence.data.sources import load_dataset
 from valence.errors import SpecError
-from valence.fitting import build_seeded
 from valence.inference.predictor import Predictor, Speed
-from valence.methods import make_spec
-from valence.models.machine import usable_cores
+from valence.methods.fitting import build_seeded
+from valence.methods.registry import make_spec
+from valence.models.cpu import usable_cores
 from valence.models.windows import split_windows
-from valence.spec import DataSpec
 
 LONG = " ".join(["the film was really quite good and the plot never dull but slow"] * 6)
 TEXTS = [*make_reviews(60, seed=2)["text"], LONG, "good"]
@@ -112,11 +112,11 @@ def test_bfloat16_is_close(model: Path) -> None:
 
 
 def test_cores_that_may_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from valence.models import machine
+    from valence.models import cpu
 
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(machine, "QUOTA", quota)
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(cpu, "QUOTA", quota)
+    monkeypatch.setattr(cpu.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert usable_cores() == 8
     quota.write_text("150000 100000\n")

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import make_reviews
+from valence.config.spec import DataSpec
 from valence.errors import DataError
+from valence.inference.bulk.stream import StreamOptions, predict_file, predict_stream
 from valence.inference.predictor import Predictor
-from valence.inference.stream import StreamOptions, predict_file, predict_stream
-from valence.methods import make_spec
-from valence.run import run
-from valence.runs import RunStore
-from valence.spec import DataSpec
+from valence.methods.registry import make_spec
+from valence.runs.runner import run
+from valence.runs.store import RunStore
 
 SMALL = StreamOptions(part_rows=16)
 

@@ -7,18 +7,18 @@ import pandas as pd
 import pytest
 
 from tests.causal import FailingServer, answer, failing_server, make_causal
+from valence.comparison.grid import Comparison, execute, plan
+from valence.config.spec import DataSpec, RunSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.errors import ModelError, RunError, SpecError, UnknownNameError
-from valence.grid import Comparison, execute, plan
 from valence.llm.classify import Asker
-from valence.llm.plan import make_plan
-from valence.llm.settle import settled
-from valence.methods import make_spec
+from valence.llm.content_hash import settled
+from valence.llm.cost_estimate import make_plan
+from valence.methods.registry import make_spec
 from valence.reports.tables import by_setup, leaderboard
-from valence.run import run
-from valence.runs import RunStore
-from valence.spec import DataSpec, RunSpec
+from valence.runs.runner import run
+from valence.runs.store import RunStore
 
 
 @pytest.fixture(scope="module")

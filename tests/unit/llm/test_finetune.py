@@ -9,6 +9,7 @@ import pytest
 from tests.causal import make_causal
 from tests.conftest import make_reviews
 from tests.together import alone, launched
+from valence.config.spec import DataSpec, EncoderSpec
 from valence.errors import DataError, ModelError, RunError
 from valence.llm.align import AlignSpec, choose, self_align
 from valence.llm.finetune import Lessons, _School, finetune, read_lessons
@@ -19,7 +20,6 @@ from valence.llm.merge import merge
 from valence.llm.records import read_about
 from valence.llm.retrieval import Embedder
 from valence.reports.curves import write_curves
-from valence.spec import DataSpec, EncoderSpec
 
 pytest.importorskip("trl")
 

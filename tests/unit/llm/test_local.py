@@ -10,8 +10,8 @@ from tests.causal import make_causal
 from valence.errors import ModelError, SpecError
 from valence.llm.classify import fitted
 from valence.llm.local import LanguageModel, load_language_model
+from valence.llm.prefix_sharing import can_share
 from valence.llm.prompts import Demo, Question, worded
-from valence.llm.sharing import can_share
 
 CLASSES = ("negative", "neutral", "positive")
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from valence import cache
+from valence.config.spec import EncoderSpec
 from valence.data.dataset import Split
 from valence.errors import DataError, ModelError, UnknownNameError
 from valence.llm.retrieval import NONE, Embedder, Pool, Retriever, nearest_by_label
-from valence.spec import EncoderSpec
+from valence.storage import cache
 
 
 def by_hand(queries: np.ndarray, groups: np.ndarray, pool: Pool, count: int) -> np.ndarray:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from tests.causal import FailingServer, answer, failing_server
+from valence.config.spec import LlmSpec
 from valence.errors import RunError, SpecError
 from valence.llm.answers import counted_wrong, one_hot, token_logits
 from valence.llm.classify import ServerBackend
 from valence.llm.prompts import Question, worded
 from valence.llm.server import Server
-from valence.spec import LlmSpec
 
 CHATS = [[{"role": "user", "content": f"text {i}"}] for i in range(8)]
 
@@ -124,7 +124,7 @@ def test_the_key_is_sent_and_not_kept(
 
 
 def make_llm(**values: object) -> LlmSpec:
-    from valence.spec import build
+    from valence.config.spec import build
 
     return build(LlmSpec, {"model": "m", **values})
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from valence.config.spec import LossSpec
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.contrastive import PrototypeMemory
-from valence.spec import LossSpec
 
 SIZE = 6
 

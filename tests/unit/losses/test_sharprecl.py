@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from valence.config.spec import LossSpec
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.contrastive import SupervisedContrast, contrast_of_anchors
 from valence.losses.sharprecl import SharpContrast, hardest
 from valence.losses.supervised import class_weights, effective_weights
-from valence.spec import LossSpec
 
 SIZE = 12
 

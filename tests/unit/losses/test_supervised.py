@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from valence.config.spec import LossSpec
 from valence.losses.base import ClassInfo, Loss, ModelOutput
 from valence.losses.supervised import (
     LDAM,
@@ -18,7 +19,6 @@ from valence.losses.supervised import (
     class_weights,
     log_prior,
 )
-from valence.spec import LossSpec
 
 COUNTS = (60, 30, 10)
 INFO = ClassInfo(COUNTS, (2,), 4)

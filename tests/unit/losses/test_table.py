@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn import functional
 
+from valence.config.spec import LossSpec
 from valence.errors import UnknownNameError
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.contrastive import PrototypeMemory
 from valence.losses.supervised import LDAM, CrossEntropy
 from valence.losses.table import Combined, build_loss, reads
-from valence.spec import LossSpec
 
 INFO = ClassInfo((6, 4), (1,), 5)
 MEMORY = LossSpec(

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 import torch
 
-from valence import cache
+from valence.config.spec import DataSpec, RunSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
-from valence.fitting import build_seeded
-from valence.methods import make_spec
+from valence.methods.fitting import build_seeded
+from valence.methods.registry import make_spec
 from valence.models import frozen
 from valence.models.classifier import TorchModel
 from valence.models.encoder import Encoder
 from valence.models.frozen import FrozenStates, weights_key
-from valence.run import run
-from valence.runs import RunStore
-from valence.spec import DataSpec, RunSpec
+from valence.runs.runner import run
+from valence.runs.store import RunStore
+from valence.storage import cache
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +151,7 @@ def test_a_kill_while_writing_loses_one_chunk_at_most(
         import time
         from valence.models import frozen
         from valence.models.encoder import Encoder, TextTokenizer
-        from valence.spec import EncoderSpec
+        from valence.config.spec import EncoderSpec
         frozen.CHUNK = 50
         spec = EncoderSpec(name={str(tiny_encoder)!r}, adaptation="frozen")
         texts = [f"good film {{'very ' * (i % 30)}} {{'not ' * (i // 30)}}" for i in range(900)]

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from valence import cache
+from valence.config.spec import DataSpec, RunSpec
 from valence.data.sources import load_dataset
-from valence.methods import make_spec
+from valence.methods.registry import make_spec
 from valence.models.encoder import Encoder
-from valence.models.load import load_model
-from valence.run import run
-from valence.runs import RunStore
-from valence.spec import DataSpec, RunSpec
+from valence.models.loader import load_model
+from valence.runs.runner import run
+from valence.runs.store import RunStore
+from valence.storage import cache
 
 
 @pytest.fixture(autouse=True)

@@ -272,7 +272,7 @@ def explain(
     predictor: Predictor, texts: list[str], target: str | None = None,
     steps: int = 32, neighbours: int = 5,
 ) -> list[Explanation]:  # fmt: skip
-    """In the shape of ``valence.inference.explain``, for a model that has no gradients."""
+    """In the shape of ``valence.inference.explain.explain``, for a model that has no gradients."""
     if "explode" in texts:
         raise ModelError("This model has no gradients; explain one of kind torch")
     found = []
@@ -324,7 +324,7 @@ def test_explanations_of_the_real_explainer(server: Running) -> None:
 
 
 def test_without_the_explainer_it_says_so(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "valence.inference.explain", None)
+    monkeypatch.setitem(sys.modules, "valence.inference.explain.explain", None)
     answer = server.ask("/explain", {"inputs": "a"})
     assert answer.status == 501
     assert "cannot explain" in answer.json["error"]

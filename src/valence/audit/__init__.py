@@ -1,0 +1,1 @@
+"""Checks of labelled rows before any training."""

@@ -1,0 +1,158 @@
+"""Look at labelled rows before anything is trained on them: :func:`audit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from valence.audit.checks import (
+    Finding,
+    Source,
+    find_contradictions,
+    find_copies,
+    find_cut,
+    find_leaks,
+    find_sizes,
+    find_spellings,
+    read_source,
+)
+from valence.audit.duplicates import near_pairs
+from valence.audit.label_errors import BUDGET, find_label_errors
+from valence.audit.languages import find_languages
+from valence.config.spec import DataSpec, EncoderSpec
+from valence.data.collate import TOKEN_BUDGET, Collator, length_batches
+from valence.models.encoder import Encoder, TextTokenizer
+from valence.models.inference import inferred
+from valence.models.pooling import masked_mean
+
+Told = Callable[[str, float], None]
+"""Called with what is being done and the share of the whole that is behind."""
+LEVELS = ("problem", "warning", "fine", "skipped")
+SLOW_ROWS = 20_000  # training rows above which label errors are sought with n-grams alone
+PIECE = 2000  # texts tokenised at once
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        source: The rows.
+        findings: One per check, those that matter first.
+    """
+
+    source: Source
+    findings: tuple[Finding, ...]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        rows = f"{len(self.source.rows)} rows"
+        counts = [
+            f"{n} {level}{'s' if n > 1 else ''}"
+            for level in LEVELS[:2]
+            if (n := sum(finding.level == level for finding in self.findings))
+        ]
+        return f"{self.source.name}: {' and '.join(counts) or 'nothing wrong'} in {rows}."
+
+
+def audit(
+    data: DataSpec,
+    *,
+    data_dir: str | Path | None = None,
+    encoder: EncoderSpec | None = None,
+    fast: bool = False,
+    near: float = 0.8,
+    budget: float = BUDGET,
+    languages: Sequence[str] = (),
+    told: Told | None = None,
+) -> Audit:
+    """Check rows for leaks, copies, contradictions, wrong labels and languages, cuts and tails.
+
+    Args:
+        data: Names the rows; cuts are not applied and no split is made.
+        data_dir: As for ``load_dataset``.
+        encoder: Whose length limit is checked and whose features judge the labels.
+        fast: Judge labels by n-gram counts; the encoder is not run.
+        near: Least similarity of near duplicates, in (0, 1].
+        budget: Most labels of a class that are named as wrong, as a share of it.
+        languages: ISO 639 codes the texts should be in.
+        told: Hears how far it is.
+
+    Raises:
+        DataError: if the rows cannot be had.
+        ModelError: if the encoder cannot be had.
+    """
+    say = told or (lambda what, share: None)
+    spec = (encoder or EncoderSpec()).model_copy(update={"adaptation": "frozen"})
+    say("read", 0.0)
+    source = read_source(data, data_dir)
+    say("duplicates", 0.1)
+    pairs = near_pairs(source.rows["key"].tolist(), threshold=near)
+    findings = [*find_leaks(source, pairs), *find_copies(source, pairs)]
+    findings += [find_contradictions(source), find_spellings(source), find_sizes(source)]
+    say("languages", 0.2)
+    findings.append(find_languages(source, languages))
+    say("lengths", 0.3)
+    tokenizer = TextTokenizer(spec)
+    lengths = token_counts(tokenizer, source.rows["text"].tolist())
+    findings.append(find_cut(source, lengths, tokenizer.max_length))
+    say("labels", 0.4)
+    cheap = fast or len(source.of(source.training)) > SLOW_ROWS
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        return mean_features(Encoder(spec), tokenizer, texts, lambda x: say("labels", 0.4 + x / 2))
+
+    findings.append(find_label_errors(source, None if cheap else embed, budget=budget))
+    say("done", 1.0)
+    findings.sort(key=lambda finding: LEVELS.index(finding.level))
+    return Audit(source, tuple(findings))
+
+
+def token_counts(tokenizer: TextTokenizer, texts: Sequence[str]) -> np.ndarray:
+    """(N,) tokens of texts, cut nowhere, special tokens included."""
+    counts: list[int] = []
+    for start in range(0, len(texts), PIECE):
+        rows = tokenizer.backend(
+            list(texts[start : start + PIECE]), return_attention_mask=False,
+            return_token_type_ids=False, verbose=False,
+        )["input_ids"]  # fmt: skip
+        counts += [len(ids) for ids in rows]
+    return np.array(counts, dtype=np.int64)
+
+
+def mean_features(
+    encoder: Encoder,
+    tokenizer: TextTokenizer,
+    texts: Sequence[str],
+    told: Callable[[float], None] | None = None,
+) -> np.ndarray:
+    """(N, H) means of the token states of texts.
+
+    Args:
+        encoder: Is put into evaluation mode.
+        tokenizer: Its own.
+        texts: N texts, cut at the limit.
+        told: Hears the share that is done.
+    """
+    encoder.eval()
+    encoded = tokenizer(texts)
+    found = np.zeros((len(texts), encoder.hidden_size), dtype=np.float32)
+    lengths = [len(ids) for ids in encoded.input_ids]
+    done = 0
+    collator = Collator(tokenizer.pad_id)
+
+    def embed(rows: np.ndarray) -> int:
+        batch = collator.pad([encoded.input_ids[i] for i in rows])
+        found[rows] = masked_mean(encoder(**batch), batch["attention_mask"]).numpy()
+        return len(rows)
+
+    batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET["cpu"]))
+    for count in inferred(embed, batches, device="cpu"):
+        done += count
+        if told is not None:
+            told(done / len(texts))
+    return found

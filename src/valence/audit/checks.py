@@ -1,0 +1,330 @@
+"""What is wrong with labelled rows before anything is trained on them: leaks, copies, labels.
+
+A check takes rows and gives a :class:`Finding`: one line that says what it means, and the rows
+it is about. Rows are a table with the columns ``split``, ``row`` (number in the source, from
+0), ``text``, ``label`` and ``key`` (the normalised text), test rows first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from valence.audit.duplicates import normalise
+from valence.config.spec import DataSpec
+from valence.data.catalogue import DATASETS
+from valence.data.dataset import Dataset
+from valence.data.locate import locate
+from valence.data.sources import load_dataset
+from valence.data.tables import clean
+
+Level = Literal["problem", "warning", "fine", "skipped"]
+ORDER = ("test", "validation", "train", "all")
+"""Splits, those first whose rows are left alone when one of two copies must go."""
+PLAIN = ["split", "row", "label", "text"]
+SERIOUS_SHARE = 0.01  # of a split: below it a finding does not move a score that is reported
+FEW_TRAINING = 20  # rows of a class: below it what is learnt depends on the draw
+FEW_TEST = 30  # rows of a class: below it the 95% interval of its recall is ± 0.18 or wider
+ALIKE = 0.85  # difflib's ratio of two label names that are likely the same word
+LONGEST_AFFIX = 2  # letters of "un-", "in-", "im-", with which a name means the opposite
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: Its name, which is also the name of its file.
+        level: How much it matters.
+        line: What it means, in one or two sentences.
+        count: Rows (or labels) concerned.
+        rows: They, with what was seen of each.
+    """
+
+    check: str
+    level: Level
+    line: str
+    count: int = 0
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled rows as they are in the source, nothing cut and no split made.
+
+    Attributes:
+        name: Where they are from.
+        tables: Every split as it was read, all columns; ``"all"`` where there is one file.
+        rows: The rows of all splits that have a text and a label.
+        languages: ISO 639 codes the texts should be in; empty where it is not known.
+        notes: What was left out.
+    """
+
+    name: str
+    tables: Mapping[str, pd.DataFrame]
+    rows: pd.DataFrame
+    languages: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits there are, test first."""
+        return [name for name in ORDER if name in set(self.rows["split"])]
+
+    def shown(self, split: str) -> str:
+        """A split's name in a sentence, with a space behind it; nothing where there is one file."""
+        return "" if split == "all" else f"{split} "
+
+    @property
+    def training(self) -> str:
+        """The split that is trained on."""
+        return "train" if "train" in self.splits else self.splits[-1]
+
+    def of(self, split: str) -> pd.DataFrame:
+        """The rows of a split, numbered from 0."""
+        return self.rows[self.rows["split"] == split].reset_index(drop=True)
+
+
+def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> Source:
+    """The rows a spec names, whatever their labels are.
+
+    Args:
+        spec: Names the source and its columns; cuts are not applied.
+        data_dir: As for ``load_dataset``.
+
+    Raises:
+        DataError: if something cannot be found, read or used.
+    """
+    card = DATASETS.get(spec.name)
+    notes: list[str] = []
+    if spec.name == "demo":
+        tables = _as_tables(load_dataset(DataSpec()))
+    else:
+        found, notes = locate(spec, data_dir)
+        tables = {split: table.read() for split, table in found.items()}
+    text = spec.text_column or (card.text_column if card else None)
+    label = spec.label_column or (card.label_column if card else None)
+    frames = []
+    for split in (name for name in ORDER if name in tables):
+        where = spec.name if split == "all" else f"{spec.name} ({split})"
+        frame, more = clean(tables[split], where=where, text_column=text, label_column=label,
+                            names=card.classes if card else ())  # fmt: skip
+        frames.append(frame[["row", "text", "label"]].assign(split=split))
+        notes = [*notes, *more]
+    rows = pd.concat(frames, ignore_index=True)
+    rows["key"] = [normalise(text) for text in rows["text"]]
+    languages = tuple(card.language.split()) if card else ()
+    return Source(spec.name, tables, rows, languages, tuple(notes))
+
+
+def _as_tables(data: Dataset) -> dict[str, pd.DataFrame]:
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {
+        name: pd.DataFrame({"text": s.texts, "label": [data.classes[i] for i in s.labels]})
+        for name, s in splits.items()
+    }
+
+
+def find_leaks(source: Source, near: pd.DataFrame) -> list[Finding]:
+    """Rows of a split whose text is in another one too, word for word or nearly.
+
+    Args:
+        source: The rows.
+        near: Of ``near_pairs`` on all rows.
+    """
+    found = []
+    splits = source.splits
+    for i, kept in enumerate(splits):
+        for other in splits[i + 1 :]:
+            found.append(_leak(source, near, kept, other))
+    return found
+
+
+def _leak(source: Source, near: pd.DataFrame, kept: str, other: str) -> Finding:
+    rows = source.rows
+    split = rows["split"].to_numpy()
+    theirs = rows[split == other].drop_duplicates("key").set_index("key")["row"]
+    own = rows[split == kept]
+    exact = own[own["key"].isin(theirs.index)]
+    place = {(s, r): i for i, (s, r) in enumerate(zip(rows["split"], rows["row"], strict=True))}
+    partners = [place[(other, theirs[key])] for key in exact["key"]]
+    pairs = pd.DataFrame({"first": exact.index, "second": partners, "similarity": 1.0})
+    across = near[
+        (split[near["first"]] == kept)
+        & (split[near["second"]] == other)
+        & ~near["first"].isin(exact.index)
+    ]
+    best = across.sort_values("similarity", ascending=False).drop_duplicates("first")
+    pairs = pd.concat([pairs, best], ignore_index=True)
+    labels = rows["label"].to_numpy()
+    differ = int((labels[pairs["first"]] != labels[pairs["second"]]).sum())
+    share, total = len(pairs) / max(1, len(own)), len(own)
+    name = f"leak-{kept}-{other}"
+    if not len(pairs):
+        return Finding(name, "fine", f"No {kept} text is in {other}.")
+    line = (
+        f"{len(exact)} of {total} {kept} texts ({len(exact) / total:.1%}) are in {other} word "
+        f"for word, {len(best)} more nearly; {differ} of them with another label. "
+    )
+    if kept == "test":
+        line += "Scores on test say too much." if share >= SERIOUS_SHARE else "Too few to matter."
+    else:
+        line += f"What is chosen on {kept} leans on memory."
+    level: Level = "problem" if share >= SERIOUS_SHARE else "warning"
+    return Finding(name, level, line, len(pairs), _pair_table(rows, pairs))
+
+
+def _pair_table(rows: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    left = rows.loc[pairs["first"], PLAIN].reset_index(drop=True)
+    right = rows.loc[pairs["second"], PLAIN].reset_index(drop=True).add_prefix("other_")
+    table = pd.concat([left, right], axis=1)
+    return table.assign(similarity=pairs["similarity"].round(3).to_numpy())
+
+
+def find_copies(source: Source, near: pd.DataFrame) -> list[Finding]:
+    """Rows of a split whose text is in the same split before them, word for word or nearly."""
+    found = []
+    for split in source.splits:
+        rows = source.rows
+        own = rows[rows["split"] == split]
+        copies = own[own.duplicated("key")]
+        firsts = own.drop_duplicates("key")
+        first_of = dict(zip(firsts["key"], firsts.index, strict=True))
+        pairs = pd.DataFrame(
+            {"first": copies.index, "second": [first_of[key] for key in copies["key"]],
+             "similarity": 1.0}
+        )  # fmt: skip
+        inside = near[near["first"].isin(firsts.index) & near["second"].isin(firsts.index)]
+        inside = inside.sort_values("similarity", ascending=False).drop_duplicates("second")
+        turned = inside.rename(columns={"first": "second", "second": "first"})
+        pairs = pd.concat([pairs, turned], ignore_index=True)
+        name = f"copies-{split}"
+        if not len(pairs):
+            found.append(Finding(name, "fine", f"No {source.shown(split)}text occurs twice."))
+            continue
+        line = (
+            f"{len(copies)} of {len(own)} {source.shown(split)}rows "
+            f"({len(copies) / len(own):.1%}) repeat an earlier text word for word, "
+            f"{len(inside)} more nearly."
+        )
+        level: Level = "warning" if len(pairs) >= SERIOUS_SHARE * len(own) else "fine"
+        found.append(Finding(name, level, line, len(pairs), _pair_table(rows, pairs)))
+    return found
+
+
+def find_contradictions(source: Source) -> Finding:
+    """Texts that occur with several labels."""
+    rows = source.rows
+    kinds = rows.groupby("key")["label"].nunique()
+    bad = rows[rows["key"].isin(kinds[kinds > 1].index)]
+    if not len(bad):
+        return Finding("contradictions", "fine", "No text has two labels.")
+    count = bad["key"].nunique()
+    table = bad.assign(group=bad.groupby("key", sort=False).ngroup() + 1)
+    table = table.sort_values("group", kind="stable")[["group", *PLAIN]].reset_index(drop=True)
+    level: Level = "problem" if len(bad) >= SERIOUS_SHARE * len(rows) else "warning"
+    line = f"{count} texts have more than one label, in {len(bad)} rows; no model can get both."
+    return Finding("contradictions", level, line, len(bad), table)
+
+
+def find_spellings(source: Source) -> Finding:
+    """Labels that are likely one label written in several ways."""
+    counts = source.rows["label"].value_counts()
+    names = [str(name) for name in counts.index]
+    records = []
+    for i, common in enumerate(names):
+        for rare in names[i + 1 :]:
+            why = _same_label(common, rare)
+            if why:
+                records.append({"label": rare, "rows": int(counts[rare]), "is_like": common,
+                                "rows_of_it": int(counts[common]), "why": why})  # fmt: skip
+    if not records:
+        return Finding("labels", "fine", f"The {len(names)} labels are clearly different names.")
+    table = pd.DataFrame(records)
+    sure = table[table["why"] != "looks alike"]
+    first = records[0]
+    line = (
+        f"{len(table)} labels look like another spelling of a label (such as {first['label']!r} "
+        f"and {first['is_like']!r}); each counts as a class of its own until you rename them."
+    )
+    return Finding("labels", "problem" if len(sure) else "warning", line, len(table), table)
+
+
+def _same_label(common: str, rare: str) -> str | None:
+    bare = [_bare(name) for name in (common, rare)]
+    if not all(bare):
+        return None
+    if bare[0] == bare[1]:
+        return "same letters"
+    long, short = sorted(bare, key=len, reverse=True)
+    if any(sign.isdigit() for sign in long) or long.endswith(short):
+        return None  # "class 1" and "class 2", "unhappy" and "happy" are different on purpose
+    if len(short) > LONGEST_AFFIX and long.startswith(short):
+        return "abbreviation"
+    alike = difflib.SequenceMatcher(None, long, short).ratio() >= ALIKE
+    return "looks alike" if alike else None
+
+
+def _bare(name: str) -> str:
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(sign for sign in folded if sign.isalnum())
+
+
+def find_sizes(source: Source) -> Finding:
+    """Classes with too few rows, and splits that lack one."""
+    table = pd.crosstab(source.rows["label"], source.rows["split"])[source.splits[::-1]]
+    trained = table[source.training]
+    unseen = [str(c) for c in table.index[trained == 0]]
+    few = [str(c) for c in table.index[(trained > 0) & (trained < FEW_TRAINING)]]
+    ratio = int(trained.max()) / max(1, int(trained[trained > 0].min()))
+    lines = [f"{len(table)} classes; the largest has {ratio:.1f} times the rows of the smallest."]
+    if unseen:
+        lines.append(f"{_some(unseen)}: no row in {source.training}, so no model can find it.")
+    if few:
+        lines.append(f"{_some(few)}: fewer than {FEW_TRAINING} rows in {source.training}.")
+    if "test" in table and source.training != "test":
+        thin = [str(c) for c in table.index[table["test"] < FEW_TEST]]
+        if thin:
+            lines.append(f"{_some(thin)}: fewer than {FEW_TEST} test rows; its scores are loose.")
+    level: Level = "problem" if unseen else "warning" if len(lines) > 1 else "fine"
+    shown = table.sort_values(source.training, ascending=False).reset_index()
+    shown.columns.name = None
+    return Finding("sizes", level, " ".join(lines), len(set(unseen) | set(few)), shown)
+
+
+def find_cut(source: Source, lengths: np.ndarray, limit: int) -> Finding:
+    """Texts longer than the encoder reads.
+
+    Args:
+        source: The rows.
+        lengths: (N,) tokens of every row's text.
+        limit: Tokens of which a text keeps the first.
+    """
+    rows = source.rows.assign(tokens=lengths)
+    long = rows[rows["tokens"] > limit]
+    if not len(long):
+        most = int(lengths.max(initial=0))
+        line = f"All texts fit into {limit} tokens; the longest has {most}."
+        return Finding("cut", "fine", line)
+    enough = int(np.ceil(np.quantile(lengths, 0.99)))
+    per = long["split"].value_counts() / rows["split"].value_counts()
+    shares = ", ".join(f"{split} {float(per.get(split, 0) or 0):.1%}" for split in source.splits)
+    line = (
+        f"{len(long)} texts ({len(long) / len(rows):.1%}) are cut at {limit} tokens ({shares}); "
+        f"99% fit into {enough}: --set encoder.max_length={enough}."
+    )
+    level: Level = "problem" if len(long) > 0.2 * len(rows) else "warning"
+    table = long.sort_values("tokens", ascending=False)[["tokens", *PLAIN]].reset_index(drop=True)
+    return Finding("cut", level, line, len(long), table)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - 5
+    return ", ".join(repr(n) for n in names[:5]) + (f" and {more} more" if more > 0 else "")

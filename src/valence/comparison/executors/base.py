@@ -1,0 +1,107 @@
+"""Who runs the cells of a grid: this process, a pool of processes, or a Ray cluster.
+
+An executor is handed the specs and says, cell by cell, what becomes of them; it knows nothing
+of tables and reports. Every finished cell is a run folder, whoever ran it. This package loads
+nothing heavy, so that its processes can set their threads first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+from valence.config.spec import RunSpec
+from valence.distributed.ray_cluster import Cluster
+from valence.errors import UnknownNameError
+
+RETRIES = 3
+"""How often a cell is run again whose worker was lost."""
+FINAL = ("there", "done", "failed")
+
+
+class Sizes(NamedTuple):
+    """Rows per split."""
+
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class News:
+    """What is said of a cell.
+
+    Attributes:
+        kind: ``begun``, ``going``, ``again`` (its worker was lost), or one of ``FINAL``.
+        share: Share of the training that is done.
+        words: What happened.
+        sizes: Rows of its data, where they are known.
+        key: Name of the run folder, of a finished cell.
+        seconds: Time taken.
+    """
+
+    kind: Literal["begun", "going", "again", "there", "done", "failed"]
+    share: float = 0.0
+    words: str = ""
+    sizes: Sizes | None = None
+    key: str = ""
+    seconds: float = 0.0
+
+
+Tell = Callable[[News], None]
+Hear = Callable[[int, News], None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an executor is handed.
+
+    Attributes:
+        specs: The cells, in the order of the plan; their place is their number.
+        root: Folder of run folders.
+        data_dir: Folder of corpora.
+    """
+
+    specs: Sequence[RunSpec]
+    root: Path
+    data_dir: str | Path | None = None
+
+
+class Executor(Protocol):
+    """Runs the cells that have no run folder yet."""
+
+    def run(self, batch: Batch, hear: Hear) -> None:
+        """Run all; ``hear`` is called in the caller's thread, at the end of each cell too.
+
+        Whatever is raised, Ctrl-C too, stops the cells at work; finished ones are kept.
+        """
+        ...
+
+
+def _local(cluster: Cluster) -> Executor:
+    from valence.comparison.executors.process_pool import InProcess, Pool
+
+    workers = cluster.workers or 1
+    return Pool(workers) if workers > 1 else InProcess()
+
+
+def _ray(cluster: Cluster) -> Executor:
+    from valence.comparison.executors.ray import RayTasks
+
+    return RayTasks(cluster)
+
+
+EXECUTORS: dict[str, Callable[[Cluster], Executor]] = {"local": _local, "ray": _ray}
+
+
+def make_executor(name: str, cluster: Cluster | None = None) -> Executor:
+    """The executor of a name.
+
+    Raises:
+        UnknownNameError: if there is none.
+    """
+    if name not in EXECUTORS:
+        raise UnknownNameError("executor", name, EXECUTORS)
+    return EXECUTORS[name](cluster or Cluster())

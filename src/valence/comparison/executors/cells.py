@@ -1,0 +1,96 @@
+"""What every executor does with a cell, and in which order cells may be run."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from valence.comparison.executors.base import News, Sizes, Tell
+from valence.config.spec import RunSpec
+from valence.data.dataset import Dataset
+from valence.data.sources import load_dataset
+from valence.methods.registry import trained_part
+from valence.runs.runner import run
+from valence.runs.store import RunStore
+
+
+class Desk:
+    """Runs cells one after another; the rows of the last data set are kept at hand.
+
+    Args:
+        root: Folder of run folders.
+        data_dir: Folder of corpora.
+    """
+
+    def __init__(self, root: Path, data_dir: str | Path | None) -> None:
+        self.store = RunStore(root)
+        self.data_dir = data_dir
+        self.datasets: dict[str, Dataset] = {}
+
+    def run(self, spec: RunSpec, tell: Tell) -> None:
+        """Run a cell unless its run folder is there; what breaks it is told and not raised."""
+        tell(self._final(spec, tell))
+
+    def _final(self, spec: RunSpec, tell: Tell) -> News:
+        key = ""
+        try:
+            dataset = self._dataset(spec)
+            key = self.store.key(spec, dataset.fingerprint)
+            if self.store.get(key) is not None:
+                return News("there", key=key)
+            sizes = Sizes(len(dataset.train), len(dataset.validation), len(dataset.test))
+            tell(News("begun", 0.0, "starting", sizes))
+            clock = time.perf_counter()
+            result = run(
+                spec, store=self.store, dataset=dataset,
+                report=lambda share, words: tell(News("going", share, words)),
+            )  # fmt: skip
+            words = f"done, test {headline(result.test)}"
+            return News("done", 1.0, words, sizes, result.key, time.perf_counter() - clock)
+        except Exception as error:  # whatever breaks one cell, the others still run
+            self.store.record_failure(key or f"{spec.method}-s{spec.seed}", error)
+            return News("failed", words=str(error).splitlines()[0] if str(error) else repr(error))
+
+    def _dataset(self, spec: RunSpec) -> Dataset:
+        seed = spec.data.cut_seed if spec.data.cut_seed is not None else spec.seed
+        name = f"{spec.data.model_dump_json()}/{seed}"
+        if name not in self.datasets:
+            self.datasets.clear()  # cells of one data set and seed stand together in the plan
+            self.datasets[name] = load_dataset(spec.data, seed=spec.seed, data_dir=self.data_dir)
+        return self.datasets[name]
+
+
+class Lanes:
+    """Cells that may be run at the same time.
+
+    Cells that rest on one training (a correction of its logits, and the training itself) come
+    one after another, or two workers would do that training and write its folder.
+    """
+
+    def __init__(self, specs: Sequence[RunSpec]) -> None:
+        lanes: dict[str, list[int]] = {}
+        for number, spec in enumerate(specs):
+            lanes.setdefault(trained_part(spec).hash(), []).append(number)
+        self.width = len(lanes)
+        self.ready = deque(lane[0] for lane in lanes.values())
+        self.behind = {
+            lane[i]: lane[i + 1] for lane in lanes.values() for i in range(len(lane) - 1)
+        }
+
+    def take(self) -> int | None:
+        """A cell to run now, or None where all wait or are at work."""
+        return self.ready.popleft() if self.ready else None
+
+    def finished(self, number: int) -> None:
+        """Let the cell that waits for this one come next."""
+        if number in self.behind:
+            self.ready.appendleft(self.behind[number])
+
+
+def headline(test: Mapping[str, float | None]) -> str:
+    """The score a finished cell is told by."""
+    name, title = ("mae", "MAE") if "mae" in test else ("macro_f1", "macro-F1")
+    value = test.get(name)
+    return f"{title} {value:.3f}" if value is not None else f"{title} –"

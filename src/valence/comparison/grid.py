@@ -1,0 +1,351 @@
+"""Comparisons: methods × data × seeds × sweep axes → specs, and running what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from valence.comparison.executors.base import Batch, Executor, News, Sizes, make_executor
+from valence.comparison.executors.cost_model import Clock, cost
+from valence.config.spec import (
+    BUILT_IN_ENCODER,
+    DataSpec,
+    RunSpec,
+    build,
+    parse_yaml,
+    setting_paths,
+)
+from valence.data.groups import transfer_sets
+from valence.data.sources import load_dataset
+from valence.distributed import process_group
+from valence.errors import RunError, SpecError, UnknownNameError
+from valence.losses.table import reads
+from valence.methods.registry import find_method, make_spec, trained_part
+from valence.models.heads import head_reads
+from valence.runs.store import RunResult, RunStore
+
+SEEN_SECONDS = 10.0  # that a network folder may take to show what another machine wrote
+
+
+class Comparison(BaseModel):
+    """What is compared; the contents of a file in ``configs/``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str = ""
+    data: tuple[DataSpec, ...] = (DataSpec(),)
+    methods: tuple[str, ...] = ()
+    baseline: str | None = None
+    """The method the others are tested against; the first when not given."""
+    seeds: tuple[int, ...] = (45, 123, 789, 2024, 1001)
+    """The published seeds of Hy-Mora."""
+    settings: dict[str, Any] = {}
+    """Dotted settings of all methods; what makes a method wins over them."""
+    encoder_settings: dict[str, dict[str, Any]] = {}
+    """Dotted settings where an encoder, by name, stands in for the published one."""
+    method_settings: dict[str, dict[str, Any]] = {}
+    """Dotted settings of single methods; they win over everything but the command line."""
+    sweep: dict[str, tuple[Any, ...]] = {}
+    sweep_methods: tuple[str, ...] = ()
+    """The methods that are swept; all that read the setting when not given."""
+    transfer: Literal["none", "matrix", "leave-one-out"] = "none"
+    """Train on each group alone, or on all but each, and test on every group."""
+    published: dict[str, dict[str, float]] = {}
+    """Published scores by method and metric, shown beside ours."""
+    published_for: dict[str, Any] = {}
+    """Dotted settings a set-up must have for the published scores to stand beside it."""
+    published_source: str = ""
+
+
+def read_comparison(path: str | Path) -> Comparison:
+    """The comparison a YAML file describes.
+
+    Raises:
+        SpecError: if the file is missing, is no YAML, or has a wrong field.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"Config {path} cannot be read: {error}") from None
+    values = parse_yaml(text, where=str(path)) or {}
+    if not isinstance(values, dict):
+        raise SpecError(f"Config {path} must be a mapping of names to values")
+    if isinstance(values.get("data"), dict):
+        values["data"] = [values["data"]]
+    return build(Comparison, values)
+
+
+def plan(comparison: Comparison, overrides: Mapping[str, Any] | None = None) -> list[RunSpec]:
+    """Every spec of a comparison, each once, cheap kinds and whole seeds first.
+
+    Args:
+        comparison: What is compared.
+        overrides: Dotted settings from the command line; they win over everything.
+
+    Raises:
+        UnknownNameError: if a method or setting is unknown.
+        SpecError: if a sweep changes nothing in any method.
+    """
+    if not comparison.methods:
+        raise SpecError("There are no methods to compare; name some with --methods")
+    for name in comparison.method_settings:
+        find_method(name)
+    specs: dict[tuple[str, int, str], RunSpec] = {}
+    swept = False
+    for seed, data, name in product(comparison.seeds, comparison.data, comparison.methods):
+        spec = make_spec(
+            name, data, seed=seed, common=_common(comparison, overrides or {}),
+            settings={**comparison.method_settings.get(name, {}), **(overrides or {})},
+        )  # fmt: skip
+        variants = [spec, *_swept(spec, comparison)]
+        swept = swept or len(variants) > 1
+        for variant in variants:
+            specs.setdefault((name, seed, variant.hash()), variant)
+    if comparison.sweep and not swept:
+        axes = ", ".join(comparison.sweep)
+        raise SpecError(f"No compared method reads {axes}; sweep a setting that one of them uses")
+    return sorted(specs.values(), key=lambda spec: spec.kind != "sklearn")
+
+
+def with_transfer(
+    comparison: Comparison,
+    overrides: Mapping[str, Any] | None = None,
+    data_dir: str | Path | None = None,
+) -> Comparison:
+    """The comparison with one data spec per training that its ``transfer`` asks for.
+
+    Args:
+        comparison: What is compared; unchanged without a transfer.
+        overrides: Dotted settings from the command line; those of the data decide the groups.
+        data_dir: Folder of corpora, as for ``load_dataset``.
+
+    Raises:
+        DataError: if a source cannot be read or has fewer than two groups.
+        SpecError: if groups to train on are named beside a transfer.
+    """
+    if comparison.transfer == "none":
+        return comparison
+    given = {**comparison.settings, **(overrides or {})}
+    settings = {path: value for path, value in given.items() if path.startswith("data.")}
+    sets: list[DataSpec] = []
+    for data in comparison.data:
+        spec = RunSpec(data=data).override(settings).data
+        rows = load_dataset(spec, seed=comparison.seeds[0], data_dir=data_dir)
+        sets += transfer_sets(spec, rows, comparison.transfer)
+    return comparison.model_copy(update={"data": tuple(sets)})
+
+
+def _common(comparison: Comparison, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of all methods, with those of the encoder that is used."""
+    settings = comparison.settings
+    encoder = {**settings, **overrides}.get("encoder.name", BUILT_IN_ENCODER)
+    return {**settings, **comparison.encoder_settings.get(str(encoder), {})}
+
+
+def _swept(spec: RunSpec, comparison: Comparison) -> Iterable[RunSpec]:
+    """The spec at every point of the sweep, if its method reads every axis."""
+    if not comparison.sweep:
+        return []
+    wanted = comparison.sweep_methods
+    if (wanted and spec.method not in wanted) or not all(
+        _is_read(spec, axis) for axis in comparison.sweep
+    ):
+        return []
+    points = product(*comparison.sweep.values())
+    return [spec.override(dict(zip(comparison.sweep, point, strict=True))) for point in points]
+
+
+def _is_read(spec: RunSpec, axis: str) -> bool:
+    if axis not in setting_paths():
+        raise UnknownNameError("setting", axis, setting_paths())
+    part, _, name = axis.partition(".")
+    spec = trained_part(spec)
+    if spec.kind == "fusion":
+        return part in ("data", "train", "fusion") or axis in ("encoder.name", "loss.name")
+    if spec.kind == "llm":
+        return part in ("data", "llm")
+    if spec.kind != "torch" or part == "llm" or part == "fusion":
+        return part == "data"
+    if part == "loss":
+        return name in reads(spec.loss) | {"name", "contrast"}
+    if name.startswith("lora_"):
+        return spec.encoder.adaptation in ("lora", "dora")
+    if part == "head":
+        return name in head_reads(spec.head.name) | {"name"}
+    return True
+
+
+@dataclass
+class Cell:
+    """One run of a grid and what became of it."""
+
+    spec: RunSpec
+    status: Literal["waiting", "there", "done", "failed"] = "waiting"
+    result: RunResult | None = None
+    error: str = ""
+    seconds: float = 0.0
+    repeats: int = 0
+    """How often it was run again because its worker was lost."""
+
+
+@dataclass
+class Outcome:
+    """What a grid ended with.
+
+    Attributes:
+        cells: Every cell, in the order of the plan.
+        interrupted: True where the user stopped it; the cells left are "waiting".
+    """
+
+    cells: list[Cell] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def results(self) -> list[RunResult]:
+        """Results of the cells that are finished."""
+        return [cell.result for cell in self.cells if cell.result is not None]
+
+    @property
+    def failures(self) -> list[Cell]:
+        """The cells that failed."""
+        return [cell for cell in self.cells if cell.status == "failed"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a grid is; handed to the observer after every change.
+
+    Attributes:
+        done: Cells finished, found or failed.
+        cells: All cells.
+        cell: The cell at work.
+        share: Share of that cell's training that is done.
+        words: What happened last in it.
+        seconds_left: Estimate for the rest of the grid.
+        at_work: Cells that are run at this moment.
+    """
+
+    done: int
+    cells: int
+    cell: Cell
+    share: float
+    words: str
+    seconds_left: float
+    at_work: int = 1
+
+
+Observer = Callable[[Standing], None]
+
+
+def execute(
+    specs: Sequence[RunSpec],
+    *,
+    store: RunStore,
+    data_dir: str | Path | None = None,
+    observer: Observer | None = None,
+    executor: Executor | None = None,
+) -> Outcome:
+    """Run every spec that has no result yet; a cell that fails does not stop the others.
+
+    Ctrl-C ends it cleanly: finished cells are kept and the next call goes on from there.
+
+    Args:
+        specs: What to run.
+        store: Where results are and go.
+        data_dir: Folder of corpora, as for ``load_dataset``.
+        observer: Told how far it is.
+        executor: Who runs the cells; this process when not given.
+
+    Raises:
+        RunError: if the executor cannot begin, or writes results that are not seen here.
+    """
+    process_group.one_process(
+        "A comparison", "give --workers or --executor, or train one method with several processes"
+    )
+    outcome = Outcome([Cell(spec) for spec in specs])
+    board = _Board(outcome, store, observer)
+    try:
+        (executor or make_executor("local")).run(Batch(specs, store.root, data_dir), board.hear)
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    return outcome
+
+
+class _Board:
+    """Keeps the cells as the executor's news say, and tells the observer."""
+
+    def __init__(self, outcome: Outcome, store: RunStore, observer: Observer | None) -> None:
+        self.cells = outcome.cells
+        self.store = store
+        self.observer = observer
+        self.clock = Clock()
+        self.shares: dict[int, float] = {}
+        self.most_at_work = 1
+        self.sizes: dict[str, Sizes] = {}
+
+    def hear(self, number: int, news: News) -> None:
+        cell = self.cells[number]
+        if cell.status != "waiting":
+            return  # it came late
+        if news.sizes is not None:
+            self.sizes[cell.spec.data.name] = news.sizes
+        if news.kind in ("begun", "going"):
+            self.shares[number] = news.share
+            self.most_at_work = max(self.most_at_work, len(self.shares))
+            self._tell(number, news)
+            return
+        self.shares.pop(number, None)
+        if news.kind == "again":
+            cell.repeats += 1
+            self._tell(number, news)
+        elif news.kind == "failed":
+            cell.status, cell.error = "failed", news.words
+        else:
+            cell.result, cell.seconds = self._seen(news.key), news.seconds
+            cell.status = "there" if news.kind == "there" else "done"
+            if cell.status == "done":
+                self.clock.add(self._work(cell), cell.seconds)
+                self._tell(number, news)
+
+    def _seen(self, key: str) -> RunResult:
+        """The result of a cell that is done; a network folder may show it a little later."""
+        deadline = time.monotonic() + SEEN_SECONDS
+        while (found := self.store.get(key)) is None:
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"Run {key} is done but not to be seen in {self.store.root}; name with --runs "
+                    "a folder that all machines see under the same path"
+                )
+            time.sleep(0.2)
+        return found
+
+    def _work(self, cell: Cell) -> float:
+        """Work of a cell; one of data not seen yet is taken to be as large as the last."""
+        last = next(reversed(self.sizes.values()), None)
+        sizes = self.sizes.get(cell.spec.data.name, last)
+        return 0.0 if sizes is None else cost(cell.spec, sizes)
+
+    def _tell(self, number: int, news: News) -> None:
+        if self.observer is None:
+            return
+        cell = self.cells[number]
+        finished = sum(c.status != "waiting" for c in self.cells if c is not cell)
+        left = [
+            self._work(c) * (1 - self.shares.get(i, 0.0))
+            for i, c in enumerate(self.cells)
+            if c.status == "waiting"
+        ]
+        # Together they are no faster than the longest of them.
+        share = max([sum(left) / self.most_at_work, *left])
+        self.observer(
+            Standing(
+                finished, len(self.cells), cell, news.share, news.words, self.clock.left(share),
+                len(self.shares),
+            )
+        )  # fmt: skip

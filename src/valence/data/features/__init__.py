@@ -1,0 +1,1 @@
+"""Audio and vision: archives, readers, and the extractor."""

@@ -1,0 +1,189 @@
+"""Finished parts of a long job, kept beside its target so that a killed job can go on.
+
+The folder holds ``job.json`` (what the parts were made from) and, per part, its rows in the
+format of the target and a record with their number and hashes. A part counts when its record
+is there and its file has the recorded hash; the first that does not is where work goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from valence.errors import DataError
+from valence.inference.bulk.writers import written
+from valence.storage.file_lock import alone
+
+FORMAT = 1
+BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a finished part.
+
+    Attributes:
+        rows: How many.
+        names: Its columns.
+        truncated: Texts that were cut.
+        source: Hash of the texts that were read.
+        digest: Hash of the file that was written.
+    """
+
+    rows: int
+    names: list[str]
+    truncated: int
+    source: str
+    digest: str
+
+
+class Parts:
+    """The parts of one target.
+
+    Args:
+        folder: Where they are.
+        suffix: Of their files.
+    """
+
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self.folder = folder
+        self.suffix = suffix
+
+    def open(self, job: Mapping[str, Any], *, resume: bool | None) -> list[Record]:
+        """Records of the parts that stand.
+
+        Args:
+            job: What decides the result: source, model, options.
+            resume: Whether to go on; None refuses to choose where parts of the same job are.
+
+        Raises:
+            DataError: if parts are there and ``resume`` is None, or they are of another job.
+        """
+        found = self._job()
+        wanted = json.loads(json.dumps({"format": FORMAT, **job}))
+        records = self.records() if found is not None else []
+        rows = sum(record.rows for record in records)
+        if resume and records and found != wanted:
+            assert found is not None
+            other = next((k for k in wanted if found.get(k) != wanted[k]), "options")
+            raise DataError(
+                f"{self.folder} holds {rows} rows made with another {other}; they cannot be gone "
+                "on from: run without --resume, or delete the folder"
+            )
+        if resume is None and records and found == wanted:
+            raise DataError(
+                f"{rows} rows of this are done already; go on with --resume, or begin anew with "
+                "--no-resume"
+            )
+        if resume and found == wanted:
+            return records
+        with written(self.folder):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            replace_file(self.folder / "job.json", json.dumps(wanted).encode())
+        return []
+
+    def add(self, number: int, record: Record, write: Callable[[Path], None]) -> Record:
+        """Keep a part: first its file, then its record with the file's hash.
+
+        Args:
+            number: Its place.
+            record: Its record, without a hash.
+            write: Writes the rows into the file it is given.
+        """
+        with written(self.folder):
+            file = self.file(number)
+            # Of its own name: a worker of a cluster may be thought dead and still write.
+            scratch = file.with_name(f"writing-{uuid4().hex}{self.suffix}")
+            try:
+                write(scratch)
+                kept = Record(**{**asdict(record), "digest": file_digest(scratch)})
+                os.replace(scratch, file)
+            finally:
+                with suppress(OSError):
+                    scratch.unlink(missing_ok=True)
+            replace_file(self._record(number), json.dumps(asdict(kept)).encode())
+        return kept
+
+    def file(self, number: int) -> Path:
+        """The file of a part."""
+        return self.folder / f"part-{number:06d}{self.suffix}"
+
+    def remove(self) -> None:
+        """Delete all."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _record(self, number: int) -> Path:
+        return self.folder / f"part-{number:06d}.json"
+
+    def _job(self) -> dict[str, Any] | None:
+        try:
+            job: dict[str, Any] = json.loads((self.folder / "job.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        return job
+
+    def records(self) -> list[Record]:
+        """Records of the parts that are whole, up to the first that is not."""
+        records: list[Record] = []
+        while True:
+            number = len(records)
+            try:
+                record = Record(**json.loads(self._record(number).read_bytes()))
+                if file_digest(self.file(number)) != record.digest:
+                    return records
+            except (OSError, ValueError, TypeError):
+                return records
+            records.append(record)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes of this machine from the same parts meanwhile.
+
+    Raises:
+        DataError: if another process is at them.
+    """
+    path = folder.with_name(f"{folder.name}.lock")
+    with written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    busy = DataError(f"Another process writes {folder} now; wait for it, or give another --out")
+    with alone(path, busy):
+        yield
+
+
+def file_digest(*files: Path) -> str:
+    """Thirty-two hex digits of the contents of files, in their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def texts_digest(texts: list[str]) -> str:
+    """Thirty-two hex digits of texts; where one ends matters."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        raw = text.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Give a file new contents, all or none."""
+    scratch = path.with_name(f".{path.name}.{uuid4().hex}")
+    with scratch.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(scratch, path)

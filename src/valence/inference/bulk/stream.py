@@ -1,0 +1,255 @@
+"""Scoring a whole table as a stream: :func:`predict_stream`.
+
+Memory does not grow with the table. What is finished is kept in parts beside the target (see
+``valence.inference.bulk.checkpoint``), and the target appears when all are there.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valence.data.files import TEXT_COLUMNS, find_column
+from valence.errors import DataError
+from valence.inference.bulk.checkpoint import Parts, Record, file_digest, only_writer, texts_digest
+from valence.inference.bulk.readers import Part, Source, open_source
+from valence.inference.bulk.writers import Sink, open_sink
+from valence.models.base import Progress
+
+if TYPE_CHECKING:
+    from valence.inference.predictor import Predictor
+
+PART_ROWS = 4096  # enough to sort texts by length, few enough to lose little by a kill
+GIVEN = "_given"
+REPORTS = "report"
+"""Folder in a model folder that does not belong to the model."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How a table is read and written.
+
+    Attributes:
+        text_column: Name of the column of texts.
+        query: A SELECT whose rows are read, of a database.
+        table: The table that is read, of a database with several.
+        to_table: The table that is written, where the target is a database.
+        resume: Whether to go on from the parts of a killed job; None asks where there are some.
+        part_rows: Rows held at once.
+    """
+
+    text_column: str | None = None
+    query: str | None = None
+    table: str | None = None
+    to_table: str | None = None
+    resume: bool | None = None
+    part_rows: int = PART_ROWS
+
+
+@dataclass(frozen=True)
+class StreamReport:
+    """What was done.
+
+    Attributes:
+        rows: Rows of the target.
+        resumed: Rows that an earlier call had done.
+        truncated: Texts that were cut at the length limit.
+        seconds: Time taken.
+    """
+
+    rows: int
+    resumed: int
+    truncated: int
+    seconds: float
+
+
+def predict_file(
+    predictor: Predictor,
+    source: str | Path,
+    target: str | Path,
+    *,
+    text_column: str | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """As :func:`predict_stream` from the beginning; gives the number of rows."""
+    options = StreamOptions(text_column=text_column, resume=False)
+    report = predict_stream(predictor, source, target, options=options, progress=progress)
+    predictor.truncated = report.truncated
+    return report.rows
+
+
+def predict_stream(
+    predictor: Predictor,
+    source: str | Path,
+    target: str | Path,
+    *,
+    options: StreamOptions | None = None,
+    progress: Progress | None = None,
+) -> StreamReport:
+    """Score every row of a table; all columns are kept, in their order and as they are.
+
+    Columns ``label`` and ``prob_<class>`` are added; columns of the source with such a name
+    get ``_given`` behind it. Rows without a text get no label.
+
+    Args:
+        predictor: The model.
+        source: CSV, TSV, JSONL or Parquet file, or the URL of a database.
+        target: The same; need not be of the source's kind.
+        options: How.
+        progress: Told (done, all) rows; how many there are is an estimate until the end.
+
+    Raises:
+        DataError: if the source cannot be read or the target cannot be written.
+        SpecError: if a URL is wrong.
+    """
+    options = options or StreamOptions()
+    rows = open_source(str(source), query=options.query, table=options.table)
+    sink = open_sink(str(target), table=options.to_table)
+    sink.check()
+    with only_writer(sink.parts_folder()):
+        return _streamed(predictor, rows, sink, options, progress)
+
+
+def _streamed(
+    predictor: Predictor, rows: Source, sink: Sink, options: StreamOptions,
+    progress: Progress | None,
+) -> StreamReport:  # fmt: skip
+    clock = time.monotonic()
+    parts = Parts(sink.parts_folder(), sink.suffix)
+    records = parts.open(_job(predictor, rows, sink, options), resume=options.resume)
+    resumed = sum(record.rows for record in records)
+    stream = _Stream(predictor, parts, sink, options, progress)
+    try:
+        records = stream.run(rows, records)
+        if not records:
+            raise DataError(f"{rows.name} has no rows; there is nothing to score")
+        files = [parts.file(number) for number in range(len(records))]
+        sink.join(files, [record.names for record in records])
+    except Exception:
+        if not stream.written and not resumed:
+            parts.remove()
+        raise
+    parts.remove()
+    return StreamReport(
+        sum(record.rows for record in records),
+        resumed,
+        sum(record.truncated for record in records),
+        time.monotonic() - clock,
+    )
+
+
+class _Stream:
+    """Scores the parts of a source that are not done yet."""
+
+    def __init__(
+        self, predictor: Predictor, parts: Parts, sink: Sink, options: StreamOptions,
+        progress: Progress | None,
+    ) -> None:  # fmt: skip
+        self.predictor = predictor
+        self.parts = parts
+        self.sink = sink
+        self.options = options
+        self.progress = progress
+        self.written = 0
+
+    def run(self, source: Source, known: list[Record]) -> list[Record]:
+        """Records of all parts; those of ``known`` are only held to their texts."""
+        records: list[Record] = []
+        done = 0
+        for number, part in enumerate(source.parts(self.options.part_rows)):
+            texts = self._texts(part, source.name)
+            digest = texts_digest(texts)
+            total = max(done + len(part), round((done + len(part)) / part.share))
+            if number < len(known):
+                if known[number].source != digest or known[number].rows != len(part):
+                    raise DataError(
+                        f"{source.name} has changed since the {sum(r.rows for r in known)} rows "
+                        "that are done; begin anew with --no-resume"
+                    )
+                records.append(known[number])
+            else:
+                records.append(self._score(number, part, texts, digest, self._told(done, total)))
+            done += len(part)
+            if self.progress is not None:
+                self.progress(done, total)
+        if len(records) < len(known):
+            raise DataError(
+                f"{source.name} has fewer rows than are done; begin anew with --no-resume"
+            )
+        return records
+
+    def _score(
+        self, number: int, part: Part, texts: list[str], digest: str, told: Progress
+    ) -> Record:
+        filled = [i for i, text in enumerate(texts) if text.strip()]
+        found = self.predictor.columns([texts[i] for i in filled], told)
+        truncated = self.predictor.truncated
+        added = {name: _spread(values, filled, len(texts)) for name, values in found.items()}
+        scored = _with_columns(part, added)
+        record = Record(len(part), scored.names, truncated, digest, "")
+        kept = self.parts.add(number, record, lambda file: self.sink.write(scored, file))
+        self.written += 1
+        return kept
+
+    def _texts(self, part: Part, where: str) -> list[str]:
+        wanted = self.options.text_column
+        if wanted is not None and wanted not in part.names and where.endswith(".jsonl"):
+            return [""] * len(part)  # no row of this part has the column
+        name = find_column(part.names, wanted, TEXT_COLUMNS, what="text", where=where)
+        values = part.values(part.names.index(name))
+        return ["" if value is None else str(value) for value in values]
+
+    def _told(self, before: int, total: int) -> Progress:
+        def told(done: int, _: int) -> None:
+            if self.progress is not None:
+                self.progress(before + done, total)
+
+        return told
+
+
+def _spread(values: list[Any], places: list[int], size: int) -> list[Any]:
+    spread: list[Any] = [None] * size
+    for place, value in zip(places, values, strict=True):
+        spread[place] = value
+    return spread
+
+
+def _with_columns(part: Part, added: dict[str, list[Any]]) -> Part:
+    """The part with columns behind its own; those of the same name are renamed."""
+    names = []
+    for name in part.names:
+        given = name
+        while given in added or (given != name and given in part.names):
+            given += GIVEN
+        names.append(given)
+    new = [*names, *added]
+    if part.arrow is None:
+        return Part(new, [*part.columns, *added.values()], part.share)
+    import pyarrow as pa
+
+    arrow = part.arrow.rename_columns(names)
+    for name, values in added.items():
+        kind = pa.string() if name == "label" else pa.float64()
+        arrow = arrow.append_column(name, pa.array(values, type=kind))
+    return Part(new, [], part.share, arrow)
+
+
+def _job(
+    predictor: Predictor, source: Source, sink: Sink, options: StreamOptions
+) -> dict[str, Any]:
+    return {
+        "source": {"name": source.name, **source.identity()},
+        "model": model_digest(predictor.folder),
+        "target": sink.name,
+        "long": predictor.long,
+        "text column": options.text_column,
+        "part size": options.part_rows,
+    }
+
+
+def model_digest(folder: Path) -> str:
+    """Thirty-two hex digits of all files that belong to a model."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return file_digest(*(p for p in files if p.relative_to(folder).parts[0] != REPORTS))

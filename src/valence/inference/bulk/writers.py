@@ -1,0 +1,359 @@
+"""Writing scored rows: each part in a file of its own, and all of them as one table at the end.
+
+The table appears under its name in one step, when it is whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+from valence.config.database_url import is_sql_url
+from valence.errors import DataError
+from valence.inference.bulk.readers import Part
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SQL_TABLE = "scored"
+
+
+class Sink(Protocol):
+    """Where scored rows go."""
+
+    @property
+    def name(self) -> str:
+        """Path or URL."""
+        ...
+
+    @property
+    def suffix(self) -> str:
+        """Of the files of parts."""
+        ...
+
+    def parts_folder(self) -> Path:
+        """Where parts are kept until the table is whole."""
+        ...
+
+    def check(self) -> None:
+        """Refuse now what :meth:`join` would refuse after hours."""
+        ...
+
+    def write(self, part: Part, file: Path) -> None:
+        """Write one part."""
+        ...
+
+    def join(self, files: Sequence[Path], names: Sequence[Sequence[str]]) -> None:
+        """Make the table of the parts, whose columns are ``names``."""
+        ...
+
+
+def open_sink(target: str, *, table: str | None = None) -> Sink:
+    """The sink of a path or a database URL.
+
+    Raises:
+        DataError: if it is neither, or a table is named beside a file.
+    """
+    if is_sql_url(target):
+        return SqlSink(target, ".parquet", table or SQL_TABLE)
+    path = Path(target)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(
+            f"{path}: cannot write {path.suffix or 'no suffix'}; use {', '.join(SUFFIXES)}, or the "
+            "URL of a database"
+        )
+    kinds: dict[str, Callable[[str, str, Path], Sink]] = {
+        ".parquet": ArrowSink,
+        ".jsonl": JsonSink,
+    }
+    return kinds.get(suffix, TextSink)(str(path), suffix, path)
+
+
+@contextmanager
+def written(name: str | Path) -> Iterator[None]:
+    """What the disk refuses is said in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{name} cannot be written: {error.strerror or error}; parts that are written are kept"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _FileSink:
+    name: str
+    suffix: str
+    path: Path
+
+    def parts_folder(self) -> Path:
+        """Beside the file."""
+        return self.path.with_name(f".{self.path.name}.parts")
+
+    def check(self) -> None:
+        """Make the folder of the file."""
+        if self.path.is_dir():
+            raise DataError(f"{self.path} is a folder; name a file")
+        with written(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def _replacing(self) -> Iterator[Path]:
+        scratch = self.parts_folder() / f"joined-{uuid4().hex}"  # goes with the parts after a kill
+        try:
+            with written(self.path):
+                yield scratch
+                with scratch.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(scratch, self.path)
+        finally:
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
+
+
+class TextSink(_FileSink):
+    """A CSV or TSV file; parts have no line of names."""
+
+    def write(self, part: Part, file: Path) -> None:
+        """As :class:`Sink`."""
+        columns = [part.values(i) for i in range(len(part.names))]
+        with file.open("w", encoding="utf-8", newline="") as out:
+            writer = self._writer(out)
+            writer.writerows(zip(*(map(_as_text, values) for values in columns), strict=True))
+
+    def join(self, files: Sequence[Path], names: Sequence[Sequence[str]]) -> None:
+        """As :class:`Sink`; a column that a part lacks is empty there."""
+        union = _union(names)
+        with self._replacing() as scratch, scratch.open("wb") as out:
+            out.write(self._line(union))
+            for file, own in zip(files, names, strict=True):
+                if list(own) == union:
+                    with file.open("rb") as part:
+                        shutil.copyfileobj(part, out, 1 << 20)
+                    continue
+                with file.open(encoding="utf-8", newline="") as lines:
+                    for record in csv.reader(lines, delimiter=self._delimiter):
+                        row = dict(zip(own, record, strict=True))
+                        out.write(self._line([row.get(name, "") for name in union]))
+
+    @property
+    def _delimiter(self) -> str:
+        return "\t" if self.suffix == ".tsv" else ","
+
+    def _writer(self, out: Any) -> Any:
+        return csv.writer(out, delimiter=self._delimiter, lineterminator="\n")
+
+    def _line(self, values: Sequence[str]) -> bytes:
+        text = io.StringIO(newline="")
+        self._writer(text).writerow(values)
+        return text.getvalue().encode()
+
+
+class JsonSink(_FileSink):
+    """A JSONL file."""
+
+    def write(self, part: Part, file: Path) -> None:
+        """As :class:`Sink`."""
+        _refuse_doubles(part.names, self.name)
+        columns = [part.values(i) for i in range(len(part.names))]
+        with file.open("w", encoding="utf-8") as out:
+            for values in zip(*columns, strict=True):
+                record = dict(zip(part.names, values, strict=True))
+                out.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+
+    def join(self, files: Sequence[Path], names: Sequence[Sequence[str]]) -> None:
+        """As :class:`Sink`."""
+        with self._replacing() as scratch, scratch.open("wb") as out:
+            for file in files:
+                with file.open("rb") as part:
+                    shutil.copyfileobj(part, out, 1 << 20)
+
+
+class ArrowSink(_FileSink):
+    """A Parquet file, with the types of the source."""
+
+    def write(self, part: Part, file: Path) -> None:
+        """As :class:`Sink`."""
+        write_arrow(part, file, self.name)
+
+    def join(self, files: Sequence[Path], names: Sequence[Sequence[str]]) -> None:
+        """As :class:`Sink`; where parts differ in a column's type, one that holds both."""
+        from pyarrow.parquet import ParquetWriter
+
+        with self._replacing() as scratch:
+            schema = common_schema(files)
+            with ParquetWriter(scratch, schema) as writer:
+                for table in arrow_tables(files, schema):
+                    writer.write_table(table)
+
+
+def write_arrow(part: Part, file: Path, name: str) -> None:
+    """A part as a Parquet file."""
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    _refuse_doubles(part.names, name)
+    arrays = []
+    for i in range(len(part.names)):
+        if part.arrow is not None:
+            arrays.append(part.arrow.column(i))
+            continue
+        values = part.values(i)
+        try:
+            arrays.append(pa.array(values))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # values of several types
+            texts = [None if value is None else _as_text(value) for value in values]
+            arrays.append(pa.array(texts, type=pa.string()))
+    write_table(pa.table(arrays, names=part.names), file)
+
+
+def common_schema(files: Sequence[Path]) -> Any:
+    """A schema that holds the columns of all parts; text where types do not go together."""
+    import pyarrow as pa
+    from pyarrow.parquet import read_schema
+
+    fields: dict[str, Any] = {}
+    for file in files:
+        for one in read_schema(file).remove_metadata():
+            if one.name not in fields:
+                fields[one.name] = one.with_nullable(True)
+                continue
+            pair = [pa.schema([fields[one.name]]), pa.schema([one.with_nullable(True)])]
+            try:
+                fields[one.name] = pa.unify_schemas(pair, promote_options="permissive").field(0)
+            except pa.ArrowTypeError:
+                fields[one.name] = pa.field(one.name, pa.string())
+    # A column without any value is text, or a reader would find a type that holds nothing.
+    return pa.schema(
+        [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in fields.values()]
+    )
+
+
+def arrow_tables(files: Sequence[Path], schema: Any) -> Iterator[Any]:
+    """The parts, one at a time, under one schema."""
+    import pyarrow as pa
+    from pyarrow.parquet import read_table
+
+    for file in files:
+        table = read_table(file)
+        columns = []
+        for one in schema:
+            if one.name not in table.column_names:
+                columns.append(pa.nulls(table.num_rows, one.type))
+                continue
+            column = table.column(one.name)
+            try:
+                columns.append(column.cast(one.type))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                texts = [None if v is None else _as_text(v) for v in column.to_pylist()]
+                columns.append(pa.array(texts, type=one.type))
+        yield pa.table(columns, schema=schema)
+
+
+@dataclass(frozen=True)
+class SqlSink:
+    """A new table of a database, filled in one transaction."""
+
+    name: str
+    suffix: str
+    table: str
+
+    def parts_folder(self) -> Path:
+        """Beside an SQLite file, else in the working folder."""
+        _, _, path = self.name.partition(":///")
+        local = Path(path) if self.name.startswith("sqlite") and path else Path("database")
+        return local.with_name(f".{local.name}.{self.table}.parts")
+
+    def check(self) -> None:
+        """As :class:`Sink`; a table that is there already is never touched."""
+        import sqlalchemy as sa
+
+        from valence.data.database import opened
+
+        with opened(self.name, make=True) as database, database.told():
+            schema, _, bare = self.table.rpartition(".")
+            if sa.inspect(database.engine).has_table(bare, schema=schema or None):
+                raise DataError(
+                    f"{self.name} has a table {self.table} already; name another with --to-table"
+                )
+
+    def write(self, part: Part, file: Path) -> None:
+        """As :class:`Sink`."""
+        write_arrow(part, file, self.name)
+
+    def join(self, files: Sequence[Path], names: Sequence[Sequence[str]]) -> None:
+        """As :class:`Sink`."""
+        import sqlalchemy as sa
+
+        from valence.data.database import opened
+
+        schema = common_schema(files)
+        space, _, bare = self.table.rpartition(".")
+        columns = [sa.Column(one.name, _sql_type(one.type)) for one in schema]
+        table = sa.Table(bare, sa.MetaData(), *columns, schema=space or None)
+        texts = {column.name for column in columns if isinstance(column.type, sa.Text)}
+        with (
+            opened(self.name, make=True) as database,
+            database.told(),
+            database.engine.begin() as connection,
+        ):
+            table.create(connection)
+            for part in arrow_tables(files, schema):
+                records = [_storable(record, texts) for record in part.to_pylist()]
+                if records:
+                    connection.execute(sa.insert(table), records)
+
+
+def _sql_type(arrow: Any) -> Any:
+    import pyarrow as pa
+    import sqlalchemy as sa
+
+    known: tuple[tuple[Callable[[Any], bool], Any], ...] = (
+        (pa.types.is_boolean, sa.Boolean()),
+        (pa.types.is_integer, sa.BigInteger()),
+        (pa.types.is_floating, sa.Double()),
+        (pa.types.is_timestamp, sa.DateTime()),
+        (pa.types.is_date, sa.Date()),
+        (pa.types.is_binary, sa.LargeBinary()),
+    )
+    return next((kind for test, kind in known if test(arrow)), sa.Text())
+
+
+def _storable(record: dict[str, Any], texts: set[str]) -> dict[str, Any]:
+    return {
+        name: _as_text(value) if name in texts and value is not None else value
+        for name, value in record.items()
+    }
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def _union(names: Sequence[Sequence[str]]) -> list[str]:
+    if all(list(own) == list(names[0]) for own in names):
+        return list(names[0])  # as they are, even if two columns have one name
+    return list(dict.fromkeys(name for own in names for name in own))
+
+
+def _refuse_doubles(names: Sequence[str], target: str) -> None:
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise DataError(
+            f"{target}: there are several columns {double!r}, which this format cannot hold; "
+            "rename all but one"
+        )

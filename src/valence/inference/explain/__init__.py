@@ -1,0 +1,1 @@
+"""Why a model gave a text its label."""

@@ -1,0 +1,205 @@
+"""The training texts nearest to a text, in the space in which the model tells classes apart.
+
+A saved model does not hold the texts it was trained on. Their index is made from rows that
+are given, kept in the cache under their contents and the model's, and, where it is asked for,
+written into the model's folder as ``neighbours.parquet``, which then shows these texts to
+whoever gets the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from valence.data.dataset import Split
+from valence.errors import ModelError
+from valence.inference.predictor import Predictor
+from valence.models.base import Progress, TextModel
+from valence.storage import cache
+
+if TYPE_CHECKING:
+    from valence.losses.contrastive import PrototypeMemory
+
+KIND = "neighbours"
+FILE = "neighbours.parquet"
+NO_TEXT = "(a remembered training text; its words are not kept)"
+WEIGHTS = ("*.json", "*.safetensors", "adapter/*", "encoder/*.safetensors", "*.onnx", "*.bin")
+BLOCK = 256  # texts compared with all training texts at once
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training text near the one explained.
+
+    Attributes:
+        text: Its words.
+        label: Its label in training.
+        similarity: Cosine of the features, 1 for the same text.
+    """
+
+    text: str
+    label: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Index:
+    """Training texts with their unit vectors.
+
+    Attributes:
+        texts: N texts.
+        labels: Their N labels.
+        vectors: (N, D) float32, of length 1; (N, 0) for models without features.
+    """
+
+    texts: Sequence[str]
+    labels: Sequence[str]
+    vectors: np.ndarray
+
+    def nearest(self, model: TextModel, texts: Sequence[str], count: int) -> list[list[Neighbour]]:
+        """The ``count`` nearest of every text, the nearest first; none without features."""
+        wanted = unit_vectors(model, texts)
+        if not wanted.shape[1] or wanted.shape[1] != self.vectors.shape[1]:
+            return [[] for _ in texts]
+        found = []
+        for start in range(0, len(texts), BLOCK):
+            likeness = wanted[start : start + BLOCK] @ self.vectors.T
+            size = min(count, likeness.shape[1])
+            best = np.argpartition(-likeness, size - 1, axis=1)[:, :size]
+            for row, own in zip(likeness, best, strict=True):
+                order = own[np.argsort(-row[own], kind="stable")]
+                found.append(
+                    [Neighbour(self.texts[i], self.labels[i], float(row[i])) for i in order]
+                )
+        return found
+
+
+def unit_vectors(
+    model: TextModel, texts: Sequence[str], progress: Progress | None = None
+) -> np.ndarray:
+    """(N, D) features of length 1: in the space of the contrastive loss, where there is one."""
+    features = model.score(texts, progress).features.astype(np.float32)
+    projector = _projector(model)
+    if projector is not None and len(features):
+        features = projector(features)
+    unit: np.ndarray = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
+    return unit
+
+
+def _projector(model: TextModel) -> Callable[[np.ndarray], np.ndarray] | None:
+    memory = _memory(model)
+    if memory is None:
+        return None
+    import torch
+
+    layers = memory.projector
+    device = next(layers.parameters()).device
+
+    @torch.inference_mode()
+    def project(features: np.ndarray) -> np.ndarray:
+        found: np.ndarray = layers(torch.from_numpy(features).to(device)).float().cpu().numpy()
+        return found
+
+    return project
+
+
+def _memory(model: TextModel) -> PrototypeMemory | None:
+    """The prototype memory of a model that has one."""
+    if type(model).__name__ != "TorchModel":  # without PyTorch there is nothing to import
+        return None
+    from valence.losses.contrastive import PrototypeMemory
+    from valence.models.classifier import TorchModel
+
+    assert isinstance(model, TorchModel)
+    found = [m for m in model.classifier.loss.modules() if isinstance(m, PrototypeMemory)]
+    return found[0] if found else None
+
+
+def find_index(predictor: Predictor) -> Index | None:
+    """The index in the model's folder, or else the vectors its prototype memory holds.
+
+    Raises:
+        ModelError: if the file is broken.
+    """
+    path = predictor.folder / FILE
+    if path.exists():
+        return _read(path)
+    memory = _memory(predictor.model)
+    if memory is None or not int(memory.sizes.sum()):
+        return None
+    rings = [
+        memory.bank[i, :size].float().cpu().numpy() for i, size in enumerate(memory.sizes.tolist())
+    ]
+    labels = [n for n, ring in zip(predictor.classes, rings, strict=True) for _ in ring]
+    return Index([NO_TEXT] * len(labels), labels, np.concatenate(rings))
+
+
+def build_index(
+    predictor: Predictor, rows: Split, *, progress: Progress | None = None, keep: bool = False
+) -> Index:
+    """The index of labelled rows, from the cache where it was made before.
+
+    Args:
+        predictor: The model.
+        rows: Training rows; labels are ids of the model's classes.
+        progress: Told (done, all) texts.
+        keep: Also write it into the model's folder, texts included.
+
+    Raises:
+        ModelError, RunError: if the folder or the cache cannot be written.
+    """
+    labels = [predictor.classes[i] for i in rows.labels]
+    key = cache.content_key([_identity(predictor.folder), *rows.texts, "", *labels])
+    folder = cache.find(KIND, key)
+    if folder is None:
+        table = pd.DataFrame({"text": rows.texts, "label": labels})
+        vectors = unit_vectors(predictor.model, rows.texts, progress)
+        table["vector"] = list(vectors.astype(np.float16))
+        about = {"model": predictor.folder.name, "texts": len(rows)}
+        with cache.writing(KIND, key, about) as scratch:
+            table.to_parquet(scratch / FILE, index=False)
+        folder = cache.find(KIND, key)
+        assert folder is not None
+    found = _read(folder / FILE)
+    if keep:
+        _copy(folder / FILE, predictor.folder / FILE)
+    return found
+
+
+def _identity(folder: Path) -> str:
+    """A name of what decides a model's features."""
+    files = sorted({path for pattern in WEIGHTS for path in folder.glob(pattern)})
+    parts = []
+    for path in files:
+        if path.is_file() and path.name != "calibration.json":
+            with path.open("rb") as file:
+                parts += [path.name, hashlib.file_digest(file, "sha256").hexdigest()]
+    return cache.content_key(parts)
+
+
+def _read(path: Path) -> Index:
+    try:
+        table = pd.read_parquet(path, columns=["text", "label", "vector"])
+        vectors = np.stack(table["vector"].to_list()).astype(np.float32)
+    except Exception as error:  # pyarrow and numpy raise errors of their own kinds
+        reason = (str(error).strip().splitlines() or ["broken"])[0][:160]
+        raise ModelError(f"{path} cannot be read ({reason}); make it again with --data") from None
+    return Index(table["text"].tolist(), table["label"].tolist(), vectors)
+
+
+def _copy(source: Path, target: Path) -> None:
+    scratch = target.with_name(f".{target.name}.writing")
+    try:
+        scratch.write_bytes(source.read_bytes())
+        os.replace(scratch, target)
+    except OSError as error:
+        raise ModelError(f"{target} cannot be written: {error.strerror or error}") from None
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -1,0 +1,57 @@
+"""Explanations as one page: no network, light and dark, readable without colour."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from valence.errors import RunError
+from valence.inference.explain.explain import Explanation
+
+
+def write_page(found: Sequence[Explanation], path: Path, *, title: str) -> Path:
+    """Write a page of explanations.
+
+    Args:
+        found: What to show.
+        path: The file; its folder is made.
+        title: Heading.
+
+    Raises:
+        RunError: if the file cannot be written.
+    """
+    template = Environment(
+        loader=PackageLoader("valence.inference.explain", "."), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    ).get_template("explain.html.j2")  # fmt: skip
+    page = template.render(title=title, items=[(item, _runs(item)) for item in found])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.writing")
+        scratch.write_text(page, encoding="utf-8")
+        os.replace(scratch, path)
+    except OSError as error:
+        raise RunError(f"Cannot write {path}: {error.strerror or error}") from None
+    return path
+
+
+def _runs(found: Explanation) -> list[dict[str, Any]]:
+    """The text in runs: what is between tokens, and tokens with the strength of their colour."""
+    most = max((abs(token.score) for token in found.tokens), default=0.0) or 1.0
+    runs: list[dict[str, Any]] = []
+    at = 0
+    for token in found.tokens:
+        if token.start > at:
+            runs.append({"text": found.text[at : token.start], "part": None})
+        begun = max(at, token.start)
+        if token.end > begun:
+            runs.append({"text": found.text[begun : token.end], "part": token.score / most,
+                         "score": token.score})  # fmt: skip
+        at = max(at, token.end)
+    if at < len(found.text):
+        runs.append({"text": found.text[at:], "part": None})
+    return runs

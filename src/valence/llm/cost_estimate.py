@@ -1,0 +1,90 @@
+"""What a run of questions will take, before it is run: calls, tokens, time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from valence.config.spec import RunSpec
+from valence.data.dataset import Dataset
+from valence.distributed.device import pick_device
+from valence.errors import ModelError
+from valence.llm.classify import LocalBackend, all_questions, open_server
+from valence.llm.local import LanguageModel, load_tokenizer
+
+BYTES_PER_TOKEN = 4.0  # of a server's tokenizer, which is not at hand
+SECONDS_PER_REQUEST = 1.0
+OPERATIONS_PER_SECOND = {"cpu": 3e10, "mps": 2e12, "cuda": 5e13}
+"""Guesses of what a usual machine reaches; the time is an order of magnitude."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take.
+
+    Attributes:
+        questions: All questions.
+        calls: Questions that will go through the model: without doubles and known answers.
+        known: Answers that are kept from before.
+        tokens: Tokens the model reads; of a server an estimate.
+        seconds: An estimate.
+        exact: Whether the tokens were counted.
+    """
+
+    questions: int
+    calls: int
+    known: int
+    tokens: int
+    seconds: float
+    exact: bool
+
+
+def make_plan(spec: RunSpec, dataset: Dataset) -> Plan:
+    """What the run of ``spec`` on these rows will take; no model is loaded, no server asked.
+
+    Raises:
+        DataError, ModelError, SpecError, RunError: if something cannot be used.
+    """
+    asker, questions = all_questions(spec, dataset)
+    if spec.llm.server is not None:
+        server = open_server(spec.llm)
+        chats = [asker.wording.messages(q.text, q.demos) for q in questions]
+        unique = {server.key(messages): messages for messages in chats}
+        open_ = [messages for key, messages in unique.items() if server.kept.get(key) is None]
+        size = sum(len(m["content"].encode()) for messages in open_ for m in messages)
+        seconds = len(open_) * SECONDS_PER_REQUEST / spec.llm.concurrency
+        if spec.llm.per_minute:
+            seconds = max(seconds, 60.0 * len(open_) / spec.llm.per_minute)
+        return Plan(len(questions), len(open_), len(unique) - len(open_),
+                    round(size / BYTES_PER_TOKEN), seconds, exact=False)  # fmt: skip
+    empty = _without_weights(spec.llm.model)
+    model = LanguageModel(empty, load_tokenizer(spec.llm.model), max_length=spec.llm.max_length)
+    backend = LocalBackend(spec.llm, asker.wording, model)
+    prompts = {tuple(ids) for ids in backend.encode(questions)}
+    read = sum(min(len(ids), backend.room) for ids in prompts)
+    weights = sum(p.numel() for p in empty.parameters())
+    rate = OPERATIONS_PER_SECOND[pick_device(spec.train.device)]
+    return Plan(len(questions), len(prompts), 0, read, 2.0 * weights * read / rate, exact=True)
+
+
+def _without_weights(name: str) -> Any:
+    """The model's shape alone."""
+    import json
+    from pathlib import Path
+
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    adapter = Path(name) / "adapter_config.json"
+    try:
+        if adapter.exists():
+            name = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
+        config = AutoConfig.from_pretrained(name)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or ["not found"])[0][:160]
+        raise ModelError(
+            f"Language model {name!r} cannot be read ({reason}); give a folder with its files, or "
+            f"fetch it once with a network: hf download {name}"
+        ) from None

@@ -1,0 +1,1 @@
+"""Every method that can be trained and compared."""

@@ -1,0 +1,64 @@
+"""Load any saved model folder, whatever it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from valence.errors import ModelError
+from valence.models.base import TextModel
+from valence.models.config_file import read_config
+
+# Each loader is imported when a folder needs it: an exported model is used without PyTorch.
+
+
+def _torch(folder: Path) -> TextModel:
+    from valence.models.classifier import load_torch_model
+
+    return load_torch_model(folder)
+
+
+def _tfidf(folder: Path) -> TextModel:
+    from valence.models.baselines import load_tfidf_model
+
+    return load_tfidf_model(folder)
+
+
+def _majority(folder: Path) -> TextModel:
+    from valence.models.baselines import load_majority_model
+
+    return load_majority_model(folder)
+
+
+def _fusion(folder: Path) -> TextModel:
+    from valence.models.fusion_model import load_fusion_model
+
+    return load_fusion_model(folder)
+
+
+def _exported(folder: Path) -> TextModel:
+    from valence.models.exported import load_exported_model
+
+    return load_exported_model(folder)
+
+
+LOADERS: dict[str, Callable[[Path], TextModel]] = {
+    "torch": _torch,
+    "tfidf": _tfidf,
+    "majority": _majority,
+    "fusion": _fusion,
+    "onnx": _exported,
+    "openvino": _exported,
+}
+
+
+def load_model(folder: str | Path) -> TextModel:
+    """The model saved in ``folder``; needs no network beyond its base encoder.
+
+    Raises:
+        ModelError: if the folder is missing, is not a model, or has a missing or broken file.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ModelError(f"No model folder at {path}; train one: valence train DATA --out {path}")
+    return LOADERS[read_config(path).kind](path)

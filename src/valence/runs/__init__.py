@@ -1,0 +1,1 @@
+"""Run folders, and the one function that trains and tests."""

@@ -1,0 +1,143 @@
+"""The model card: what a model is, what it was tested on, and where not to trust it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from valence.evaluation.classification import METRICS
+from valence.methods.registry import METHODS
+from valence.runs.store import RunResult
+
+FEW_ROWS = 20  # training rows below which a class's score says little
+WEAK_F1 = 0.5
+
+
+def write_card(folder: Path, result: RunResult) -> None:
+    """Write ``README.md`` into a model folder, with the metadata that the hub reads.
+
+    It has counts and scores, and no text of the data.
+
+    Args:
+        folder: The model folder.
+        result: The run that made the model.
+    """
+    (folder / "README.md").write_text(model_card(result), encoding="utf-8")
+
+
+def model_card(result: RunResult) -> str:
+    """The card in Markdown."""
+    method = METHODS.get(result.spec.method)
+    title = method.title if method is not None else result.spec.method
+    intensity = not result.classes
+    task = "the intensity of sentiment" if intensity else f"one of {len(result.classes)} labels"
+    parts = [
+        _metadata(result),
+        f"# {result.spec.method} on {_cell(result.dataset)}",
+        f"Gives a text {task}. Method: {_cell(title)}." + _source(method.paper if method else ""),
+        "## How it was made", _made(result),
+        "## Test scores", _scores(result),
+    ]  # fmt: skip
+    if not intensity:
+        parts += ["## By label", _labels(result)]
+    parts += ["## Limits", _limits(result), "## How to use it", _use()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metadata(result: RunResult) -> str:
+    data: dict[str, Any] = {
+        "library_name": "valence",
+        "pipeline_tag": "text-classification",
+        "tags": ["valence", "sentiment-analysis", result.spec.method],
+    }
+    return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True).strip()}\n---"
+
+
+def _source(paper: str) -> str:
+    return f" Source: {_cell(paper)}." if paper else ""
+
+
+def _made(result: RunResult) -> str:
+    spec = result.spec
+    rows = ", ".join(f"{count:,} {name}" for name, count in result.sizes.items())
+    lines = [f"Rows: {rows}."]
+    if spec.kind == "torch":
+        lines.append(
+            f"Encoder: {_cell(Path(spec.encoder.name).name)}, {spec.encoder.adaptation}, "
+            f"up to {spec.encoder.max_length} tokens; {result.trainable_parameters:,} trained "
+            "numbers."
+        )
+    lines.append(
+        f"Weights and strengths were chosen on validation; seed {spec.seed}; trained in "
+        f"{result.train_seconds:,.0f} s."
+    )
+    versions = result.provenance.get("versions", {})
+    if versions:
+        lines.append("Versions: " + ", ".join(f"{n} {v}" for n, v in versions.items() if v) + ".")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _scores(result: RunResult) -> str:
+    rows = ["| score | validation | test |", "|---|---:|---:|"]
+    for name, value in result.test.items():
+        if not name.startswith("f1/"):
+            shown = METRICS[name].title if name in METRICS else name
+            rows.append(
+                f"| {_cell(shown)} | {_number(result.validation.get(name))} | {_number(value)} |"
+            )
+    return "\n".join(rows)
+
+
+def _labels(result: RunResult) -> str:
+    rows = ["| label | training rows | test F1 | |", "|---|---:|---:|---|"]
+    for i, (name, count) in enumerate(zip(result.classes, result.train_counts, strict=True)):
+        tail = "tail" if i in result.tail else ""
+        score = _number(result.test.get(f"f1/{name}"))
+        rows.append(f"| {_cell(name)} | {count:,} | {score} | {tail} |")
+    return "\n".join(rows)
+
+
+def _limits(result: RunResult) -> str:
+    lines = [
+        "It knows the labels above and no other, and gives every text one of them."
+        if result.classes else "It gives every text a number, whatever the text is about.",
+        "Scores hold for texts like the test rows; other topics, languages and times need a test "
+        "of their own.",
+    ]  # fmt: skip
+    if result.synthetic:
+        lines.append("The corpus was generated: the scores say nothing about real texts.")
+    few = [
+        n for n, count in zip(result.classes, result.train_counts, strict=False) if count < FEW_ROWS
+    ]
+    if few:
+        names = ", ".join(_cell(name) for name in few)
+        lines.append(f"Fewer than {FEW_ROWS} training rows, so hardly known: {names}.")
+    weak = [n for n in result.classes if (result.test.get(f"f1/{n}") or 0.0) < WEAK_F1]
+    if weak:
+        names = ", ".join(_cell(name) for name in weak)
+        lines.append(f"Test F1 below {WEAK_F1}, so more often wrong than right: {names}.")
+    lines.append("Probabilities are the model's own; check them before you set a threshold.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _use() -> str:
+    return (
+        "```python\nfrom valence import Predictor\n\n"
+        'model = Predictor.from_pretrained("FOLDER_OR_HUB_ID")\n'
+        'print(model.table(["Not bad at all"]))\n```\n\n'
+        "Or `valence predict FOLDER new.csv --out scored.csv`, or `valence serve FOLDER`."
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _cell(text: str) -> str:
+    """A name as plain text: no cell ends in it and no markup starts."""
+    kept = " ".join(text.split())
+    for mark in "\\`*_[]<>|":
+        kept = kept.replace(mark, f"\\{mark}")
+    return kept

@@ -1,0 +1,155 @@
+"""Run folders: one folder per finished run, written whole or not at all.
+
+A folder holds ``spec.yaml``, ``result.json``, ``predictions.parquet`` (validation and test
+rows with their logits), ``history.jsonl``, ``features.npz`` and, where it was asked for,
+``model/``. A run that failed leaves ``<key>.failed.json`` and is tried again next time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from valence.config.spec import RunSpec
+from valence.errors import RunError
+
+
+class RunResult(BaseModel):
+    """What a run found; everything tables, statistics and reports need besides predictions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    key: str
+    spec: RunSpec
+    dataset: str
+    """Short name of the corpus, for tables."""
+    fingerprint: str
+    synthetic: bool
+    classes: tuple[str, ...]
+    tail: tuple[int, ...]
+    train_counts: tuple[int, ...]
+    sizes: dict[str, int]
+    """Rows per split."""
+    validation: dict[str, float | None]
+    test: dict[str, float | None]
+    """Scores by metric name (see ``valence.evaluation.classification``, for an intensity
+    ``valence.evaluation.regression``); None where undefined."""
+    own_best: dict[str, tuple[int, float | None]] = {}
+    """For each metric (step, test score) at its own best validation epoch: as many models as
+    metrics, so never to be read as one model's scores."""
+    group: str = ""
+    """The column of the rows' groups, such as language; empty where there is none."""
+    groups: dict[str, dict[str, float | None]] = {}
+    """Test scores of every group (see ``valence.evaluation.classification.group_scores``)."""
+    train_seconds: float
+    inference_seconds: float
+    """Time to score the test rows."""
+    peak_memory_mib: float
+    trainable_parameters: int
+    notes: tuple[str, ...] = ()
+    provenance: dict[str, Any] = {}
+
+
+class RunStore:
+    """The run folders under one root.
+
+    Args:
+        root: Folder of run folders; made when the first run is written.
+    """
+
+    def __init__(self, root: str | Path = "runs") -> None:
+        self.root = Path(root)
+
+    def key(self, spec: RunSpec, fingerprint: str) -> str:
+        """The folder name of a spec on this data: readable, and unique by its hash."""
+        name = Path(spec.data.name).name or "data"
+        stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-").lower() or "data"
+        return f"{stem[:40]}-{spec.method}-s{spec.seed}-{spec.hash(fingerprint)}"
+
+    def path(self, key: str) -> Path:
+        """Where the run ``key`` is or would be."""
+        return self.root / key
+
+    def checkpoint(self, key: str) -> Path:
+        """Where an unfinished run keeps what it needs to go on."""
+        return self.root / ".unfinished" / key
+
+    def get(self, key: str) -> RunResult | None:
+        """The result of a finished run, or None where it is missing or unreadable."""
+        try:
+            text = (self.path(key) / "result.json").read_text(encoding="utf-8")
+            return RunResult.model_validate_json(text)
+        except (OSError, ValidationError):
+            return None
+
+    def all(self) -> list[RunResult]:
+        """Every finished run under the root, by key."""
+        keys = sorted(path.parent.name for path in self.root.glob("*/result.json"))
+        return [result for key in keys if (result := self.get(key)) is not None]
+
+    def predictions(self, key: str) -> pd.DataFrame:
+        """Rows scored by a run: split, id, text, group (if any), label, predicted, ``logit_<i>``.
+
+        Raises:
+            RunError: if the file is missing or truncated.
+        """
+        path = self.path(key) / "predictions.parquet"
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{path} cannot be read ({error}); delete the folder and run again"
+            ) from None
+
+    def table(self, key: str, name: str) -> pd.DataFrame:
+        """A further table of a run (``robustness.csv``); empty where the run has none."""
+        path = self.path(key) / name
+        return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+    def history(self, key: str) -> list[dict[str, Any]]:
+        """Training history, one record per logged step; empty where a method has none."""
+        path = self.path(key) / "history.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        """A folder to fill; it gets its name only when the block ends without an error.
+
+        Raises:
+            RunError: if the disk refuses (full, read-only).
+        """
+        folder = self.root / ".unfinished" / f"{key}.writing"
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.mkdir(parents=True)
+            yield folder
+            final = self.path(key)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(folder, final)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise RunError(
+                f"Cannot write run {key} under {self.root}: {reason}; finished runs are kept"
+            ) from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        (self.root / f"{key}.failed.json").unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoint(key), ignore_errors=True)
+
+    def record_failure(self, key: str, error: BaseException) -> None:
+        """Keep why a run failed, beside the finished ones."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        record = {"key": key, "error": type(error).__name__, "message": str(error)}
+        (self.root / f"{key}.failed.json").write_text(json.dumps(record), encoding="utf-8")

@@ -1,0 +1,322 @@
+"""The trials of a study: each fitted as a run is, on data that holds no test rows.
+
+The score of a trial is the validation score ``train.metric``. A trial that falls behind the
+median of the others is stopped early. Trials are made in this process or in several.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.synchronize import Event
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from valence.config.spec import RunSpec
+from valence.data.dataset import TrainingData
+from valence.errors import RunError, SpecError
+from valence.evaluation.classification import classification_scores
+from valence.evaluation.regression import signed
+from valence.methods.fitting import fit_sealed
+from valence.methods.search_space import Range
+from valence.tuning.study import (
+    ERROR,
+    POLL_SECONDS,
+    SURPLUS,
+    WORKER,
+    Count,
+    Pulse,
+    beating,
+    close_stale,
+    count,
+    identity,
+    is_used,
+    open_study,
+)
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import Trial
+
+FAILURES_BEFORE_STOP = 3
+WORKER_END_SECONDS = 20.0  # a fit that is made in one go does not hear that it should stop
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process needs to make trials; there are no test rows in it.
+
+    Attributes:
+        spec: What is trained, with the settings that all trials share.
+        space: What is chosen.
+        trials: How many, those of earlier calls counted.
+        data: Training rows (the sample of them) and validation rows.
+        url, name: Storage and name of the study.
+    """
+
+    spec: RunSpec
+    space: Mapping[str, Range]
+    trials: int
+    data: TrainingData
+    url: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a study is; handed to the observer.
+
+    Attributes:
+        count: Trials finished and at work.
+        best: The best score, as it is shown; None before there is one.
+        trials: Trials wanted.
+        share: Share of the trial at work that is done, where it is known.
+        seconds_left: Estimate for the rest, or None before the first trial is done.
+    """
+
+    count: Count
+    best: float | None
+    trials: int
+    share: float
+    seconds_left: float | None
+
+
+Observer = Callable[[Standing], None]
+
+
+def all_trials(
+    job: Job, study: Study, *, workers: int = 1, observer: Observer | None = None
+) -> None:
+    """Make what trials are missing, in this process or in ``workers`` others.
+
+    Args:
+        job: What is tuned.
+        study: Its study.
+        workers: Processes.
+        observer: Told how far it is.
+
+    Raises:
+        KeyboardInterrupt: if the user says so; finished trials are kept.
+        RunError: if a worker process breaks.
+    """
+    watch = _Watch(job, study, workers, observer)
+    if workers == 1:
+        make_trials(job, study, told=watch.tell, stop=lambda: False)
+    else:
+        _with_workers(job, workers, watch)
+    watch.tell(0.0)
+
+
+class _Watch:
+    """Tells the observer, with the time left by what trials took so far."""
+
+    def __init__(self, job: Job, study: Study, workers: int, observer: Observer | None) -> None:
+        self.job, self.study, self.observer = job, study, observer
+        self.workers = workers
+        self.begun = time.monotonic()
+        self.at_first = count(study).finished
+        self.now, self.counted = count(study), self.begun
+
+    def tell(self, share: float) -> None:
+        if self.observer is None:
+            return
+        seconds = time.monotonic()
+        if share == 0 or seconds - self.counted > POLL_SECONDS:  # not at every step
+            self.now, self.counted = count(self.study), seconds
+        done = self.now.finished - self.at_first + share
+        rest = max(0.0, self.job.trials - self.now.finished - share)
+        left = (seconds - self.begun) / done * rest if done > 0 else None
+        best = self.now.best
+        shown = None if best is None else signed(self.job.spec.train.metric, best)
+        self.observer(Standing(self.now, shown, self.job.trials, share, left))
+
+
+def _with_workers(job: Job, workers: int, watch: _Watch) -> None:
+    context = multiprocessing.get_context("spawn")  # a fork would share torch's threads
+    stop = context.Event()
+    threads = max(1, _threads() // workers)
+    # A daemon: one that is left ends with this process.
+    processes = [
+        context.Process(target=_work, args=(job, stop, threads), daemon=True)
+        for _ in range(workers)
+    ]
+    before = {name: os.environ.get(name) for name in THREAD_SETTINGS}
+    os.environ.update(dict.fromkeys(THREAD_SETTINGS, str(threads)))
+    try:
+        for process in processes:
+            process.start()
+        while any(process.is_alive() for process in processes):
+            watch.tell(0.0)
+            time.sleep(POLL_SECONDS)
+    finally:
+        stop.set()
+        end = time.monotonic() + WORKER_END_SECONDS
+        for process in processes:
+            if process.pid is not None:
+                process.join(max(0.0, end - time.monotonic()))
+                process.kill()
+                process.join()
+        _restore(before)
+    broken = [p.exitcode for p in processes if p.exitcode]
+    if broken:
+        raise RunError(
+            f"{len(broken)} of {workers} workers ended with exit code {broken[0]}; finished trials "
+            "are kept, the same command goes on from here"
+        )
+
+
+def _work(job: Job, stop: Event, threads: int) -> None:
+    """What a worker process does."""
+    import signal
+    import warnings
+
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and says "stop"
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+
+    def ended() -> bool:
+        return stop.is_set() or (parent is not None and not parent.is_alive())
+
+    try:
+        make_trials(job, open_study(job.url, job.name), told=lambda _: None, stop=ended)
+    except KeyboardInterrupt:
+        return
+
+
+def _threads() -> int:
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() else os.cpu_count() or 1
+
+
+def _restore(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+class Stopped(Exception):
+    """A trial is not wanted: there are enough."""
+
+
+def make_trials(
+    job: Job, study: Study, *, told: Callable[[float], None], stop: Callable[[], bool]
+) -> None:
+    """Make trials until the study has as many as the job wants; wait for those of others.
+
+    Args:
+        job: What is tuned.
+        study: Its study.
+        told: Called with the share done of the trial at work.
+        stop: Whether to end as Ctrl-C does.
+
+    Raises:
+        KeyboardInterrupt: if the user, or ``stop``, says so.
+    """
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    pulse = Pulse()
+    while True:
+        if stop():
+            raise KeyboardInterrupt
+        close_stale(study, pulse)
+        now = count(study)
+        hopeless = now.best is None and now.finished >= FAILURES_BEFORE_STOP and not now.running
+        if now.finished >= job.trials or (hopeless and _all_failed(study)):
+            return
+        if now.finished + now.running >= job.trials:
+            time.sleep(POLL_SECONDS)
+            continue
+        try:
+            study.optimize(
+                lambda trial: objective(trial, job, told=told, stop=stop), n_trials=1,
+                catch=(Exception,),
+            )  # fmt: skip
+        except UpdateFinishedTrialError:  # this process slept, and was taken for dead
+            continue
+
+
+def _all_failed(study: Study) -> bool:
+    return all(ERROR in t.user_attrs for t in study.get_trials(deepcopy=False) if is_used(t))
+
+
+def objective(
+    trial: Trial, job: Job, *, told: Callable[[float], None], stop: Callable[[], bool]
+) -> float:
+    """The validation score of one trial.
+
+    Raises:
+        optuna.TrialPruned: if it falls behind the others.
+        Stopped: if other processes began enough trials at the same moment.
+        KeyboardInterrupt: if ``stop`` says so.
+    """
+    from optuna import TrialPruned
+    from optuna.samplers import TPESampler
+    from optuna.trial import TrialState
+
+    trial.set_user_attr(WORKER, identity())
+    before = [t for t in trial.study.get_trials(deepcopy=False) if t.number < trial.number]
+    kept = [t for t in before if t.state != TrialState.FAIL or ERROR in t.user_attrs]
+    if len(kept) >= job.trials:
+        trial.set_user_attr(SURPLUS, True)
+        raise Stopped
+    # By the trial's number, so that a study stopped and taken up again draws as one that was not.
+    seed = int(np.random.SeedSequence([job.spec.seed, trial.number]).generate_state(1)[0])
+    trial.study.sampler = TPESampler(seed=seed)
+    scores: list[float] = []
+
+    def judge(value: float) -> None:
+        scores.append(value)
+        trial.report(value, len(scores))
+        if trial.should_prune():
+            raise TrialPruned(f"behind the median after {len(scores)} evaluations")
+
+    def report(share: float, _: str) -> None:
+        if stop():
+            raise KeyboardInterrupt
+        told(share)
+
+    try:
+        spec = job.spec.override({p: suggest(trial, p, r) for p, r in job.space.items()})
+        with beating(trial):
+            model, _ = fit_sealed(spec, job.data, report=report, judge=judge)
+    except TrialPruned:
+        raise
+    except Exception as error:  # whatever breaks one trial, the others still run
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        trial.set_user_attr(ERROR, lines[0][:300])
+        raise
+    return max(scores) if scores else _score(model, spec, job.data)
+
+
+def suggest(trial: Trial, path: str, found: Range) -> Any:
+    """Draw a setting from its range."""
+    if found.choices:
+        return trial.suggest_categorical(path, found.choices)
+    assert found.low is not None
+    assert found.high is not None
+    if isinstance(found.low, int) and isinstance(found.high, int):
+        step = 1 if found.step is None else int(found.step)
+        return trial.suggest_int(path, found.low, found.high, log=found.log, step=step)
+    return trial.suggest_float(path, found.low, found.high, log=found.log, step=found.step)
+
+
+def _score(model: Any, spec: RunSpec, data: TrainingData) -> float:
+    """The validation score of a model that was fitted in one go."""
+    found = classification_scores(
+        data.validation.labels, model.score(data.validation.texts).logits, classes=data.classes,
+        train_counts=[int(n) for n in data.train_counts], tail=data.tail,
+    )  # fmt: skip
+    value = found[spec.train.metric]
+    if value is None:
+        raise SpecError(f"train.metric {spec.train.metric!r} has no value on the validation rows")
+    return value

@@ -1,0 +1,320 @@
+"""Tuning: Optuna chooses settings on validation rows, then :func:`run` trains with the best.
+
+What is tuned is a :class:`Plan`: how many trials, on which share of the rows, over which
+ranges. The ranges are the method's own, changed by a space file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from valence.config.spec import DataSpec, RunSpec, parse_yaml, setting_paths
+from valence.data.dataset import Dataset, TrainingData
+from valence.data.sampling import stratified_split
+from valence.data.sources import load_dataset
+from valence.distributed import process_group
+from valence.errors import RunError, SpecError, UnknownNameError
+from valence.evaluation.classification import METRICS
+from valence.evaluation.regression import INTENSITY_METRICS, signed
+from valence.methods.registry import METHODS, find_method, make_spec, search_space, trained_part
+from valence.methods.search_space import Range, every_point, parse_range
+from valence.runs.runner import run
+from valence.runs.store import RunResult, RunStore
+from valence.storage.file_lock import alone
+from valence.training.trainer import Report
+from valence.tuning.study import (
+    bind,
+    close_stale,
+    count,
+    enqueue,
+    importances,
+    open_study,
+    sqlite_url,
+    trials_table,
+)
+from valence.tuning.trials import Job, Observer, Standing, all_trials
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+__all__ = ["Desk", "Observer", "Plan", "Standing", "Tuned", "read_plan", "study_name", "tune"]
+
+DEFAULT_TRIALS = 20
+ALONE = "give --workers, or start several that share one --storage and --study"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a method is tuned; the contents of a space file, changed by options.
+
+    Attributes:
+        n_trials: Trials in all, those of earlier calls counted.
+        sample: Share of the training rows that trials are fitted on.
+        epochs: Epochs of a trial; those of the method when not given.
+        ranges: By method, ranges in place of its own; None leaves a setting alone.
+    """
+
+    n_trials: int = DEFAULT_TRIALS
+    sample: float = 1.0
+    epochs: int | None = None
+    ranges: Mapping[str, Mapping[str, Range | None]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_trials < 1 or (self.epochs is not None and self.epochs < 1):
+            raise SpecError("n_trials and epochs must be at least 1")
+        if not 0 < self.sample <= 1:
+            raise SpecError(f"sample = {self.sample}: the share must be above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where tuning reads and keeps things, and with how many processes.
+
+    Attributes:
+        runs: Folder of run folders, for the final run.
+        data_dir: Folder of corpora.
+        storage: URL of the study's storage; an SQLite file in ``folder`` when not given.
+        study: Name of the study; made of data and method when not given.
+        folder: Where SQLite files are.
+        workers: Processes of this call.
+        seed: Seed of everything random.
+        final: Whether to train with the best settings on everything.
+    """
+
+    runs: Path = Path("runs")
+    data_dir: Path | None = None
+    storage: str | None = None
+    study: str | None = None
+    folder: Path = Path("tuning")
+    workers: int = 1
+    seed: int = 45
+    final: bool = True
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning a method found.
+
+    Attributes:
+        name: Name of the study.
+        best: The spec with the best settings, to be trained on everything.
+        space: What was chosen from.
+        params: The best settings.
+        value: Their validation score in the trial.
+        trials: One row per trial.
+        importance: Share of the score's spread by setting.
+        result: The run of ``best`` on everything; None where it was not made.
+        interrupted: Whether the user stopped it.
+    """
+
+    name: str
+    best: RunSpec
+    space: Mapping[str, Range]
+    params: Mapping[str, Any]
+    value: float
+    trials: pd.DataFrame
+    importance: Mapping[str, float]
+    result: RunResult | None
+    interrupted: bool
+
+
+def read_plan(path: str | Path) -> Plan:
+    """Read a space file: ``n_trials``, ``sample``, ``epochs``, and a section per method.
+
+    Raises:
+        SpecError: if it cannot be read or a value does not fit.
+        UnknownNameError: if a method or setting is unknown.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"Space file {path} cannot be read: {error}") from None
+    values = parse_yaml(text, where=str(path)) or {}
+    if not isinstance(values, dict):
+        raise SpecError(f"Space file {path} must be a mapping of methods to ranges")
+    kinds = {"n_trials": (int,), "sample": (int, float), "epochs": (int,)}
+    plain: dict[str, Any] = {}
+    ranges: dict[str, dict[str, Range | None]] = {}
+    for name, value in values.items():
+        if name in kinds:
+            if isinstance(value, bool) or not isinstance(value, kinds[name]):
+                raise SpecError(f"{path}: {name} = {value!r} is not a number of that kind")
+            plain[name] = value
+            continue
+        if name not in METHODS:
+            raise UnknownNameError("method or setting of a space file", str(name),
+                                   [*METHODS, *kinds])  # fmt: skip
+        if not isinstance(value, dict):
+            raise SpecError(f"{path}: section {name} must be a mapping of settings to ranges")
+        ranges[name] = {
+            _setting(str(setting)): parse_range(str(setting), given)
+            for setting, given in value.items()
+        }
+    return Plan(ranges=ranges, **plain)
+
+
+def _setting(path: str) -> str:
+    known = [name for name in setting_paths() if "." in name]
+    if path not in known:
+        raise UnknownNameError("setting", path, known)
+    return path
+
+
+def ranges_of(spec: RunSpec, plan: Plan, fixed: Mapping[str, Any]) -> dict[str, Range]:
+    """What is chosen for a spec: its method's ranges, those of the plan, less what is fixed.
+
+    Args:
+        spec: What is tuned.
+        plan: Its ranges replace the method's; None takes one out.
+        fixed: Settings the user gave a value.
+
+    Raises:
+        SpecError: if nothing is left, a range holds a value that does not fit, or the method
+            does not read a setting.
+    """
+    own = (plan.ranges or {}).get(spec.method, {})
+    merged = {**search_space(spec), **own}
+    space = {p: r for p, r in merged.items() if r is not None and p not in fixed}
+    if not space:
+        raise SpecError(f"Nothing is left to tune for {spec.method!r}; give a range in --space")
+    for path, found in space.items():
+        for value in found.ends:
+            spec.override({path: value})
+            if path not in own or trained_part(spec).kind != "sklearn":
+                continue
+            if not path.startswith(("encoder.", "head.")) and path != "loss.class_weights":
+                raise SpecError(f"Method {spec.method!r} does not read {path}; take it out")
+    return space
+
+
+def tune(
+    method: str,
+    data: DataSpec,
+    *,
+    plan: Plan | None = None,
+    settings: Mapping[str, Any] | None = None,
+    desk: Desk | None = None,
+    observer: Observer | None = None,
+    report: Report | None = None,
+) -> Tuned:
+    """Choose the settings of a method on validation rows, and train with the best.
+
+    The same call goes on with a study that was stopped or killed, until it has
+    ``plan.n_trials``; several processes may call it at once.
+
+    Args:
+        method: A name of ``METHODS``; a ``posthoc`` method's base is tuned.
+        data: Which rows.
+        plan: How many trials, on which share of the rows, over which ranges.
+        settings: Dotted settings of all trials and of the final run.
+        desk: Where things are read and kept.
+        observer: Told how far the trials are.
+        report: Told how far the final training is.
+
+    Raises:
+        UnknownNameError, SpecError: if a name or range is wrong, or there is nothing to tune.
+        DataError, ModelError: if the data or encoder cannot be used.
+        RunError: if Optuna is missing, the storage cannot be used, or every trial fails.
+    """
+    process_group.one_process("Tuning", ALONE)
+    plan, desk = plan or Plan(), desk or Desk()
+    find_method(method)
+    spec = make_spec(method, data, seed=desk.seed, settings=settings)
+    space = ranges_of(spec, plan, settings or {})
+    known = METRICS | INTENSITY_METRICS if spec.kind == "fusion" else METRICS
+    if spec.train.metric not in known:
+        raise UnknownNameError("metric", spec.train.metric, known)
+    dataset = load_dataset(spec.data, seed=spec.seed, data_dir=desk.data_dir)
+    job, task = _job(spec, space, plan, dataset, desk)
+    study = open_study(job.url, job.name)
+    bind(study, task)
+    points = every_point(space, plan.n_trials)
+    if points is not None:  # few enough to try each once
+        job = replace(job, trials=len(points))
+        close_stale(study)
+        with alone(desk.runs / ".unfinished" / f"{job.name}.lock"):
+            enqueue(study, points)
+    interrupted = False
+    try:
+        all_trials(job, study, workers=desk.workers, observer=observer)
+    except KeyboardInterrupt:
+        interrupted = True
+    if count(study).best is None:
+        return _none_done(study, interrupted)
+    params = study.best_trial.params
+    found = Tuned(
+        job.name, spec.override(params), space, params,
+        signed(spec.train.metric, study.best_value), _as_shown(trials_table(study), spec),
+        importances(study), None, interrupted,
+    )  # fmt: skip
+    if interrupted or not desk.final:
+        return found
+    with alone(desk.runs / ".unfinished" / f"{job.name}.lock"):
+        result = run(
+            found.best, store=RunStore(desk.runs), dataset=dataset, keep_model=True, report=report
+        )
+    return replace(found, result=result)
+
+
+def study_name(method: str, data: DataSpec) -> str:
+    """The name of a study where none is given: data and method."""
+    return f"{Path(data.name).stem or 'data'}-{method}"
+
+
+def _job(
+    spec: RunSpec, space: dict[str, Range], plan: Plan, dataset: Dataset, desk: Desk
+) -> tuple[Job, dict[str, str]]:
+    base = trained_part(spec)
+    if plan.epochs is not None and base.kind != "sklearn":
+        base = base.override({"train.epochs": plan.epochs})
+    name = desk.study or study_name(spec.method, spec.data)
+    digest = hashlib.sha256(repr(sorted(space.items())).encode()).hexdigest()[:10]
+    task = {"data": dataset.fingerprint, "settings": base.hash(), "ranges": digest,
+            "sample": f"{plan.sample:g}"}  # fmt: skip
+    url = desk.storage or sqlite_url(desk.folder / f"{name}.db")
+    data = sample_rows(dataset.sealed(), plan.sample, seed=spec.seed)
+    return Job(base, space, plan.n_trials, data, url, name), task
+
+
+def sample_rows(data: TrainingData, share: float, *, seed: int) -> TrainingData:
+    """A stratified share of the training rows, of every class at least one; all validation rows."""
+    if share >= 1:
+        return data
+    labels = data.train.labels
+    if not data.classes:  # intensities: there is nothing to keep the shares of
+        _, taken = stratified_split(np.zeros(len(labels), np.int64), share, seed=seed)
+        return replace(data, train=data.train.take(taken))
+    _, taken = stratified_split(labels, share, seed=seed)
+    lone = np.flatnonzero(data.train_counts[labels] == 1)  # the split leaves these out
+    return replace(data, train=data.train.take(np.union1d(taken, lone)))
+
+
+def _as_shown(trials: pd.DataFrame, spec: RunSpec) -> pd.DataFrame:
+    """Optuna's largest is best; scores that are best when low get their own sign back."""
+    turn = signed(spec.train.metric, 1.0)
+    return trials.assign(**{name: trials[name] * turn for name in ("value", "last")})
+
+
+def _none_done(study: Study, interrupted: bool) -> Tuned:
+    """No trial is complete: say why.
+
+    Raises:
+        KeyboardInterrupt: if the user stopped before the first was.
+        RunError: if all failed.
+    """
+    if interrupted:
+        raise KeyboardInterrupt
+    table = trials_table(study)
+    failed = table.loc[table["error"] != "", "error"]
+    raise RunError(
+        f"All {len(failed)} trials of study {study.study_name!r} failed, the last with: "
+        f"{failed.iloc[-1] if len(failed) else 'no reason'}; "
+        "mend the cause and give another --study"
+    )

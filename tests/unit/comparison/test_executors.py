@@ -1,0 +1,211 @@
+"""Pools and Ray run the same grid as one process does, and a killed worker costs no cell."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import kill_all, workers
+from valence.comparison import grid
+from valence.comparison.executors.base import Batch, Hear, News, Sizes, make_executor
+from valence.comparison.executors.cells import Lanes
+from valence.comparison.grid import Comparison, Outcome, Standing
+from valence.config.spec import DataSpec, RunSpec
+from valence.distributed.ray_cluster import Cluster
+from valence.errors import RunError, UnknownNameError
+from valence.runs.store import RunStore
+
+METHODS = ("majority", "tfidf-lr", "lora", "lora-posthoc")
+
+
+@pytest.fixture(scope="module")
+def specs(reviews: Path, tiny_settings: dict[str, object]) -> list[RunSpec]:
+    """Four cells; one takes so long that it can be killed in its middle."""
+    comparison = Comparison(
+        data=(DataSpec(name=str(reviews)),), methods=METHODS, seeds=(45,),
+        settings=tiny_settings,
+        method_settings={name: {"train.epochs": 12} for name in ("lora", "lora-posthoc")},
+    )  # fmt: skip
+    return grid.plan(comparison)
+
+
+@pytest.fixture(scope="module")
+def wanted(specs: list[RunSpec], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return grid.execute(specs, store=RunStore(tmp_path_factory.mktemp("one") / "runs"))
+
+
+def check_same(outcome: Outcome, wanted: Outcome, store: RunStore) -> None:
+    assert [(c.status, c.error) for c in outcome.cells] == [("done", "")] * len(wanted.cells)
+    for cell, other in zip(outcome.cells, wanted.cells, strict=True):
+        assert cell.result is not None
+        assert other.result is not None
+        assert cell.result.key == other.result.key
+        assert cell.result.test == pytest.approx(other.result.test, abs=1e-6, nan_ok=True)
+    folders = {path.parent.name for path in store.root.glob("*/result.json")}
+    assert folders >= {cell.result.key for cell in wanted.cells if cell.result is not None}
+    assert not list((store.root / ".unfinished").glob("*"))
+
+
+class Killer:
+    """Kills the workers, once, when a training is under way.
+
+    Ray's news come half a second late, so there the first is late enough.
+    """
+
+    def __init__(self, word: str, *, at: float = 0.0) -> None:
+        self.word = word
+        self.at = at
+        self.seen: list[Standing] = []
+        self.killed = 0
+
+    def __call__(self, now: Standing) -> None:
+        self.seen.append(now)
+        if not self.killed and now.cell.spec.method == "lora" and self.at <= now.share < 1:
+            self.killed = kill_all(self.word)
+
+
+def check_killed(killer: Killer, outcome: Outcome) -> None:
+    assert killer.killed
+    assert sum(cell.repeats for cell in outcome.cells) >= 1
+    assert any("run again" in now.words for now in killer.seen)
+    assert all(now.seconds_left >= 0 for now in killer.seen)
+
+
+def test_pool_is_as_one_process_though_its_workers_are_killed(
+    specs: list[RunSpec], wanted: Outcome, tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path / "runs")
+    killer = Killer("valence.comparison.executors.worker", at=0.1)
+    executor = make_executor("local", Cluster(workers=2))
+    outcome = grid.execute(specs, store=store, observer=killer, executor=executor)
+    check_same(outcome, wanted, store)
+    check_killed(killer, outcome)
+    assert workers("valence.comparison.executors.worker") == []
+
+
+def test_ray_is_as_one_process_though_its_workers_are_killed(
+    specs: list[RunSpec], wanted: Outcome, tmp_path: Path, ray: Cluster
+) -> None:
+    store = RunStore(tmp_path / "runs")
+    killer = Killer("ray::work")
+    executor = make_executor("ray", ray)
+    outcome = grid.execute(specs, store=store, observer=killer, executor=executor)
+    check_same(outcome, wanted, store)
+    check_killed(killer, outcome)
+    again = grid.execute(specs, store=store, executor=executor)
+    assert {cell.status for cell in again.cells} == {"there"}
+
+
+@pytest.mark.parametrize("name", ["local", "ray"])
+def test_ctrl_c_keeps_finished_cells_and_stops_the_others(
+    name: str, specs: list[RunSpec], tmp_path: Path, ray: Cluster
+) -> None:
+    def stop(now: Standing) -> None:
+        if now.cell.spec.method == "lora" and now.share > 0:
+            raise KeyboardInterrupt
+
+    store = RunStore(tmp_path / "runs")
+    executor = make_executor(name, Cluster(workers=2))
+    outcome = grid.execute(specs, store=store, observer=stop, executor=executor)
+    assert outcome.interrupted
+    assert {cell.status for cell in outcome.cells} == {"done", "waiting"}
+    kept = {path.parent.name for path in store.root.glob("*/result.json")}
+    assert {cell.result.key for cell in outcome.cells if cell.result} <= kept
+    assert workers("valence.comparison.executors.worker") == []
+
+
+def test_a_cell_that_fails_on_ray_does_not_stop_the_others(
+    specs: list[RunSpec], tmp_path: Path, ray: Cluster
+) -> None:
+    broken = specs[0].override({"data.name": str(tmp_path / "none.csv")})
+    store = RunStore(tmp_path / "runs")
+    outcome = grid.execute([broken, specs[0]], store=store, executor=make_executor("ray", ray))
+    assert [cell.status for cell in outcome.cells] == ["failed", "done"]
+    assert "none.csv" in outcome.failures[0].error
+
+
+def test_no_machine_with_what_a_run_asks_for(
+    specs: list[RunSpec], tmp_path: Path, ray: Cluster
+) -> None:
+    executor = make_executor("ray", Cluster(cpus=1, gpus=5))
+    with pytest.raises(RunError, match="No machine of the Ray cluster has 1 CPUs and 5 GPUs"):
+        grid.execute(specs, store=RunStore(tmp_path), executor=executor)
+
+
+class Said:
+    """An executor that only says what it is given."""
+
+    def __init__(self, *news: tuple[int, News]) -> None:
+        self.news = news
+
+    def run(self, batch: Batch, hear: Hear) -> None:
+        for number, news in self.news:
+            hear(number, news)
+
+
+def test_a_result_that_is_not_seen_is_said(
+    specs: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "SEEN_SECONDS", 0.1)
+    with pytest.raises(RunError, match="Run elsewhere is done but not to be seen in"):
+        grid.execute(
+            specs, store=RunStore(tmp_path), executor=Said((0, News("done", key="elsewhere")))
+        )
+
+
+def test_time_left_is_shared_by_those_at_work(specs: list[RunSpec], tmp_path: Path) -> None:
+    lora = next(spec for spec in specs if spec.method == "lora")
+    slow = [lora, lora.override({"seed": 7})]
+    seen: list[Standing] = []
+    sizes = Sizes(1000, 100, 100)
+    begun = [(i, News("begun", sizes=sizes)) for i in range(2)]
+    half = [(i, News("going", share=0.5)) for i in range(2)]
+    late = [(0, News("failed", words="no")), (0, News("going", share=0.9))]
+    executor = Said(*begun, *half, *late)
+    grid.execute(slow, store=RunStore(tmp_path), observer=seen.append, executor=executor)
+    one, two, *_, last = seen
+    assert one.seconds_left == pytest.approx(2 * two.seconds_left)  # the same work by two
+    assert last.seconds_left == pytest.approx(two.seconds_left / 2)
+    assert (last.done, last.at_work, len(seen)) == (0, 2, 4)
+
+
+def test_cells_of_one_training_come_one_after_another(specs: list[RunSpec]) -> None:
+    lanes = Lanes(specs)
+    first = []
+    while (number := lanes.take()) is not None:
+        first.append(number)
+    assert len(first) == lanes.width < len(specs)
+    waiting = set(range(len(specs))) - set(first)
+    for number in first:
+        lanes.finished(number)
+    while (number := lanes.take()) is not None:
+        waiting.remove(number)
+    assert not waiting
+
+
+def test_unknown_executor_and_wrong_numbers() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'ray'"):
+        make_executor("rya")
+    with pytest.raises(RunError, match="0 workers"):
+        Cluster(workers=0)
+    with pytest.raises(RunError, match="more than 0 CPUs"):
+        Cluster(cpus=0)
+
+
+def test_without_ray_its_name_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RunError, match=r"pip install 'valence\[ray\]'"):
+        grid.execute([], store=RunStore(tmp_path), executor=make_executor("ray"))
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'valence[ray]'")
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        executor = make_executor("ray", Cluster(address))
+        with pytest.raises(RunError, match=f"Cannot reach the Ray cluster {address}: "):
+            grid.execute([], store=RunStore(tmp_path), executor=executor)

@@ -1,0 +1,289 @@
+"""Tuning: trials see no test rows, studies survive kills and are shared, spaces are checked."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests import postgres
+from valence.config.spec import DataSpec
+from valence.data.dataset import Dataset
+from valence.data.sources import load_dataset
+from valence.errors import RunError, SpecError, UnknownNameError
+from valence.methods.registry import METHODS, make_spec, search_space
+from valence.methods.search_space import Range
+from valence.tuning.study import Pulse, beating, close_stale, count, open_study, sqlite_url
+from valence.tuning.tune import Desk, Plan, ranges_of, read_plan, trials, tune
+
+pytest.importorskip("optuna")
+
+
+@pytest.fixture(scope="module")
+def data(reviews: Path) -> Dataset:
+    return load_dataset(DataSpec(name=str(reviews)), seed=45)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(runs=tmp_path / "runs", folder=tmp_path / "tuning")
+
+
+@pytest.fixture
+def rows(reviews: Path) -> DataSpec:
+    return DataSpec(name=str(reviews))
+
+
+SHORT = Plan(n_trials=3, epochs=1)
+
+
+def test_the_best_settings_are_trained_on_everything(
+    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object]
+) -> None:
+    seen: list[tune.Tuned] = []
+    standings: list[trials.Standing] = []
+    plan = Plan(n_trials=3, sample=0.5, epochs=1)
+    for _ in range(2):
+        seen.append(
+            tune("lora", rows, plan=plan, settings=tiny_settings, desk=desk,
+                 observer=standings.append)
+        )  # fmt: skip
+    first, again = seen
+    assert first.result is not None
+    assert len(first.trials) == len(again.trials) == 3
+    assert "train.learning_rate" not in first.params, "the user's value is no choice"
+    assert set(first.params) == {"train.weight_decay", "head.dropout", "loss.smoothing"}
+    assert first.best.train.epochs == 2, "a trial's epochs are not the final run's"
+    assert first.result.key == again.result.key  # type: ignore[union-attr]
+    assert first.value == first.trials["value"].max()
+    assert standings[-1].count.finished == 3
+    assert (desk.runs / first.result.key / "model" / "config.json").exists()
+
+
+def test_a_study_taken_up_again_draws_what_one_at_a_go_draws(
+    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object]
+) -> None:
+    desk = replace(desk, final=False)
+    for n in (1, 2, 4):
+        plan = Plan(n_trials=n, epochs=1)
+        parts = tune("lora", rows, plan=plan, settings=tiny_settings, desk=desk)
+    whole = tune("lora", rows, plan=Plan(n_trials=4, epochs=1), settings=tiny_settings,
+                 desk=replace(desk, study="whole"))  # fmt: skip
+    columns = ["value", *whole.params]
+    assert parts.trials[columns].equals(whole.trials[columns])
+    with pytest.raises(SpecError, match="begun with other sample"):
+        tune("lora", rows, plan=Plan(4, sample=0.5, epochs=1), settings=tiny_settings, desk=desk)
+
+
+def test_a_trial_cannot_reach_test_rows(
+    rows: DataSpec,
+    desk: Desk,
+    data: Dataset,
+    tiny_settings: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a trial is handed, down to the last byte, holds no test text."""
+    jobs: list[trials.Job] = []
+
+    def look(job: trials.Job, *_: object, **__: object) -> None:
+        jobs.append(job)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("valence.tuning.tune.all_trials", look)
+    with pytest.raises(KeyboardInterrupt):
+        tune("lora", rows, plan=SHORT, settings=tiny_settings, desk=desk)
+    handed = pickle.dumps(jobs[0])
+    own = {*data.train.texts, *data.validation.texts}
+    assert all(text.encode() in handed for text in data.train.texts)
+    unseen = [text for text in data.test.texts if text not in own]
+    assert len(unseen) > 10
+    assert not any(text.encode() in handed for text in unseen)
+
+
+def test_a_trial_behind_the_others_is_stopped(
+    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trial 5 learns nothing: the median of five others stops it before its last epoch."""
+    drawn = trials.suggest
+
+    def suggest(trial: object, path: str, found: Range) -> object:
+        value = drawn(trial, path, found)  # type: ignore[arg-type]
+        return 1e-9 if trial.number == 5 else value  # type: ignore[attr-defined]
+
+    monkeypatch.setattr("valence.tuning.trials.suggest", suggest)
+    given = {n: v for n, v in tiny_settings.items() if n != "train.learning_rate"}
+    ranges = {"lora": {"train.learning_rate": Range(9e-3, 1e-2), "head.dropout": None,
+                       "train.weight_decay": None, "loss.smoothing": None}}  # fmt: skip
+    tuned = tune(
+        "lora", rows, plan=Plan(n_trials=6, epochs=5, ranges=ranges),
+        settings={**given, "train.metric": "accuracy", "loss.class_weights": "none"},
+        desk=replace(desk, final=False),
+    )  # fmt: skip
+    last = tuned.trials.iloc[5]
+    assert list(tuned.trials["state"][:5]) == ["complete"] * 5
+    assert last["state"] == "pruned", tuned.trials
+    assert last["evaluations"] < 5
+    assert last["seconds"] < tuned.trials["seconds"][:5].max()
+
+
+def test_stop_keeps_finished_trials(
+    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object]
+) -> None:
+    def stop(now: trials.Standing) -> None:
+        if now.count.finished == 2 and now.share > 0:
+            raise KeyboardInterrupt
+
+    tuned = tune("lora", rows, plan=SHORT, settings=tiny_settings, desk=desk, observer=stop)
+    assert tuned.interrupted
+    assert tuned.result is None
+    assert len(tuned.trials) == 2
+    study = open_study(sqlite_url(desk.folder / "reviews-lora.db"), "reviews-lora")
+    assert count(study).running == 0
+    whole = tune("lora", rows, plan=SHORT, settings=tiny_settings, desk=desk)
+    assert len(whole.trials) == 3
+    assert len(study.trials) == 4, "the stopped one is kept as failed"
+
+
+def test_a_study_whose_trials_all_fail_says_why(
+    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object]
+) -> None:
+    wrong = {**tiny_settings, "encoder.lora_targets": ["nothing"]}
+    with pytest.raises(RunError, match=r"All 3 trials .* has no layers named nothing"):
+        tune("lora", rows, plan=Plan(n_trials=20), settings=wrong, desk=desk)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_can_be_tuned_or_says_it_cannot(
+    name: str, reviews: Path, tiny_settings: dict[str, object]
+) -> None:
+    spec = make_spec(name, DataSpec(name=str(reviews)), settings=tiny_settings)
+    if name == "majority":
+        with pytest.raises(SpecError, match="nothing to tune"):
+            search_space(spec)
+        return
+    space = ranges_of(spec, Plan(), {})
+    assert space
+    for path, found in space.items():
+        assert spec.override({path: found.ends[0]}) != spec.override({path: found.ends[-1]})
+
+
+@pytest.mark.parametrize("name", ["tfidf-lr", "linear-probe", "lora-posthoc", "han-roberta"])
+def test_kinds_of_methods_are_tuned(
+    name: str, rows: DataSpec, desk: Desk, tiny_settings: dict[str, object]
+) -> None:
+    plan = Plan(n_trials=2, epochs=1)
+    tuned = tune(name, rows, plan=plan, settings=tiny_settings, desk=desk)
+    assert set(tuned.trials["state"]) == {"complete"}
+    assert tuned.result is not None
+    assert tuned.result.spec.method == name
+    if name == "tfidf-lr":
+        assert set(tuned.trials["loss.class_weights"]) == {"none", "balanced"}
+
+
+def test_space_file(tmp_path: Path, reviews: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "n_trials: 7\nsample: 0.5\nepochs: 2\nfocal:\n"
+        "  train.learning_rate: {low: 1e-5, high: 1e-3, log: true}\n"
+        "  loss.gamma: [1, 2, 5]\n  head.dropout: null\n"
+    )
+    plan = read_plan(path)
+    assert (plan.n_trials, plan.sample, plan.epochs) == (7, 0.5, 2)
+    spec = make_spec("focal", DataSpec(name=str(reviews)))
+    space = ranges_of(spec, plan, {"train.weight_decay": 0.0})
+    assert space["train.learning_rate"] == Range(1e-5, 1e-3, log=True)
+    assert space["loss.gamma"] == Range(choices=(1, 2, 5))
+    assert set(space) == {"train.learning_rate", "loss.gamma"}
+
+
+WRONG = {
+    "lora: {train.learning_rat: [1]}": "did you mean 'train.learning_rate'",
+    "lorra: {train.learning_rate: [1]}": "did you mean 'lora'",
+    "n_trial: 3": "did you mean 'n_trials'",
+    "n_trials: many": "n_trials = 'many'",
+    "sample: 2": "at most 1",
+    "lora: [1]": "must be a mapping",
+    "lora: {head.dropout: {low: 0.5, high: 0.1}}": "low first",
+    "lora: {head.dropout: {low: 0.5}}": "must have low and high",
+    "lora: {head.dropout: {low: a, high: b}}": "is no number",
+    "lora: {head.dropout: []}": "empty list",
+    "lora: {train.learning_rate: {low: 0, high: 1, log: true}}": "low above 0",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_wrong_space_file_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "space.yaml").write_text(text)
+    with pytest.raises(SpecError, match=WRONG[text]) as found:
+        read_plan(tmp_path / "space.yaml")
+    assert len(str(found.value).splitlines()) == 1
+
+
+def test_values_that_do_not_fit_are_refused(reviews: Path) -> None:
+    spec = make_spec("lora", DataSpec(name=str(reviews)))
+    with pytest.raises(SpecError, match=r"head\.dropout = 2"):
+        ranges_of(spec, Plan(ranges={"lora": {"head.dropout": Range(0.1, 2)}}), {})
+    with pytest.raises(UnknownNameError):
+        tune("lorra", DataSpec())
+    spec = make_spec("tfidf-lr", DataSpec(name=str(reviews)))
+    with pytest.raises(SpecError, match=r"does not read train\.epochs"):
+        ranges_of(spec, Plan(ranges={"tfidf-lr": {"train.epochs": Range(1, 2)}}), {})
+
+
+def test_sample_keeps_every_class(data: Dataset) -> None:
+    sealed = data.sealed()
+    part = tune.sample_rows(sealed, 0.2, seed=1)
+    assert len(part.train) == pytest.approx(0.2 * len(sealed.train), abs=3)
+    assert part.train_counts.min() >= 1
+    assert part.validation is sealed.validation
+
+
+def test_a_journal_is_shared_and_shows_who_is_gone(
+    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object], tmp_path: Path
+) -> None:
+    url = f"journal://{tmp_path}/shared/study.log"
+    desk = replace(desk, storage=url, study="ours", final=False)
+    study = open_study(url, "ours")
+    left = study.ask()  # by a machine that was switched off in a trial
+    left.set_user_attr("worker", "elsewhere|1|0.00")
+    pulse = Pulse(grace_seconds=0.05)
+    assert close_stale(study, pulse) == 0
+    left.set_user_attr("beat", 1)
+    time.sleep(0.1)
+    assert close_stale(study, pulse) == 0, "it was at work a moment ago"
+    time.sleep(0.1)
+    assert close_stale(study, pulse) == 1
+    found = tune("lora", rows, plan=replace(SHORT, n_trials=2), settings=tiny_settings, desk=desk)
+    assert len(found.trials) == 2
+    again = open_study(url, "ours").get_trials()
+    assert [t.state.name for t in again] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_a_trial_beats_in_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("valence.tuning.study.HEARTBEAT_SECONDS", 0.02)
+    study = open_study(f"journal://{tmp_path}/study.log", "ours")
+    trial = study.ask()
+    with beating(trial):
+        time.sleep(0.3)
+    beats = study.get_trials()[0].user_attrs["beat"]
+    assert beats > 1
+    time.sleep(0.1)
+    assert study.get_trials()[0].user_attrs["beat"] == beats
+
+
+@pytest.mark.slow
+def test_a_study_lives_in_postgres(
+    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := postgres.missing():
+        pytest.skip(reason)
+    with postgres.server() as (url, password):
+        monkeypatch.setenv("VALENCE_TEST_PG", password)
+        shared = replace(desk, storage=f"{url}/postgres", study="ours", final=False)
+        plan = replace(SHORT, n_trials=2)
+        for _ in range(2):
+            found = tune("lora", rows, plan=plan, settings=tiny_settings, desk=shared)
+        assert len(found.trials) == 2
