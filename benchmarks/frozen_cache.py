@@ -65,11 +65,13 @@ def epoch(model: TorchModel, encoded: Encoded, labels: np.ndarray) -> float:
 
 
 def compare(name: str, settings: dict[str, Any], data: Dataset, texts: list[str]) -> float:
-    model = build_seeded(make_spec("lstm-roberta", DataSpec(), settings=settings), data.sealed())
+    model = build_seeded(
+        make_spec("lstm-roberta", DataSpec(), settings=settings), data.without_test()
+    )
     labels = np.arange(len(texts)) % len(data.classes)
     plain = model.encode(texts)
     before = model.score(texts).logits
-    model.keep_states()
+    model.enable_hidden_state_cache()
     start = time.process_time()
     kept = model.encode(texts)
     filling = time.process_time() - start

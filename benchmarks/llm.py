@@ -34,7 +34,7 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from valence.config.spec import BUILT_IN_ENCODER, EncoderSpec
 from valence.data.demo import demo_dataset
 from valence.llm.local import LanguageModel
-from valence.llm.prompts import Demo, worded
+from valence.llm.prompts import Demo, make_renderer
 from valence.llm.retrieval import NONE, Embedder, Pool, nearest_by_label
 from valence.models.encoder import encoder_location
 
@@ -133,7 +133,7 @@ def make_model() -> LanguageModel:
 
 
 def answers(texts: list[str], labels: np.ndarray, classes: tuple[str, ...]) -> bool:
-    wording = worded("self-alignment", classes)
+    wording = make_renderer("self-alignment", classes)
     demos = tuple(Demo(texts[int(np.flatnonzero(labels == c)[0])], c) for c in wording.demo_classes)
     model = make_model()
     asked = [model.question(wording, text, demos) for text in texts[-ASKED:]]

@@ -73,7 +73,7 @@ def make_models(here: Path, data_dir: Path, method: str) -> None:
             "encoder.adaptation": "full", "train.learning_rate": 5e-5, "train.epochs": 2,
         }  # fmt: skip
     spec = make_spec(method, DataSpec(name="tweeteval"), settings=settings)
-    model, _ = fit_sealed(spec, data.sealed())
+    model, _ = fit_sealed(spec, data.without_test())
     model.save(here / "model")
     for name, options in {
         "fp32": ExportOptions("onnx", int8=False),

@@ -74,7 +74,7 @@ class LoopedContrast(SharpContrast):
 def made(method: str) -> tuple[TorchModel, torch.optim.Optimizer]:
     model = build_seeded(
         make_spec(method, DataSpec(), settings={"encoder.adaptation": "full"}),
-        demo_dataset().sealed(),
+        demo_dataset().without_test(),
     )
     model.classifier.train()
     return model, torch.optim.AdamW(model.classifier.parameters(), lr=1e-5, fused=True)

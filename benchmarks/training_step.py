@@ -26,7 +26,7 @@ BATCH, REPEATS = 32, 7
 
 
 def made(method: str) -> tuple[TorchModel, torch.optim.Optimizer]:
-    data = demo_dataset().sealed()
+    data = demo_dataset().without_test()
     model = build_seeded(
         make_spec(method, DataSpec(), settings={"loss.memory_warmup_steps": 1}), data
     )

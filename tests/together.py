@@ -95,7 +95,7 @@ def loss_steps(name: str, contrast: str, variant: str) -> dict[str, Tensor]:
     """Losses, gradients and memory of a few steps; of several processes, those of this one."""
     views = 2 if variant == "views" else 1
     net = Net(name, contrast, VARIANTS[variant], views)
-    several = process_group.count() > 1
+    several = process_group.world_size() > 1
     wrapped = DistributedDataParallel(net, find_unused_parameters=True) if several else net
     draw = torch.Generator().manual_seed(3)
     torch.manual_seed(7 + process_group.rank())
@@ -116,7 +116,9 @@ def loss_steps(name: str, contrast: str, variant: str) -> dict[str, Tensor]:
 
 def part(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """This process's part of a batch (views, B, F), its views one after the other."""
-    numbers = torch.arange(len(labels)).tensor_split(process_group.count())[process_group.rank()]
+    numbers = torch.arange(len(labels)).tensor_split(process_group.world_size())[
+        process_group.rank()
+    ]
     if len(numbers):
         return rows[:, numbers].flatten(0, 1), labels[numbers].repeat(len(rows))
     if labels.is_floating_point():
@@ -139,8 +141,8 @@ def trainings(folder: Path, encoder: str, data: str, method: str) -> str:
 def main() -> None:
     """Do it all in this one of several processes: ``folder encoder data``."""
     folder = Path(sys.argv[1])
-    process_group.hush()
-    process_group.join("cpu")
+    process_group.silence_non_main()
+    process_group.init_process_group("cpu")
     for name, contrast in COMBINATIONS:
         for variant in VARIANTS:
             found = loss_steps(name, contrast, variant)
@@ -151,7 +153,7 @@ def main() -> None:
             folder / ("runs", "runs-1")[process_group.rank()], sys.argv[2], sys.argv[3], method
         )
     distributed.barrier()
-    process_group.leave()
+    process_group.destroy_process_group()
 
 
 if __name__ == "__main__":

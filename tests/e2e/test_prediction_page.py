@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path
     settings = {"encoder.name": str(tiny_encoder), "encoder.max_length": 12}
     data = DataSpec(name=str(place / "reviews.csv"))
     spec = make_spec("lora", data, settings=settings)
-    rows = load_dataset(data, seed=spec.seed).sealed()
+    rows = load_dataset(data, seed=spec.seed).without_test()
     build_seeded(spec, rows).save(place / "models/reviews")
     return place
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from valence.audit.checks import (
     Finding,
-    Source,
+    LabeledSource,
     find_contradictions,
     find_copies,
     find_cut,
@@ -44,7 +44,7 @@ class Audit:
         findings: One per check, those that matter first.
     """
 
-    source: Source
+    source: LabeledSource
     findings: tuple[Finding, ...]
 
     @property
@@ -75,8 +75,8 @@ def audit(
     Args:
         data: Names the rows; cuts are not applied and no split is made.
         data_dir: As for ``load_dataset``.
-        encoder: Whose length limit is checked and whose features judge the labels.
-        fast: Judge labels by n-gram counts; the encoder is not run.
+        encoder: Whose length limit is checked and whose features on_evaluate the labels.
+        fast: EvalCallback labels by n-gram counts; the encoder is not run.
         near: Least similarity of near duplicates, in (0, 1].
         budget: Most labels of a class that are named as wrong, as a share of it.
         languages: ISO 639 codes the texts should be in.

@@ -56,7 +56,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Source:
+class LabeledSource:
     """Labelled rows as they are in the source, nothing cut and no split made.
 
     Attributes:
@@ -92,7 +92,7 @@ class Source:
         return self.rows[self.rows["split"] == split].reset_index(drop=True)
 
 
-def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> Source:
+def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> LabeledSource:
     """The rows a spec names, whatever their labels are.
 
     Args:
@@ -121,7 +121,7 @@ def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> Source:
     rows = pd.concat(frames, ignore_index=True)
     rows["key"] = [normalise(text) for text in rows["text"]]
     languages = tuple(card.language.split()) if card else ()
-    return Source(spec.name, tables, rows, languages, tuple(notes))
+    return LabeledSource(spec.name, tables, rows, languages, tuple(notes))
 
 
 def _as_tables(data: Dataset) -> dict[str, pd.DataFrame]:
@@ -132,7 +132,7 @@ def _as_tables(data: Dataset) -> dict[str, pd.DataFrame]:
     }
 
 
-def find_leaks(source: Source, near: pd.DataFrame) -> list[Finding]:
+def find_leaks(source: LabeledSource, near: pd.DataFrame) -> list[Finding]:
     """Rows of a split whose text is in another one too, word for word or nearly.
 
     Args:
@@ -147,7 +147,7 @@ def find_leaks(source: Source, near: pd.DataFrame) -> list[Finding]:
     return found
 
 
-def _leak(source: Source, near: pd.DataFrame, kept: str, other: str) -> Finding:
+def _leak(source: LabeledSource, near: pd.DataFrame, kept: str, other: str) -> Finding:
     rows = source.rows
     split = rows["split"].to_numpy()
     theirs = rows[split == other].drop_duplicates("key").set_index("key")["row"]
@@ -188,7 +188,7 @@ def _pair_table(rows: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     return table.assign(similarity=pairs["similarity"].round(3).to_numpy())
 
 
-def find_copies(source: Source, near: pd.DataFrame) -> list[Finding]:
+def find_copies(source: LabeledSource, near: pd.DataFrame) -> list[Finding]:
     """Rows of a split whose text is in the same split before them, word for word or nearly."""
     found = []
     for split in source.splits:
@@ -219,7 +219,7 @@ def find_copies(source: Source, near: pd.DataFrame) -> list[Finding]:
     return found
 
 
-def find_contradictions(source: Source) -> Finding:
+def find_contradictions(source: LabeledSource) -> Finding:
     """Texts that occur with several labels."""
     rows = source.rows
     kinds = rows.groupby("key")["label"].nunique()
@@ -234,7 +234,7 @@ def find_contradictions(source: Source) -> Finding:
     return Finding("contradictions", level, line, len(bad), table)
 
 
-def find_spellings(source: Source) -> Finding:
+def find_spellings(source: LabeledSource) -> Finding:
     """Labels that are likely one label written in several ways."""
     counts = source.rows["label"].value_counts()
     names = [str(name) for name in counts.index]
@@ -277,7 +277,7 @@ def _bare(name: str) -> str:
     return "".join(sign for sign in folded if sign.isalnum())
 
 
-def find_sizes(source: Source) -> Finding:
+def find_sizes(source: LabeledSource) -> Finding:
     """Classes with too few rows, and splits that lack one."""
     table = pd.crosstab(source.rows["label"], source.rows["split"])[source.splits[::-1]]
     trained = table[source.training]
@@ -299,7 +299,7 @@ def find_sizes(source: Source) -> Finding:
     return Finding("sizes", level, " ".join(lines), len(set(unseen) | set(few)), shown)
 
 
-def find_cut(source: Source, lengths: np.ndarray, limit: int) -> Finding:
+def find_cut(source: LabeledSource, lengths: np.ndarray, limit: int) -> Finding:
     """Texts longer than the encoder reads.
 
     Args:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from valence.audit.checks import Source
+from valence.audit.checks import LabeledSource
 from valence.errors import DataError
 
 
-def write_fixed(source: Source, folder: Path) -> list[str]:
+def write_fixed(source: LabeledSource, folder: Path) -> list[str]:
     """Write every split as CSV, without rows that mislead; test rows are written as they are.
 
     From train and validation go, in this order: texts that are in a split of higher rank

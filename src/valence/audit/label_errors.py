@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from valence.audit.checks import PLAIN, Finding, Level, Source
+from valence.audit.checks import PLAIN, Finding, LabeledSource, Level
 
 FOLDS = 5
 BUDGET = 0.05
@@ -32,7 +32,7 @@ Embed = Callable[[Sequence[str]], np.ndarray]
 
 
 def find_label_errors(
-    source: Source, embed: Embed | None, *, budget: float = BUDGET, seed: int = 45
+    source: LabeledSource, embed: Embed | None, *, budget: float = BUDGET, seed: int = 45
 ) -> Finding:
     """Training rows whose label a cheap model that has not seen them holds for wrong.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from valence.audit.checks import PLAIN, Finding, Level, Source
+from valence.audit.checks import PLAIN, Finding, LabeledSource, Level
 
 SAMPLE = 20_000  # rows of a split whose language is looked at: about 15 s
 SURE = 0.9  # a language below this confidence is not held against a row
@@ -52,7 +52,7 @@ def _language(classify: Callable[[str], tuple[str, float]], text: str) -> tuple[
     return (name, confidence) if confidence >= SURE else ("unsure", confidence)
 
 
-def find_languages(source: Source, languages: Sequence[str] = ()) -> Finding:
+def find_languages(source: LabeledSource, languages: Sequence[str] = ()) -> Finding:
     """Rows in another script or language than the training rows, and splits that differ.
 
     Args:

@@ -80,17 +80,17 @@ def _options(
     ] = None,
 ) -> None:
     if context.invoked_subcommand not in TOGETHER:
-        process_group.one_process(
+        process_group.require_single_process(
             f"valence {context.invoked_subcommand}",
             "start it without a launcher; for more speed give it --workers or --executor, or "
             "share out one training: torchrun --nproc_per_node 2 -m valence train",
         )
-    if process_group.was_left_alone():
+    if process_group.launched_alone():
         console.say(
             "Note: accelerate launch starts one process on CPUs; for several: torchrun "
             "--nproc_per_node N -m valence …"
         )
-    if log_file is not None and process_group.is_first():
+    if log_file is not None and process_group.is_main_process():
         sys.stderr = cast(TextIO, console.Logged(sys.stderr, log_file))
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nobody asked for it to be sent
     # Tokenising is an eighth of the time of an 8-bit model; by more threads than there are
@@ -101,11 +101,11 @@ def _options(
 
 def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code."""
-    process_group.hush()
+    process_group.silence_non_main()
     try:
         app(prog_name="valence")
     except SystemExit as ended:
-        process_group.leave(failed=bool(ended.code))
+        process_group.destroy_process_group(failed=bool(ended.code))
         raise
     except ValenceError as error:
         _fail(f"Error: {error}", 1)
@@ -126,8 +126,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    speaks, code = process_group.failed(code)
+    speaks, code = process_group.first_failure(code)
     if speaks:
-        stream = sys.stderr if process_group.is_first() else sys.__stderr__
+        stream = sys.stderr if process_group.is_main_process() else sys.__stderr__
         cast(TextIO, stream).write(message.replace("\n", " ") + "\n")
     raise SystemExit(code)

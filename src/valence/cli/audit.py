@@ -34,7 +34,7 @@ def audit(
         Path | None, typer.Option(help="Folder for a copy without leaks, copies, contradictions.")
     ] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Judge labels by n-grams, without the encoder.")
+        bool, typer.Option("--fast", help="EvalCallback labels by n-grams, without the encoder.")
     ] = False,
     near: Annotated[
         float, typer.Option(min=0.3, max=1, help="Least likeness of near copies.")

@@ -292,9 +292,9 @@ def _print_plan(specs: list[RunSpec], *, as_json: bool) -> None:
 
 
 def _observer(meter: console.Meter) -> Observer:
-    from valence.comparison.grid import Standing
+    from valence.comparison.grid import GridProgress
 
-    def observe(now: Standing) -> None:
+    def observe(now: GridProgress) -> None:
         spec = now.cell.spec
         place = f"[{now.done + 1}/{now.cells}] {Path(spec.data.name).name}"
         what = f"{place} {spec.method} seed {spec.seed}"

@@ -21,7 +21,7 @@ OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 @dataclass(frozen=True)
-class Finding:
+class InstallationCheck:
     """One thing looked at.
 
     Attributes:
@@ -37,21 +37,23 @@ class Finding:
     advice: str = ""
 
 
-def examine() -> list[Finding]:
+def examine() -> list[InstallationCheck]:
     """Look at versions, extras, cores, memory, GPU, disk, cache, hub access and credentials."""
     return [*_system(), *_packages(), *_torch(), *_disk(), *_hub()]
 
 
-def _system() -> Iterator[Finding]:
-    yield Finding("valence", version("valence"))
-    yield Finding("python", f"{platform.python_version()} ({sys.implementation.name})")
-    yield Finding("system", f"{platform.system()} {platform.release()} {platform.machine()}")
+def _system() -> Iterator[InstallationCheck]:
+    yield InstallationCheck("valence", version("valence"))
+    yield InstallationCheck("python", f"{platform.python_version()} ({sys.implementation.name})")
+    yield InstallationCheck(
+        "system", f"{platform.system()} {platform.release()} {platform.machine()}"
+    )
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("cores", f"{allowed} usable of {os.cpu_count()}")
+    yield InstallationCheck("cores", f"{allowed} usable of {os.cpu_count()}")
     memory = _memory_gib()
     if memory is not None:
         low = memory < 4
-        yield Finding(
+        yield InstallationCheck(
             "memory", f"{memory:.1f} GiB", "note" if low else "ok",
             "Little for fine-tuning: linear-probe, or a smaller train.batch_size" if low else "",
         )  # fmt: skip
@@ -71,7 +73,7 @@ def _memory_gib() -> float | None:
     return total / 2**30
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[InstallationCheck]:
     """Installed versions against what this package asks for, the core first, then by extra."""
     from packaging.requirements import Requirement
 
@@ -89,82 +91,82 @@ def _packages() -> Iterator[Finding]:
         if extra:
             extras.setdefault(extra, []).append("" if there else wanted.name)
         if there and not wanted.specifier.contains(there, prereleases=True):
-            yield Finding(
+            yield InstallationCheck(
                 wanted.name, there, "bad",
                 f"Valence needs {wanted.specifier}: pip install '{wanted.name}{wanted.specifier}'",
             )  # fmt: skip
         elif not extra and not there:
-            yield Finding(wanted.name, "missing", "bad", f"pip install {wanted.name}")
+            yield InstallationCheck(wanted.name, "missing", "bad", f"pip install {wanted.name}")
         elif not extra:
-            yield Finding(wanted.name, there)
+            yield InstallationCheck(wanted.name, there)
     for extra, missing in sorted(extras.items()):
         lacking = [name for name in missing if name]
-        yield Finding(
+        yield InstallationCheck(
             f"extra {extra}", f"without {', '.join(lacking)}" if lacking else "there", "ok",
             f"To use it: pip install 'valence[{extra}]'" if lacking else "",
         )  # fmt: skip
 
 
-def _torch() -> Iterator[Finding]:
+def _torch() -> Iterator[InstallationCheck]:
     import torch
 
     built, there = torch.version.cuda, torch.cuda.is_available()
     if there:
         names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
-        yield Finding("GPU", f"{torch.cuda.device_count()} × {', '.join(sorted(names))}")
+        yield InstallationCheck("GPU", f"{torch.cuda.device_count()} × {', '.join(sorted(names))}")
     elif torch.backends.mps.is_available():
-        yield Finding("GPU", "Apple (mps)")
+        yield InstallationCheck("GPU", "Apple (mps)")
     elif built:
-        yield Finding(
+        yield InstallationCheck(
             "GPU", f"none that torch (CUDA {built}) can use", "note",
             "Install a driver for this CUDA, or the smaller CPU build of torch",
         )  # fmt: skip
     else:
-        yield Finding("GPU", "none; torch is a CPU build")
+        yield InstallationCheck("GPU", "none; torch is a CPU build")
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     many = threads > cores
-    yield Finding(
+    yield InstallationCheck(
         "threads", f"{threads} for torch; OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', '')}",
         "bad" if many else "ok",
         f"More threads than cores is many times slower: OMP_NUM_THREADS={cores}" if many else "",
     )  # fmt: skip
 
 
-def _disk() -> Iterator[Finding]:
+def _disk() -> Iterator[InstallationCheck]:
     root = cache_root()
     kept = entries()
     size = sum(entry.size for entry in kept) / 2**20
-    yield Finding("cache", f"{len(kept)} entries, {size:.1f} MiB")
+    yield InstallationCheck("cache", f"{len(kept)} entries, {size:.1f} MiB")
     place = next(folder for folder in (root, *root.parents) if folder.exists())
     free = shutil.disk_usage(place).free / 2**30
     low = free < LOW_DISK_GIB
-    yield Finding(
+    yield InstallationCheck(
         "disk of the cache", f"{free:.1f} GiB free", "bad" if low else "ok",
         "Free some: valence cache clear, or set VALENCE_CACHE to a larger disk" if low else "",
     )  # fmt: skip
     if not os.access(place, os.W_OK):
-        yield Finding(
+        yield InstallationCheck(
             "cache folder", "cannot be written", "bad", "Set VALENCE_CACHE to one that can"
         )
 
 
-def _hub() -> Iterator[Finding]:
+def _hub() -> Iterator[InstallationCheck]:
     from huggingface_hub import get_token
 
     offline = [name for name in OFFLINE if os.environ.get(name, "").lower() in {"1", "true", "yes"}]
-    yield Finding(
+    yield InstallationCheck(
         "hub", f"offline by {', '.join(offline)}" if offline else "online when asked for",
         "note" if offline else "ok",
         "Encoders and corpora by hub name load only if they are cached" if offline else "",
     )  # fmt: skip
-    yield Finding("hub token", "present" if get_token() else "none")
+    yield InstallationCheck("hub token", "present" if get_token() else "none")
     key = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle") / "kaggle.json"
     kaggle = key.exists() or bool(os.environ.get("KAGGLE_KEY"))
-    yield Finding("Kaggle credentials", "present" if kaggle else "none")
+    yield InstallationCheck("Kaggle credentials", "present" if kaggle else "none")
     data = os.environ.get("VALENCE_DATA")
     if data:
         gone = not Path(data).is_dir()
-        yield Finding(
+        yield InstallationCheck(
             "VALENCE_DATA", "no such folder" if gone else "set", "bad" if gone else "ok",
             "Set it to the folder that holds a folder per corpus" if gone else "",
         )  # fmt: skip

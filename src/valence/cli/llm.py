@@ -42,7 +42,7 @@ Pooling = Annotated[str, typer.Option(help="How texts become vectors: mean, cls,
 @app.callback()
 def _options(context: typer.Context) -> None:
     if context.invoked_subcommand != "finetune":
-        process_group.one_process(
+        process_group.require_single_process(
             f"valence llm {context.invoked_subcommand}", "start it without a launcher"
         )
 
@@ -201,9 +201,9 @@ SHOTS = {"zero": "llm-zero-shot", "fixed": "llm-fixed", "retrieved": "llm-retrie
 def _show_plan(spec: RunSpec, dataset: Dataset, *, as_json: bool, aside: bool) -> None:
     from dataclasses import asdict
 
-    from valence.llm.cost_estimate import make_plan
+    from valence.llm.cost_estimate import estimate_cost
 
-    plan = make_plan(spec, dataset)
+    plan = estimate_cost(spec, dataset)
     if as_json:
         console.print_json(asdict(plan))
         return
@@ -213,7 +213,7 @@ def _show_plan(spec: RunSpec, dataset: Dataset, *, as_json: bool, aside: bool) -
         f"{about}{plan.tokens} tokens read, in the order of {console.duration(plan.seconds)}"
     )
     if aside:
-        console.say(f"Plan: {words}")
+        console.say(f"CostEstimate: {words}")
     else:
         typer.echo(words)
 
@@ -274,15 +274,15 @@ def finetune(
     from valence.config.spec import EncoderSpec, build
     from valence.llm.align import AlignSpec, self_align
     from valence.llm.finetune import finetune as train
-    from valence.llm.finetune import read_lessons
+    from valence.llm.finetune import read_sft_data
     from valence.llm.retrieval import Embedder
     from valence.reports.curves import write_curves
 
     spec = _finetune_spec(config, set_, model=model, device=device)
-    lessons = read_lessons(instructions, spec)
+    sft_data = read_sft_data(instructions, spec)
     if not quiet:
         console.say(
-            f"{len(lessons.train)} training and {len(lessons.validation)} validation records"
+            f"{len(sft_data.train)} training and {len(sft_data.validation)} validation records"
         )
     with console.Meter(quiet=quiet) as meter:
 
@@ -290,19 +290,19 @@ def finetune(
             meter.show("fine-tuning", share, words)
 
         if unlabelled is None:
-            told = train(spec, lessons, out, report=report)
+            told = train(spec, sft_data, out, report=report)
         else:
             how = build(AlignSpec, {"rounds": rounds, "threshold": threshold})
             named = EncoderSpec(name=encoder) if encoder else EncoderSpec()
             told, done = self_align(
-                spec, how, lessons, _texts(unlabelled, text_column), out,
+                spec, how, sft_data, _texts(unlabelled, text_column), out,
                 embedder=Embedder(named, device=spec.device), report=report,
             )  # fmt: skip
             for one in done:
                 kept = ", ".join(f"{n} {name}" for name, n in one.kept.items()) or "labelled texts"
                 console.say(f"Round {one.number}: {kept}; validation macro-F1 {one.macro_f1:.3f}"
                             f"{'' if one.better else ', not kept'}")  # fmt: skip
-    process_group.first_only(lambda: write_curves(out))
+    process_group.run_on_main_process(lambda: write_curves(out))
     if not quiet:
         for note in told.notes:
             console.say(f"Note: {note}")

@@ -24,7 +24,7 @@ from valence.cli.compare import (
 from valence.errors import DataError, SpecError
 
 if TYPE_CHECKING:
-    from valence.inference.bulk.folder import FolderJob, FolderStanding
+    from valence.inference.bulk.folder import FolderJob, FolderProgress
     from valence.inference.bulk.stream import StreamOptions
     from valence.inference.predictor import Predictor
 
@@ -239,12 +239,12 @@ def _note(count: int, words: str) -> None:
         console.say(f"Note: {count} {words}")
 
 
-def _told_files(meter: console.Meter) -> Callable[[FolderStanding], None]:
+def _told_files(meter: console.Meter) -> Callable[[FolderProgress], None]:
     """Progress with the time left, by the bytes since the first news."""
     start = time.monotonic()
     first: list[float] = []
 
-    def told(now: FolderStanding) -> None:
+    def told(now: FolderProgress) -> None:
         first.append(now.share) if not first else None
         words = f"{now.done} of {now.files} files, {now.rows} rows"
         done = now.share - first[0] if len(first) else 0.0

@@ -159,7 +159,7 @@ def _train(
         _copy_model(store.path(result.key) / "model", target)
         record_run(store, result, target / "report", mode=mode)
 
-    process_group.first_only(hand_over)
+    process_group.run_on_main_process(hand_over)
     if not quiet:
         for note in result.notes:
             console.say(f"Note: {note}")

@@ -27,7 +27,7 @@ from valence.cli.compare import (
 
 if TYPE_CHECKING:
     from valence.config.spec import DataSpec
-    from valence.tuning.tune import Observer, Plan, Tuned
+    from valence.tuning.tune import Observer, TuningPlan, TuningResult
 
 
 def tune(
@@ -80,24 +80,24 @@ def tune(
     )
     plan = _plan(space, trials=trials, epochs=epochs, sample=sample)
     given = settings(set_, encoder=encoder, device=device)
-    found: list[Tuned] = []
+    found: list[TuningResult] = []
     for name in method:
         called = _called(name, rows, study, several=len(method) > 1)
-        desk = tuning.Desk(
+        config = tuning.TuningConfig(
             runs=runs, data_dir=data_dir, storage=storage, study=called, workers=workers,
             seed=seed, final=final,
         )  # fmt: skip
         with console.Meter(quiet=quiet) as meter:
-            tuned = tuning.tune(
-                name, rows, plan=plan, settings=given, desk=desk,
+            result = tuning.tune(
+                name, rows, plan=plan, settings=given, config=config,
                 observer=_observer(meter, name), report=_final(meter, name),
             )  # fmt: skip
         folder = _folder(out, name, called, several=len(method) > 1)
-        write_study(RunStore(runs), tuned, folder)
-        found.append(tuned)
+        write_study(RunStore(runs), result, folder)
+        found.append(result)
         if not quiet:
             console.say(f"{name}: {folder}/best.yaml, trials.csv, pictures")
-        if tuned.interrupted:
+        if result.interrupted:
             console.say("Stopped. What is finished is kept; the same command goes on from here.")
             break
     _print(found, as_json=json)
@@ -123,22 +123,22 @@ def _folder(out: Path | None, method: str, study: str, *, several: bool) -> Path
 
 def _plan(
     space: Path | None, *, trials: int | None, epochs: int | None, sample: float | None
-) -> Plan:
+) -> TuningPlan:
     """The space file's plan, changed by options."""
-    from valence.tuning.tune import Plan, read_plan
+    from valence.tuning.tune import TuningPlan, read_tuning_plan
 
-    plan = read_plan(space) if space is not None else Plan()
+    plan = read_tuning_plan(space) if space is not None else TuningPlan()
     given = {"n_trials": trials, "epochs": epochs, "sample": sample}
     changes: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
     return replace(plan, **changes)
 
 
 def _observer(meter: console.Meter, method: str) -> Observer:
-    from valence.tuning.tune import Standing
+    from valence.tuning.tune import StudyProgress
 
     seen = -1
 
-    def observe(now: Standing) -> None:
+    def observe(now: StudyProgress) -> None:
         nonlocal seen
         done = now.count.finished
         words = f"trial {min(done + 1, now.trials)} of {now.trials}"
@@ -157,32 +157,32 @@ def _final(meter: console.Meter, method: str) -> Callable[[float, str], None]:
     return lambda share, words: meter.show(f"train {method} with the best", share, words)
 
 
-def _print(found: list[Tuned], *, as_json: bool) -> None:
+def _print(found: list[TuningResult], *, as_json: bool) -> None:
     if as_json:
-        console.print_json([_record(tuned) for tuned in found])
+        console.print_json([_record(result) for result in found])
         return
     columns = ["method", "trials", "pruned", "failed", "validation", "test", "settings"]
     rows = []
-    for tuned in found:
-        metric = tuned.best.train.metric
-        states = tuned.trials["state"]
-        test = None if tuned.result is None else tuned.result.test[metric]
-        chosen = ", ".join(f"{p}={_short(v)}" for p, v in tuned.params.items())
+    for result in found:
+        metric = result.best.train.metric
+        states = result.trials["state"]
+        test = None if result.result is None else result.result.test[metric]
+        chosen = ", ".join(f"{p}={_short(v)}" for p, v in result.params.items())
         rows.append(
-            [tuned.best.method, str(len(states)), str((states == "pruned").sum()),
-             str((states == "fail").sum()), f"{tuned.value:.3f}",
+            [result.best.method, str(len(states)), str((states == "pruned").sum()),
+             str((states == "fail").sum()), f"{result.value:.3f}",
              "–" if test is None else f"{test:.3f}", chosen]
         )  # fmt: skip
     console.print_table(columns, rows)
 
 
-def _record(tuned: Tuned) -> dict[str, Any]:
+def _record(result: TuningResult) -> dict[str, Any]:
     return {
-        "method": tuned.best.method, "study": tuned.name, "trials": len(tuned.trials),
-        "metric": tuned.best.train.metric, "value": tuned.value, "params": dict(tuned.params),
-        "importance": dict(tuned.importance), "interrupted": tuned.interrupted,
-        "run": None if tuned.result is None else tuned.result.key,
-        "test": None if tuned.result is None else tuned.result.test,
+        "method": result.best.method, "study": result.name, "trials": len(result.trials),
+        "metric": result.best.train.metric, "value": result.value, "params": dict(result.params),
+        "importance": dict(result.importance), "interrupted": result.interrupted,
+        "run": None if result.result is None else result.result.key,
+        "test": None if result.result is None else result.result.test,
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from valence.comparison.executors.base import Batch, Executor, News, Sizes, make_executor
+from valence.comparison.executors.base import Batch, Executor, RunEvent, Sizes, make_executor
 from valence.comparison.executors.cost_model import Clock, cost
 from valence.config.spec import (
     BUILT_IN_ENCODER,
@@ -218,7 +218,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Standing:
+class GridProgress:
     """How far a grid is; handed to the observer after every change.
 
     Attributes:
@@ -240,7 +240,7 @@ class Standing:
     at_work: int = 1
 
 
-Observer = Callable[[Standing], None]
+Observer = Callable[[GridProgress], None]
 
 
 def execute(
@@ -265,11 +265,11 @@ def execute(
     Raises:
         RunError: if the executor cannot begin, or writes results that are not seen here.
     """
-    process_group.one_process(
+    process_group.require_single_process(
         "A comparison", "give --workers or --executor, or train one method with several processes"
     )
     outcome = Outcome([Cell(spec) for spec in specs])
-    board = _Board(outcome, store, observer)
+    board = _ProgressTable(outcome, store, observer)
     try:
         (executor or make_executor("local")).run(Batch(specs, store.root, data_dir), board.hear)
     except KeyboardInterrupt:
@@ -277,7 +277,7 @@ def execute(
     return outcome
 
 
-class _Board:
+class _ProgressTable:
     """Keeps the cells as the executor's news say, and tells the observer."""
 
     def __init__(self, outcome: Outcome, store: RunStore, observer: Observer | None) -> None:
@@ -289,7 +289,7 @@ class _Board:
         self.most_at_work = 1
         self.sizes: dict[str, Sizes] = {}
 
-    def hear(self, number: int, news: News) -> None:
+    def hear(self, number: int, news: RunEvent) -> None:
         cell = self.cells[number]
         if cell.status != "waiting":
             return  # it came late
@@ -331,7 +331,7 @@ class _Board:
         sizes = self.sizes.get(cell.spec.data.name, last)
         return 0.0 if sizes is None else cost(cell.spec, sizes)
 
-    def _tell(self, number: int, news: News) -> None:
+    def _tell(self, number: int, news: RunEvent) -> None:
         if self.observer is None:
             return
         cell = self.cells[number]
@@ -344,7 +344,7 @@ class _Board:
         # Together they are no faster than the longest of them.
         share = max([sum(left) / self.most_at_work, *left])
         self.observer(
-            Standing(
+            GridProgress(
                 finished, len(self.cells), cell, news.share, news.words, self.clock.left(share),
                 len(self.shares),
             )

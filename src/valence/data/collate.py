@@ -58,7 +58,7 @@ class Collator:
         return {"input_ids": torch.from_numpy(padded), "attention_mask": attention}
 
 
-class LabelledRows(TorchDataset[dict[str, object]]):
+class LabeledRows(TorchDataset[dict[str, object]]):
     """Texts with labels, and second views where there are some, as the Trainer reads them.
 
     Row ``~i`` is row ``i`` without its label: it takes no part in the loss.

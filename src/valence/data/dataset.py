@@ -116,7 +116,7 @@ class Dataset:
         names = self.groups(self.train)
         return () if names is None else tuple(sorted(set(names.tolist())))
 
-    def sealed(self) -> TrainingData:
+    def without_test(self) -> TrainingData:
         """The part a training may see."""
         return TrainingData(self.classes, self.tail, self.train, self.validation, self.scale)
 

@@ -156,7 +156,7 @@ def _english(random: Random) -> Phrase:
     return (f"{text} {ending}" if ending else text), grade
 
 
-def _judgement(random: Random) -> Phrase:
+def _judgment(random: Random) -> Phrase:
     """An adjective with or without intensity or negation, and its grade."""
     grade = random.choice((-2, -2, -1, -1, 0, 1, 1, 2, 2))
     word = random.choice(GRADES[grade])
@@ -178,13 +178,13 @@ def _denied(grade: float) -> float:
 
 
 def _plain(random: Random, aspects: tuple[str, ...]) -> Phrase:
-    word, grade = _judgement(random)
+    word, grade = _judgment(random)
     verb = random.choice(("was", "turned out to be", "seemed", "proved"))
     return f"the {random.choice(aspects)} {verb} {word}", grade
 
 
 def _contrast(random: Random, aspects: tuple[str, ...]) -> Phrase:
-    (first, low), (second, high) = _judgement(random), _judgement(random)
+    (first, low), (second, high) = _judgment(random), _judgment(random)
     a, b = random.sample(aspects, 2)
     form = random.choice(
         (
@@ -197,7 +197,7 @@ def _contrast(random: Random, aspects: tuple[str, ...]) -> Phrase:
 
 
 def _reversed_contrast(random: Random, aspects: tuple[str, ...]) -> Phrase:
-    (first, high), (second, low) = _judgement(random), _judgement(random)
+    (first, high), (second, low) = _judgment(random), _judgment(random)
     a, b = random.sample(aspects, 2)
     form = random.choice(
         (
@@ -209,7 +209,7 @@ def _reversed_contrast(random: Random, aspects: tuple[str, ...]) -> Phrase:
 
 
 def _what_matters(random: Random, aspects: tuple[str, ...]) -> Phrase:
-    (first, one), (second, two) = _judgement(random), _judgement(random)
+    (first, one), (second, two) = _judgment(random), _judgment(random)
     a, b = random.sample(aspects, 2)
     chosen, grade = random.choice(((a, one), (b, two)))
     form = random.choice(
@@ -244,7 +244,7 @@ def _expectation(random: Random, aspects: tuple[str, ...]) -> Phrase:
 
 
 def _mixed(random: Random, aspects: tuple[str, ...]) -> Phrase:
-    judged = [_judgement(random) for _ in range(3)]
+    judged = [_judgment(random) for _ in range(3)]
     a, b, c = random.sample(aspects, 3)
     text = f"the {a} was {judged[0][0]}, the {b} {judged[1][0]} and the {c} {judged[2][0]}"
     return text, sum(grade for _, grade in judged) / 2.2

@@ -36,7 +36,7 @@ LAUNCHERS = {
 """How launchers number processes, and tell how many there are: torchrun, then those of MPI."""
 
 
-def count() -> int:
+def world_size() -> int:
     """How many processes train together."""
     return max([1, *(_whole(size) for number, size in LAUNCHERS.items() if number in os.environ)])
 
@@ -49,16 +49,16 @@ def rank() -> int:
 
 def shards_weights() -> bool:
     """Whether each process holds a part of the weights (FSDP, as accelerate was told)."""
-    return count() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    return world_size() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
-def was_left_alone() -> bool:
+def launched_alone() -> bool:
     """Whether ``accelerate launch --cpu`` was asked for several processes and started one."""
-    alone = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and count() == 1
+    alone = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and world_size() == 1
     return alone and "MASTER_ADDR" in os.environ
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes and prints."""
     return rank() == 0
 
@@ -68,7 +68,7 @@ def _whole(name: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def share(batch: int, setting: str) -> int:
+def per_process_batch_size(batch: int, setting: str) -> int:
     """The part of a batch that each process computes.
 
     Args:
@@ -78,7 +78,7 @@ def share(batch: int, setting: str) -> int:
     Raises:
         SpecError: if it cannot be shared evenly.
     """
-    several = count()
+    several = world_size()
     if batch % several:
         nearest = -(-batch // several) * several
         raise SpecError(
@@ -88,17 +88,17 @@ def share(batch: int, setting: str) -> int:
     return batch // several
 
 
-def one_process(what: str, instead: str) -> None:
+def require_single_process(what: str, instead: str) -> None:
     """Refuse what several processes would only do several times.
 
     Raises:
         RunError: if there are several processes.
     """
-    if count() > 1:
-        raise RunError(f"{what} runs in one process, and {count()} were started; {instead}")
+    if world_size() > 1:
+        raise RunError(f"{what} runs in one process, and {world_size()} were started; {instead}")
 
 
-def join(device: str) -> None:
+def init_process_group(device: str) -> None:
     """Meet the other processes; a second call does nothing.
 
     Args:
@@ -107,7 +107,7 @@ def join(device: str) -> None:
     Raises:
         RunError: if the others cannot be reached.
     """
-    if count() == 1:
+    if world_size() == 1:
         return
     import torch
     from torch import distributed
@@ -120,17 +120,17 @@ def join(device: str) -> None:
         backend = "cpu:gloo,cuda:nccl"
     try:
         distributed.init_process_group(
-            backend=backend, timeout=WAIT, rank=rank(), world_size=count()
+            backend=backend, timeout=WAIT, rank=rank(), world_size=world_size()
         )
     except (ValueError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
-            f"The {count()} processes cannot meet ({reason}); start them with torchrun or "
+            f"The {world_size()} processes cannot meet ({reason}); start them with torchrun or "
             "accelerate launch"
         ) from None
 
 
-def leave(*, failed: bool = False) -> None:
+def destroy_process_group(*, failed: bool = False) -> None:
     """Part from the other processes at the end of the work.
 
     Args:
@@ -138,19 +138,19 @@ def leave(*, failed: bool = False) -> None:
             before a launcher ends it because another process has ended.
     """
     if failed:
-        if not is_first():
+        if not is_main_process():
             time.sleep(KNOCK.total_seconds())
         return
-    if count() > 1:
+    if world_size() > 1:
         from torch import distributed
 
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
 
-def wait() -> None:
+def barrier() -> None:
     """Go on when all processes are here."""
-    if count() > 1:
+    if world_size() > 1:
         import torch
         from torch import distributed
 
@@ -158,18 +158,18 @@ def wait() -> None:
 
 
 @contextmanager
-def in_turn() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """Let process 0 run the block, then the others, who find what it has written."""
-    if not is_first():
-        wait()
+    if not is_main_process():
+        barrier()
     yield
-    if is_first():
-        wait()
+    if is_main_process():
+        barrier()
 
 
-def of_first(value: T) -> T:
+def broadcast_object(value: T) -> T:
     """The value that process 0 gives, in every process."""
-    if count() == 1:
+    if world_size() == 1:
         return value
     from torch import distributed
 
@@ -178,28 +178,28 @@ def of_first(value: T) -> T:
     return box[0]
 
 
-def first_only(make: Callable[[], T]) -> T:
+def run_on_main_process(make: Callable[[], T]) -> T:
     """What ``make`` returns in process 0, in every process; the others do not call it."""
-    made = make() if is_first() else None
-    return of_first(made)  # type: ignore[return-value]
+    made = make() if is_main_process() else None
+    return broadcast_object(made)  # type: ignore[return-value]
 
 
-def agree(value: str, what: str) -> None:
+def assert_equal_across_ranks(value: str, what: str) -> None:
     """Make sure that all processes work on the same.
 
     Raises:
         RunError: if this process has another value than process 0.
     """
-    if of_first(value) != value:
+    if broadcast_object(value) != value:
         raise RunError(
             f"Process {rank()} has other {what} than process 0; give all machines the same data, "
             "settings and versions"
         )
 
 
-def summed(parts: np.ndarray) -> np.ndarray:
+def all_reduce_sum(parts: np.ndarray) -> np.ndarray:
     """The sum over all processes of arrays of one shape, in every process."""
-    if count() == 1:
+    if world_size() == 1:
         return parts
     import torch
     from torch import distributed
@@ -209,15 +209,15 @@ def summed(parts: np.ndarray) -> np.ndarray:
     return total.numpy()
 
 
-def hush() -> None:
+def silence_non_main() -> None:
     """Let processes other than the first say nothing; what fails in them is still told."""
-    if count() > 1:  # torch's remarks on its own work, which every process would make
+    if world_size() > 1:  # torch's remarks on its own work, which every process would make
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    if not is_first():
+    if not is_main_process():
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
-def failed(code: int) -> tuple[bool, int]:
+def first_failure(code: int) -> tuple[bool, int]:
     """Whether this process is the first to fail, and the exit code of the first.
 
     When one process fails, the others soon do too, for it does not answer any more.
@@ -225,7 +225,7 @@ def failed(code: int) -> tuple[bool, int]:
     Args:
         code: The exit code of this process's own failure.
     """
-    if count() == 1:
+    if world_size() == 1:
         return True, code
     try:
         store = _store()
@@ -234,7 +234,7 @@ def failed(code: int) -> tuple[bool, int]:
         found = bytes(store.compare_set(key, "", mine)).decode()
         return found == mine, int(found.rpartition(":")[2])
     except Exception:  # there is nobody to ask: speak rather than fail in silence
-        return is_first(), code
+        return is_main_process(), code
 
 
 def _store() -> TCPStore:

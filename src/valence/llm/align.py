@@ -21,10 +21,10 @@ from valence.data.dataset import Split
 from valence.distributed import process_group
 from valence.errors import RunError
 from valence.llm.classify import fitted
-from valence.llm.finetune import Lessons, finetune
-from valence.llm.finetune_spec import FinetuneSpec, Tuned
+from valence.llm.finetune import SFTData, finetune
+from valence.llm.finetune_spec import FineTuneResult, FinetuneSpec
 from valence.llm.local import LanguageModel, load_language_model
-from valence.llm.prompts import Question, Wording
+from valence.llm.prompts import PromptRenderer, Question
 from valence.llm.records import Example, with_demos
 from valence.llm.retrieval import Embedder, Retriever
 from valence.training.trainer import Report
@@ -33,7 +33,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class AlignSpec(BaseModel):
-    """How answers become lessons."""
+    """How answers become sft_data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -70,19 +70,19 @@ class Round:
 def self_align(
     spec: FinetuneSpec,
     how: AlignSpec,
-    lessons: Lessons,
+    sft_data: SFTData,
     texts: Sequence[str],
     out: Path,
     *,
     embedder: Embedder,
     report: Report | None = None,
-) -> tuple[Tuned, list[Round]]:
+) -> tuple[FineTuneResult, list[Round]]:
     """Fine-tune on labelled texts, then on the model's own answers while validation gains.
 
     Args:
         spec: How every round is trained.
         how: How answers are chosen.
-        lessons: Labelled questions, the source of demonstrations too.
+        sft_data: Labelled questions, the source of demonstrations too.
         texts: Unlabelled texts of the target.
         out: Folder of the adapter; ``rounds.csv`` is added to what ``finetune`` writes.
         embedder: Makes the vectors by which demonstrations are found.
@@ -91,23 +91,23 @@ def self_align(
     Raises:
         DataError, ModelError, SpecError, RunError: as ``finetune``.
     """
-    process_group.one_process(
+    process_group.require_single_process(
         "Self-alignment", "start it without a launcher, or leave out the texts"
     )
     work = out.with_name(f".{out.name}.rounds")
-    told = finetune(spec, lessons, work / "0", report=report)
+    told = finetune(spec, sft_data, work / "0", report=report)
     best = 0
     rounds = [Round(0, {}, 0.0, told.validation["macro_f1"] or 0.0, better=True)]
     for number in range(1, how.rounds + 1):
         start = work / str(best)
-        more, agreed = own_lessons(spec, how, lessons, texts, start, embedder=embedder)
-        kept = {name: sum(lessons.wording.classes[e.label] == name for e in more)
-                for name in lessons.wording.classes}  # fmt: skip
+        more, agreed = own_lessons(spec, how, sft_data, texts, start, embedder=embedder)
+        kept = {name: sum(sft_data.wording.classes[e.label] == name for e in more)
+                for name in sft_data.wording.classes}  # fmt: skip
         if not more:
             rounds.append(Round(number, kept, agreed, rounds[best].macro_f1, better=False))
             break
-        longer = Lessons(lessons.data, lessons.template, lessons.wording,
-                         [*lessons.train, *more], lessons.validation)  # fmt: skip
+        longer = SFTData(sft_data.data, sft_data.template, sft_data.wording,
+                         [*sft_data.train, *more], sft_data.validation)  # fmt: skip
         tried = finetune(spec, longer, work / str(number), start=start, report=report)
         value = tried.validation["macro_f1"] or 0.0
         better = value - rounds[best].macro_f1 > how.least_gain
@@ -120,18 +120,18 @@ def self_align(
 
 
 def own_lessons(
-    spec: FinetuneSpec, how: AlignSpec, lessons: Lessons, texts: Sequence[str], adapter: Path, *,
+    spec: FinetuneSpec, how: AlignSpec, sft_data: SFTData, texts: Sequence[str], adapter: Path, *,
     embedder: Embedder,
 ) -> tuple[list[Example], float]:  # fmt: skip
     """The model's answers that are sure, agreed and balanced, and the share that agreed."""
     pool = Split(
-        [e.question.text for e in lessons.train],
-        np.array([e.label for e in lessons.train], dtype=np.int64),
-        np.arange(len(lessons.train)).astype(str),
+        [e.question.text for e in sft_data.train],
+        np.array([e.label for e in sft_data.train], dtype=np.int64),
+        np.arange(len(sft_data.train)).astype(str),
     )
     unknown = Split(list(texts), np.zeros(len(texts), dtype=np.int64),
                     np.arange(len(texts)).astype(str))  # fmt: skip
-    wording = lessons.wording
+    wording = sft_data.wording
     found = Retriever(embedder, pool, len(wording.classes)).find(unknown, how.sets)
     speaker = load_language_model(
         str(adapter), quantisation=spec.quantisation, device=spec.device, max_length=spec.cutoff
@@ -173,7 +173,9 @@ def choose(shares: np.ndarray, how: AlignSpec) -> tuple[np.ndarray, np.ndarray, 
     return np.concatenate(kept), labels[0], float(agree.mean())
 
 
-def _shares(speaker: LanguageModel, wording: Wording, asked: Sequence[Question]) -> np.ndarray:
+def _shares(
+    speaker: LanguageModel, wording: PromptRenderer, asked: Sequence[Question]
+) -> np.ndarray:
     """(N, C) label probabilities."""
     answers = speaker.answer_ids(speaker.question(wording, ""), wording.answers)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from valence.llm.prompts import Wording
+from valence.llm.prompts import PromptRenderer
 
 NUMBER = re.compile(r"\d+")
 CERTAIN = 5.0
@@ -75,7 +75,7 @@ class Answers:
         return labels
 
 
-def parse_answer(raw: str, wording: Wording) -> int | None:
+def parse_answer(raw: str, wording: PromptRenderer) -> int | None:
     """The class id that an answer names, or None.
 
     A number is read where ids are asked for: the first one. A label is read as whole words,
@@ -105,7 +105,7 @@ def one_hot(labels: Sequence[int | None], class_count: int) -> np.ndarray:
 
 
 def token_logits(
-    tokens: Mapping[str, float], label: int | None, wording: Wording
+    tokens: Mapping[str, float], label: int | None, wording: PromptRenderer
 ) -> np.ndarray | None:
     """(C,) log shares of the labels from the likeliest first tokens of an answer.
 

@@ -16,7 +16,7 @@ from valence.data.groups import LANGUAGE
 from valence.errors import SpecError, UnknownNameError
 from valence.llm.answers import Answers, counted_wrong, one_hot, parse_answer, token_logits
 from valence.llm.local import LanguageModel, load_language_model
-from valence.llm.prompts import Demo, Question, Wording, worded
+from valence.llm.prompts import Demo, PromptRenderer, Question, make_renderer
 from valence.llm.records import with_demos
 from valence.llm.retrieval import NONE, Embedder, Retriever
 from valence.llm.server import Messages, Server
@@ -42,7 +42,7 @@ class Asker:
 
     def __init__(self, spec: RunSpec, data: TrainingData, progress: Progress | None = None) -> None:
         self.spec, self.data, self.progress = spec, data, progress
-        self.wording = worded(spec.llm.template, data.classes)
+        self.wording = make_renderer(spec.llm.template, data.classes)
         self.retriever: Retriever | None = None
 
     def questions(self, rows: Split) -> list[Question]:
@@ -92,7 +92,7 @@ class Backend(Protocol):
 class LocalBackend:
     """A model on this machine."""
 
-    def __init__(self, llm: LlmSpec, wording: Wording, model: LanguageModel) -> None:
+    def __init__(self, llm: LlmSpec, wording: PromptRenderer, model: LanguageModel) -> None:
         self.llm, self.wording, self.model = llm, wording, model
         blank = model.question(wording, "")
         self.answer_ids = model.answer_ids(blank, wording.answers)
@@ -129,7 +129,7 @@ class LocalBackend:
 class ServerBackend:
     """A model behind a server."""
 
-    def __init__(self, llm: LlmSpec, wording: Wording, server: Server) -> None:
+    def __init__(self, llm: LlmSpec, wording: PromptRenderer, server: Server) -> None:
         self.llm, self.wording, self.server = llm, wording, server
 
     def answer(self, questions: Sequence[Question], progress: Progress | None = None) -> Answers:
@@ -227,7 +227,7 @@ def fitted(
     return prompts, len(long)
 
 
-def open_backend(spec: RunSpec, wording: Wording) -> Backend:
+def open_backend(spec: RunSpec, wording: PromptRenderer) -> Backend:
     """The backend of a spec.
 
     Raises:
@@ -310,7 +310,7 @@ def rows_asked(spec: RunSpec, dataset: Dataset) -> list[Split]:
 
 def all_questions(spec: RunSpec, dataset: Dataset) -> tuple[Asker, list[Question]]:
     """Every question of a run, those without content included where they are asked."""
-    asker = Asker(spec, dataset.sealed())
+    asker = Asker(spec, dataset.without_test())
     asked = list(chain.from_iterable(asker.questions(rows) for rows in rows_asked(spec, dataset)))
     if spec.llm.prior == "content-free":
         asked += [question.without_content() for question in asked]

@@ -19,7 +19,7 @@ OPERATIONS_PER_SECOND = {"cpu": 3e10, "mps": 2e12, "cuda": 5e13}
 
 
 @dataclass(frozen=True)
-class Plan:
+class CostEstimate:
     """What a run will take.
 
     Attributes:
@@ -39,7 +39,7 @@ class Plan:
     exact: bool
 
 
-def make_plan(spec: RunSpec, dataset: Dataset) -> Plan:
+def estimate_cost(spec: RunSpec, dataset: Dataset) -> CostEstimate:
     """What the run of ``spec`` on these rows will take; no model is loaded, no server asked.
 
     Raises:
@@ -55,7 +55,7 @@ def make_plan(spec: RunSpec, dataset: Dataset) -> Plan:
         seconds = len(open_) * SECONDS_PER_REQUEST / spec.llm.concurrency
         if spec.llm.per_minute:
             seconds = max(seconds, 60.0 * len(open_) / spec.llm.per_minute)
-        return Plan(len(questions), len(open_), len(unique) - len(open_),
+        return CostEstimate(len(questions), len(open_), len(unique) - len(open_),
                     round(size / BYTES_PER_TOKEN), seconds, exact=False)  # fmt: skip
     empty = _without_weights(spec.llm.model)
     model = LanguageModel(empty, load_tokenizer(spec.llm.model), max_length=spec.llm.max_length)
@@ -64,7 +64,9 @@ def make_plan(spec: RunSpec, dataset: Dataset) -> Plan:
     read = sum(min(len(ids), backend.room) for ids in prompts)
     weights = sum(p.numel() for p in empty.parameters())
     rate = OPERATIONS_PER_SECOND[pick_device(spec.train.device)]
-    return Plan(len(questions), len(prompts), 0, read, 2.0 * weights * read / rate, exact=True)
+    return CostEstimate(
+        len(questions), len(prompts), 0, read, 2.0 * weights * read / rate, exact=True
+    )
 
 
 def _without_weights(name: str) -> Any:

@@ -24,9 +24,9 @@ from valence.distributed.device import pick_device, use_bf16
 from valence.errors import DataError, RunError
 from valence.evaluation.classification import classification_scores
 from valence.llm.classify import fitted
-from valence.llm.finetune_spec import ABOUT, FinetuneSpec, Tuned
+from valence.llm.finetune_spec import ABOUT, FineTuneResult, FinetuneSpec
 from valence.llm.local import LanguageModel, load_tokenizer, load_weights, use_nf4
-from valence.llm.prompts import Question, Wording, worded
+from valence.llm.prompts import PromptRenderer, Question, make_renderer
 from valence.llm.records import Example, read_about, read_rows
 from valence.models.encoder import without_peft_warnings
 from valence.storage import cache
@@ -40,7 +40,7 @@ CHECKED = 8  # questions by which a merged model is held to the adapter
 
 
 @dataclass(frozen=True)
-class Lessons:
+class SFTData:
     """What is learned from, and what is judged by.
 
     Attributes:
@@ -52,19 +52,19 @@ class Lessons:
 
     data: str
     template: str
-    wording: Wording
+    wording: PromptRenderer
     train: list[Example]
     validation: list[Example]
 
 
-def read_lessons(folder: Path, spec: FinetuneSpec) -> Lessons:
+def read_sft_data(folder: Path, spec: FinetuneSpec) -> SFTData:
     """Training and validation questions of a folder of instructions.
 
     Raises:
         DataError: if the folder holds none, or too few to set validation rows aside.
     """
     about = read_about(folder)
-    wording = worded(about.template, about.classes)
+    wording = make_renderer(about.template, about.classes)
     train, validation = read_rows(folder, "train"), read_rows(folder, "validation")
     if not validation:
         labels = np.array([example.label for example in train], dtype=np.int64)
@@ -75,22 +75,22 @@ def read_lessons(folder: Path, spec: FinetuneSpec) -> Lessons:
             f"{folder} has {len(train)} training and {len(validation)} validation records; give "
             "more, or raise validation_share"
         )
-    return Lessons(about.data, about.template, wording, train, validation)
+    return SFTData(about.data, about.template, wording, train, validation)
 
 
 def finetune(
     spec: FinetuneSpec,
-    lessons: Lessons,
+    sft_data: SFTData,
     out: Path,
     *,
     start: Path | None = None,
     report: Report | None = None,
-) -> Tuned:
+) -> FineTuneResult:
     """Train an adapter and write it to ``out``; an interrupted training goes on.
 
     Args:
         spec: How.
-        lessons: On what.
+        sft_data: On what.
         out: Folder of the adapter; gets also ``history.jsonl`` and ``finetune.json``.
         start: An adapter whose training goes on; a new one when not given.
         report: Told how far it is.
@@ -101,24 +101,24 @@ def finetune(
     """
     _need_trl()
     device = pick_device(spec.device)
-    process_group.join(device)
+    process_group.init_process_group(device)
     if out.exists() and any(out.iterdir()) and not (out / ABOUT).exists():
         raise RunError(f"{out} is no adapter and not empty; give another --out")
-    with process_group.in_turn():
-        work = _workplace(spec, lessons, out, start)
+    with process_group.main_process_first():
+        work = _workplace(spec, sft_data, out, start)
     model = _with_adapter(spec, start, device)
     speaker = LanguageModel(
         model, load_tokenizer(spec.model), device=device, max_length=spec.cutoff
     )
-    school = _School(spec, lessons, speaker, work, report)
+    school = _FineTuneSession(spec, sft_data, speaker, work, report)
     trainer = _trainer(school)
     school.gathered = lambda: _gathered(trainer)
-    last = process_group.of_first(_last_checkpoint(work))
+    last = process_group.broadcast_object(_last_checkpoint(work))
     school.resume(0 if last is None else int(last.name.rpartition("-")[2]))
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     if not school.judged_at(trainer.state.global_step):
         school.judge(trainer.state.global_step)
-    return process_group.first_only(lambda: school.finish(out))
+    return process_group.run_on_main_process(lambda: school.finish(out))
 
 
 def _need_trl() -> None:
@@ -128,12 +128,12 @@ def _need_trl() -> None:
         raise RunError("Fine-tuning needs TRL, which is not installed: pip install 'valence[llm]'")
 
 
-def _workplace(spec: FinetuneSpec, lessons: Lessons, out: Path, start: Path | None) -> Path:
+def _workplace(spec: FinetuneSpec, sft_data: SFTData, out: Path, start: Path | None) -> Path:
     """Where an unfinished training is kept; one with other settings or rows is cleared."""
     work = out.with_name(f".{out.name}.unfinished")
-    rows = (repr(example) for example in (*lessons.train, *lessons.validation))
+    rows = (repr(example) for example in (*sft_data.train, *sft_data.validation))
     same = spec.model_copy(update={"device": "auto"})
-    key = cache.content_key([same.model_dump_json(), str(start), lessons.template, *rows])
+    key = cache.content_key([same.model_dump_json(), str(start), sft_data.template, *rows])
     try:
         if not (work / key).exists():
             shutil.rmtree(work, ignore_errors=True)
@@ -164,29 +164,29 @@ def _with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
         return get_peft_model(base, config)
 
 
-class _School:
+class _FineTuneSession:
     """One training: its rows as tokens, its judgements, its history."""
 
     def __init__(
-        self, spec: FinetuneSpec, lessons: Lessons, speaker: LanguageModel, work: Path,
+        self, spec: FinetuneSpec, sft_data: SFTData, speaker: LanguageModel, work: Path,
         report: Report | None,
     ) -> None:  # fmt: skip
-        self.spec, self.lessons, self.speaker = spec, lessons, speaker
+        self.spec, self.sft_data, self.speaker = spec, sft_data, speaker
         self.work, self.report = work, report
         self.history: list[dict[str, Any]] = []
         self.gathered: Callable[[], dict[str, Any] | None] = lambda: None
-        self.judged = lessons.validation[: spec.validation_rows]
-        wording = lessons.wording
+        self.judged = sft_data.validation[: spec.validation_rows]
+        wording = sft_data.wording
         self.answers = speaker.answer_ids(speaker.question(wording, ""), wording.answers)
         self.room = speaker.limit - max(len(ids) for ids in self.answers) - 1
         self.prompts, self.shortened = fitted(
-            self.encode, [example.question for example in lessons.train], self.room
+            self.encode, [example.question for example in sft_data.train], self.room
         )
         self.asked, _ = fitted(self.encode, [e.question for e in self.judged], self.room)
 
     def encode(self, questions: Sequence[Question]) -> list[list[int]]:
         """Token ids of questions."""
-        wording, speaker = self.lessons.wording, self.speaker
+        wording, speaker = self.sft_data.wording, self.speaker
         return speaker.encode([speaker.question(wording, q.text, q.demos) for q in questions])
 
     def rows(self) -> dict[str, list[list[int]]]:
@@ -194,7 +194,7 @@ class _School:
         end = self.speaker.tokenizer.eos_token_id
         tail = [] if end is None else [end]
         ids, learned = [], []
-        for prompt, example in zip(self.prompts, self.lessons.train, strict=True):
+        for prompt, example in zip(self.prompts, self.sft_data.train, strict=True):
             answer = self.answers[example.label]
             answer = answer if tail and answer[-1:] == tail else [*answer, *tail]
             ids.append([*prompt, *answer])
@@ -214,7 +214,7 @@ class _School:
                    "validation/accuracy": scores["accuracy"]})  # fmt: skip
         if value > best or self.spec.keep == "last":
             state = self.gathered()  # all processes give their part
-            if not process_group.is_first():
+            if not process_group.is_main_process():
                 return
             self.speaker.model.save_pretrained(self.work / "kept", state_dict=state)
             (self.work / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
@@ -225,8 +225,8 @@ class _School:
         self.speaker.model.eval()
         logits = self.speaker.likelihoods(self.asked, self.answers)
         self.speaker.model.train(was)
-        classes = self.lessons.wording.classes
-        counts = np.bincount([e.label for e in self.lessons.train], minlength=len(classes))
+        classes = self.sft_data.wording.classes
+        counts = np.bincount([e.label for e in self.sft_data.train], minlength=len(classes))
         return classification_scores(
             np.array([e.label for e in self.judged]), logits, classes=classes,
             train_counts=counts.tolist(), tail=(),
@@ -235,7 +235,7 @@ class _School:
     def note(self, row: dict[str, Any]) -> None:
         """Keep a record of the history, on disk at once."""
         self.history.append(row)
-        if not process_group.is_first():
+        if not process_group.is_main_process():
             return
         with (self.work / HISTORY).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -245,27 +245,27 @@ class _School:
         path = self.work / HISTORY
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         self.history = [row for line in lines if (row := json.loads(line))["step"] <= step]
-        process_group.wait()  # all have read what process 0 now writes anew
-        if not process_group.is_first():
+        process_group.barrier()  # all have read what process 0 now writes anew
+        if not process_group.is_main_process():
             return
         path.write_text("".join(json.dumps(row) + "\n" for row in self.history), encoding="utf-8")
 
-    def finish(self, out: Path) -> Tuned:
+    def finish(self, out: Path) -> FineTuneResult:
         """Write the folder of the adapter, whole, and clear what was unfinished."""
-        spec, lessons = self.spec, self.lessons
+        spec, sft_data = self.spec, self.sft_data
         scores = json.loads((self.work / "scores.json").read_text(encoding="utf-8"))
         notes: tuple[str, ...] = ()
         if self.shortened:
-            notes = (f"{self.shortened} of {len(lessons.train)} questions were shortened to "
+            notes = (f"{self.shortened} of {len(sft_data.train)} questions were shortened to "
                      f"{spec.cutoff} tokens",)  # fmt: skip
-        shown = [e.question.cut(400) for e in lessons.validation[:CHECKED]]
-        checks = [self.speaker.question(lessons.wording, q.text, q.demos) for q in shown]
-        told = Tuned(
-            spec=spec, data=lessons.data, template=lessons.template,
-            classes=lessons.wording.classes, answers=lessons.wording.answers,
+        shown = [e.question.cut(400) for e in sft_data.validation[:CHECKED]]
+        checks = [self.speaker.question(sft_data.wording, q.text, q.demos) for q in shown]
+        told = FineTuneResult(
+            spec=spec, data=sft_data.data, template=sft_data.template,
+            classes=sft_data.wording.classes, answers=sft_data.wording.answers,
             checks=tuple(checks), validation=scores,
             steps=max((row["step"] for row in self.history), default=0),
-            rows=len(lessons.train), notes=notes,
+            rows=len(sft_data.train), notes=notes,
         )  # fmt: skip
         kept = self.work / "kept"
         try:
@@ -280,7 +280,7 @@ class _School:
         return told
 
 
-def _trainer(school: _School) -> SFTTrainer:
+def _trainer(school: _FineTuneSession) -> SFTTrainer:
     from datasets import Dataset
     from datasets.utils.logging import disable_progress_bar
     from transformers import PrinterCallback
@@ -289,20 +289,36 @@ def _trainer(school: _School) -> SFTTrainer:
     disable_progress_bar()
     spec, speaker = school.spec, school.speaker
     settings = SFTConfig(
-        output_dir=str(school.work), per_device_train_batch_size=spec.batch_size,
-        gradient_accumulation_steps=process_group.share(spec.accumulation, "accumulation"),
-        learning_rate=spec.learning_rate, lr_scheduler_type="cosine",
-        warmup_steps=spec.warmup_share, num_train_epochs=spec.epochs,
-        max_steps=spec.max_steps or -1, max_length=None,
-        completion_only_loss=True, packing=False, save_strategy="steps",
-        save_steps=spec.save_steps, save_total_limit=1, logging_steps=1, eval_strategy="no",
-        bf16=use_bf16(spec.precision, speaker.device), fp16=False,
-        use_cpu=speaker.device == "cpu", seed=spec.seed, data_seed=spec.seed,
+        output_dir=str(school.work),
+        per_device_train_batch_size=spec.batch_size,
+        gradient_accumulation_steps=process_group.per_process_batch_size(
+            spec.accumulation, "accumulation"
+        ),
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=spec.warmup_share,
+        num_train_epochs=spec.epochs,
+        max_steps=spec.max_steps or -1,
+        max_length=None,
+        completion_only_loss=True,
+        packing=False,
+        save_strategy="steps",
+        save_steps=spec.save_steps,
+        save_total_limit=1,
+        logging_steps=1,
+        eval_strategy="no",
+        bf16=use_bf16(spec.precision, speaker.device),
+        fp16=False,
+        use_cpu=speaker.device == "cpu",
+        seed=spec.seed,
+        data_seed=spec.seed,
         gradient_checkpointing=None,  # type: ignore[arg-type]
         activation_checkpointing=speaker.device == "cuda",
-        ddp_find_unused_parameters=False, dataloader_pin_memory=False, disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
         report_to="none",
-    )  # fmt: skip
+    )
     if speaker.tokenizer.pad_token_id is None:
         speaker.tokenizer.pad_token = speaker.tokenizer.eos_token
     trainer = SFTTrainer(
@@ -321,7 +337,7 @@ def _gathered(trainer: SFTTrainer) -> dict[str, Any] | None:
     return state
 
 
-def _callback(school: _School) -> Any:
+def _callback(school: _FineTuneSession) -> Any:
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):

@@ -49,7 +49,7 @@ class FinetuneSpec(BaseModel):
     seed: int = 45
 
 
-class Tuned(BaseModel):
+class FineTuneResult(BaseModel):
     """Contents of ``finetune.json``: what an adapter was trained on, and how well it does."""
 
     model_config = ConfigDict(extra="forbid")
@@ -68,14 +68,14 @@ class Tuned(BaseModel):
     notes: tuple[str, ...] = ()
 
 
-def read_tuned(folder: Path) -> Tuned:
+def read_tuned(folder: Path) -> FineTuneResult:
     """What is kept on a fine-tuned model.
 
     Raises:
         ModelError: if the folder is none.
     """
     try:
-        return Tuned.model_validate_json((folder / ABOUT).read_text(encoding="utf-8"))
+        return FineTuneResult.model_validate_json((folder / ABOUT).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError):
         raise ModelError(
             f"{folder} holds no adapter that valence llm finetune wrote; give its --out"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from valence.config.spec import DataSpec, EncoderSpec
 from valence.data.sources import load_dataset
-from valence.llm.prompts import worded
+from valence.llm.prompts import make_renderer
 from valence.llm.records import (
     About,
     missing_labels,
@@ -45,7 +45,7 @@ def make_instructions(
         RunError: if the folder cannot be written.
     """
     loaded = load_dataset(data, data_dir=data_dir)
-    wording = worded(template, loaded.classes)
+    wording = make_renderer(template, loaded.classes)
     splits, group = source_splits(loaded), loaded.group or None
     embedder = embedder or Embedder(EncoderSpec())
     retriever = Retriever(

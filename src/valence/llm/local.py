@@ -20,7 +20,7 @@ from valence.distributed import process_group
 from valence.distributed.device import pick_device
 from valence.errors import ModelError, SpecError
 from valence.llm.prefix_sharing import AnswerTree, can_share, common_start
-from valence.llm.prompts import Demo, Wording
+from valence.llm.prompts import Demo, PromptRenderer
 from valence.models.base import Progress
 from valence.models.encoder import without_peft_warnings
 from valence.models.inference import inferred
@@ -53,7 +53,7 @@ class LanguageModel:
             (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0
         )
 
-    def question(self, wording: Wording, text: str, demos: Sequence[Demo] = ()) -> str:
+    def question(self, wording: PromptRenderer, text: str, demos: Sequence[Demo] = ()) -> str:
         """What the model reads, as text: by its chat template where it has one."""
         if not self.chat:
             return wording.plain(text, demos)

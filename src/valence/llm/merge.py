@@ -10,7 +10,7 @@ import numpy as np
 
 from valence.distributed.device import pick_device
 from valence.errors import ModelError, RunError
-from valence.llm.finetune_spec import Tuned, read_tuned
+from valence.llm.finetune_spec import FineTuneResult, read_tuned
 from valence.llm.local import LanguageModel, load_tokenizer, load_weights
 from valence.models.encoder import without_peft_warnings
 
@@ -64,7 +64,7 @@ def merge(adapter: Path, out: Path, *, device: str = "auto") -> float:
     return gap
 
 
-def _label_shares(speaker: LanguageModel, told: Tuned) -> np.ndarray:
+def _label_shares(speaker: LanguageModel, told: FineTuneResult) -> np.ndarray:
     """(K, C) probabilities of the labels after the questions that are kept for checks."""
     answers = speaker.answer_ids(told.checks[0], told.answers)
     scores = speaker.likelihoods(speaker.encode(told.checks), answers)

@@ -112,7 +112,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Wording:
+class PromptRenderer:
     """A template with the labels of a data set filled in.
 
     Attributes:
@@ -184,14 +184,14 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def worded(name: str, classes: tuple[str, ...]) -> Wording:
+def make_renderer(name: str, classes: tuple[str, ...]) -> PromptRenderer:
     """The template ``name`` (of :data:`TEMPLATES`, or a YAML file) with these labels.
 
     Raises:
         UnknownNameError: if there is no such template, or it has a wrong placeholder.
         SpecError: if a file cannot be read, a part is missing, or a label is not named in it.
     """
-    wording = Wording(find_template(name), classes)
+    wording = PromptRenderer(find_template(name), classes)
     question = wording.frame().lower()
     for i, label in enumerate(classes):
         shown = f"{i}: {label}" if wording.template.answers == "id" else label
@@ -207,7 +207,7 @@ def find_template(name: str) -> Template:
     """A built-in template or one in a YAML file, checked.
 
     Raises:
-        UnknownNameError, SpecError: as :func:`worded`.
+        UnknownNameError, SpecError: as :func:`make_renderer`.
     """
     if not name.endswith(SUFFIXES):
         if name not in TEMPLATES:

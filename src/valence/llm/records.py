@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from valence.data.dataset import Dataset, Split
 from valence.errors import DataError, RunError
-from valence.llm.prompts import Demo, Question, Wording
+from valence.llm.prompts import Demo, PromptRenderer, Question
 from valence.llm.retrieval import NONE, Retriever, languages_of
 
 ABOUT = "instructions.json"
@@ -49,14 +49,14 @@ LLAMA_FACTORY = {
 
 
 @dataclass(frozen=True)
-class Record:
+class InstructionRecord:
     """A question with its demonstrations and its right answer."""
 
     text: str
     demos: tuple[Demo, ...]
     answer: str
 
-    def alpaca(self, wording: Wording) -> dict[str, str]:
+    def alpaca(self, wording: PromptRenderer) -> dict[str, str]:
         """The published form."""
         return {
             "instruction": wording.instruction(self.demos),
@@ -64,12 +64,12 @@ class Record:
             "output": self.answer,
         }
 
-    def chat(self, wording: Wording) -> dict[str, Any]:
+    def chat(self, wording: PromptRenderer) -> dict[str, Any]:
         """Messages, the answer last."""
         answer = {"role": "assistant", "content": self.answer}
         return {"messages": [*wording.messages(self.text, self.demos), answer]}
 
-    def completion(self, wording: Wording) -> dict[str, str]:
+    def completion(self, wording: PromptRenderer) -> dict[str, str]:
         """For models without a chat template."""
         return {"prompt": wording.plain(self.text, self.demos), "completion": self.answer}
 
@@ -124,7 +124,7 @@ def _origin(name: object) -> str:
 
 
 def with_demos(
-    wording: Wording, rows: Split, pool: Split, found: np.ndarray
+    wording: PromptRenderer, rows: Split, pool: Split, found: np.ndarray
 ) -> list[tuple[Demo, ...]]:
     """The demonstrations of every row, in the template's order of labels.
 
@@ -146,7 +146,9 @@ def with_demos(
     ]
 
 
-def build_records(wording: Wording, rows: Split, retriever: Retriever) -> list[Record]:
+def build_records(
+    wording: PromptRenderer, rows: Split, retriever: Retriever
+) -> list[InstructionRecord]:
     """A record for every row, with the nearest other training text of each label.
 
     Raises:
@@ -154,11 +156,11 @@ def build_records(wording: Wording, rows: Split, retriever: Retriever) -> list[R
     """
     demos = with_demos(wording, rows, retriever.rows, retriever.find(rows))
     answers = [wording.answers[label] for label in rows.labels]
-    return [Record(*row) for row in zip(rows.texts, demos, answers, strict=True)]
+    return [InstructionRecord(*row) for row in zip(rows.texts, demos, answers, strict=True)]
 
 
 def write_instructions(
-    wording: Wording,
+    wording: PromptRenderer,
     splits: dict[str, Split],
     retriever: Retriever,
     out: Path,
@@ -211,7 +213,9 @@ def _folder_name(language: str) -> str:
     return re.sub(r"[^\w.-]+", "-", language).strip(".-") or "none"
 
 
-def _write_forms(folder: Path, split: str, records: Sequence[Record], wording: Wording) -> None:
+def _write_forms(
+    folder: Path, split: str, records: Sequence[InstructionRecord], wording: PromptRenderer
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(_json(record.alpaca(wording)) for record in records)
     _write(folder / f"{split}.json", f"[\n{lines}\n]\n")

@@ -146,7 +146,7 @@ def _name(ids: Sequence[int]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Pool:
+class DemonstrationPool:
     """Vectors that can be found.
 
     Attributes:
@@ -165,7 +165,7 @@ class Pool:
 def nearest_by_label(
     queries: np.ndarray,
     groups: np.ndarray,
-    pool: Pool,
+    pool: DemonstrationPool,
     *,
     count: int = 1,
     backend: Literal["auto", "blocks", "faiss"] = "auto",
@@ -247,7 +247,7 @@ def _has_faiss() -> bool:
 
 
 def _faiss(
-    queries: np.ndarray, groups: np.ndarray, pool: Pool, rows: np.ndarray, count: int
+    queries: np.ndarray, groups: np.ndarray, pool: DemonstrationPool, rows: np.ndarray, count: int
 ) -> np.ndarray:
     """As :func:`_best` for one label, by an exact FAISS index."""
     import faiss
@@ -290,7 +290,7 @@ class Retriever:
         self.ids: dict[str, int] = {}
         groups = np.array([self._group(text) for text in rows.texts], dtype=np.int64)
         vectors = embedder(rows.texts, progress)
-        self.pool = Pool(vectors, rows.labels, groups, class_count)
+        self.pool = DemonstrationPool(vectors, rows.labels, groups, class_count)
         self.group = group
         self.languages = languages_of(rows, group)
 
@@ -321,8 +321,12 @@ class Retriever:
                     f"Language {language!r} has no training rows to take demonstrations from; "
                     "leave it out, or search all languages with --pool all"
                 )
-            pool = Pool(self.pool.vectors[own], self.pool.labels[own], self.pool.groups[own],
-                        self.pool.class_count)  # fmt: skip
+            pool = DemonstrationPool(
+                self.pool.vectors[own],
+                self.pool.labels[own],
+                self.pool.groups[own],
+                self.pool.class_count,
+            )
             at = np.flatnonzero(asked == language)
             near = nearest_by_label(vectors[at], groups[at], pool, count=count)
             found[at] = np.where(near == NONE, NONE, own[near])

@@ -58,7 +58,7 @@ class Loss(nn.Module):
         self.register_buffer("progress", torch.zeros(()))
 
     def at(self, progress: float) -> None:
-        """Tell the loss which share of the training is done, in [0, 1]."""
+        """Emit the loss which share of the training is done, in [0, 1]."""
         self.progress.fill_(progress)
 
     def diagnostics(self) -> dict[str, list[float]]:

@@ -14,7 +14,7 @@ from valence.losses.contrastive import contrast_of_anchors
 from valence.losses.supervised import effective_weights
 
 
-class Projection(nn.Module):
+class ProjectionHead(nn.Module):
     """Linear(H→H), BatchNorm, ReLU, Linear(H→D), and length one."""
 
     def __init__(self, size: int, projected: int) -> None:
@@ -68,8 +68,8 @@ class SharpContrast(Loss):
         super().__init__()
         classes = len(info.counts)
         self.spec = spec
-        self.features = Projection(info.feature_size, spec.projection_dim)
-        self.prototypes = Projection(info.feature_size, spec.projection_dim)
+        self.features = ProjectionHead(info.feature_size, spec.projection_dim)
+        self.prototypes = ProjectionHead(info.feature_size, spec.projection_dim)
         self.register_buffer("row_weight", _anchor_weights(spec, info), persistent=False)
         # For diagnostics: what passed since they were last asked for.
         for name, shape in (

@@ -55,7 +55,7 @@ class Combined(Loss):
         self.weight = weight
 
     def at(self, progress: float) -> None:
-        """Tell both losses which share of the training is done."""
+        """Emit both losses which share of the training is done."""
         super().at(progress)
         self.supervised.at(progress)
         self.contrast.at(progress)

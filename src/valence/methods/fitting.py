@@ -15,7 +15,7 @@ from valence.models.fusion_model import FusionModel
 from valence.training.continue_training import load_start
 from valence.training.diagnostics import failure_signs
 from valence.training.fusion_trainer import FusionLog, build_seeded_fusion, train_fusion
-from valence.training.trainer import Judge, Report, train
+from valence.training.trainer import EvalCallback, Report, train
 
 
 def fit_sealed(
@@ -24,7 +24,7 @@ def fit_sealed(
     *,
     checkpoint: Path | None = None,
     report: Report | None = None,
-    judge: Judge | None = None,
+    on_evaluate: EvalCallback | None = None,
     start: Path | None = None,
 ) -> tuple[TextModel, tuple[list[dict[str, Any]], tuple[str, ...]]]:
     """Fit what a spec of kind ``torch`` or ``sklearn`` says; no test row is at hand.
@@ -34,7 +34,7 @@ def fit_sealed(
         data: Training and validation rows.
         checkpoint: Where an interrupted training keeps what it needs to go on.
         report: Told how far the training is.
-        judge: Told the validation score of every evaluation; methods fitted in one go have
+        on_evaluate: Told the validation score of every evaluation; methods fitted in one go have
             none.
         start: The model folder that a spec with ``start`` goes on from.
 
@@ -50,10 +50,12 @@ def fit_sealed(
         fitted, lines = BASELINES[spec.method](spec, data)
         return fitted, ([], tuple(lines))
     if spec.kind == "fusion":
-        joined, told = fit_fusion(spec, data, checkpoint=checkpoint, report=report, judge=judge)
+        joined, told = fit_fusion(
+            spec, data, checkpoint=checkpoint, report=report, on_evaluate=on_evaluate
+        )
         return joined, (told.history, fusion_notes(told, len(data.train)))
     model = build_seeded(spec, data) if start is None else load_start(spec, data, start)
-    log = train(model, data, checkpoint=checkpoint, report=report, judge=judge)
+    log = train(model, data, checkpoint=checkpoint, report=report, on_evaluate=on_evaluate)
     notes = [f"weights of step {log.best_step} of {log.steps}"]
     if log.truncated:
         notes.append(f"{log.truncated} of {len(data.train)} training texts were cut")
@@ -73,11 +75,11 @@ def build_seeded(spec: RunSpec, data: TrainingData) -> TorchModel:
 
 def fit_fusion(
     spec: RunSpec, data: TrainingData, *, checkpoint: Path | None, report: Report | None,
-    judge: Judge | None = None,
+    on_evaluate: EvalCallback | None = None,
 ) -> tuple[FusionModel, FusionLog]:  # fmt: skip
     """As :func:`fit_sealed`, of a multimodal method, with all that its training kept."""
     model = build_seeded_fusion(spec, data)
-    log = train_fusion(model, data, checkpoint=checkpoint, report=report, judge=judge)
+    log = train_fusion(model, data, checkpoint=checkpoint, report=report, on_evaluate=on_evaluate)
     return model, log
 
 

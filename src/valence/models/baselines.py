@@ -78,7 +78,7 @@ class TfidfModel:
 
     def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
         """Decision values (N, C); there are no dense features."""
-        rows = _vectorise(self.vectorizers, texts)
+        rows = _vectorize(self.vectorizers, texts)
         logits = (rows @ self.weight.T + self.bias).astype(np.float32)
         return Scores(logits, np.zeros((len(texts), 0), dtype=np.float32))
 
@@ -140,8 +140,8 @@ def fit_tfidf(spec: RunSpec, data: TrainingData) -> tuple[TextModel, list[str]]:
         TfidfVectorizer(sublinear_tf=True, max_features=MAX_TERMS, **settings).fit(data.train.texts)
         for settings in VECTORIZERS.values()
     ]
-    train = _vectorise(vectorizers, data.train.texts)
-    validation = _vectorise(vectorizers, data.validation.texts)
+    train = _vectorize(vectorizers, data.train.texts)
+    validation = _vectorize(vectorizers, data.validation.texts)
     weight, bias, strength = _regression(spec, data, train, validation)
     counts = tuple(int(n) for n in data.train_counts)
     model = TfidfModel(data.classes, spec, counts, data.tail, vectorizers, weight, bias)
@@ -151,7 +151,7 @@ def fit_tfidf(spec: RunSpec, data: TrainingData) -> tuple[TextModel, list[str]]:
 def fit_linear_probe(spec: RunSpec, data: TrainingData) -> tuple[TextModel, list[str]]:
     """Fit the regression on the frozen encoder's pooled features; a torch model like others."""
     model: TorchModel = build_model(spec, data)
-    model.keep_features()
+    model.enable_feature_cache()
     train = model.score(data.train.texts).features
     validation = model.score(data.validation.texts).features
     mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-6
@@ -174,7 +174,7 @@ BASELINES: dict[str, Callable[[RunSpec, TrainingData], tuple[TextModel, list[str
 }
 
 
-def _vectorise(vectorizers: list[TfidfVectorizer], texts: Sequence[str]) -> sparse.csr_matrix:
+def _vectorize(vectorizers: list[TfidfVectorizer], texts: Sequence[str]) -> sparse.csr_matrix:
     rows: sparse.csr_matrix = sparse.hstack([v.transform(texts) for v in vectorizers]).tocsr()
     return rows
 

@@ -78,7 +78,7 @@ class Classifier(nn.Module):
             result = {"loss": loss, **result}
         return result
 
-    def kept_state(self) -> dict[str, Tensor]:
+    def trainable_state_dict(self) -> dict[str, Tensor]:
         """Everything training changes: trained weights, and buffers of head and loss."""
         trained = {n for n, p in self.named_parameters() if p.requires_grad}
         state = self.state_dict()
@@ -88,8 +88,8 @@ class Classifier(nn.Module):
             if name in trained or not name.startswith("encoder.")
         }
 
-    def load_kept_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`kept_state` gave."""
+    def load_trainable_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what :meth:`trainable_state_dict` gave."""
         self.load_state_dict(state, strict=False)
 
     def trainable_parameters(self) -> int:
@@ -143,7 +143,7 @@ class TorchModel:
         logits = self.classifier.head.get_submodule("linear")(torch.from_numpy(features))
         return Scores(logits.numpy(), features, encoded.truncated)
 
-    def keep_features(self) -> None:
+    def enable_feature_cache(self) -> None:
         """From now on, keep the pooled features of a frozen encoder on disk and read them again.
 
         Nothing is kept where the features are not all that the logits are made of.
@@ -165,7 +165,7 @@ class TorchModel:
         """Every text in pieces within the length limit; see ``valence.models.windows``."""
         return self.tokenizer.windows(texts)
 
-    def keep_states(self) -> None:
+    def enable_hidden_state_cache(self) -> None:
         """From now on, keep the token states of a frozen encoder on disk and read them again."""
         if self.spec.encoder.adaptation == "frozen" and self.spec.train.cache == "auto":
             self.frozen = FrozenStates(self.classifier.encoder, self.tokenizer.pad_id)
@@ -311,7 +311,10 @@ def score_encoded(
         logits[rows] = torch.cat([part[0] for part in parts]).cpu().numpy()
         features[rows] = torch.cat([part[1] for part in parts]).cpu().numpy()
     if shared:
-        logits, features = process_group.summed(logits), process_group.summed(features)
+        logits, features = (
+            process_group.all_reduce_sum(logits),
+            process_group.all_reduce_sum(features),
+        )
     return Scores(logits, features, encoded.truncated)
 
 
@@ -319,4 +322,4 @@ def _dealt(batches: Iterator[np.ndarray], *, shared: bool) -> list[np.ndarray]:
     """Those batches that this process computes."""
     if not shared:
         return list(batches)
-    return list(islice(batches, process_group.rank(), None, process_group.count()))
+    return list(islice(batches, process_group.rank(), None, process_group.world_size()))

@@ -86,12 +86,12 @@ class FusionNet(nn.Module):
             result = {"loss": self.loss(output, labels), **result}
         return result
 
-    def kept_state(self) -> dict[str, Tensor]:
+    def trainable_state_dict(self) -> dict[str, Tensor]:
         """Everything but the encoder."""
         return {n: v for n, v in self.state_dict().items() if not n.startswith("encoder.")}
 
-    def load_kept_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`kept_state` gave."""
+    def load_trainable_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what :meth:`trainable_state_dict` gave."""
         self.load_state_dict(state, strict=False)
 
 
@@ -189,7 +189,7 @@ class FusionModel:
         limits = {name: self.sizes.length(name) for name in READ}
         return FusionRows(encoded, features, widths, limits, self.tokenizer.pad_id)
 
-    def keep_states(self) -> None:
+    def enable_hidden_state_cache(self) -> None:
         """From now on, keep the token states of the encoder on disk and read them again."""
         if self.spec.train.cache == "auto":
             self.frozen = FrozenStates(self.net.encoder, self.tokenizer.pad_id)
@@ -228,7 +228,7 @@ class FusionModel:
     def save(self, folder: Path) -> None:
         """Write ``config.json`` and the weights; the encoder is named, not copied."""
         folder.mkdir(parents=True, exist_ok=True)
-        state = {n: v.contiguous() for n, v in self.net.kept_state().items()}
+        state = {n: v.contiguous() for n, v in self.net.trainable_state_dict().items()}
         save_file(state, folder / FILE, metadata={"format": "pt"})
         write_config(
             folder, kind="fusion", spec=self.spec, classes=self.classes, counts=self.info.counts,

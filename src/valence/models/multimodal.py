@@ -156,7 +156,7 @@ class Layer(nn.Module):
         return changed
 
 
-class Projection(nn.Module):
+class ModalityProjection(nn.Module):
     """A modality of any length → its ``tokens`` learned tokens (B, T, D).
 
     Args:
@@ -279,7 +279,9 @@ class ALMT(nn.Module):
         self.scalers = nn.ModuleDict(
             {name: FeatureScaler(settings.width(name)) for name in ("audio", "vision")}
         )
-        self.projections = nn.ModuleDict({name: Projection(settings, name) for name in MODALITIES})
+        self.projections = nn.ModuleDict(
+            {name: ModalityProjection(settings, name) for name in MODALITIES}
+        )
         self.language_positions = nn.Parameter(torch.randn(1, settings.tokens, settings.dim))
         self.language = _layers(settings, settings.language)
         self.hyper_start = nn.Parameter(torch.ones(1, settings.tokens, settings.dim))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from valence.evaluation.calibration import confidence_curve
 from valence.models.base import Scores
-from valence.reports.plots import class_colours, line_style, new_figure, quiet_frame, side_legend
+from valence.reports.plots import class_colors, line_style, new_figure, quiet_frame, side_legend
 from valence.reports.tables import runs_table
 from valence.runs.store import RunResult, RunStore
 from valence.training.diagnostics import prototype_cosines, series
@@ -50,7 +50,7 @@ def accuracy_gap(results: Sequence[RunResult]) -> Figure:
         for own in (runs[runs["method"] == method] for method in methods)
     ]
     figure, axes = new_figure(9.0, 0.24 * len(methods) + 1.2)
-    axes.barh(methods, gaps, height=0.62, color=class_colours(1)[0])
+    axes.barh(methods, gaps, height=0.62, color=class_colors(1)[0])
     axes.axvline(0, color="#999999", lw=0.8)
     axes.invert_yaxis()
     axes.grid(axis="x", color="#e4e4e4", lw=0.7)

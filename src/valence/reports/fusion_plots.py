@@ -10,7 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from valence.reports.plots import COLOURS, line_style, new_figure, quiet_frame, side_legend
+from valence.reports.plots import COLORS, line_style, new_figure, quiet_frame, side_legend
 from valence.runs.store import RunResult, RunStore
 
 BINS = 7  # of the range of the truth: the whole steps of MOSI
@@ -35,7 +35,7 @@ def predicted_against_true(store: RunStore, results: Sequence[RunResult]) -> Fig
         quiet_frame(cell)
         cell.plot([low, high], [low, high], color="#999999", lw=0.8)
         cell.scatter(
-            tables[i]["label"], tables[i]["predicted"], s=7, alpha=0.45, lw=0, color=COLOURS[0]
+            tables[i]["label"], tables[i]["predicted"], s=7, alpha=0.45, lw=0, color=COLORS[0]
         )
         cell.set_title(first[i].spec.method, fontsize=9)
         if i >= len(first) - columns:

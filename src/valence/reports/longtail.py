@@ -13,7 +13,7 @@ from valence.config.spec import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.errors import DataError
-from valence.reports.plots import class_colours, new_figure, side_legend
+from valence.reports.plots import class_colors, new_figure, side_legend
 
 PICTURE = "longtail.png"
 
@@ -67,7 +67,7 @@ def class_sizes(classes: tuple[str, ...], before: np.ndarray, after: np.ndarray)
     order = np.argsort(-after, kind="stable")
     figure, axes = new_figure(max(6.0, 0.2 * len(classes) + 2.5), 3.4)
     places = np.arange(len(classes))
-    grey, blue = "#c8ced6", class_colours(1)[0]
+    grey, blue = "#c8ced6", class_colors(1)[0]
     axes.bar(places, before[order], width=0.8, color=grey, label="before")
     axes.bar(places, after[order], width=0.8, color=blue, label="after")
     axes.set_yscale("log")

@@ -17,7 +17,7 @@ from valence.reports.tables import runs_table, sensitivity_table
 from valence.runs.store import RunResult, RunStore
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart, and line styles beside it.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#444444", "#B8A800")
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#444444", "#B8A800")
 STYLES = ("-", "--", ":", "-.")
 INK = "#333333"
 LEADER = {"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.7}
@@ -105,7 +105,7 @@ def score_against_cost(results: Sequence[RunResult]) -> Figure:
     means = runs.groupby("method", sort=False)[["train_seconds", "macro_f1"]].mean()
     figure, axes = new_figure(9.0, 3.8)
     seconds = means["train_seconds"].clip(lower=0.01)
-    axes.scatter(seconds, means["macro_f1"], s=42, color=COLOURS[0], zorder=3)
+    axes.scatter(seconds, means["macro_f1"], s=42, color=COLORS[0], zorder=3)
     axes.set_xscale("log")
     for (x, y), name in zip(_spread(seconds, means["macro_f1"]), means.index, strict=True):
         point = (seconds[name], means.loc[name, "macro_f1"])
@@ -164,7 +164,7 @@ def sensitivity_curves(
             mean, sd = by.mean(), by.std().fillna(0)
             label = f"{method}, {titles.get(metric, metric)}"
             axes.errorbar(mean.index.astype(str), mean, yerr=sd, fmt=f"o{style}", capsize=3,
-                          color=_colour(i), label=label)  # fmt: skip
+                          color=_color(i), label=label)  # fmt: skip
     axes.set_xlabel(axis)
     axes.set_ylabel("test score, mean ± sd over seeds")
     axes.set_title("Sensitivity", loc="left")
@@ -184,7 +184,7 @@ def feature_map(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
     for cell, (result, features, labels) in zip(grid, chosen, strict=True):
         rows = np.random.default_rng(0).permutation(len(labels))[:MAP_POINTS]
         points = PCA(2, random_state=0).fit_transform(features[rows].astype(np.float32))
-        colours = class_colours(len(classes))
+        colours = class_colors(len(classes))
         for c, name in enumerate(classes):
             own = labels[rows] == c
             cell.scatter(*points[own].T, s=9, alpha=0.75, lw=0, label=name,
@@ -239,13 +239,13 @@ def quiet_frame(axes: Axes) -> None:
     axes.title.set_fontsize(10)
 
 
-def _colour(i: int) -> str:
-    return COLOURS[i % len(COLOURS)]
+def _color(i: int) -> str:
+    return COLORS[i % len(COLORS)]
 
 
 def _bar(i: int) -> dict[str, Any]:
-    hatch = ("", "///", "...", "xxx")[i // len(COLOURS) % 4]
-    return {"color": _colour(i), "hatch": hatch, "edgecolor": "white", "lw": 0.3}
+    hatch = ("", "///", "...", "xxx")[i // len(COLORS) % 4]
+    return {"color": _color(i), "hatch": hatch, "edgecolor": "white", "lw": 0.3}
 
 
 def side_legend(axes: Axes) -> None:
@@ -253,18 +253,18 @@ def side_legend(axes: Axes) -> None:
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def class_colours(count: int) -> list[Any]:
+def class_colors(count: int) -> list[Any]:
     """Colours of ``count`` classes: told apart when few, shaded when many."""
     from matplotlib import colormaps
 
-    if count <= len(COLOURS):
-        return list(COLOURS[:count])
+    if count <= len(COLORS):
+        return list(COLORS[:count])
     return [colormaps["viridis"](c / (count - 1)) for c in range(count)]
 
 
 def line_style(i: int) -> dict[str, Any]:
     """Colour and dashes of the i-th line of a picture."""
-    return {"color": _colour(i), "ls": STYLES[i // len(COLOURS) % len(STYLES)]}
+    return {"color": _color(i), "ls": STYLES[i // len(COLORS) % len(STYLES)]}
 
 
 def _matrix_labels(axes: Axes, classes: Sequence[str], *, first_column: bool, small: bool) -> None:

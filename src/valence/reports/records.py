@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from valence.errors import RunError
 from valence.evaluation.classification import confusion
 from valence.models.base import Scores
-from valence.reports.plots import COLOURS, INK, draw_confusion, new_figure
+from valence.reports.plots import COLORS, INK, draw_confusion, new_figure
 from valence.runs.store import RunResult, RunStore
 
 EXAMPLES = 6
@@ -74,7 +74,7 @@ def record_scores(
         folder: Gets both files; the picture is ``confusion.png``, or ``predicted.png`` where
             the target is an intensity.
         entry: Model, mode, metrics, parameters.
-        table: Scored rows: ``text`` and ``label`` (ids, or intensities).
+        table: RunOutputs rows: ``text`` and ``label`` (ids, or intensities).
         logits: (N, C), or (N, 1) intensities.
         classes: Label names; empty where the target is an intensity.
 
@@ -118,7 +118,7 @@ def intensity_figure(truth: np.ndarray, predicted: np.ndarray, *, title: str) ->
     figure, axes = new_figure(4.2, 4.0)
     ends = [float(truth.min()), float(truth.max())]
     axes.plot(ends, ends, color="#999999", lw=0.8)
-    axes.scatter(truth, predicted, s=9, alpha=0.5, lw=0, color=COLOURS[0])
+    axes.scatter(truth, predicted, s=9, alpha=0.5, lw=0, color=COLORS[0])
     axes.set_xlabel("true")
     axes.set_ylabel("predicted")
     axes.set_title(title, loc="left")

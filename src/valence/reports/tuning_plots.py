@@ -18,12 +18,12 @@ from valence.errors import RunError
 from valence.evaluation.classification import METRICS
 from valence.evaluation.regression import INTENSITY_METRICS, signed
 from valence.methods.search_space import Range
-from valence.reports.plots import COLOURS, INK, new_figure, quiet_frame, side_legend
+from valence.reports.plots import COLORS, INK, new_figure, quiet_frame, side_legend
 from valence.runs.store import RunStore
-from valence.tuning.tune import Tuned
+from valence.tuning.tune import TuningResult
 
 
-def write_study(store: RunStore, tuned: Tuned, folder: Path) -> None:
+def write_study(store: RunStore, tuned: TuningResult, folder: Path) -> None:
     """Write best.yaml, trials.csv and the pictures; with a final run also its record.
 
     Raises:
@@ -61,8 +61,8 @@ def history(trials: pd.DataFrame, metric: str) -> Figure:
     pruned = trials[trials["state"] == "pruned"]
     values = done["value"].astype(float)
     best = values.cummax() if signed(metric, 1.0) > 0 else values.cummin()
-    axes.step(done["trial"], best, where="post", color=COLOURS[3], lw=1.6, label="best so far")
-    axes.scatter(done["trial"], done["value"], s=26, color=COLOURS[0], zorder=3, label="complete")
+    axes.step(done["trial"], best, where="post", color=COLORS[3], lw=1.6, label="best so far")
+    axes.scatter(done["trial"], done["value"], s=26, color=COLORS[0], zorder=3, label="complete")
     if len(pruned):
         axes.scatter(pruned["trial"], pruned["last"], s=26, marker="x", color="#888888",
                      label="stopped early,\nlast evaluation")  # fmt: skip
@@ -82,7 +82,7 @@ def importance(shares: Mapping[str, float]) -> Figure | None:
     figure, axes = new_figure(9.0, 0.9 + 0.34 * len(ordered))
     axes.grid(visible=False)
     bars = axes.barh([name for name, _ in ordered], [share for _, share in ordered], 0.62,
-                     color=COLOURS[0])  # fmt: skip
+                     color=COLORS[0])  # fmt: skip
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8, color=INK)
     axes.margins(x=0.08)
     axes.set_xlabel("share of the score's spread over the trials (fANOVA)")

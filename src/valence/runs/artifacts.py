@@ -16,7 +16,7 @@ from valence.runs.store import RunResult
 
 
 @dataclass(frozen=True)
-class Scored:
+class RunOutputs:
     """What fitting and scoring gave, whatever the kind of method.
 
     Attributes:
@@ -44,11 +44,11 @@ class Scored:
 
 
 _NONE = Scores(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32))
-NOT_SCORED = Scored(None, _NONE, _NONE, 0.0, 0.0, 0)
+NO_OUTPUTS = RunOutputs(None, _NONE, _NONE, 0.0, 0.0, 0)
 """What processes other than the first have: they train only."""
 
 
-def write_result(folder: Path, result: RunResult, dataset: Dataset, outcome: Scored) -> None:
+def write_result(folder: Path, result: RunResult, dataset: Dataset, outcome: RunOutputs) -> None:
     """Fill a run folder with everything but the model."""
     (folder / "spec.yaml").write_text(result.spec.to_yaml(), encoding="utf-8")
     lines = "".join(json.dumps(row) + "\n" for row in outcome.history)
@@ -71,7 +71,7 @@ def write_result(folder: Path, result: RunResult, dataset: Dataset, outcome: Sco
     (folder / "result.json").write_text(text, encoding="utf-8")
 
 
-def as_asked(dataset: Dataset, outcome: Scored) -> Dataset:
+def as_asked(dataset: Dataset, outcome: RunOutputs) -> Dataset:
     """Without validation rows where a language model was not asked about them."""
     if len(outcome.validation.logits):
         return dataset

@@ -32,7 +32,7 @@ def provenance(device: str, started: datetime) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "cores": os.cpu_count(),
-        "processes": process_group.count(),
+        "processes": process_group.world_size(),
         "threads": torch.get_num_threads(),
     }
 

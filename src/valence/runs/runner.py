@@ -29,7 +29,7 @@ from valence.models.base import Scores, TextModel
 from valence.models.classifier import TorchModel
 from valence.models.fusion_model import score_split, text_limit
 from valence.models.loader import load_model
-from valence.runs.artifacts import NOT_SCORED, Scored, as_asked, write_result
+from valence.runs.artifacts import NO_OUTPUTS, RunOutputs, as_asked, write_result
 from valence.runs.model_card import write_card
 from valence.runs.provenance import peak_memory_mib, provenance, reset_peak_memory
 from valence.runs.store import RunResult, RunStore
@@ -91,23 +91,23 @@ def run(
         from valence.llm.content_hash import settled
 
         spec = settled(spec)
-    with process_group.in_turn():
+    with process_group.main_process_first():
         dataset = dataset or load_dataset(spec.data, seed=spec.seed, data_dir=data_dir)
     key = store.key(spec, dataset.fingerprint)
-    process_group.agree(key, "rows or settings")
-    done = process_group.first_only(lambda: _done(store, key, keep_model=keep_model))
+    process_group.assert_equal_across_ranks(key, "rows or settings")
+    done = process_group.run_on_main_process(lambda: _done(store, key, keep_model=keep_model))
     if done is not None:
         return done
     if spec.kind not in KINDS:
         raise RunError(f"Method {spec.method!r} of kind {spec.kind!r} is not trained by run")
     _check_target(spec)
-    _check_classes(dataset.sealed())
+    _check_classes(dataset.without_test())
     origin = None if spec.start is None else checked_start(spec, start)
     started = datetime.now(UTC)
     reset_peak_memory()
-    report = report if process_group.is_first() else None
+    report = report if process_group.is_main_process() else None
     outcome = KINDS[spec.kind](spec, Context(store, dataset, keep_model, report, origin))
-    result = process_group.first_only(
+    result = process_group.run_on_main_process(
         lambda: _kept(store, _result(key, spec, dataset, outcome, started), dataset, outcome,
                       keep_model=keep_model)
     )  # fmt: skip
@@ -117,13 +117,13 @@ def run(
 
 def _meet(spec: RunSpec) -> None:
     """Join the other processes, if there are any and the method can be trained by several."""
-    if process_group.count() == 1:
+    if process_group.world_size() == 1:
         return
     if spec.kind not in SHARED_KINDS:
-        process_group.one_process(
+        process_group.require_single_process(
             f"Method {spec.method!r}", "start it without torchrun or accelerate launch"
         )
-    process_group.join(pick_device(spec.train.device))
+    process_group.init_process_group(pick_device(spec.train.device))
 
 
 def _done(store: RunStore, key: str, *, keep_model: bool) -> RunResult | None:
@@ -135,7 +135,7 @@ def _done(store: RunStore, key: str, *, keep_model: bool) -> RunResult | None:
 
 
 def _kept(
-    store: RunStore, result: RunResult, dataset: Dataset, outcome: Scored, *, keep_model: bool
+    store: RunStore, result: RunResult, dataset: Dataset, outcome: RunOutputs, *, keep_model: bool
 ) -> RunResult:
     """Write the run folder."""
     with store.writing(result.key) as folder:
@@ -177,14 +177,14 @@ def _shown(scores: Scores) -> np.ndarray:
 
 def _fit_and_score(
     spec: RunSpec, context: Context, fit: Callable[[], tuple[TextModel, Any]]
-) -> Scored:
+) -> RunOutputs:
     """Time a fit that sees no test row, then score both splits."""
     clock = time.perf_counter()
     model, (history, notes) = fit()
     train_seconds = time.perf_counter() - clock
     dataset = context.dataset
-    if not process_group.is_first():
-        return NOT_SCORED
+    if not process_group.is_main_process():
+        return NO_OUTPUTS
     validation = score_split(model, dataset.validation)
     clock = time.perf_counter()
     test = score_split(model, dataset.test)
@@ -192,13 +192,13 @@ def _fit_and_score(
     if test.truncated:
         cut = f"{test.truncated} of {len(dataset.test)} test texts were cut at the length limit"
         notes = (*notes, f"{cut} ({text_limit(model, spec)} tokens)")
-    return Scored(
+    return RunOutputs(
         model, validation, test, train_seconds, seconds, model.trainable_parameters, history, notes
     )
 
 
-def _run_fitted(spec: RunSpec, context: Context) -> Scored:
-    data = context.dataset.sealed()
+def _run_fitted(spec: RunSpec, context: Context) -> RunOutputs:
+    data = context.dataset.without_test()
     checkpoint = context.store.checkpoint(context.store.key(spec, context.dataset.fingerprint))
     return _fit_and_score(
         spec, context,
@@ -208,7 +208,7 @@ def _run_fitted(spec: RunSpec, context: Context) -> Scored:
     )  # fmt: skip
 
 
-def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
+def _run_posthoc(spec: RunSpec, context: Context) -> RunOutputs:
     """Correct the saved logits of a trained run by the class shares of its training rows.
 
     logits − τ·log π (Menon et al. 2021, eq. 9), τ chosen on the validation rows.
@@ -218,8 +218,8 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
         trained_part(spec), store=store, dataset=dataset, keep_model=context.keep_model,
         report=context.report, start=context.start,
     )  # fmt: skip
-    if not process_group.is_first():
-        return NOT_SCORED
+    if not process_group.is_main_process():
+        return NO_OUTPUTS
     rows = store.predictions(base.key)
     columns = [f"logit_{i}" for i in range(len(dataset.classes))]
     logits = {
@@ -238,7 +238,7 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
     model: TextModel | None = None
     if context.keep_model:
         model = replace(load_model(store.path(base.key) / "model"), logit_shift=shift, spec=spec)  # type: ignore[type-var]
-    return Scored(
+    return RunOutputs(
         model,
         Scores(
             logits["validation"] + np.asarray(shift, np.float32), np.zeros((0, 0), dtype=np.float32)
@@ -251,7 +251,7 @@ def _run_posthoc(spec: RunSpec, context: Context) -> Scored:
     )
 
 
-def _run_prompted(spec: RunSpec, context: Context) -> Scored:
+def _run_prompted(spec: RunSpec, context: Context) -> RunOutputs:
     """Ask a language model; demonstrations come from training rows alone."""
     from valence.llm.classify import Prompted
 
@@ -259,21 +259,21 @@ def _run_prompted(spec: RunSpec, context: Context) -> Scored:
         raise RunError("A prompted model leaves none to keep; ask it: valence llm classify DATA")
     dataset = context.dataset
     clock = time.perf_counter()
-    prompted = Prompted(spec, dataset.sealed(), report=context.report)
+    prompted = Prompted(spec, dataset.without_test(), report=context.report)
     wanted = dataset.validation if spec.llm.validation else dataset.validation.take([])
     validation = prompted.scores(wanted)[0]
     prepared = time.perf_counter() - clock
     test, table, notes = prompted.scores(dataset.test)
     seconds = time.perf_counter() - clock - prepared
-    return Scored(
+    return RunOutputs(
         None, validation, test, prepared, seconds, 0, notes=notes, tables={"answers.csv": table}
     )
 
 
-def _run_fusion(spec: RunSpec, context: Context) -> Scored:
+def _run_fusion(spec: RunSpec, context: Context) -> RunOutputs:
     """Train a multimodal model, then score what papers report beside the usual."""
     dataset = context.dataset
-    data = dataset.sealed()
+    data = dataset.without_test()
     checkpoint = context.store.checkpoint(context.store.key(spec, dataset.fingerprint))
     clock = time.perf_counter()
     model, log = fit_fusion(spec, data, checkpoint=checkpoint, report=context.report)
@@ -288,7 +288,7 @@ def _run_fusion(spec: RunSpec, context: Context) -> Scored:
     )  # fmt: skip
 
 
-KINDS: dict[str, Callable[[RunSpec, Context], Scored]] = {
+KINDS: dict[str, Callable[[RunSpec, Context], RunOutputs]] = {
     "torch": _run_fitted,
     "sklearn": _run_fitted,
     "posthoc": _run_posthoc,
@@ -319,7 +319,7 @@ def _check_classes(data: TrainingData) -> None:
 
 
 def _scores(dataset: Dataset, split: Split, logits: np.ndarray) -> dict[str, float | None]:
-    return scores_of(dataset.sealed(), split.labels, logits)
+    return scores_of(dataset.without_test(), split.labels, logits)
 
 
 def _group_scores(dataset: Dataset, logits: np.ndarray) -> dict[str, dict[str, float | None]]:
@@ -330,7 +330,7 @@ def _group_scores(dataset: Dataset, logits: np.ndarray) -> dict[str, dict[str, f
 
 
 def _result(
-    key: str, spec: RunSpec, dataset: Dataset, outcome: Scored, started: datetime
+    key: str, spec: RunSpec, dataset: Dataset, outcome: RunOutputs, started: datetime
 ) -> RunResult:
     device = pick_device(spec.train.device) if spec.kind in ("torch", "fusion") else "cpu"
     return RunResult(
@@ -341,7 +341,7 @@ def _result(
         synthetic=dataset.synthetic,
         classes=dataset.classes,
         tail=dataset.tail,
-        train_counts=tuple(int(n) for n in dataset.sealed().train_counts),
+        train_counts=tuple(int(n) for n in dataset.without_test().train_counts),
         sizes={
             "train": len(dataset.train),
             "validation": len(dataset.validation),

@@ -27,7 +27,7 @@ MOST_RETRY_SECONDS = 60
 RATE_MEMORY = 0.8  # share of the old rate in the new one, so that one slow batch says little
 
 
-class Scorer(Protocol):
+class BatchScorer(Protocol):
     """What is asked of a model: :class:`~valence.inference.predictor.Predictor` has it."""
 
     @property
@@ -89,7 +89,7 @@ class Batcher:
     """
 
     def __init__(
-        self, model: Callable[[], Scorer], limits: Limits, watcher: Watcher | None = None
+        self, model: Callable[[], BatchScorer], limits: Limits, watcher: Watcher | None = None
     ) -> None:
         self.model, self.limits, self.watcher = model, limits, watcher
         self._queue: deque[_Job] = deque()
@@ -255,7 +255,7 @@ class Batcher:
         self._thread.join()
 
 
-def _score(model: Scorer, jobs: list[_Job]) -> list[Answer]:
+def _score(model: BatchScorer, jobs: list[_Job]) -> list[Answer]:
     texts = [text for job in jobs for text in job.texts]
     classes = model.classes
     shares = np.asarray(model.predict_proba(texts))

@@ -19,10 +19,10 @@ COLLAPSE_DIVERSITY = 0.05  # 1 − mean cosine of synthetic positives
 COLLAPSE_COSINE = 0.95
 TAIL_GAP = 0.1  # accuracy minus macro-F1
 
-Record = Mapping[str, Any]
+HistoryRecord = Mapping[str, Any]
 
 
-def failure_signs(history: Sequence[Record]) -> list[str]:
+def failure_signs(history: Sequence[HistoryRecord]) -> list[str]:
     """One line for every sign that shows, with what to change.
 
     Args:
@@ -32,7 +32,7 @@ def failure_signs(history: Sequence[Record]) -> list[str]:
     return [line for check in checks if (line := check(history))]
 
 
-def prototype_cosines(history: Sequence[Record]) -> list[tuple[int, float, float]]:
+def prototype_cosines(history: Sequence[HistoryRecord]) -> list[tuple[int, float, float]]:
     """(step, mean, lowest) cosine of prototypes with their class's mean feature."""
     found = []
     for record in history:
@@ -42,7 +42,7 @@ def prototype_cosines(history: Sequence[Record]) -> list[tuple[int, float, float
     return found
 
 
-def series(history: Sequence[Record], name: str) -> list[tuple[int, float]]:
+def series(history: Sequence[HistoryRecord], name: str) -> list[tuple[int, float]]:
     """(step, value) of a field; of a list its first value."""
     found = []
     for record in history:
@@ -53,7 +53,7 @@ def series(history: Sequence[Record], name: str) -> list[tuple[int, float]]:
     return found
 
 
-def _drift(history: Sequence[Record]) -> str:
+def _drift(history: Sequence[HistoryRecord]) -> str:
     cosines = [mean for _, mean, _ in prototype_cosines(history)]
     accuracy = [value for _, value in series(history, "validation/accuracy")]
     losses = [value for _, value in series(history, "loss")]
@@ -71,7 +71,7 @@ def _drift(history: Sequence[Record]) -> str:
     )
 
 
-def _collapse(history: Sequence[Record]) -> str:
+def _collapse(history: Sequence[HistoryRecord]) -> str:
     diversity = series(history, "diagnostics/diversity")
     near = series(history, "diagnostics/positive_similarity")
     if not diversity or not near:
@@ -84,7 +84,7 @@ def _collapse(history: Sequence[Record]) -> str:
     )
 
 
-def _tail_overfit(history: Sequence[Record]) -> str:
+def _tail_overfit(history: Sequence[HistoryRecord]) -> str:
     accuracy = dict(series(history, "validation/accuracy"))
     macro = dict(series(history, "validation/macro_f1"))
     if not macro:

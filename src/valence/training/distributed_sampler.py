@@ -15,7 +15,7 @@ class SharedBatches(Sampler[list[int]]):
 
     Process 0 draws the order, as it would alone. Every batch is cut into one run of rows per
     process, in the order of the processes; the last may be uneven. A process that is left
-    without a row gets ``~i`` of one, which takes no part in the loss (see ``LabelledRows``).
+    without a row gets ``~i`` of one, which takes no part in the loss (see ``LabeledRows``).
 
     Args:
         sampler: Draws the order of all rows.
@@ -30,8 +30,8 @@ class SharedBatches(Sampler[list[int]]):
         return -(-len(self.sampler) // self.batch_size)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = process_group.first_only(lambda: np.fromiter(self.sampler, dtype=np.int64))
+        order = process_group.run_on_main_process(lambda: np.fromiter(self.sampler, dtype=np.int64))
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            own = np.array_split(batch, process_group.count())[process_group.rank()]
+            own = np.array_split(batch, process_group.world_size())[process_group.rank()]
             yield own.tolist() or [~int(batch[0])]

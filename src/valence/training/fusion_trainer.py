@@ -30,7 +30,7 @@ from valence.models.fusion_model import FusionModel, build_fusion_model
 from valence.training.trainer import (
     Best,
     ClassifierTrainer,
-    Judge,
+    EvalCallback,
     Report,
     fit,
     watched,
@@ -97,7 +97,7 @@ class FusionTrainer(ClassifierTrainer):
         self.fusion_rows = rows
         self.spec = spec
         self.best = Best()
-        self.judge: Judge | None = None
+        self.on_evaluate: EvalCallback | None = None
         self.own_best: dict[str, tuple[float, int]] = {}
         self.states: dict[int, State] = {}
 
@@ -129,7 +129,8 @@ class FusionTrainer(ClassifierTrainer):
         self.own_best |= better
         if better:
             self.states[step] = {
-                n: v.detach().cpu().clone() for n, v in self.classifier.kept_state().items()
+                n: v.detach().cpu().clone()
+                for n, v in self.classifier.trainable_state_dict().items()
             }
         needed = {at for _, at in self.own_best.values()}
         self.states = {at: state for at, state in self.states.items() if at in needed}
@@ -137,8 +138,8 @@ class FusionTrainer(ClassifierTrainer):
             self.best = Best(better[self.spec.metric][0], step, 0, self.states[step])
         else:
             self.best.without_gain += 1
-        if self.judge is not None:
-            self.judge(gained[self.spec.metric][0])
+        if self.on_evaluate is not None:
+            self.on_evaluate(gained[self.spec.metric][0])
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
@@ -162,7 +163,7 @@ def train_fusion(
     *,
     checkpoint: Path | None = None,
     report: Report | None = None,
-    judge: Judge | None = None,
+    on_evaluate: EvalCallback | None = None,
 ) -> FusionLog:
     """Train ``model`` on ``data``; it ends with the weights that did best on validation.
 
@@ -171,7 +172,7 @@ def train_fusion(
         data: Training and validation rows; there are no others.
         checkpoint: Where an interrupted training keeps what it needs to go on.
         report: Told how far the training is.
-        judge: Told the validation score of every evaluation, its sign turned where lower is
+        on_evaluate: Told the validation score of every evaluation, its sign turned where lower is
             better.
 
     Raises:
@@ -184,7 +185,7 @@ def train_fusion(
         per_epoch = -(-len(data.train) // (spec.train.batch_size * spec.train.accumulation))
         args.set_save("steps", per_epoch * max(1, spec.train.epochs // CHECKPOINTS), 1)
     device = pick_device(spec.train.device)
-    model.keep_states()
+    model.enable_hidden_state_cache()
 
     def told(done: int, total: int) -> None:
         if report is not None:
@@ -197,7 +198,7 @@ def train_fusion(
     set_seed(spec.seed)
     rows = (train, validation)
     trainer = FusionTrainer(model, args, data=data, rows=rows, spec=spec.train)
-    trainer.judge = judge
+    trainer.on_evaluate = on_evaluate
     watched(trainer, report)
     fit(trainer, checkpoint)
     model.net.to("cpu")

@@ -69,15 +69,15 @@ def own_best(model: FusionModel, log: FusionLog, dataset: Dataset) -> OwnBest:
         log: With the weights kept in training.
         dataset: With the test rows.
     """
-    kept = {name: value.clone() for name, value in model.net.kept_state().items()}
+    kept = {name: value.clone() for name, value in model.net.trainable_state_dict().items()}
     test = dataset.test
     rows = model.rows(test.texts, test.features)
     found: dict[str, float | None] = {}
     for step, state in log.states.items():
-        model.net.load_kept_state(state)
-        scores = scores_of(dataset.sealed(), test.labels, model.score_rows(rows).logits)
+        model.net.load_trainable_state_dict(state)
+        scores = scores_of(dataset.without_test(), test.labels, model.score_rows(rows).logits)
         found |= {name: scores[name] for name, at in log.own_best.items() if at == step}
-    model.net.load_kept_state(kept)
+    model.net.load_trainable_state_dict(kept)
     return OwnBest(log.own_best, {name: found[name] for name in log.own_best})
 
 
@@ -99,7 +99,7 @@ def robustness(model: FusionModel, dataset: Dataset) -> pd.DataFrame:
 
     def add(change: str, modality: str, level: float, how: Change | None) -> None:
         logits = model.score_rows(rows, change=how).logits
-        scores = scores_of(dataset.sealed(), test.labels, logits)
+        scores = scores_of(dataset.without_test(), test.labels, logits)
         records.append({"change": change, "modality": modality, "level": level, **scores})
 
     groups = {name: (name,) for name in read} | ({"all": read} if len(read) > 1 else {})

@@ -28,7 +28,7 @@ from transformers.trainer_utils import set_seed
 
 from valence.config.spec import TrainSpec
 from valence.data.augment import Texts, second_views
-from valence.data.collate import Collator, Encoded, LabelledRows
+from valence.data.collate import Collator, Encoded, LabeledRows
 from valence.data.dataset import TrainingData
 from valence.distributed import process_group
 from valence.distributed.device import pick_device
@@ -44,7 +44,7 @@ GATE_LR_FACTOR = 5.0  # published for Hy-Mora: one scalar moves too little at th
 Report = Callable[[float, str], None]
 """Called with the share done in [0, 1] and a few words on what happened."""
 
-Judge = Callable[[float], None]
+EvalCallback = Callable[[float], None]
 """Called with the validation score of every evaluation; what it raises ends the training."""
 
 logger = logging.getLogger(__name__)
@@ -106,8 +106,8 @@ class ClassifierTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=LabelledRows(rows[0], data.train.labels, second),
-            eval_dataset=LabelledRows(rows[1], data.validation.labels),
+            train_dataset=LabeledRows(rows[0], data.train.labels, second),
+            eval_dataset=LabeledRows(rows[1], data.validation.labels),
             data_collator=Collator(pad_id),
         )
         self.classifier = model
@@ -117,7 +117,7 @@ class ClassifierTrainer(Trainer):
         self.spec = spec
         self.pad_id = pad_id
         self.best = Best()
-        self.judge: Judge | None = None
+        self.on_evaluate: EvalCallback | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         # With the lengths at hand; the Trainer would read every row to measure it.
@@ -127,7 +127,7 @@ class ClassifierTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches; of several processes, this one's part of the batches one would see."""
-        if process_group.count() == 1:
+        if process_group.world_size() == 1:
             return super().get_train_dataloader()
         batches = SharedBatches(self._get_train_sampler(), self.spec.batch_size)
         # Not prepared by the Trainer, which would fill an uneven last batch with rows twice.
@@ -192,17 +192,20 @@ class ClassifierTrainer(Trainer):
                 f"train.metric {self.spec.metric!r} has no value on the validation rows"
             )
         if value > self.best.score:
-            state = {n: v.detach().cpu().clone() for n, v in self.classifier.kept_state().items()}
+            state = {
+                n: v.detach().cpu().clone()
+                for n, v in self.classifier.trainable_state_dict().items()
+            }
             self.best = Best(value, self.state.global_step, 0, state)
         else:
             self.best.without_gain += 1
-        if self.judge is not None:
-            self.judge(value)
+        if self.on_evaluate is not None:
+            self.on_evaluate(value)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(_contiguous(self.classifier.kept_state()), folder / "now.safetensors")
+        save_file(_contiguous(self.classifier.trainable_state_dict()), folder / "now.safetensors")
         if self.best.state is not None:
             save_file(_contiguous(self.best.state), folder / "best.safetensors")
         record = {"score": self.best.score, "step": self.best.step}
@@ -211,13 +214,13 @@ class ClassifierTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
-        self.classifier.load_kept_state(load_file(folder / "now.safetensors"))
+        self.classifier.load_trainable_state_dict(load_file(folder / "now.safetensors"))
         record = json.loads((folder / "best.json").read_text(encoding="utf-8"))
         if (folder / "best.safetensors").exists():
             self.best = Best(**record, state=load_file(folder / "best.safetensors"))
 
 
-class _Watch(TrainerCallback):
+class _ProgressCallback(TrainerCallback):
     """Tells the loss and the caller how far it is, and stops when nothing is gained."""
 
     def __init__(self, trainer: ClassifierTrainer, report: Report | None) -> None:
@@ -253,7 +256,7 @@ def train(
     *,
     checkpoint: Path | None = None,
     report: Report | None = None,
-    judge: Judge | None = None,
+    on_evaluate: EvalCallback | None = None,
 ) -> TrainingLog:
     """Train ``model`` on ``data``; it ends with the weights that did best on validation.
 
@@ -262,7 +265,7 @@ def train(
         data: Training and validation rows; there are no others.
         checkpoint: Where an interrupted training keeps what it needs to go on.
         report: Told how far the training is.
-        judge: Told the validation score of every evaluation.
+        on_evaluate: Told the validation score of every evaluation.
 
     Raises:
         RunError: if the outputs stop being numbers.
@@ -270,9 +273,9 @@ def train(
         DataError: if the second views asked for cannot be had.
     """
     spec = model.spec
-    process_group.join(pick_device(spec.train.device))
+    process_group.init_process_group(pick_device(spec.train.device))
     args = training_arguments(spec, checkpoint)
-    model.keep_states()
+    model.enable_hidden_state_cache()
     train, validation = (
         _encode(model, split.texts, report) for split in (data.train, data.validation)
     )
@@ -283,9 +286,9 @@ def train(
         model.classifier, args, data=data, rows=rows, second=second, spec=spec.train,
         pad_id=model.tokenizer.pad_id,
     )  # fmt: skip
-    trainer.judge = judge
+    trainer.on_evaluate = on_evaluate
     watched(trainer, report)
-    if not process_group.is_first():
+    if not process_group.is_main_process():
         torch.manual_seed(spec.seed + process_group.rank())  # other dropout than process 0
     fit(trainer, checkpoint)
     model.classifier.to("cpu")
@@ -297,13 +300,13 @@ def train(
 
 def watched(trainer: ClassifierTrainer, report: Report | None) -> None:
     """Let a trainer tell how far it is, stop without gain, and print nothing."""
-    trainer.add_callback(_Watch(trainer, report))
+    trainer.add_callback(_ProgressCallback(trainer, report))
     trainer.remove_callback(PrinterCallback)
 
 
 def fit(trainer: ClassifierTrainer, checkpoint: Path | None) -> None:
     """Train from the last checkpoint on; the model ends with the best weights."""
-    last = process_group.of_first(_last_checkpoint(checkpoint))
+    last = process_group.broadcast_object(_last_checkpoint(checkpoint))
     if last is not None and not Path(last).is_dir():
         raise RunError(f"{last} is not here; all machines need one folder of runs, give --runs")
     with warnings.catch_warnings(), without_peft_warnings():
@@ -315,7 +318,7 @@ def fit(trainer: ClassifierTrainer, checkpoint: Path | None) -> None:
     if not any(r.get("step") == steps and _is_eval(r) for r in trainer.state.log_history):
         trainer.evaluate()
     if trainer.best.state is not None:
-        trainer.classifier.load_kept_state(trainer.best.state)
+        trainer.classifier.load_trainable_state_dict(trainer.best.state)
     trainer.classifier.eval()
 
 
@@ -327,7 +330,7 @@ def _encode(model: TorchModel, texts: list[str], report: Report | None) -> Encod
             report(0.0, f"token states: {done} of {total} texts")
 
     device = pick_device(model.spec.train.device)
-    with process_group.in_turn():
+    with process_group.main_process_first():
         return model.encode(texts, device=device, progress=told)
 
 
@@ -347,7 +350,7 @@ def _second_views(
         if report is not None:
             report(0.0, f"second views: {done} of {total} texts")
 
-    with process_group.in_turn():
+    with process_group.main_process_first():
         texts, note = second_views(spec.view, source, told)
     return _encode(model, texts, report), note
 

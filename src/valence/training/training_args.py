@@ -23,7 +23,9 @@ def training_arguments(spec: RunSpec, checkpoint: Path | None) -> TrainingArgume
     by_step = train.eval_steps is not None
     return TrainingArguments(
         output_dir=str(checkpoint) if checkpoint else ".",
-        per_device_train_batch_size=process_group.share(train.batch_size, "train.batch_size"),
+        per_device_train_batch_size=process_group.per_process_batch_size(
+            train.batch_size, "train.batch_size"
+        ),
         gradient_accumulation_steps=train.accumulation,
         num_train_epochs=train.epochs,
         learning_rate=train.learning_rate * (train.lr_scale if adapted else 1.0),

@@ -138,7 +138,7 @@ def _journal(path: Path) -> Any:
 
 
 @contextmanager
-def beating(trial: Trial) -> Iterator[None]:
+def heartbeat(trial: Trial) -> Iterator[None]:
     """Let other machines see in a journal that this process is at a trial.
 
     Other storages have heartbeats of their own.
@@ -166,7 +166,7 @@ def beating(trial: Trial) -> Iterator[None]:
         thread.join()
 
 
-class Pulse:
+class Heartbeat:
     """Which trials of a journal went on while this process looked; clocks may differ.
 
     Args:
@@ -242,7 +242,7 @@ def is_alive(worker: str) -> bool | None:
         return False
 
 
-def close_stale(study: Study, pulse: Pulse | None = None) -> int:
+def close_stale(study: Study, pulse: Heartbeat | None = None) -> int:
     """Mark trials failed whose process is gone.
 
     Args:
@@ -273,7 +273,7 @@ def close_stale(study: Study, pulse: Pulse | None = None) -> int:
     return closed
 
 
-def _is_stale(trial: FrozenTrial, pulse: Pulse | None) -> bool:
+def _is_stale(trial: FrozenTrial, pulse: Heartbeat | None) -> bool:
     worker = trial.user_attrs.get(WORKER)
     if worker is not None:
         alive = is_alive(worker)

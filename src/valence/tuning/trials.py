@@ -29,10 +29,10 @@ from valence.tuning.study import (
     SURPLUS,
     WORKER,
     Count,
-    Pulse,
-    beating,
+    Heartbeat,
     close_stale,
     count,
+    heartbeat,
     identity,
     is_used,
     open_study,
@@ -68,7 +68,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StudyProgress:
     """How far a study is; handed to the observer.
 
     Attributes:
@@ -86,7 +86,7 @@ class Standing:
     seconds_left: float | None
 
 
-Observer = Callable[[Standing], None]
+Observer = Callable[[StudyProgress], None]
 
 
 def all_trials(
@@ -95,7 +95,7 @@ def all_trials(
     """Make what trials are missing, in this process or in ``workers`` others.
 
     Args:
-        job: What is tuned.
+        job: What is result.
         study: Its study.
         workers: Processes.
         observer: Told how far it is.
@@ -104,7 +104,7 @@ def all_trials(
         KeyboardInterrupt: if the user says so; finished trials are kept.
         RunError: if a worker process breaks.
     """
-    watch = _Watch(job, study, workers, observer)
+    watch = _StudyWatcher(job, study, workers, observer)
     if workers == 1:
         make_trials(job, study, told=watch.tell, stop=lambda: False)
     else:
@@ -112,7 +112,7 @@ def all_trials(
     watch.tell(0.0)
 
 
-class _Watch:
+class _StudyWatcher:
     """Tells the observer, with the time left by what trials took so far."""
 
     def __init__(self, job: Job, study: Study, workers: int, observer: Observer | None) -> None:
@@ -133,10 +133,10 @@ class _Watch:
         left = (seconds - self.begun) / done * rest if done > 0 else None
         best = self.now.best
         shown = None if best is None else signed(self.job.spec.train.metric, best)
-        self.observer(Standing(self.now, shown, self.job.trials, share, left))
+        self.observer(StudyProgress(self.now, shown, self.job.trials, share, left))
 
 
-def _with_workers(job: Job, workers: int, watch: _Watch) -> None:
+def _with_workers(job: Job, workers: int, watch: _StudyWatcher) -> None:
     context = multiprocessing.get_context("spawn")  # a fork would share torch's threads
     stop = context.Event()
     threads = max(1, _threads() // workers)
@@ -214,7 +214,7 @@ def make_trials(
     """Make trials until the study has as many as the job wants; wait for those of others.
 
     Args:
-        job: What is tuned.
+        job: What is result.
         study: Its study.
         told: Called with the share done of the trial at work.
         stop: Whether to end as Ctrl-C does.
@@ -224,7 +224,7 @@ def make_trials(
     """
     from optuna.exceptions import UpdateFinishedTrialError
 
-    pulse = Pulse()
+    pulse = Heartbeat()
     while True:
         if stop():
             raise KeyboardInterrupt
@@ -274,7 +274,7 @@ def objective(
     trial.study.sampler = TPESampler(seed=seed)
     scores: list[float] = []
 
-    def judge(value: float) -> None:
+    def on_evaluate(value: float) -> None:
         scores.append(value)
         trial.report(value, len(scores))
         if trial.should_prune():
@@ -287,8 +287,8 @@ def objective(
 
     try:
         spec = job.spec.override({p: suggest(trial, p, r) for p, r in job.space.items()})
-        with beating(trial):
-            model, _ = fit_sealed(spec, job.data, report=report, judge=judge)
+        with heartbeat(trial):
+            model, _ = fit_sealed(spec, job.data, report=report, on_evaluate=on_evaluate)
     except TrialPruned:
         raise
     except Exception as error:  # whatever breaks one trial, the others still run

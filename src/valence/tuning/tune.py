@@ -1,6 +1,6 @@
 """Tuning: Optuna chooses settings on validation rows, then :func:`run` trains with the best.
 
-What is tuned is a :class:`Plan`: how many trials, on which share of the rows, over which
+What is result is a :class:`TuningPlan`: how many trials, on which share of the rows, over which
 ranges. The ranges are the method's own, changed by a space file.
 """
 
@@ -39,20 +39,29 @@ from valence.tuning.study import (
     sqlite_url,
     trials_table,
 )
-from valence.tuning.trials import Job, Observer, Standing, all_trials
+from valence.tuning.trials import Job, Observer, StudyProgress, all_trials
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["Desk", "Observer", "Plan", "Standing", "Tuned", "read_plan", "study_name", "tune"]
+__all__ = [
+    "Observer",
+    "StudyProgress",
+    "TuningConfig",
+    "TuningPlan",
+    "TuningResult",
+    "read_tuning_plan",
+    "study_name",
+    "tune",
+]
 
 DEFAULT_TRIALS = 20
 ALONE = "give --workers, or start several that share one --storage and --study"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a method is tuned; the contents of a space file, changed by options.
+class TuningPlan:
+    """How a method is result; the contents of a space file, changed by options.
 
     Attributes:
         n_trials: Trials in all, those of earlier calls counted.
@@ -74,7 +83,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Desk:
+class TuningConfig:
     """Where tuning reads and keeps things, and with how many processes.
 
     Attributes:
@@ -99,7 +108,7 @@ class Desk:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """What tuning a method found.
 
     Attributes:
@@ -125,7 +134,7 @@ class Tuned:
     interrupted: bool
 
 
-def read_plan(path: str | Path) -> Plan:
+def read_tuning_plan(path: str | Path) -> TuningPlan:
     """Read a space file: ``n_trials``, ``sample``, ``epochs``, and a section per method.
 
     Raises:
@@ -157,7 +166,7 @@ def read_plan(path: str | Path) -> Plan:
             _setting(str(setting)): parse_range(str(setting), given)
             for setting, given in value.items()
         }
-    return Plan(ranges=ranges, **plain)
+    return TuningPlan(ranges=ranges, **plain)
 
 
 def _setting(path: str) -> str:
@@ -167,11 +176,11 @@ def _setting(path: str) -> str:
     return path
 
 
-def ranges_of(spec: RunSpec, plan: Plan, fixed: Mapping[str, Any]) -> dict[str, Range]:
+def ranges_of(spec: RunSpec, plan: TuningPlan, fixed: Mapping[str, Any]) -> dict[str, Range]:
     """What is chosen for a spec: its method's ranges, those of the plan, less what is fixed.
 
     Args:
-        spec: What is tuned.
+        spec: What is result.
         plan: Its ranges replace the method's; None takes one out.
         fixed: Settings the user gave a value.
 
@@ -198,23 +207,23 @@ def tune(
     method: str,
     data: DataSpec,
     *,
-    plan: Plan | None = None,
+    plan: TuningPlan | None = None,
     settings: Mapping[str, Any] | None = None,
-    desk: Desk | None = None,
+    config: TuningConfig | None = None,
     observer: Observer | None = None,
     report: Report | None = None,
-) -> Tuned:
+) -> TuningResult:
     """Choose the settings of a method on validation rows, and train with the best.
 
     The same call goes on with a study that was stopped or killed, until it has
     ``plan.n_trials``; several processes may call it at once.
 
     Args:
-        method: A name of ``METHODS``; a ``posthoc`` method's base is tuned.
+        method: A name of ``METHODS``; a ``posthoc`` method's base is result.
         data: Which rows.
         plan: How many trials, on which share of the rows, over which ranges.
         settings: Dotted settings of all trials and of the final run.
-        desk: Where things are read and kept.
+        config: Where things are read and kept.
         observer: Told how far the trials are.
         report: Told how far the final training is.
 
@@ -223,42 +232,42 @@ def tune(
         DataError, ModelError: if the data or encoder cannot be used.
         RunError: if Optuna is missing, the storage cannot be used, or every trial fails.
     """
-    process_group.one_process("Tuning", ALONE)
-    plan, desk = plan or Plan(), desk or Desk()
+    process_group.require_single_process("Tuning", ALONE)
+    plan, config = plan or TuningPlan(), config or TuningConfig()
     find_method(method)
-    spec = make_spec(method, data, seed=desk.seed, settings=settings)
+    spec = make_spec(method, data, seed=config.seed, settings=settings)
     space = ranges_of(spec, plan, settings or {})
     known = METRICS | INTENSITY_METRICS if spec.kind == "fusion" else METRICS
     if spec.train.metric not in known:
         raise UnknownNameError("metric", spec.train.metric, known)
-    dataset = load_dataset(spec.data, seed=spec.seed, data_dir=desk.data_dir)
-    job, task = _job(spec, space, plan, dataset, desk)
+    dataset = load_dataset(spec.data, seed=spec.seed, data_dir=config.data_dir)
+    job, task = _job(spec, space, plan, dataset, config)
     study = open_study(job.url, job.name)
     bind(study, task)
     points = every_point(space, plan.n_trials)
     if points is not None:  # few enough to try each once
         job = replace(job, trials=len(points))
         close_stale(study)
-        with alone(desk.runs / ".unfinished" / f"{job.name}.lock"):
+        with alone(config.runs / ".unfinished" / f"{job.name}.lock"):
             enqueue(study, points)
     interrupted = False
     try:
-        all_trials(job, study, workers=desk.workers, observer=observer)
+        all_trials(job, study, workers=config.workers, observer=observer)
     except KeyboardInterrupt:
         interrupted = True
     if count(study).best is None:
         return _none_done(study, interrupted)
     params = study.best_trial.params
-    found = Tuned(
+    found = TuningResult(
         job.name, spec.override(params), space, params,
         signed(spec.train.metric, study.best_value), _as_shown(trials_table(study), spec),
         importances(study), None, interrupted,
     )  # fmt: skip
-    if interrupted or not desk.final:
+    if interrupted or not config.final:
         return found
-    with alone(desk.runs / ".unfinished" / f"{job.name}.lock"):
+    with alone(config.runs / ".unfinished" / f"{job.name}.lock"):
         result = run(
-            found.best, store=RunStore(desk.runs), dataset=dataset, keep_model=True, report=report
+            found.best, store=RunStore(config.runs), dataset=dataset, keep_model=True, report=report
         )
     return replace(found, result=result)
 
@@ -269,17 +278,17 @@ def study_name(method: str, data: DataSpec) -> str:
 
 
 def _job(
-    spec: RunSpec, space: dict[str, Range], plan: Plan, dataset: Dataset, desk: Desk
+    spec: RunSpec, space: dict[str, Range], plan: TuningPlan, dataset: Dataset, config: TuningConfig
 ) -> tuple[Job, dict[str, str]]:
     base = trained_part(spec)
     if plan.epochs is not None and base.kind != "sklearn":
         base = base.override({"train.epochs": plan.epochs})
-    name = desk.study or study_name(spec.method, spec.data)
+    name = config.study or study_name(spec.method, spec.data)
     digest = hashlib.sha256(repr(sorted(space.items())).encode()).hexdigest()[:10]
     task = {"data": dataset.fingerprint, "settings": base.hash(), "ranges": digest,
             "sample": f"{plan.sample:g}"}  # fmt: skip
-    url = desk.storage or sqlite_url(desk.folder / f"{name}.db")
-    data = sample_rows(dataset.sealed(), plan.sample, seed=spec.seed)
+    url = config.storage or sqlite_url(config.folder / f"{name}.db")
+    data = sample_rows(dataset.without_test(), plan.sample, seed=spec.seed)
     return Job(base, space, plan.n_trials, data, url, name), task
 
 
@@ -302,7 +311,7 @@ def _as_shown(trials: pd.DataFrame, spec: RunSpec) -> pd.DataFrame:
     return trials.assign(**{name: trials[name] * turn for name in ("value", "last")})
 
 
-def _none_done(study: Study, interrupted: bool) -> Tuned:
+def _none_done(study: Study, interrupted: bool) -> TuningResult:
     """No trial is complete: say why.
 
     Raises:

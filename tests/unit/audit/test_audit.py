@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import WORDS, make_reviews
 from valence.audit.checks import (
-    Source,
+    LabeledSource,
     find_contradictions,
     find_copies,
     find_cut,
@@ -27,7 +27,7 @@ from valence.audit.languages import find_languages, main_script
 from valence.config.spec import DataSpec
 
 
-def source(**splits: list[tuple[str, str]]) -> Source:
+def source(**splits: list[tuple[str, str]]) -> LabeledSource:
     tables = {n: pd.DataFrame(rows, columns=["text", "label"]) for n, rows in splits.items()}
     frames = [
         tables[name].assign(split=name, row=range(len(tables[name])))
@@ -36,7 +36,7 @@ def source(**splits: list[tuple[str, str]]) -> Source:
     ]
     rows = pd.concat(frames, ignore_index=True)
     rows["key"] = [normalise(text) for text in rows["text"]]
-    return Source("x.csv", tables, rows)
+    return LabeledSource("x.csv", tables, rows)
 
 
 def words(seed: int, count: int = 14) -> str:
@@ -44,7 +44,7 @@ def words(seed: int, count: int = 14) -> str:
     return " ".join("".join(draw.choices("abcdefghijklmnop", k=5)) for _ in range(count))
 
 
-def near_of(rows: Source) -> pd.DataFrame:
+def near_of(rows: LabeledSource) -> pd.DataFrame:
     return near_pairs(rows.rows["key"].tolist())
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.cluster import kill_all, workers
 from valence.comparison import grid
-from valence.comparison.executors.base import Batch, Hear, News, Sizes, make_executor
-from valence.comparison.executors.cells import Lanes
-from valence.comparison.grid import Comparison, Outcome, Standing
+from valence.comparison.executors.base import Batch, OnEvent, RunEvent, Sizes, make_executor
+from valence.comparison.executors.cells import DependencyQueue
+from valence.comparison.grid import Comparison, GridProgress, Outcome
 from valence.config.spec import DataSpec, RunSpec
 from valence.distributed.ray_cluster import Cluster
 from valence.errors import RunError, UnknownNameError
@@ -58,10 +58,10 @@ class Killer:
     def __init__(self, word: str, *, at: float = 0.0) -> None:
         self.word = word
         self.at = at
-        self.seen: list[Standing] = []
+        self.seen: list[GridProgress] = []
         self.killed = 0
 
-    def __call__(self, now: Standing) -> None:
+    def __call__(self, now: GridProgress) -> None:
         self.seen.append(now)
         if not self.killed and now.cell.spec.method == "lora" and self.at <= now.share < 1:
             self.killed = kill_all(self.word)
@@ -103,7 +103,7 @@ def test_ray_is_as_one_process_though_its_workers_are_killed(
 def test_ctrl_c_keeps_finished_cells_and_stops_the_others(
     name: str, specs: list[RunSpec], tmp_path: Path, ray: Cluster
 ) -> None:
-    def stop(now: Standing) -> None:
+    def stop(now: GridProgress) -> None:
         if now.cell.spec.method == "lora" and now.share > 0:
             raise KeyboardInterrupt
 
@@ -138,10 +138,10 @@ def test_no_machine_with_what_a_run_asks_for(
 class Said:
     """An executor that only says what it is given."""
 
-    def __init__(self, *news: tuple[int, News]) -> None:
+    def __init__(self, *news: tuple[int, RunEvent]) -> None:
         self.news = news
 
-    def run(self, batch: Batch, hear: Hear) -> None:
+    def run(self, batch: Batch, hear: OnEvent) -> None:
         for number, news in self.news:
             hear(number, news)
 
@@ -152,18 +152,18 @@ def test_a_result_that_is_not_seen_is_said(
     monkeypatch.setattr(grid, "SEEN_SECONDS", 0.1)
     with pytest.raises(RunError, match="Run elsewhere is done but not to be seen in"):
         grid.execute(
-            specs, store=RunStore(tmp_path), executor=Said((0, News("done", key="elsewhere")))
+            specs, store=RunStore(tmp_path), executor=Said((0, RunEvent("done", key="elsewhere")))
         )
 
 
 def test_time_left_is_shared_by_those_at_work(specs: list[RunSpec], tmp_path: Path) -> None:
     lora = next(spec for spec in specs if spec.method == "lora")
     slow = [lora, lora.override({"seed": 7})]
-    seen: list[Standing] = []
+    seen: list[GridProgress] = []
     sizes = Sizes(1000, 100, 100)
-    begun = [(i, News("begun", sizes=sizes)) for i in range(2)]
-    half = [(i, News("going", share=0.5)) for i in range(2)]
-    late = [(0, News("failed", words="no")), (0, News("going", share=0.9))]
+    begun = [(i, RunEvent("begun", sizes=sizes)) for i in range(2)]
+    half = [(i, RunEvent("going", share=0.5)) for i in range(2)]
+    late = [(0, RunEvent("failed", words="no")), (0, RunEvent("going", share=0.9))]
     executor = Said(*begun, *half, *late)
     grid.execute(slow, store=RunStore(tmp_path), observer=seen.append, executor=executor)
     one, two, *_, last = seen
@@ -173,7 +173,7 @@ def test_time_left_is_shared_by_those_at_work(specs: list[RunSpec], tmp_path: Pa
 
 
 def test_cells_of_one_training_come_one_after_another(specs: list[RunSpec]) -> None:
-    lanes = Lanes(specs)
+    lanes = DependencyQueue(specs)
     first = []
     while (number := lanes.take()) is not None:
         first.append(number)

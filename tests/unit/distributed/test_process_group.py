@@ -29,26 +29,34 @@ def started(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_without_a_launcher_there_is_one_process(started: object) -> None:
-    assert (process_group.count(), process_group.rank(), process_group.is_first()) == (1, 0, True)
-    assert process_group.share(15, "train.batch_size") == 15
-    assert process_group.first_only(lambda: 3) == 3
-    process_group.one_process("This", "that")
-    assert process_group.failed(70) == (True, 70)
+    assert (process_group.world_size(), process_group.rank(), process_group.is_main_process()) == (
+        1,
+        0,
+        True,
+    )
+    assert process_group.per_process_batch_size(15, "train.batch_size") == 15
+    assert process_group.run_on_main_process(lambda: 3) == 3
+    process_group.require_single_process("This", "that")
+    assert process_group.first_failure(70) == (True, 70)
 
 
 @pytest.mark.parametrize("names", process_group.LAUNCHERS.items())
 def test_launchers_number_processes(names: tuple[str, str], started) -> None:
     started(2, 3, names)
-    assert (process_group.count(), process_group.rank(), process_group.is_first()) == (3, 2, False)
+    assert (process_group.world_size(), process_group.rank(), process_group.is_main_process()) == (
+        3,
+        2,
+        False,
+    )
 
 
 def test_a_batch_that_cannot_be_shared_names_one_that_can(started) -> None:
     started(0, 3)
-    assert process_group.share(18, "train.batch_size") == 6
+    assert process_group.per_process_batch_size(18, "train.batch_size") == 6
     with pytest.raises(SpecError, match=r"train\.batch_size = 16 .* 3 processes .* such as 18"):
-        process_group.share(16, "train.batch_size")
+        process_group.per_process_batch_size(16, "train.batch_size")
     with pytest.raises(RunError, match="This runs in one process, and 3 were started; that"):
-        process_group.one_process("This", "that")
+        process_group.require_single_process("This", "that")
 
 
 def test_a_method_that_is_fitted_in_one_go_is_refused(started) -> None:
@@ -62,7 +70,7 @@ def test_a_method_that_is_fitted_in_one_go_is_refused(started) -> None:
 def test_shares_make_up_the_batches_of_one_process(
     rows: int, started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_group, "first_only", lambda make: make())
+    monkeypatch.setattr(process_group, "run_on_main_process", lambda make: make())
     shares = []
     for rank in range(3):
         started(rank, 3)

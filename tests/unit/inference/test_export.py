@@ -40,7 +40,7 @@ def save(folder: Path, data: Dataset, encoder: Path, **settings: object) -> Path
 
     given = {"encoder.name": str(encoder), "encoder.max_length": 24, **settings}
     spec = make_spec("lora", DataSpec(name=data.name), settings=given)
-    model = build_seeded(spec, data.sealed())
+    model = build_seeded(spec, data.without_test())
     with torch.no_grad():
         for name, parameter in model.classifier.named_parameters():
             if "lora_B" in name or name.startswith("head.extra"):
@@ -224,6 +224,6 @@ def test_wrong_use_is_told(data: Dataset, model: Path, tmp_path: Path) -> None:
     spec = make_spec("majority", DataSpec(name=data.name))
     from valence.models.baselines import BASELINES
 
-    BASELINES["majority"](spec, data.sealed())[0].save(tmp_path / "majority")
+    BASELINES["majority"](spec, data.without_test())[0].save(tmp_path / "majority")
     with pytest.raises(ModelError, match="no network to export"):
         export_model(tmp_path / "majority", tmp_path / "out", data)

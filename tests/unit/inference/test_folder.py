@@ -21,8 +21,8 @@ from valence.errors import DataError, ModelError, UnknownNameError
 from valence.inference.bulk.engines import make_engine
 from valence.inference.bulk.folder import (
     FolderJob,
+    FolderProgress,
     FolderReport,
-    FolderStanding,
     find_tables,
     predict_folder,
 )
@@ -87,7 +87,7 @@ def test_local_is_as_one_by_one_and_goes_on(
     model: Path, parts: Path, wanted: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    seen: list[FolderStanding] = []
+    seen: list[FolderProgress] = []
     job = FolderJob(model, out, Speed(threads=1))
     engine = make_engine("local")
     report = predict_folder(job, find_tables([str(parts)]), engine=engine, observer=seen.append)

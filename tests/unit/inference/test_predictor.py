@@ -28,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, reviews:
     settings = {"encoder.name": str(tiny_encoder), "encoder.max_length": 24}
     spec = make_spec("hy-mora", DataSpec(name=str(reviews)), settings=settings)
     folder = tmp_path_factory.mktemp("model") / "model"
-    build_seeded(spec, load_dataset(spec.data, seed=1).sealed()).save(folder)
+    build_seeded(spec, load_dataset(spec.data, seed=1).without_test()).save(folder)
     return folder
 
 

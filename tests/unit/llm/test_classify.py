@@ -14,7 +14,7 @@ from valence.data.sources import load_dataset
 from valence.errors import ModelError, RunError, SpecError, UnknownNameError
 from valence.llm.classify import Asker
 from valence.llm.content_hash import settled
-from valence.llm.cost_estimate import make_plan
+from valence.llm.cost_estimate import estimate_cost
 from valence.methods.registry import make_spec
 from valence.reports.tables import by_setup, leaderboard
 from valence.runs.runner import run
@@ -78,7 +78,7 @@ def test_demonstrations_come_from_training_rows_alone(
     train = set(data.train.texts)
     for method in ("llm-fixed", "llm-retrieved"):
         spec = asked(method, reviews, causal, tiny_encoder, per_label=2)
-        for question in Asker(spec, data.sealed()).questions(data.test):
+        for question in Asker(spec, data.without_test()).questions(data.test):
             assert {demo.text for demo in question.demos} <= train
             assert question.text not in {demo.text for demo in question.demos}
             assert len(question.demos) == 6
@@ -117,12 +117,12 @@ def test_another_model_in_the_same_folder_is_another_run(spec: RunSpec, tmp_path
 
 
 def test_the_plan_counts_what_a_run_reads(spec: RunSpec, data: Dataset) -> None:
-    found = make_plan(spec, data)
+    found = estimate_cost(spec, data)
     assert found.questions == len(data.test)
     assert found.exact
     assert 0 < found.calls <= found.questions
     assert found.tokens > 10 * found.calls
-    more = make_plan(spec.override({"llm.prior": "content-free"}), data)
+    more = estimate_cost(spec.override({"llm.prior": "content-free"}), data)
     assert more.questions == 2 * found.questions
     assert more.calls == found.calls + 1, "the question without content is one"
 
@@ -142,14 +142,14 @@ def test_a_server_run_stopped_by_it_goes_on(
     remote = spec.override({"llm.server": server.url, "llm.model": "m", "llm.concurrency": 1})
     with pytest.raises(RunError, match=r"refuses the key .*5 of .* answers are kept"):
         run(remote, store=RunStore(tmp_path), dataset=data)
-    found = make_plan(remote, data)
+    found = estimate_cost(remote, data)
     assert found.known == 5
     assert not found.exact
     server.behave = lambda number, body: (200, answer("1"), {})
     result = run(remote, store=RunStore(tmp_path), dataset=data)
     assert len(server.requests) == found.calls + 5 + 1
     assert np.isfinite(result.test["macro_f1"] or 0.0)
-    assert make_plan(remote, data).calls == 0
+    assert estimate_cost(remote, data).calls == 0
 
 
 def test_errors_are_told(spec: RunSpec, data: Dataset, tmp_path: Path) -> None:

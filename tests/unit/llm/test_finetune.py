@@ -12,7 +12,7 @@ from tests.together import alone, launched
 from valence.config.spec import DataSpec, EncoderSpec
 from valence.errors import DataError, ModelError, RunError
 from valence.llm.align import AlignSpec, choose, self_align
-from valence.llm.finetune import Lessons, _School, finetune, read_lessons
+from valence.llm.finetune import SFTData, _FineTuneSession, finetune, read_sft_data
 from valence.llm.finetune_spec import FinetuneSpec, read_tuned
 from valence.llm.instruct import make_instructions
 from valence.llm.local import load_language_model, load_weights
@@ -50,8 +50,8 @@ def spec(causal: Path) -> FinetuneSpec:
 
 
 @pytest.fixture
-def lessons(instructions: Path, spec: FinetuneSpec) -> Lessons:
-    return read_lessons(instructions, spec)
+def sft_data(instructions: Path, spec: FinetuneSpec) -> SFTData:
+    return read_sft_data(instructions, spec)
 
 
 def test_instructions_by_language(instructions: Path) -> None:
@@ -78,9 +78,9 @@ def _history(folder: Path) -> list[dict[str, float]]:
 
 
 def test_train_merge_and_ask(
-    lessons: Lessons, spec: FinetuneSpec, causal: Path, tmp_path: Path
+    sft_data: SFTData, spec: FinetuneSpec, causal: Path, tmp_path: Path
 ) -> None:
-    told = finetune(spec, lessons, tmp_path / "adapter")
+    told = finetune(spec, sft_data, tmp_path / "adapter")
     history = _history(tmp_path / "adapter")
     assert [row["step"] for row in history if "loss" in row] == [1, 2, 3, 4]
     assert told.steps == 4
@@ -103,19 +103,21 @@ def test_train_merge_and_ask(
 
 
 def test_a_stopped_training_goes_on_to_the_same_end(
-    lessons: Lessons, spec: FinetuneSpec, tmp_path: Path
+    sft_data: SFTData, spec: FinetuneSpec, tmp_path: Path
 ) -> None:
-    whole = finetune(spec, lessons, tmp_path / "whole")
+    whole = finetune(spec, sft_data, tmp_path / "whole")
 
     def stop(share: float, words: str) -> None:
         if words.startswith("step 3"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(spec, lessons, tmp_path / "halted", report=stop)
+        finetune(spec, sft_data, tmp_path / "halted", report=stop)
     assert not (tmp_path / "halted").exists()
     seen: list[str] = []
-    again = finetune(spec, lessons, tmp_path / "halted", report=lambda _, words: seen.append(words))
+    again = finetune(
+        spec, sft_data, tmp_path / "halted", report=lambda _, words: seen.append(words)
+    )
     assert [words.split()[1] for words in seen] == ["3", "4"]
     assert again.validation == pytest.approx(whole.validation, abs=1e-6)
     history = _history(tmp_path / "halted")
@@ -124,27 +126,27 @@ def test_a_stopped_training_goes_on_to_the_same_end(
 
 
 def test_only_the_answer_is_learned_and_none_is_cut(
-    lessons: Lessons, spec: FinetuneSpec, causal: Path, tmp_path: Path
+    sft_data: SFTData, spec: FinetuneSpec, causal: Path, tmp_path: Path
 ) -> None:
     short = spec.model_copy(update={"cutoff": 200})
     speaker = load_language_model(str(causal), device="cpu", max_length=200)
-    school = _School(short, lessons, speaker, tmp_path, None)
+    school = _FineTuneSession(short, sft_data, speaker, tmp_path, None)
     rows = school.rows()
     assert school.shortened > 0
     assert max(map(len, rows["input_ids"])) <= 200
-    for ids, learned, example in zip(rows["input_ids"], rows["completion_mask"], lessons.train,
+    for ids, learned, example in zip(rows["input_ids"], rows["completion_mask"], sft_data.train,
                                      strict=True):  # fmt: skip
         said = speaker.tokenizer.decode([i for i, one in zip(ids, learned, strict=True) if one])
-        assert said == lessons.wording.answers[example.label] + "<|end|>"
+        assert said == sft_data.wording.answers[example.label] + "<|end|>"
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     with pytest.raises(RunError, match="no adapter and not empty"):
-        finetune(spec, lessons, tmp_path / "full")
+        finetune(spec, sft_data, tmp_path / "full")
 
 
 def test_folders_that_hold_nothing(tmp_path: Path, spec: FinetuneSpec) -> None:
     with pytest.raises(DataError, match="holds no instructions; make them"):
-        read_lessons(tmp_path, spec)
+        read_sft_data(tmp_path, spec)
     with pytest.raises(ModelError, match="no adapter"):
         read_tuned(tmp_path)
 
@@ -165,12 +167,12 @@ def test_own_answers_are_agreed_sure_and_balanced() -> None:
 
 
 def test_rounds_go_on_only_while_validation_gains(
-    lessons: Lessons, spec: FinetuneSpec, embedder: Embedder, tmp_path: Path
+    sft_data: SFTData, spec: FinetuneSpec, embedder: Embedder, tmp_path: Path
 ) -> None:
     texts = make_reviews(12, seed=5)["text"].tolist()
     how = AlignSpec(rounds=1, threshold=0.34)
     told, rounds = self_align(
-        spec.model_copy(update={"max_steps": 2}), how, lessons, texts, tmp_path / "out",
+        spec.model_copy(update={"max_steps": 2}), how, sft_data, texts, tmp_path / "out",
         embedder=embedder,
     )  # fmt: skip
     scores = [r.macro_f1 for r in rounds if r.better]

@@ -11,7 +11,7 @@ from valence.errors import ModelError, SpecError
 from valence.llm.classify import fitted
 from valence.llm.local import LanguageModel, load_language_model
 from valence.llm.prefix_sharing import can_share
-from valence.llm.prompts import Demo, Question, worded
+from valence.llm.prompts import Demo, Question, make_renderer
 
 CLASSES = ("negative", "neutral", "positive")
 
@@ -31,7 +31,7 @@ TEXTS = ["good", "the film is bad", "a fine film, the plot is good and long " * 
 def test_shared_prefix_gives_the_likelihoods_of_whole_passes(
     model: LanguageModel, template: str
 ) -> None:
-    wording = worded(template, CLASSES)
+    wording = make_renderer(template, CLASSES)
     demos = (Demo("bad", 0), Demo("good", 2))
     asked = [model.question(wording, text, demos) for text in [*TEXTS, TEXTS[0]]]
     prompts = model.encode(asked)
@@ -102,7 +102,7 @@ def test_an_answer_that_begins_another_ends_with_the_end_token(model: LanguageMo
 
 
 def test_long_questions_are_shortened_and_counted(model: LanguageModel) -> None:
-    wording = worded("self-alignment", CLASSES)
+    wording = make_renderer("self-alignment", CLASSES)
 
     def encode(questions: list[Question]) -> list[list[int]]:
         return model.encode([model.question(wording, q.text, q.demos) for q in questions])

@@ -7,32 +7,34 @@ import pytest
 
 from valence.errors import SpecError, UnknownNameError
 from valence.llm.answers import parse_answer
-from valence.llm.prompts import Demo, worded
-from valence.llm.records import Record
+from valence.llm.prompts import Demo, make_renderer
+from valence.llm.records import InstructionRecord
 
 FOUR = ("ambivalent", "negative", "neutral", "positive")
 
 
 def test_records_are_the_golden_ones_byte_for_byte(golden: Path) -> None:
-    wording = worded("self-alignment", FOUR)
+    wording = make_renderer("self-alignment", FOUR)
     lines = (golden / "instructions.jsonl").read_text(encoding="utf-8").splitlines()
     assert lines
     for line in lines:
         row = json.loads(line)
         named = {demo["label"]: demo["text"] for demo in row["demonstrations"]}
         demos = tuple(Demo(named[FOUR[c]], c) for c in wording.demo_classes)
-        made = Record(row["record"]["input"], demos, row["record"]["output"]).alpaca(wording)
+        made = InstructionRecord(row["record"]["input"], demos, row["record"]["output"]).alpaca(
+            wording
+        )
         assert json.dumps(made) == json.dumps(row["record"])
 
 
 def test_other_labels_keep_their_own_order() -> None:
-    wording = worded("self-alignment", ("bad", "good"))
+    wording = make_renderer("self-alignment", ("bad", "good"))
     assert "is bad or good in terms" in wording.instruction()
     assert wording.demo_classes == (0, 1)
 
 
 def test_options_are_numbered_and_braces_in_texts_stay() -> None:
-    wording = worded("options", ("bad", "good"))
+    wording = make_renderer("options", ("bad", "good"))
     asked = wording.user("{answer} {text}", [Demo("{options}", 1)])
     assert "0: bad\n1: good" in asked
     assert "Text: {answer} {text}\n" in asked
@@ -47,11 +49,11 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
         'head: "Good or bad? "\nexample: "{text} -> {answer}"\nquery: "{text} ->"\n'
         "system: You judge.\n"
     )
-    wording = worded(str(path), ("bad", "good"))
+    wording = make_renderer(str(path), ("bad", "good"))
     assert wording.user("so so", [Demo("fine", 1)]) == "Good or bad? fine -> good\nso so ->"
     assert wording.messages("x")[0] == {"role": "system", "content": "You judge."}
     with pytest.raises(SpecError, match="Label 'meh' is not in the template"):
-        worded(str(path), ("bad", "good", "meh"))
+        make_renderer(str(path), ("bad", "good", "meh"))
 
 
 @pytest.mark.parametrize(
@@ -68,14 +70,14 @@ def test_templates_with_faults(text: str, told: str, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(text)
     with pytest.raises(SpecError, match=told):
-        worded(str(path), ("bad", "good"))
+        make_renderer(str(path), ("bad", "good"))
 
 
 def test_unknown_template() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'options'"):
-        worded("option", ("bad", "good"))
+        make_renderer("option", ("bad", "good"))
     with pytest.raises(SpecError, match="cannot be read"):
-        worded("missing.yaml", ("bad", "good"))
+        make_renderer("missing.yaml", ("bad", "good"))
 
 
 @pytest.mark.parametrize(
@@ -90,15 +92,15 @@ def test_unknown_template() -> None:
     ],
 )
 def test_labels_are_read_as_words(raw: str, label: int | None) -> None:
-    assert parse_answer(raw, worded("self-alignment", FOUR)) == label
+    assert parse_answer(raw, make_renderer("self-alignment", FOUR)) == label
 
 
 def test_of_two_labels_that_begin_together_the_longer_counts() -> None:
-    wording = worded("self-alignment", ("good", "good enough"))
+    wording = make_renderer("self-alignment", ("good", "good enough"))
     assert parse_answer("good enough!", wording) == 1
     assert parse_answer("very good", wording) == 0
 
 
 @pytest.mark.parametrize(("raw", "label"), [("1", 1), ("id: 0.", 0), ("7", None), ("good", None)])
 def test_ids_are_the_first_number(raw: str, label: int | None) -> None:
-    assert parse_answer(raw, worded("options", ("bad", "good"))) == label
+    assert parse_answer(raw, make_renderer("options", ("bad", "good"))) == label

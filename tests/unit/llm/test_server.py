@@ -13,7 +13,7 @@ from valence.config.spec import LlmSpec
 from valence.errors import RunError, SpecError
 from valence.llm.answers import counted_wrong, one_hot, token_logits
 from valence.llm.classify import ServerBackend
-from valence.llm.prompts import Question, worded
+from valence.llm.prompts import Question, make_renderer
 from valence.llm.server import Server
 
 CHATS = [[{"role": "user", "content": f"text {i}"}] for i in range(8)]
@@ -159,7 +159,9 @@ CLASSES = ("negative", "neutral", "positive")
 
 def backend(server: FailingServer, **llm: object) -> ServerBackend:
     asked, _ = client(server)
-    return ServerBackend(make_llm(server=server.url, **llm), worded("options", CLASSES), asked)
+    return ServerBackend(
+        make_llm(server=server.url, **llm), make_renderer("options", CLASSES), asked
+    )
 
 
 def test_probabilities_come_from_the_first_token(server: FailingServer) -> None:
@@ -201,7 +203,7 @@ def test_questions_beyond_the_context_are_shortened_and_counted(server: FailingS
 
 
 def test_tokens_that_contradict_the_answer_are_not_used() -> None:
-    wording = worded("self-alignment", CLASSES)
+    wording = make_renderer("self-alignment", CLASSES)
     told = {"ne": math.log(0.8), "pos": math.log(0.2)}
     assert token_logits(told, 2, wording) is not None, "ne begins two labels and counts for none"
     assert token_logits(told, 1, wording) is None

@@ -47,7 +47,7 @@ def spec(reviews: Path, tiny_settings: dict[str, object]) -> RunSpec:
 
 @pytest.fixture
 def model(spec: RunSpec, data: Dataset) -> TorchModel:
-    return build_seeded(spec, data.sealed())
+    return build_seeded(spec, data.without_test())
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_logits_are_the_same_with_and_without(
     model: TorchModel, data: Dataset, calls: list[int]
 ) -> None:
     plain = model.score(data.train.texts)
-    model.keep_states()
+    model.enable_hidden_state_cache()
     kept = model.score(data.train.texts)
     np.testing.assert_allclose(kept.logits, plain.logits, atol=1e-5)
     np.testing.assert_allclose(kept.features, plain.features, atol=1e-5)
@@ -81,7 +81,7 @@ def test_logits_are_the_same_with_and_without(
 def test_other_cuts_and_orders_find_the_texts_they_share(
     model: TorchModel, data: Dataset, calls: list[int]
 ) -> None:
-    model.keep_states()
+    model.enable_hidden_state_cache()
     texts = data.train.texts
     model.score(texts[:40])
     calls.clear()
@@ -123,7 +123,7 @@ def test_no_room_means_no_cache_and_the_same_scores(
 ) -> None:
     plain = model.score(data.test.texts).logits
     monkeypatch.setattr(frozen, "free_bytes", lambda: 10)
-    model.keep_states()
+    model.enable_hidden_state_cache()
     assert np.array_equal(model.score(data.test.texts).logits, plain)
     assert cache.entries() == []
 

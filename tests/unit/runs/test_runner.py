@@ -44,7 +44,7 @@ def test_training_is_handed_no_test_rows(data: Dataset) -> None:
     assert {field.name for field in fields(TrainingData)} == {
         "classes", "tail", "train", "validation", "scale",
     }  # fmt: skip
-    sealed = data.sealed()
+    sealed = data.without_test()
     handed = {*sealed.train.texts, *sealed.validation.texts}
     assert not handed & set(data.test.texts)
 
@@ -132,9 +132,9 @@ def test_one_class_is_an_error(store: RunStore, data: Dataset, spec: RunSpec) ->
 
 
 def test_gate_learns_at_five_times_the_rate_without_decay(data: Dataset, spec: RunSpec) -> None:
-    model = build_seeded(spec, data.sealed())
+    model = build_seeded(spec, data.without_test())
     trainer = ClassifierTrainer(
-        model.classifier, training_arguments(spec, None), data=data.sealed(),
+        model.classifier, training_arguments(spec, None), data=data.without_test(),
         rows=(model.tokenizer(["good"]), model.tokenizer(["bad"])), spec=spec.train, pad_id=0,
         second=None,
     )  # fmt: skip
@@ -204,7 +204,7 @@ def test_grid_runs_what_is_missing_and_goes_on_after_a_failure(
         spec, tiny_settings, methods=("majority", "focal", "lora"),
         method_settings={"focal": {"head.name": "no-such-head"}},
     )  # fmt: skip
-    seen: list[grid.Standing] = []
+    seen: list[grid.GridProgress] = []
     outcome = grid.execute(grid.plan(broken), store=store, observer=seen.append)
     assert [cell.status for cell in outcome.cells] == ["done", "failed", "done"]
     assert "no-such-head" in outcome.failures[0].error
@@ -220,7 +220,7 @@ def test_grid_runs_what_is_missing_and_goes_on_after_a_failure(
 def test_ctrl_c_ends_the_grid_cleanly(
     store: RunStore, spec: RunSpec, tiny_settings: dict[str, object]
 ) -> None:
-    def stop(now: grid.Standing) -> None:
+    def stop(now: grid.GridProgress) -> None:
         if now.cell.spec.method == "hy-mora" and now.share > 0.3:
             raise KeyboardInterrupt
 

@@ -253,7 +253,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     text: str
     label: str
     similarity: float
@@ -265,7 +265,7 @@ class Explanation:
     label: str
     probabilities: dict[str, float]
     tokens: list[Token]
-    neighbours: list[Neighbour]
+    neighbours: list[Neighbor]
 
 
 def explain(
@@ -282,7 +282,7 @@ def explain(
             start = text.index(word, start)
             tokens.append(Token(word, start, start + len(word), float(np.float32((-0.7) ** i))))
             start += len(word)
-        near = [Neighbour("The food was great", "good", 0.91), Neighbour("Never", "bad", 0.4)]
+        near = [Neighbor("The food was great", "good", 0.91), Neighbor("Never", "bad", 0.4)]
         label = target or predictor.classes[int(row.argmax())]
         shares = dict(zip(predictor.classes, row, strict=True))
         found.append(Explanation(text, label, shares, tokens, near))

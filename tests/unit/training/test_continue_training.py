@@ -45,7 +45,7 @@ def same(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def saved(method: str, data: Dataset, settings: dict[str, object], folder: Path) -> Path:
     spec = make_spec(method, DataSpec(), settings={**settings, "train.epochs": 1})
-    fit_sealed(spec, data.sealed())[0].save(folder)
+    fit_sealed(spec, data.without_test())[0].save(folder)
     return folder
 
 
@@ -56,14 +56,14 @@ def test_training_starts_from_the_old_weights(
     folder = saved(method, data, tiny_settings, tmp_path / "model")
     spec = further_spec(folder, DataSpec(name=str(same)))
     rows = load_dataset(spec.data, seed=spec.seed)
-    model = load_start(spec, rows.sealed(), folder)
-    fresh = build_seeded(spec, rows.sealed())
+    model = load_start(spec, rows.without_test(), folder)
+    fresh = build_seeded(spec, rows.without_test())
     assert model.trainable_parameters == fresh.trainable_parameters, "the adapter is trained too"
     old = load_model(folder)
     texts = data.validation.texts
     assert model.score(texts).logits == pytest.approx(old.score(texts).logits, abs=1e-5)
     assert model.score(texts).logits != pytest.approx(fresh.score(texts).logits, abs=1e-3)
-    assert model.info.counts == tuple(rows.sealed().train_counts)
+    assert model.info.counts == tuple(rows.without_test().train_counts)
 
 
 def test_more_training_is_a_run_of_its_own(
@@ -105,7 +105,7 @@ def test_new_classes_keep_the_old_rows(
     spec = further_spec(folder, DataSpec(name=str(newer)), extend_labels=True)
     rows = load_dataset(spec.data, seed=spec.seed)
     assert rows.classes == (*data.classes, "odd")
-    model = load_start(spec, rows.sealed(), folder)
+    model = load_start(spec, rows.without_test(), folder)
     texts = data.validation.texts
     old, grown = load_model(folder).score(texts).logits, model.score(texts).logits
     assert grown.shape == (len(texts), 4)
@@ -123,7 +123,7 @@ def test_what_cannot_go_on_is_refused(
     rows = DataSpec(name=str(same))
     for name in ("tfidf-lr", "linear-probe"):
         spec = make_spec(name, DataSpec(), settings=tiny_settings)
-        fit_sealed(spec, data.sealed())[0].save(tmp_path / name)
+        fit_sealed(spec, data.without_test())[0].save(tmp_path / name)
         with pytest.raises(ModelError, match="fitted in one go"):
             further_spec(tmp_path / name, rows)
     with pytest.raises(ModelError, match="No model folder"):
@@ -132,7 +132,7 @@ def test_what_cannot_go_on_is_refused(
     spec = further_spec(folder, rows)
     changed = spec.override({"encoder.max_length": 16})
     with pytest.raises(ModelError, match="another encoder or head"):
-        load_start(changed, data.sealed(), folder)
-    mixed = replace(data.sealed(), classes=tuple(reversed(data.classes)))
+        load_start(changed, data.without_test(), folder)
+    mixed = replace(data.without_test(), classes=tuple(reversed(data.classes)))
     with pytest.raises(ModelError, match="must come first"):
         load_start(spec, mixed, folder)

@@ -16,8 +16,8 @@ from valence.data.sources import load_dataset
 from valence.errors import RunError, SpecError, UnknownNameError
 from valence.methods.registry import METHODS, make_spec, search_space
 from valence.methods.search_space import Range
-from valence.tuning.study import Pulse, beating, close_stale, count, open_study, sqlite_url
-from valence.tuning.tune import Desk, Plan, ranges_of, read_plan, trials, tune
+from valence.tuning.study import Heartbeat, close_stale, count, heartbeat, open_study, sqlite_url
+from valence.tuning.tune import TuningConfig, TuningPlan, ranges_of, read_tuning_plan, trials, tune
 
 pytest.importorskip("optuna")
 
@@ -28,8 +28,8 @@ def data(reviews: Path) -> Dataset:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(runs=tmp_path / "runs", folder=tmp_path / "tuning")
+def config(tmp_path: Path) -> TuningConfig:
+    return TuningConfig(runs=tmp_path / "runs", folder=tmp_path / "tuning")
 
 
 @pytest.fixture
@@ -37,18 +37,18 @@ def rows(reviews: Path) -> DataSpec:
     return DataSpec(name=str(reviews))
 
 
-SHORT = Plan(n_trials=3, epochs=1)
+SHORT = TuningPlan(n_trials=3, epochs=1)
 
 
 def test_the_best_settings_are_trained_on_everything(
-    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object]
+    rows: DataSpec, config: TuningConfig, tiny_settings: dict[str, object]
 ) -> None:
-    seen: list[tune.Tuned] = []
-    standings: list[trials.Standing] = []
-    plan = Plan(n_trials=3, sample=0.5, epochs=1)
+    seen: list[tune.TuningResult] = []
+    standings: list[trials.StudyProgress] = []
+    plan = TuningPlan(n_trials=3, sample=0.5, epochs=1)
     for _ in range(2):
         seen.append(
-            tune("lora", rows, plan=plan, settings=tiny_settings, desk=desk,
+            tune("lora", rows, plan=plan, settings=tiny_settings, config=config,
                  observer=standings.append)
         )  # fmt: skip
     first, again = seen
@@ -60,27 +60,33 @@ def test_the_best_settings_are_trained_on_everything(
     assert first.result.key == again.result.key  # type: ignore[union-attr]
     assert first.value == first.trials["value"].max()
     assert standings[-1].count.finished == 3
-    assert (desk.runs / first.result.key / "model" / "config.json").exists()
+    assert (config.runs / first.result.key / "model" / "config.json").exists()
 
 
 def test_a_study_taken_up_again_draws_what_one_at_a_go_draws(
-    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object]
+    rows: DataSpec, config: TuningConfig, tiny_settings: dict[str, object]
 ) -> None:
-    desk = replace(desk, final=False)
+    config = replace(config, final=False)
     for n in (1, 2, 4):
-        plan = Plan(n_trials=n, epochs=1)
-        parts = tune("lora", rows, plan=plan, settings=tiny_settings, desk=desk)
-    whole = tune("lora", rows, plan=Plan(n_trials=4, epochs=1), settings=tiny_settings,
-                 desk=replace(desk, study="whole"))  # fmt: skip
+        plan = TuningPlan(n_trials=n, epochs=1)
+        parts = tune("lora", rows, plan=plan, settings=tiny_settings, config=config)
+    whole = tune("lora", rows, plan=TuningPlan(n_trials=4, epochs=1), settings=tiny_settings,
+                 config=replace(config, study="whole"))  # fmt: skip
     columns = ["value", *whole.params]
     assert parts.trials[columns].equals(whole.trials[columns])
     with pytest.raises(SpecError, match="begun with other sample"):
-        tune("lora", rows, plan=Plan(4, sample=0.5, epochs=1), settings=tiny_settings, desk=desk)
+        tune(
+            "lora",
+            rows,
+            plan=TuningPlan(4, sample=0.5, epochs=1),
+            settings=tiny_settings,
+            config=config,
+        )
 
 
 def test_a_trial_cannot_reach_test_rows(
     rows: DataSpec,
-    desk: Desk,
+    config: TuningConfig,
     data: Dataset,
     tiny_settings: dict[str, object],
     monkeypatch: pytest.MonkeyPatch,
@@ -94,7 +100,7 @@ def test_a_trial_cannot_reach_test_rows(
 
     monkeypatch.setattr("valence.tuning.tune.all_trials", look)
     with pytest.raises(KeyboardInterrupt):
-        tune("lora", rows, plan=SHORT, settings=tiny_settings, desk=desk)
+        tune("lora", rows, plan=SHORT, settings=tiny_settings, config=config)
     handed = pickle.dumps(jobs[0])
     own = {*data.train.texts, *data.validation.texts}
     assert all(text.encode() in handed for text in data.train.texts)
@@ -104,7 +110,10 @@ def test_a_trial_cannot_reach_test_rows(
 
 
 def test_a_trial_behind_the_others_is_stopped(
-    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    rows: DataSpec,
+    config: TuningConfig,
+    tiny_settings: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Trial 5 learns nothing: the median of five others stops it before its last epoch."""
     drawn = trials.suggest
@@ -117,42 +126,42 @@ def test_a_trial_behind_the_others_is_stopped(
     given = {n: v for n, v in tiny_settings.items() if n != "train.learning_rate"}
     ranges = {"lora": {"train.learning_rate": Range(9e-3, 1e-2), "head.dropout": None,
                        "train.weight_decay": None, "loss.smoothing": None}}  # fmt: skip
-    tuned = tune(
-        "lora", rows, plan=Plan(n_trials=6, epochs=5, ranges=ranges),
+    result = tune(
+        "lora", rows, plan=TuningPlan(n_trials=6, epochs=5, ranges=ranges),
         settings={**given, "train.metric": "accuracy", "loss.class_weights": "none"},
-        desk=replace(desk, final=False),
+        config=replace(config, final=False),
     )  # fmt: skip
-    last = tuned.trials.iloc[5]
-    assert list(tuned.trials["state"][:5]) == ["complete"] * 5
-    assert last["state"] == "pruned", tuned.trials
+    last = result.trials.iloc[5]
+    assert list(result.trials["state"][:5]) == ["complete"] * 5
+    assert last["state"] == "pruned", result.trials
     assert last["evaluations"] < 5
-    assert last["seconds"] < tuned.trials["seconds"][:5].max()
+    assert last["seconds"] < result.trials["seconds"][:5].max()
 
 
 def test_stop_keeps_finished_trials(
-    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object]
+    rows: DataSpec, config: TuningConfig, tiny_settings: dict[str, object]
 ) -> None:
-    def stop(now: trials.Standing) -> None:
+    def stop(now: trials.StudyProgress) -> None:
         if now.count.finished == 2 and now.share > 0:
             raise KeyboardInterrupt
 
-    tuned = tune("lora", rows, plan=SHORT, settings=tiny_settings, desk=desk, observer=stop)
-    assert tuned.interrupted
-    assert tuned.result is None
-    assert len(tuned.trials) == 2
-    study = open_study(sqlite_url(desk.folder / "reviews-lora.db"), "reviews-lora")
+    result = tune("lora", rows, plan=SHORT, settings=tiny_settings, config=config, observer=stop)
+    assert result.interrupted
+    assert result.result is None
+    assert len(result.trials) == 2
+    study = open_study(sqlite_url(config.folder / "reviews-lora.db"), "reviews-lora")
     assert count(study).running == 0
-    whole = tune("lora", rows, plan=SHORT, settings=tiny_settings, desk=desk)
+    whole = tune("lora", rows, plan=SHORT, settings=tiny_settings, config=config)
     assert len(whole.trials) == 3
     assert len(study.trials) == 4, "the stopped one is kept as failed"
 
 
 def test_a_study_whose_trials_all_fail_says_why(
-    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object]
+    rows: DataSpec, config: TuningConfig, tiny_settings: dict[str, object]
 ) -> None:
     wrong = {**tiny_settings, "encoder.lora_targets": ["nothing"]}
     with pytest.raises(RunError, match=r"All 3 trials .* has no layers named nothing"):
-        tune("lora", rows, plan=Plan(n_trials=20), settings=wrong, desk=desk)
+        tune("lora", rows, plan=TuningPlan(n_trials=20), settings=wrong, config=config)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -164,7 +173,7 @@ def test_every_method_can_be_tuned_or_says_it_cannot(
         with pytest.raises(SpecError, match="nothing to tune"):
             search_space(spec)
         return
-    space = ranges_of(spec, Plan(), {})
+    space = ranges_of(spec, TuningPlan(), {})
     assert space
     for path, found in space.items():
         assert spec.override({path: found.ends[0]}) != spec.override({path: found.ends[-1]})
@@ -172,15 +181,15 @@ def test_every_method_can_be_tuned_or_says_it_cannot(
 
 @pytest.mark.parametrize("name", ["tfidf-lr", "linear-probe", "lora-posthoc", "han-roberta"])
 def test_kinds_of_methods_are_tuned(
-    name: str, rows: DataSpec, desk: Desk, tiny_settings: dict[str, object]
+    name: str, rows: DataSpec, config: TuningConfig, tiny_settings: dict[str, object]
 ) -> None:
-    plan = Plan(n_trials=2, epochs=1)
-    tuned = tune(name, rows, plan=plan, settings=tiny_settings, desk=desk)
-    assert set(tuned.trials["state"]) == {"complete"}
-    assert tuned.result is not None
-    assert tuned.result.spec.method == name
+    plan = TuningPlan(n_trials=2, epochs=1)
+    result = tune(name, rows, plan=plan, settings=tiny_settings, config=config)
+    assert set(result.trials["state"]) == {"complete"}
+    assert result.result is not None
+    assert result.result.spec.method == name
     if name == "tfidf-lr":
-        assert set(tuned.trials["loss.class_weights"]) == {"none", "balanced"}
+        assert set(result.trials["loss.class_weights"]) == {"none", "balanced"}
 
 
 def test_space_file(tmp_path: Path, reviews: Path) -> None:
@@ -190,7 +199,7 @@ def test_space_file(tmp_path: Path, reviews: Path) -> None:
         "  train.learning_rate: {low: 1e-5, high: 1e-3, log: true}\n"
         "  loss.gamma: [1, 2, 5]\n  head.dropout: null\n"
     )
-    plan = read_plan(path)
+    plan = read_tuning_plan(path)
     assert (plan.n_trials, plan.sample, plan.epochs) == (7, 0.5, 2)
     spec = make_spec("focal", DataSpec(name=str(reviews)))
     space = ranges_of(spec, plan, {"train.weight_decay": 0.0})
@@ -218,23 +227,23 @@ WRONG = {
 def test_wrong_space_file_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "space.yaml").write_text(text)
     with pytest.raises(SpecError, match=WRONG[text]) as found:
-        read_plan(tmp_path / "space.yaml")
+        read_tuning_plan(tmp_path / "space.yaml")
     assert len(str(found.value).splitlines()) == 1
 
 
 def test_values_that_do_not_fit_are_refused(reviews: Path) -> None:
     spec = make_spec("lora", DataSpec(name=str(reviews)))
     with pytest.raises(SpecError, match=r"head\.dropout = 2"):
-        ranges_of(spec, Plan(ranges={"lora": {"head.dropout": Range(0.1, 2)}}), {})
+        ranges_of(spec, TuningPlan(ranges={"lora": {"head.dropout": Range(0.1, 2)}}), {})
     with pytest.raises(UnknownNameError):
         tune("lorra", DataSpec())
     spec = make_spec("tfidf-lr", DataSpec(name=str(reviews)))
     with pytest.raises(SpecError, match=r"does not read train\.epochs"):
-        ranges_of(spec, Plan(ranges={"tfidf-lr": {"train.epochs": Range(1, 2)}}), {})
+        ranges_of(spec, TuningPlan(ranges={"tfidf-lr": {"train.epochs": Range(1, 2)}}), {})
 
 
 def test_sample_keeps_every_class(data: Dataset) -> None:
-    sealed = data.sealed()
+    sealed = data.without_test()
     part = tune.sample_rows(sealed, 0.2, seed=1)
     assert len(part.train) == pytest.approx(0.2 * len(sealed.train), abs=3)
     assert part.train_counts.min() >= 1
@@ -242,21 +251,23 @@ def test_sample_keeps_every_class(data: Dataset) -> None:
 
 
 def test_a_journal_is_shared_and_shows_who_is_gone(
-    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object], tmp_path: Path
+    rows: DataSpec, config: TuningConfig, tiny_settings: dict[str, object], tmp_path: Path
 ) -> None:
     url = f"journal://{tmp_path}/shared/study.log"
-    desk = replace(desk, storage=url, study="ours", final=False)
+    config = replace(config, storage=url, study="ours", final=False)
     study = open_study(url, "ours")
     left = study.ask()  # by a machine that was switched off in a trial
     left.set_user_attr("worker", "elsewhere|1|0.00")
-    pulse = Pulse(grace_seconds=0.05)
+    pulse = Heartbeat(grace_seconds=0.05)
     assert close_stale(study, pulse) == 0
     left.set_user_attr("beat", 1)
     time.sleep(0.1)
     assert close_stale(study, pulse) == 0, "it was at work a moment ago"
     time.sleep(0.1)
     assert close_stale(study, pulse) == 1
-    found = tune("lora", rows, plan=replace(SHORT, n_trials=2), settings=tiny_settings, desk=desk)
+    found = tune(
+        "lora", rows, plan=replace(SHORT, n_trials=2), settings=tiny_settings, config=config
+    )
     assert len(found.trials) == 2
     again = open_study(url, "ours").get_trials()
     assert [t.state.name for t in again] == ["FAIL", "COMPLETE", "COMPLETE"]
@@ -266,7 +277,7 @@ def test_a_trial_beats_in_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("valence.tuning.study.HEARTBEAT_SECONDS", 0.02)
     study = open_study(f"journal://{tmp_path}/study.log", "ours")
     trial = study.ask()
-    with beating(trial):
+    with heartbeat(trial):
         time.sleep(0.3)
     beats = study.get_trials()[0].user_attrs["beat"]
     assert beats > 1
@@ -276,14 +287,17 @@ def test_a_trial_beats_in_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_a_study_lives_in_postgres(
-    rows: DataSpec, desk: Desk, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    rows: DataSpec,
+    config: TuningConfig,
+    tiny_settings: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if reason := postgres.missing():
         pytest.skip(reason)
     with postgres.server() as (url, password):
         monkeypatch.setenv("VALENCE_TEST_PG", password)
-        shared = replace(desk, storage=f"{url}/postgres", study="ours", final=False)
+        shared = replace(config, storage=f"{url}/postgres", study="ours", final=False)
         plan = replace(SHORT, n_trials=2)
         for _ in range(2):
-            found = tune("lora", rows, plan=plan, settings=tiny_settings, desk=shared)
+            found = tune("lora", rows, plan=plan, settings=tiny_settings, config=shared)
         assert len(found.trials) == 2

@@ -30,7 +30,7 @@ class Sizes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class News:
+class RunEvent:
     """What is said of a cell.
 
     Attributes:
@@ -50,8 +50,8 @@ class News:
     seconds: float = 0.0
 
 
-Tell = Callable[[News], None]
-Hear = Callable[[int, News], None]
+Emit = Callable[[RunEvent], None]
+OnEvent = Callable[[int, RunEvent], None]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Batch:
 class Executor(Protocol):
     """Runs the cells that have no run folder yet."""
 
-    def run(self, batch: Batch, hear: Hear) -> None:
+    def run(self, batch: Batch, hear: OnEvent) -> None:
         """Run all; ``hear`` is called in the caller's thread, at the end of each cell too.
 
         Whatever is raised, Ctrl-C too, stops the cells at work; finished ones are kept.
@@ -81,10 +81,10 @@ class Executor(Protocol):
 
 
 def _local(cluster: Cluster) -> Executor:
-    from valence.comparison.executors.process_pool import InProcess, Pool
+    from valence.comparison.executors.process_pool import InProcess, ProcessPool
 
     workers = cluster.workers or 1
-    return Pool(workers) if workers > 1 else InProcess()
+    return ProcessPool(workers) if workers > 1 else InProcess()
 
 
 def _ray(cluster: Cluster) -> Executor:

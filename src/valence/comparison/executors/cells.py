@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from valence.comparison.executors.base import News, Sizes, Tell
+from valence.comparison.executors.base import Emit, RunEvent, Sizes
 from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
@@ -16,7 +16,7 @@ from valence.runs.runner import run
 from valence.runs.store import RunStore
 
 
-class Desk:
+class CellRunner:
     """Runs cells one after another; the rows of the last data set are kept at hand.
 
     Args:
@@ -29,29 +29,31 @@ class Desk:
         self.data_dir = data_dir
         self.datasets: dict[str, Dataset] = {}
 
-    def run(self, spec: RunSpec, tell: Tell) -> None:
+    def run(self, spec: RunSpec, tell: Emit) -> None:
         """Run a cell unless its run folder is there; what breaks it is told and not raised."""
         tell(self._final(spec, tell))
 
-    def _final(self, spec: RunSpec, tell: Tell) -> News:
+    def _final(self, spec: RunSpec, tell: Emit) -> RunEvent:
         key = ""
         try:
             dataset = self._dataset(spec)
             key = self.store.key(spec, dataset.fingerprint)
             if self.store.get(key) is not None:
-                return News("there", key=key)
+                return RunEvent("there", key=key)
             sizes = Sizes(len(dataset.train), len(dataset.validation), len(dataset.test))
-            tell(News("begun", 0.0, "starting", sizes))
+            tell(RunEvent("begun", 0.0, "starting", sizes))
             clock = time.perf_counter()
             result = run(
                 spec, store=self.store, dataset=dataset,
-                report=lambda share, words: tell(News("going", share, words)),
+                report=lambda share, words: tell(RunEvent("going", share, words)),
             )  # fmt: skip
             words = f"done, test {headline(result.test)}"
-            return News("done", 1.0, words, sizes, result.key, time.perf_counter() - clock)
+            return RunEvent("done", 1.0, words, sizes, result.key, time.perf_counter() - clock)
         except Exception as error:  # whatever breaks one cell, the others still run
             self.store.record_failure(key or f"{spec.method}-s{spec.seed}", error)
-            return News("failed", words=str(error).splitlines()[0] if str(error) else repr(error))
+            return RunEvent(
+                "failed", words=str(error).splitlines()[0] if str(error) else repr(error)
+            )
 
     def _dataset(self, spec: RunSpec) -> Dataset:
         seed = spec.data.cut_seed if spec.data.cut_seed is not None else spec.seed
@@ -62,7 +64,7 @@ class Desk:
         return self.datasets[name]
 
 
-class Lanes:
+class DependencyQueue:
     """Cells that may be run at the same time.
 
     Cells that rest on one training (a correction of its logits, and the training itself) come

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from queue import SimpleQueue
 from threading import Thread
 
-from valence.comparison.executors.base import FINAL, RETRIES, Batch, Hear, News, Sizes
-from valence.comparison.executors.cells import Desk, Lanes
+from valence.comparison.executors.base import FINAL, RETRIES, Batch, OnEvent, RunEvent, Sizes
+from valence.comparison.executors.cells import CellRunner, DependencyQueue
 from valence.distributed.ray_cluster import THREAD_VARIABLES
 from valence.models.cpu import usable_cores
 
@@ -25,15 +25,15 @@ from valence.models.cpu import usable_cores
 class InProcess:
     """One cell after another, here."""
 
-    def run(self, batch: Batch, hear: Hear) -> None:
+    def run(self, batch: Batch, hear: OnEvent) -> None:
         """As :class:`valence.comparison.executors.base.Executor`."""
-        desk = Desk(batch.root, batch.data_dir)
+        runner = CellRunner(batch.root, batch.data_dir)
         for number, spec in enumerate(batch.specs):
-            desk.run(spec, lambda news, number=number: hear(number, news))  # type: ignore[misc]
+            runner.run(spec, lambda news, number=number: hear(number, news))  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
-class Pool:
+class ProcessPool:
     """So many cells at a time, each in a process of its own.
 
     Attributes:
@@ -42,7 +42,7 @@ class Pool:
 
     workers: int
 
-    def run(self, batch: Batch, hear: Hear) -> None:
+    def run(self, batch: Batch, hear: OnEvent) -> None:
         """As :class:`valence.comparison.executors.base.Executor`."""
         shift = _Shift(batch, hear, self.workers)
         try:
@@ -54,13 +54,13 @@ class Pool:
 class _Shift:
     """The workers of a pool while they work on a batch."""
 
-    def __init__(self, batch: Batch, hear: Hear, most: int) -> None:
+    def __init__(self, batch: Batch, hear: OnEvent, most: int) -> None:
         self.batch = batch
         self.hear = hear
         self.most = most
         self.threads = max(1, usable_cores() // most)
-        self.lanes = Lanes(batch.specs)
-        self.inbox: SimpleQueue[tuple[_Worker, News | None]] = SimpleQueue()
+        self.lanes = DependencyQueue(batch.specs)
+        self.inbox: SimpleQueue[tuple[_Worker, RunEvent | None]] = SimpleQueue()
         self.workers: list[_Worker] = []
         self.lost: dict[int, int] = {}
 
@@ -80,7 +80,7 @@ class _Shift:
         for worker in self.workers:
             worker.stop()
 
-    def _hear(self, number: int, news: News) -> None:
+    def _hear(self, number: int, news: RunEvent) -> None:
         self.hear(number, news)
         if news.kind in FINAL:
             self.lanes.finished(number)
@@ -107,9 +107,9 @@ class _Shift:
         self.lost[number] = self.lost.get(number, 0) + 1
         if self.lost[number] > RETRIES:
             words = f"its worker was lost {self.lost[number]} times, at last: {reason}"
-            self._hear(number, News("failed", words=words))
+            self._hear(number, RunEvent("failed", words=words))
             return
-        self._hear(number, News("again", words=f"worker lost ({reason}), run again"))
+        self._hear(number, RunEvent("again", words=f"worker lost ({reason}), run again"))
         self.lanes.ready.appendleft(number)
 
 
@@ -117,7 +117,7 @@ class _Worker:
     """A process that runs cells; see ``valence.comparison.executors.worker`` for what it does."""
 
     def __init__(
-        self, batch: Batch, threads: int, inbox: SimpleQueue[tuple[_Worker, News | None]]
+        self, batch: Batch, threads: int, inbox: SimpleQueue[tuple[_Worker, RunEvent | None]]
     ) -> None:
         self.number: int | None = None
         self.inbox = inbox
@@ -162,18 +162,18 @@ class _Worker:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.inbox.put((self, parse_news(line)))
+            self.inbox.put((self, parse_event(line)))
         self.inbox.put((self, None))
 
 
-def parse_news(line: str) -> News:
-    """The news of a line that :func:`write_news` wrote."""
+def parse_event(line: str) -> RunEvent:
+    """The news of a line that :func:`write_event` wrote."""
     values = json.loads(line)
     if values["sizes"] is not None:
         values["sizes"] = Sizes(*values["sizes"])
-    return News(**values)
+    return RunEvent(**values)
 
 
-def write_news(news: News) -> str:
-    """News as a line."""
+def write_event(news: RunEvent) -> str:
+    """RunEvent as a line."""
     return json.dumps(asdict(news)) + "\n"

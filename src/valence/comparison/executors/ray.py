@@ -13,11 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valence.comparison.executors.base import FINAL, RETRIES, Batch, Hear, News
+from valence.comparison.executors.base import FINAL, RETRIES, Batch, OnEvent, RunEvent
 from valence.distributed.ray_cluster import Cluster, connected, use_threads
 
 if TYPE_CHECKING:
-    from valence.comparison.executors.cells import Desk
+    from valence.comparison.executors.cells import CellRunner
 
 POLL_SECONDS = 0.5
 NEWS_SECONDS = 1.0  # between two lines of a cell, which cross the network
@@ -33,7 +33,7 @@ class RayTasks:
 
     cluster: Cluster
 
-    def run(self, batch: Batch, hear: Hear) -> None:
+    def run(self, batch: Batch, hear: OnEvent) -> None:
         """As :class:`valence.comparison.executors.base.Executor`.
 
         Raises:
@@ -63,17 +63,17 @@ class _Order:
 class _Tasks:
     """The tasks of a batch."""
 
-    def __init__(self, ray: Any, cluster: Cluster, batch: Batch, hear: Hear) -> None:
-        from valence.comparison.executors.cells import Lanes
+    def __init__(self, ray: Any, cluster: Cluster, batch: Batch, hear: OnEvent) -> None:
+        from valence.comparison.executors.cells import DependencyQueue
 
         self.ray = ray
         self.cluster = cluster
         self.batch = batch
         self.hear = hear
-        self.lanes = Lanes(batch.specs)
+        self.lanes = DependencyQueue(batch.specs)
         self.running: dict[Any, int] = {}
         self.lost: dict[int, int] = {}
-        self.board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
+        self.board = ray.remote(num_cpus=0, max_restarts=-1)(ProgressTable).remote()
         # Ray's own retries are off: they would not say which cell was run again.
         self.task = ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=0)(work)
 
@@ -117,45 +117,45 @@ class _Tasks:
             news = self.ray.get(task)
         except self.ray.exceptions.RayTaskError as error:
             # The cell itself never raises, so its machine has no Valence, or another one.
-            news = News("failed", words=_reason(error))
+            news = RunEvent("failed", words=_reason(error))
         except self.ray.exceptions.RayError as error:
             self.lost[number] = self.lost.get(number, 0) + 1
             if self.lost[number] <= RETRIES:
                 words = f"worker lost ({type(error).__name__}), run again"
-                self.hear(number, News("again", words=words))
+                self.hear(number, RunEvent("again", words=words))
                 self._submit(number)
                 return
             words = f"its worker was lost {self.lost[number]} times: {_reason(error)}"
-            news = News("failed", words=words)
+            news = RunEvent("failed", words=words)
         self.hear(number, news)
         self.lanes.finished(number)
 
-    def _news(self) -> list[tuple[int, News]]:
+    def _news(self) -> list[tuple[int, RunEvent]]:
         """What the cells said; nothing where the machine that keeps it is lost."""
         try:
-            found: list[tuple[int, News]] = self.ray.get(self.board.take.remote(), timeout=30)
+            found: list[tuple[int, RunEvent]] = self.ray.get(self.board.take.remote(), timeout=30)
         except self.ray.exceptions.RayError:
             return []
         return found
 
 
-class Board:
+class ProgressTable:
     """Where tasks leave what they have to say."""
 
     def __init__(self) -> None:
-        self.news: list[tuple[int, News]] = []
+        self.news: list[tuple[int, RunEvent]] = []
 
-    def tell(self, number: int, news: News) -> None:
+    def tell(self, number: int, news: RunEvent) -> None:
         """Leave news of a cell."""
         self.news.append((number, news))
 
-    def take(self) -> list[tuple[int, News]]:
+    def take(self) -> list[tuple[int, RunEvent]]:
         """All news since the last call."""
         found, self.news = self.news, []
         return found
 
 
-def work(order: _Order, board: Any) -> News:
+def work(order: _Order, board: Any) -> RunEvent:
     """Run one cell on the machine Ray chose.
 
     Args:
@@ -173,10 +173,10 @@ def work(order: _Order, board: Any) -> News:
     from valence.config.spec import RunSpec
 
     torch.set_num_threads(order.threads)  # where an earlier task loaded it with others
-    final: list[News] = []
+    final: list[RunEvent] = []
     last = 0.0
 
-    def tell(news: News) -> None:
+    def tell(news: RunEvent) -> None:
         nonlocal last
         if news.kind in FINAL:
             final.append(news)
@@ -189,11 +189,11 @@ def work(order: _Order, board: Any) -> News:
 
 
 @lru_cache(maxsize=1)
-def _desk(root: str, data_dir: str | None) -> Desk:
+def _desk(root: str, data_dir: str | None) -> CellRunner:
     """Kept between the tasks of a process, with the rows it has read."""
-    from valence.comparison.executors.cells import Desk
+    from valence.comparison.executors.cells import CellRunner
 
-    return Desk(Path(root), data_dir)
+    return CellRunner(Path(root), data_dir)
 
 
 def _reason(error: Exception) -> str:

@@ -17,19 +17,19 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print must not come between the news
     inbox: SimpleQueue[dict[str, Any]] = SimpleQueue()
     Thread(target=_read, args=(inbox,), daemon=True).start()
-    from valence.comparison.executors.base import News
-    from valence.comparison.executors.cells import Desk
-    from valence.comparison.executors.process_pool import write_news
+    from valence.comparison.executors.base import RunEvent
+    from valence.comparison.executors.cells import CellRunner
+    from valence.comparison.executors.process_pool import write_event
     from valence.config.spec import RunSpec
 
-    def tell(news: News) -> None:
-        out.write(write_news(news))
+    def tell(news: RunEvent) -> None:
+        out.write(write_event(news))
         out.flush()
 
     about = inbox.get()
-    desk = Desk(Path(about["root"]), about["data_dir"])
+    runner = CellRunner(Path(about["root"]), about["data_dir"])
     while True:
-        desk.run(RunSpec.model_validate_json(inbox.get()["spec"]), tell)
+        runner.run(RunSpec.model_validate_json(inbox.get()["spec"]), tell)
 
 
 def _read(inbox: SimpleQueue[dict[str, Any]]) -> None:

@@ -173,12 +173,12 @@ class _Reader(pickle.Unpickler):
         raise _Refused("a reference to something outside the file")
 
 
-class _Stream(Protocol):
+class _ByteStream(Protocol):
     def read(self, n: int = -1, /) -> bytes: ...
     def readline(self) -> bytes: ...
 
 
-def read_pickle(stream: _Stream, where: str | Path) -> Any:
+def read_pickle(stream: _ByteStream, where: str | Path) -> Any:
     """What a pickle holds: numbers, texts, containers, and arrays of numbers or texts.
 
     Args:

@@ -27,7 +27,7 @@ BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Record:
+class PartRecord:
     """What is known of a finished part.
 
     Attributes:
@@ -57,7 +57,7 @@ class Parts:
         self.folder = folder
         self.suffix = suffix
 
-    def open(self, job: Mapping[str, Any], *, resume: bool | None) -> list[Record]:
+    def open(self, job: Mapping[str, Any], *, resume: bool | None) -> list[PartRecord]:
         """Records of the parts that stand.
 
         Args:
@@ -91,7 +91,7 @@ class Parts:
             replace_file(self.folder / "job.json", json.dumps(wanted).encode())
         return []
 
-    def add(self, number: int, record: Record, write: Callable[[Path], None]) -> Record:
+    def add(self, number: int, record: PartRecord, write: Callable[[Path], None]) -> PartRecord:
         """Keep a part: first its file, then its record with the file's hash.
 
         Args:
@@ -105,7 +105,7 @@ class Parts:
             scratch = file.with_name(f"writing-{uuid4().hex}{self.suffix}")
             try:
                 write(scratch)
-                kept = Record(**{**asdict(record), "digest": file_digest(scratch)})
+                kept = PartRecord(**{**asdict(record), "digest": file_digest(scratch)})
                 os.replace(scratch, file)
             finally:
                 with suppress(OSError):
@@ -131,13 +131,13 @@ class Parts:
             return None
         return job
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[PartRecord]:
         """Records of the parts that are whole, up to the first that is not."""
-        records: list[Record] = []
+        records: list[PartRecord] = []
         while True:
             number = len(records)
             try:
-                record = Record(**json.loads(self._record(number).read_bytes()))
+                record = PartRecord(**json.loads(self._record(number).read_bytes()))
                 if file_digest(self.file(number)) != record.digest:
                     return records
             except (OSError, ValueError, TypeError):

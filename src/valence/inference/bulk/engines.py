@@ -10,7 +10,7 @@ from typing import Any
 
 from valence.distributed.ray_cluster import Cluster, connected, quietly, use_threads
 from valence.errors import RunError, UnknownNameError
-from valence.inference.bulk.folder import Done, Engine, FileDone, FolderJob, Scorer
+from valence.inference.bulk.folder import Done, Engine, FileDone, FileScorer, FolderJob
 from valence.models.base import Progress
 
 
@@ -20,7 +20,7 @@ class Local:
 
     def score(self, job: FolderJob, files: Sequence[Path], done: Done, going: Progress) -> None:
         """As :class:`valence.inference.bulk.folder.Engine`."""
-        scorer = Scorer(job)
+        scorer = FileScorer(job)
         for path in files:
             done(scorer.score(path, going))
 
@@ -70,19 +70,19 @@ class OnRay:
         return (
             ray.data.from_items(named, override_num_blocks=len(named))
             .map_batches(
-                RayScorer, fn_constructor_args=[job, self.cluster.threads], batch_size=1,
+                RayFileScorer, fn_constructor_args=[job, self.cluster.threads], batch_size=1,
                 compute=pool, num_cpus=self.cluster.cpus, num_gpus=self.cluster.gpus,
             )
             .iter_rows()
         )  # fmt: skip
 
 
-class RayScorer:
-    """A :class:`Scorer` as Ray Data calls it: columns in, columns out."""
+class RayFileScorer:
+    """A :class:`FileScorer` as Ray Data calls it: columns in, columns out."""
 
     def __init__(self, job: FolderJob, threads: int) -> None:
         use_threads(threads)
-        self.scorer = Scorer(job)
+        self.scorer = FileScorer(job)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Score the files of a batch."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from valence.errors import DataError, RunError, ValenceError
-from valence.inference.bulk.checkpoint import Parts, Record, file_digest, replace_file
+from valence.inference.bulk.checkpoint import PartRecord, Parts, file_digest, replace_file
 from valence.inference.bulk.readers import open_source
 from valence.inference.bulk.stream import PART_ROWS, StreamOptions, model_digest, predict_stream
 from valence.inference.bulk.writers import SUFFIXES, open_sink, written
@@ -73,7 +73,7 @@ class FileDone:
 
 
 @dataclass(frozen=True)
-class FolderStanding:
+class FolderProgress:
     """How far it is.
 
     Attributes:
@@ -160,7 +160,7 @@ def predict_folder(
     *,
     engine: Engine,
     resume: bool | None = None,
-    observer: Callable[[FolderStanding], None] | None = None,
+    observer: Callable[[FolderProgress], None] | None = None,
 ) -> FolderReport:
     """Score every file into the folder of the job; a broken file does not stop the others.
 
@@ -190,7 +190,7 @@ def predict_folder(
         if observer is not None:
             ready = sum(sizes[file.name] for file in report.files) + begun
             done = len(report.files)
-            observer(FolderStanding(done, len(files), min(1.0, ready / whole), report.rows))
+            observer(FolderProgress(done, len(files), min(1.0, ready / whole), report.rows))
 
     def done(file: FileDone) -> None:
         report.files.append(file)
@@ -220,7 +220,7 @@ class Finished(Parts):
         self.out = out
         self.names = names
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[PartRecord]:
         """What stands, in no order; whether it is whole is looked at file by file."""
         found = [record for name in self.names if (record := self.find(name)) is not None]
         for parts in self.unfinished():
@@ -232,15 +232,15 @@ class Finished(Parts):
         sinks = [open_sink(str(self.out / name)) for name in self.names]
         return [Parts(s.parts_folder(), s.suffix) for s in sinks if s.parts_folder().is_dir()]
 
-    def find(self, name: str) -> Record | None:
+    def find(self, name: str) -> PartRecord | None:
         """The record of a file, or None."""
         try:
-            return Record(**json.loads((self.folder / f"{name}.json").read_bytes()))
+            return PartRecord(**json.loads((self.folder / f"{name}.json").read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
-    def keep(self, name: str, record: Record) -> None:
-        """Record that a file is finished."""
+    def keep(self, name: str, record: PartRecord) -> None:
+        """PartRecord that a file is finished."""
         with written(self.folder):
             replace_file(self.folder / f"{name}.json", json.dumps(asdict(record)).encode())
 
@@ -263,7 +263,7 @@ def _open(job: FolderJob, files: Sequence[Path], resume: bool | None) -> None:
             shutil.rmtree(parts.folder, ignore_errors=True)
 
 
-class Scorer:
+class FileScorer:
     """Scores one file after another; the model is loaded for the first that needs it."""
 
     def __init__(self, job: FolderJob) -> None:
@@ -286,7 +286,7 @@ class Scorer:
             return FileDone(str(path), known.rows, known.rows, known.truncated)
         rows = count_rows(path)
         if not rows:  # there is nothing to add columns to
-            finished.keep(path.name, Record(0, [], 0, source, ""))
+            finished.keep(path.name, PartRecord(0, [], 0, source, ""))
             return FileDone(str(path))
         options = StreamOptions(
             text_column=self.job.text_column, resume=True, part_rows=self.job.part_rows
@@ -306,7 +306,7 @@ class Scorer:
         if not rows == report.rows == kept:
             target.unlink()
             raise DataError(f"{path} has {rows} rows and {target} got {kept}; was it changed?")
-        record = Record(rows, [], report.truncated, source, file_digest(target))
+        record = PartRecord(rows, [], report.truncated, source, file_digest(target))
         finished.keep(path.name, record)
         return FileDone(str(path), rows, report.resumed, report.truncated)
 
@@ -330,7 +330,7 @@ def count_rows(path: Path) -> int:
     return sum(len(part) for part in open_source(str(path)).parts(PART_ROWS))
 
 
-def _is_whole(target: Path, record: Record) -> bool:
+def _is_whole(target: Path, record: PartRecord) -> bool:
     if not record.rows:
         return True
     try:

@@ -52,7 +52,7 @@ class Part:
         return self.columns[place]
 
 
-class Source(Protocol):
+class RowReader(Protocol):
     """A table that is read in parts, the same at every reading."""
 
     @property
@@ -69,7 +69,7 @@ class Source(Protocol):
         ...
 
 
-def open_source(name: str, *, query: str | None = None, table: str | None = None) -> Source:
+def open_source(name: str, *, query: str | None = None, table: str | None = None) -> RowReader:
     """The source of a path or a database URL.
 
     Raises:
@@ -78,7 +78,7 @@ def open_source(name: str, *, query: str | None = None, table: str | None = None
     if is_sql_url(name):
         return SqlSource(name, query, table)
     path = Path(name)
-    kinds: dict[str, Callable[[str, Path], Source]] = {
+    kinds: dict[str, Callable[[str, Path], RowReader]] = {
         ".csv": TextSource, ".tsv": TextSource, ".jsonl": JsonSource, ".parquet": ArrowSource,
     }  # fmt: skip
     if path.suffix.lower() not in kinds:
@@ -112,7 +112,7 @@ class TextSource(_File):
     """A CSV or TSV file; all values are text."""
 
     def parts(self, rows: int) -> Iterator[Part]:
-        """As :class:`Source`; a line with more values than the first has is an error."""
+        """As :class:`RowReader`; a line with more values than the first has is an error."""
         with reading(self.path) as suffix, self.path.open("rb") as raw:
             csv.field_size_limit(LONGEST_FIELD)
             lines = _Lines(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""))
@@ -161,7 +161,7 @@ class JsonSource(_File):
     """A JSONL file; values keep their types, and columns may differ from row to row."""
 
     def parts(self, rows: int) -> Iterator[Part]:
-        """As :class:`Source`."""
+        """As :class:`RowReader`."""
         with reading(self.path), self.path.open("rb") as raw:
             lines = io.TextIOWrapper(raw, encoding="utf-8-sig")
             size = self.path.stat().st_size
@@ -175,7 +175,7 @@ class ArrowSource(_File):
     """A Parquet file, with its types."""
 
     def parts(self, rows: int) -> Iterator[Part]:
-        """As :class:`Source`."""
+        """As :class:`RowReader`."""
         with reading(self.path):
             import pyarrow as pa
             from pyarrow.parquet import ParquetFile
@@ -201,7 +201,7 @@ class SqlSource:
         return {"query": self.query, "table": self.table}
 
     def parts(self, rows: int) -> Iterator[Part]:
-        """As :class:`Source`."""
+        """As :class:`RowReader`."""
         from valence.data.database import all_rows
 
         chosen = all_rows(self.name, query=self.query, table=self.table)

@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from valence.data.files import TEXT_COLUMNS, find_column
 from valence.errors import DataError
-from valence.inference.bulk.checkpoint import Parts, Record, file_digest, only_writer, texts_digest
-from valence.inference.bulk.readers import Part, Source, open_source
+from valence.inference.bulk.checkpoint import (
+    PartRecord,
+    Parts,
+    file_digest,
+    only_writer,
+    texts_digest,
+)
+from valence.inference.bulk.readers import Part, RowReader, open_source
 from valence.inference.bulk.writers import Sink, open_sink
 from valence.models.base import Progress
 
@@ -113,14 +119,14 @@ def predict_stream(
 
 
 def _streamed(
-    predictor: Predictor, rows: Source, sink: Sink, options: StreamOptions,
+    predictor: Predictor, rows: RowReader, sink: Sink, options: StreamOptions,
     progress: Progress | None,
 ) -> StreamReport:  # fmt: skip
     clock = time.monotonic()
     parts = Parts(sink.parts_folder(), sink.suffix)
     records = parts.open(_job(predictor, rows, sink, options), resume=options.resume)
     resumed = sum(record.rows for record in records)
-    stream = _Stream(predictor, parts, sink, options, progress)
+    stream = _StreamScorer(predictor, parts, sink, options, progress)
     try:
         records = stream.run(rows, records)
         if not records:
@@ -140,7 +146,7 @@ def _streamed(
     )
 
 
-class _Stream:
+class _StreamScorer:
     """Scores the parts of a source that are not done yet."""
 
     def __init__(
@@ -154,9 +160,9 @@ class _Stream:
         self.progress = progress
         self.written = 0
 
-    def run(self, source: Source, known: list[Record]) -> list[Record]:
+    def run(self, source: RowReader, known: list[PartRecord]) -> list[PartRecord]:
         """Records of all parts; those of ``known`` are only held to their texts."""
-        records: list[Record] = []
+        records: list[PartRecord] = []
         done = 0
         for number, part in enumerate(source.parts(self.options.part_rows)):
             texts = self._texts(part, source.name)
@@ -182,13 +188,13 @@ class _Stream:
 
     def _score(
         self, number: int, part: Part, texts: list[str], digest: str, told: Progress
-    ) -> Record:
+    ) -> PartRecord:
         filled = [i for i, text in enumerate(texts) if text.strip()]
         found = self.predictor.columns([texts[i] for i in filled], told)
         truncated = self.predictor.truncated
         added = {name: _spread(values, filled, len(texts)) for name, values in found.items()}
         scored = _with_columns(part, added)
-        record = Record(len(part), scored.names, truncated, digest, "")
+        record = PartRecord(len(part), scored.names, truncated, digest, "")
         kept = self.parts.add(number, record, lambda file: self.sink.write(scored, file))
         self.written += 1
         return kept
@@ -237,7 +243,7 @@ def _with_columns(part: Part, added: dict[str, list[Any]]) -> Part:
 
 
 def _job(
-    predictor: Predictor, source: Source, sink: Sink, options: StreamOptions
+    predictor: Predictor, source: RowReader, sink: Sink, options: StreamOptions
 ) -> dict[str, Any]:
     return {
         "source": {"name": source.name, **source.identity()},

@@ -13,7 +13,7 @@ import numpy as np
 from valence.data.dataset import Split
 from valence.errors import SpecError, UnknownNameError
 from valence.inference.explain.attribution import MOST_WORDS, Attribution, attribute, log_odds
-from valence.inference.explain.neighbors import Index, Neighbour, find_index
+from valence.inference.explain.neighbors import Index, Neighbor, find_index
 from valence.inference.predictor import Predictor
 
 INTENSITY = "intensity"
@@ -59,7 +59,7 @@ class Explanation:
     label: str
     probabilities: dict[str, float]
     tokens: list[Token] = field(default_factory=list)
-    neighbours: list[Neighbour] = field(default_factory=list)
+    neighbours: list[Neighbor] = field(default_factory=list)
     modalities: dict[str, float] | None = None
     method: str = ""
     unit: str = ""
@@ -106,7 +106,7 @@ def explain(
     wanted = [
         int(row.argmax()) if target is None else predictor.classes.index(target) for row in shares
     ]
-    near: list[list[Neighbour]] = [[] for _ in texts]
+    near: list[list[Neighbor]] = [[] for _ in texts]
     found = (index or find_index(predictor)) if neighbours else None
     if found is not None:
         near = found.nearest(predictor.model, texts, neighbours)
@@ -118,7 +118,7 @@ def explain(
 
 def _explanation(
     text: str, predictor: Predictor, shares: np.ndarray, goal: int,
-    nearest: list[Neighbour], found: Attribution,
+    nearest: list[Neighbor], found: Attribution,
 ) -> Explanation:  # fmt: skip
     tokens = [Token(text[a:b], a, b, score) for (a, b), score in found.pieces]
     named = {name: float(x) for name, x in zip(predictor.classes, shares, strict=True)}

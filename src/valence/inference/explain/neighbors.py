@@ -35,7 +35,7 @@ BLOCK = 256  # texts compared with all training texts at once
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """A training text near the one explained.
 
     Attributes:
@@ -63,7 +63,7 @@ class Index:
     labels: Sequence[str]
     vectors: np.ndarray
 
-    def nearest(self, model: TextModel, texts: Sequence[str], count: int) -> list[list[Neighbour]]:
+    def nearest(self, model: TextModel, texts: Sequence[str], count: int) -> list[list[Neighbor]]:
         """The ``count`` nearest of every text, the nearest first; none without features."""
         wanted = unit_vectors(model, texts)
         if not wanted.shape[1] or wanted.shape[1] != self.vectors.shape[1]:
@@ -76,7 +76,7 @@ class Index:
             for row, own in zip(likeness, best, strict=True):
                 order = own[np.argsort(-row[own], kind="stable")]
                 found.append(
-                    [Neighbour(self.texts[i], self.labels[i], float(row[i])) for i in order]
+                    [Neighbor(self.texts[i], self.labels[i], float(row[i])) for i in order]
                 )
         return found
 

@@ -26,7 +26,7 @@ from valence.inference.export.onnx_gru import translations
 from valence.inference.export.parity import compare_scores
 from valence.inference.export.quantize import (
     look_up_first,
-    part_quantisers,
+    part_quantizers,
     products_of_activations,
     quantised,
 )
@@ -273,9 +273,9 @@ def _to_runtime(plain: Path, folder: Path, seen: list[list[int]] | None) -> str:
         # Beside the graph, weights are read where they lie: 84 MiB less at the start.
         onnx.save(network, folder / name, save_as_external_data=True, location="model.bin")
         return name
-    with _quantising():
+    with _quantizing():
         network = quantised(network, seen, _head_names(plain) | products_of_activations(network))
-        part_quantisers(network)
+        part_quantizers(network)
         look_up_first(network)
     onnx.save(network, folder / name)
     return name
@@ -304,7 +304,7 @@ def _to_openvino(plain: Path, folder: Path, seen: list[list[int]] | None) -> str
     name = "model.xml"
     network = openvino.Core().read_model(plain)
     if seen is not None:
-        with _quantising():
+        with _quantizing():
             network = quantised(network, seen, _head_names(plain))
     openvino.save_model(network, folder / name, compress_to_fp16=False)
     return name
@@ -359,7 +359,7 @@ def _drawn(rows: Split, count: int) -> Split:
 
 
 @contextlib.contextmanager
-def _quantising() -> Iterator[None]:
+def _quantizing() -> Iterator[None]:
     try:
         yield
     except ImportError:

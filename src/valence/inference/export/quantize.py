@@ -53,7 +53,7 @@ def products_of_activations(network: Any) -> set[str]:
     }
 
 
-def part_quantisers(network: Any) -> None:
+def part_quantizers(network: Any) -> None:
     """Give every user of an 8-bit value in an ONNX network a quantiser of its own, in place.
 
     ONNX Runtime multiplies in 8 bits only where nothing else reads what it is given.
