@@ -19,7 +19,7 @@ from tests.conftest import make_reviews
 from tests.pages import commands, give
 from valence.config.spec import DataSpec
 from valence.data.sources import load_dataset
-from valence.inference.export.export import export
+from valence.inference.export import export
 from valence.methods.fitting import build_seeded
 from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel

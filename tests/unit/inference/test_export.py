@@ -16,7 +16,8 @@ from valence.config.spec import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.errors import DataError, ModelError, RunError
-from valence.inference.export.export import ExportOptions, export, export_model
+from valence.inference.export import export
+from valence.inference.export.export import ExportOptions, export_model
 from valence.inference.predictor import Predictor, Speed
 from valence.methods.fitting import build_seeded
 from valence.methods.registry import make_spec

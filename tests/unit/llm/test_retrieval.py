@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from valence.config.spec import EncoderSpec
 from valence.data.dataset import Split
 from valence.errors import DataError, ModelError, UnknownNameError
-from valence.llm.retrieval import NONE, Embedder, Pool, Retriever, nearest_by_label
+from valence.llm.retrieval import NONE, DemonstrationPool, Embedder, Retriever, nearest_by_label
 from valence.storage import cache
 
 
-def by_hand(queries: np.ndarray, groups: np.ndarray, pool: Pool, count: int) -> np.ndarray:
+def by_hand(
+    queries: np.ndarray, groups: np.ndarray, pool: DemonstrationPool, count: int
+) -> np.ndarray:
     """One query, one label at a time."""
     found = np.full((len(queries), pool.class_count, count), NONE)
     for q, query in enumerate(queries):
@@ -35,7 +37,7 @@ def test_search_is_exact(seed: int, count: int, backend: str) -> None:
     size, classes = int(draw.integers(2, 30)), 4
     vectors = draw.normal(size=(size, 8)).astype(np.float32)
     groups = draw.integers(0, 6, size)  # many exact copies
-    pool = Pool(vectors, draw.integers(0, classes, size), groups, classes)
+    pool = DemonstrationPool(vectors, draw.integers(0, classes, size), groups, classes)
     queries = draw.normal(size=(7, 8)).astype(np.float32)
     asked = draw.integers(0, 8, 7)
     found = nearest_by_label(queries, asked, pool, count=count, backend=backend)  # type: ignore[arg-type]
@@ -45,7 +47,7 @@ def test_search_is_exact(seed: int, count: int, backend: str) -> None:
 def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(0)
     vectors = draw.normal(size=(50, 8)).astype(np.float32)
-    pool = Pool(vectors, np.arange(50) % 3, np.arange(50), 3)
+    pool = DemonstrationPool(vectors, np.arange(50) % 3, np.arange(50), 3)
     whole = nearest_by_label(vectors, np.arange(50), pool)
     monkeypatch.setattr("valence.llm.retrieval.BLOCK_SCORES", 120)
     np.testing.assert_array_equal(nearest_by_label(vectors, np.arange(50), pool), whole)

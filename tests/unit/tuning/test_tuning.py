@@ -16,8 +16,17 @@ from valence.data.sources import load_dataset
 from valence.errors import RunError, SpecError, UnknownNameError
 from valence.methods.registry import METHODS, make_spec, search_space
 from valence.methods.search_space import Range
+from valence.tuning import trials
 from valence.tuning.study import Heartbeat, close_stale, count, heartbeat, open_study, sqlite_url
-from valence.tuning.tune import TuningConfig, TuningPlan, ranges_of, read_tuning_plan, trials, tune
+from valence.tuning.tune import (
+    TuningConfig,
+    TuningPlan,
+    TuningResult,
+    ranges_of,
+    read_tuning_plan,
+    sample_rows,
+    tune,
+)
 
 pytest.importorskip("optuna")
 
@@ -43,7 +52,7 @@ SHORT = TuningPlan(n_trials=3, epochs=1)
 def test_the_best_settings_are_trained_on_everything(
     rows: DataSpec, config: TuningConfig, tiny_settings: dict[str, object]
 ) -> None:
-    seen: list[tune.TuningResult] = []
+    seen: list[TuningResult] = []
     standings: list[trials.StudyProgress] = []
     plan = TuningPlan(n_trials=3, sample=0.5, epochs=1)
     for _ in range(2):
@@ -244,7 +253,7 @@ def test_values_that_do_not_fit_are_refused(reviews: Path) -> None:
 
 def test_sample_keeps_every_class(data: Dataset) -> None:
     sealed = data.without_test()
-    part = tune.sample_rows(sealed, 0.2, seed=1)
+    part = sample_rows(sealed, 0.2, seed=1)
     assert len(part.train) == pytest.approx(0.2 * len(sealed.train), abs=3)
     assert part.train_counts.min() >= 1
     assert part.validation is sealed.validation
