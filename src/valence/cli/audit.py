@@ -61,16 +61,17 @@ def audit(
     """Check rows: leaks, copies, contradictions, wrong labels and languages, cuts, tail sizes."""
     from valence.audit.audit import audit as find
     from valence.audit.fix import write_fixed
-    from valence.config.spec import DataSpec, RunSpec
+    from valence.config.data import DataSpec
+    from valence.methods.registry import make_spec
     from valence.reports.audit_page import write_audit
 
     rows = DataSpec(
         name=data, text_column=text_column, label_column=label_column, query=query, table=table
     )
-    spec = RunSpec(data=rows).override(settings(set_, encoder=encoder))
+    spec = make_spec("cross-entropy", rows, settings=settings(set_, encoder=encoder))
     with console.Meter(quiet=quiet) as meter:
         found = find(
-            spec.data, data_dir=data_dir, encoder=spec.encoder, fast=fast, near=near,
+            spec.data, data_dir=data_dir, encoder=spec.get("encoder"), fast=fast, near=near,
             budget=budget, languages=[name for name in (language or "").split(",") if name],
             told=lambda what, share: meter.show("audit", share, what),
         )  # fmt: skip

@@ -17,9 +17,10 @@ from valence.cli.compare import (
     TableName,
     TextColumn,
 )
+from valence.errors import DataError
 
 if TYPE_CHECKING:
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.data.dataset import Split
     from valence.inference.calibrate import Fitted
     from valence.inference.predictor import Predictor
@@ -61,7 +62,7 @@ def calibrate(
     quiet: Quiet = False,
 ) -> None:
     """Fit temperature, class biases and limits; write calibration.json into the model's folder."""
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.inference.calibrate import fit
     from valence.inference.calibration import FILE, parse_shares, write_calibration
     from valence.inference.predictor import Predictor
@@ -77,7 +78,7 @@ def calibrate(
         name=data, text_column=text_column, label_column=label_column, query=query, table=table
     )  # fmt: skip
     rows = _rows(predictor, spec, split, data_dir)
-    raw = predictor.model.score(rows.texts).logits
+    raw = predictor.model.predict(rows.examples()).logits
     found = fit(raw, rows.labels, predictor.config, adjust=adjust, abstain=abstain,  # type: ignore[arg-type]
                 min_rows=min_rows)  # fmt: skip
     done = found.calibration if shares is None else found.calibration.towards(shares)
@@ -95,7 +96,11 @@ def _rows(predictor: Predictor, spec: DataSpec | None, split: str, data_dir: Pat
 
     if spec is not None:
         return load_split(spec, predictor.classes, split=split, data_dir=data_dir)[0]
-    own = predictor.config.spec
+    own = predictor.config
+    if own.data is None:
+        raise DataError(
+            f"{predictor.folder} was trained on rows in memory; give labeled rows with --data"
+        )
     return load_dataset(own.data, seed=own.seed, data_dir=data_dir).validation
 
 

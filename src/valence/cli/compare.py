@@ -159,16 +159,16 @@ def _size(comparison: Comparison, runs: int) -> str:
 
 def methods(json: Json = False) -> None:
     """List every method."""
-    from valence.methods.registry import LLM_METHODS, METHODS
+    from valence.methods.registry import METHODS
 
-    known = METHODS | LLM_METHODS
+    known = METHODS
     if json:
         console.print_json(
-            {n: {"title": m.title, "kind": m.kind, "paper": m.paper} for n, m in known.items()}
+            {n: {"title": m.title, "family": m.family, "paper": m.paper} for n, m in known.items()}
         )
         return
-    rows = [[name, method.kind, method.title, method.paper] for name, method in known.items()]
-    console.print_table(["method", "kind", "what it is", "paper"], rows)
+    rows = [[name, method.family, method.title, method.paper] for name, method in known.items()]
+    console.print_table(["method", "family", "what it is", "paper"], rows)
 
 
 def settings(
@@ -232,7 +232,8 @@ def _comparison(
     config: Path | None, data: list[str] | None, columns: Mapping[str, str | None]
 ) -> Comparison:
     from valence.comparison import grid
-    from valence.config.spec import DataSpec, build
+    from valence.config.data import DataSpec
+    from valence.config.spec import build
 
     if config is None and not data:
         return grid.read_comparison(Path(__file__).parents[1] / "demo.yaml")
@@ -285,7 +286,13 @@ def _print_plan(specs: list[RunSpec], *, as_json: bool) -> None:
         console.print_json([spec.model_dump(mode="json") for spec in specs])
         return
     rows = [
-        [spec.data.name, spec.method, str(spec.seed), str(spec.train.epochs), spec.hash()]
+        [
+            spec.data.name,
+            spec.method,
+            str(spec.seed),
+            str(spec.get("train.epochs", "–")),
+            spec.digest(),
+        ]
         for spec in specs
     ]
     console.print_table(["data", "method", "seed", "epochs", "spec"], rows)

@@ -63,7 +63,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Show rows per class and split, notes, and a few texts."""
-    from valence.config.spec import DataSpec, RunSpec
+    from valence.config.data import DataSpec
+    from valence.config.spec import RunSpec
     from valence.data.sources import load_dataset
 
     rows_of = DataSpec(
@@ -102,7 +103,8 @@ def longtail(
     seed: Annotated[int, typer.Option(help="Seed of splits and cuts.")] = 45,
 ) -> None:
     """Cut the training rows to a long tail; write the splits and a picture; test stays whole."""
-    from valence.config.spec import DataSpec, build
+    from valence.config.data import DataSpec
+    from valence.config.spec import build
     from valence.reports.longtail import write_cut
 
     if ratio is None and total is None and not noise:

@@ -42,20 +42,23 @@ def readiness(
     """Say how well an encoder can read the texts of every language, before any training."""
     from valence.audit.encoder_coverage import readiness as entries_of
     from valence.audit.encoder_coverage import script_mix, write_readiness
-    from valence.config.spec import DataSpec, RunSpec
+    from valence.config.data import DataSpec
     from valence.data.sources import load_dataset
+    from valence.methods.registry import make_spec
 
     rows_of = DataSpec(
         name=data, text_column=text_column, label_column=label_column, query=query, table=table
     )
     given = {**group_settings(group, groups), **settings(set_, encoder=encoder)}
-    spec = RunSpec(data=rows_of, seed=seed).override(given)
+    spec = make_spec("cross-entropy", rows_of, seed=seed, settings=given)
     found = load_dataset(spec.data, seed=seed, data_dir=data_dir)
-    entries = entries_of(found, spec.encoder)
+    entries = entries_of(found, spec.get("encoder"))
     if csv is not None:
         write_readiness(entries, csv)
     if json:
-        console.print_json({"encoder": spec.encoder.name, "groups": [e.record() for e in entries]})
+        console.print_json(
+            {"encoder": spec.get("encoder.name"), "groups": [e.record() for e in entries]}
+        )
         return
     rows = [
         [e.group, str(e.train), str(e.validation), str(e.test), f"{e.smallest} {e.smallest_rows}",

@@ -37,7 +37,7 @@ def evaluate(
     """Score a saved model on labelled rows."""
     import pandas as pd
 
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.data.sources import load_split
     from valence.inference.predictor import Predictor
     from valence.reports.records import record_scores
@@ -54,8 +54,8 @@ def evaluate(
         console.say(f"{len(rows)} rows")
     logits, scores = predictor.scored(rows)
     entry = {
-        "model": predictor.config.spec.method, "mode": "evaluate", "data": data, "rows": len(rows),
-        "metrics": scores, "parameters": predictor.config.spec.model_dump(mode="json"),
+        "model": predictor.config.method, "mode": "evaluate", "data": data, "rows": len(rows),
+        "metrics": scores, "parameters": predictor.config.spec,
     }  # fmt: skip
     shown = pd.DataFrame({"text": rows.texts, "label": rows.labels})
     record_scores(out or model / "report", entry, shown, logits, predictor.classes)

@@ -21,7 +21,7 @@ from valence.cli.compare import (
 from valence.cli.predict import is_clip, texts_of
 
 if TYPE_CHECKING:
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.inference.explain.explain import Explanation
     from valence.inference.explain.neighbors import Index
     from valence.inference.predictor import Predictor
@@ -61,7 +61,7 @@ def explain(
 
     Of a clip and a model trained on clips: what words, sound and picture add.
     """
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.inference.explain.explain import explain as find
     from valence.inference.explain.explain import explain_clip
     from valence.inference.predictor import Predictor

@@ -73,7 +73,9 @@ def instructions(
 
     Files for LLaMA-Factory, chat and prompt-completion JSONL; one folder per language.
     """
-    from valence.config.spec import BUILT_IN_ENCODER, DataSpec, EncoderSpec, build
+    from valence.config.data import DataSpec
+    from valence.config.sections import BUILT_IN_ENCODER, EncoderSpec
+    from valence.config.spec import build
     from valence.llm.instruct import make_instructions
     from valence.llm.retrieval import Embedder
 
@@ -153,9 +155,8 @@ def classify(
     Demonstrations come from training rows alone. Answers of a server are kept, so that the same
     command goes on after an interruption. Trained methods under --runs stand in the same table.
     """
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.data.sources import load_dataset
-    from valence.llm.content_hash import settled
     from valence.methods.registry import make_spec
     from valence.runs.store import RunStore
 
@@ -169,10 +170,10 @@ def classify(
     }  # fmt: skip
     rows = DataSpec(name=data, text_column=text_column, label_column=label_column,
                     query=query, table=table)  # fmt: skip
-    spec = settled(make_spec(SHOTS[shots], rows, seed=seed, settings=given))
+    spec = make_spec(SHOTS[shots], rows, seed=seed, settings=given)
     dataset = load_dataset(spec.data, seed=seed, data_dir=data_dir)
     store = RunStore(runs)
-    if dry_run or (not quiet and store.get(store.key(spec, dataset.fingerprint)) is None):
+    if dry_run or (not quiet and store.get(store.key(spec, dataset)) is None):
         _show_plan(spec, dataset, as_json=json and dry_run, aside=not dry_run)
     if dry_run:
         return
@@ -186,7 +187,7 @@ def _asked(spec: RunSpec, dataset: Dataset, store: RunStore, *, quiet: bool) -> 
     with console.Meter(quiet=quiet) as meter:
         result = run(
             spec, store=store, dataset=dataset,
-            report=lambda share, words: meter.show(spec.method, share, words),
+            progress=lambda share, words: meter.show(spec.method, share, words),
         )  # fmt: skip
     if not quiet:
         for note in result.notes:
@@ -202,8 +203,9 @@ def _show_plan(spec: RunSpec, dataset: Dataset, *, as_json: bool, aside: bool) -
     from dataclasses import asdict
 
     from valence.llm.cost_estimate import estimate_cost
+    from valence.methods.prompting import prompt_settings
 
-    plan = estimate_cost(spec, dataset)
+    plan = estimate_cost(prompt_settings(spec), dataset)
     if as_json:
         console.print_json(asdict(plan))
         return
@@ -271,7 +273,8 @@ def finetune(
     Loss on the answers alone; the epoch with the best validation macro-F1 is kept. On a GPU with
     bitsandbytes the base is held in 4 bits.
     """
-    from valence.config.spec import EncoderSpec, build
+    from valence.config.sections import EncoderSpec
+    from valence.config.spec import build
     from valence.llm.align import AlignSpec, self_align
     from valence.llm.finetune import finetune as train
     from valence.llm.finetune import read_sft_data

@@ -85,21 +85,22 @@ def predict(
     All columns are kept; label and one probability per class are added. Several files, or a
     folder of them, go into a folder, each under its own name.
     """
+    from valence.distributed.device import Hardware
     from valence.inference.bulk.stream import StreamOptions
-    from valence.inference.predictor import Predictor, Speed
+    from valence.inference.predictor import Predictor
 
     given = list(inputs or [])
-    speed = Speed(threads, device, precision, batch_tokens)
+    hardware = Hardware(threads, device, precision, batch_tokens)
     files = _files(given, out, engine)
     if files is not None and out is not None:
         from valence.inference.bulk.folder import FolderJob
 
-        job = FolderJob(model, Path(out), speed, long, text_column, target_prior)
+        job = FolderJob(model, Path(out), hardware, long, text_column, target_prior)
         asked = {"query": query, "table": table, "to_table": to_table, "text": text}
         _folder(job, files, asked, (engine, workers, ray_address), resume, quiet=quiet)
         return
     source = _source(given, out)
-    predictor = _towards(Predictor(model, long=long, speed=speed), target_prior)
+    predictor = _towards(Predictor(model, long=long, hardware=hardware), target_prior)
     if source is not None and out is not None:
         options = StreamOptions(text_column, query, table, to_table, resume)
         _stream(predictor, source, out, options, quiet=quiet)
@@ -206,11 +207,11 @@ def _folder(
         if value is not None:
             raise SpecError(f"--{name.replace('_', '-')} does not go with files into a folder")
     name, workers, address = by
-    threads = job.speed.threads
-    gpus = 1.0 if job.speed.device == "cuda" else 0.0
+    threads = job.hardware.threads
+    gpus = 1.0 if job.hardware.device == "cuda" else 0.0
     engine = make_engine(name, Cluster(address, workers, threads or 1, gpus))
     if name != "local":  # each takes what it asks the cluster for, and no more
-        job = replace(job, speed=replace(job.speed, threads=threads or 1))
+        job = replace(job, hardware=replace(job.hardware, threads=threads or 1))
     job = replace(job, model=job.model.absolute(), out=job.out.absolute())
     with console.Meter(quiet=quiet) as meter:
         told = _told_files(meter)
@@ -289,6 +290,6 @@ def _told(meter: console.Meter) -> Callable[[int, int], None]:
 
 def _tell_cut(predictor: Predictor, truncated: int, *, quiet: bool) -> None:
     if truncated and not quiet:
-        limit = predictor.config.spec.encoder.max_length
+        limit = predictor.model.max_tokens
         more = "" if predictor.long == "windows" else "; --long windows reads them whole"
         console.say(f"Note: {truncated} texts were cut at {limit} tokens{more}")

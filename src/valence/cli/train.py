@@ -29,7 +29,8 @@ from valence.distributed import process_group
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
-    from valence.config.spec import DataSpec, RunSpec
+    from valence.config.data import DataSpec
+    from valence.config.spec import RunSpec
     from valence.runs.store import RunResult, RunStore
 
 METHOD = "hy-mora"
@@ -69,7 +70,7 @@ def train(
 
     Scores, settings and examples are added to report/results.json in the model's folder.
     """
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.runs.store import RunStore
 
     if sum((bool(method), config is not None, from_ is not None)) > 1:
@@ -109,10 +110,10 @@ def _new(
 
 def _configured(config: Path, rows: DataSpec, given: dict[str, Any], seed: int | None) -> RunSpec:
     """The spec of a file on the data of the command line."""
-    from valence.config.spec import RunSpec
+    from valence.methods.registry import read_spec
 
     try:
-        spec = RunSpec.from_yaml(config.read_text(encoding="utf-8"))
+        spec = read_spec(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Config {config} cannot be read: {error}") from None
     named = {n: v for n, v in rows.model_dump().items() if n in NAMING and v is not None}
@@ -129,13 +130,13 @@ def _continued(
     data_dir: Path | None, extend: bool,
 ) -> RunSpec:  # fmt: skip
     """The spec of a saved model's further training."""
-    from valence.methods.further import further_spec
+    from valence.runs.continued import continued_spec
 
     console.say(
         "Note: rows that the model was trained on before may be among the new test rows; its "
         "test scores hold only where the data is new"
     )
-    return further_spec(
+    return continued_spec(
         folder, rows, seed=seed, settings=given, data_dir=data_dir, extend_labels=extend
     )
 
@@ -151,7 +152,7 @@ def _train(
     with console.Meter(quiet=quiet) as meter:
         result = run(
             spec, store=store, data_dir=data_dir, keep_model=True, start=start,
-            report=lambda share, words: meter.show(spec.method, share, words),
+            progress=lambda share, words: meter.show(spec.method, share, words),
         )  # fmt: skip
     mode: Literal["train", "continue"] = "train" if start is None else "continue"
 

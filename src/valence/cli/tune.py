@@ -26,7 +26,7 @@ from valence.cli.compare import (
 )
 
 if TYPE_CHECKING:
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.tuning.tune import Observer, TuningPlan, TuningResult
 
 
@@ -70,7 +70,7 @@ def tune(
 
     The same command goes on with a study that was stopped; given twice at once, both share it.
     """
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.reports.tuning_plots import write_study
     from valence.runs.store import RunStore
     from valence.tuning import tune as tuning
@@ -90,7 +90,7 @@ def tune(
         with console.Meter(quiet=quiet) as meter:
             result = tuning.tune(
                 name, rows, plan=plan, settings=given, config=config,
-                observer=_observer(meter, name), report=_final(meter, name),
+                observer=_observer(meter, name), progress=_final(meter, name),
             )  # fmt: skip
         folder = _folder(out, name, called, several=len(method) > 1)
         write_study(RunStore(runs), result, folder)
@@ -164,7 +164,7 @@ def _print(found: list[TuningResult], *, as_json: bool) -> None:
     columns = ["method", "trials", "pruned", "failed", "validation", "test", "settings"]
     rows = []
     for result in found:
-        metric = result.best.train.metric
+        metric = result.metric
         states = result.trials["state"]
         test = None if result.result is None else result.result.test[metric]
         chosen = ", ".join(f"{p}={_short(v)}" for p, v in result.params.items())
@@ -179,7 +179,7 @@ def _print(found: list[TuningResult], *, as_json: bool) -> None:
 def _record(result: TuningResult) -> dict[str, Any]:
     return {
         "method": result.best.method, "study": result.name, "trials": len(result.trials),
-        "metric": result.best.train.metric, "value": result.value, "params": dict(result.params),
+        "metric": result.metric, "value": result.value, "params": dict(result.params),
         "importance": dict(result.importance), "interrupted": result.interrupted,
         "run": None if result.result is None else result.result.key,
         "test": None if result.result is None else result.result.test,

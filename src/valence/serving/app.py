@@ -190,9 +190,9 @@ def describe(service: Service) -> Info:
     limits, predictor = service.settings.limits, service.live.current()
     return Info(
         model=service.settings.folder.resolve().name,
-        method=predictor.config.spec.method,
+        method=predictor.config.method,
         classes=list(predictor.classes),
-        max_tokens=predictor.config.spec.encoder.max_length,
+        max_tokens=predictor.model.max_tokens,
         reloads=service.live.reloads,
         version=valence.__version__,
         limits=Bounds(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.sources import load_dataset, load_split
 from valence.data.tables import read_hub
 from valence.errors import DataError, UnknownNameError, ValenceError

@@ -15,7 +15,8 @@ import pytest
 
 from tests.cluster import kill_all
 from tests.conftest import make_reviews
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
+from valence.distributed.device import Hardware
 from valence.distributed.ray_cluster import Cluster
 from valence.errors import DataError, ModelError, UnknownNameError
 from valence.inference.bulk.engines import make_engine
@@ -26,7 +27,7 @@ from valence.inference.bulk.folder import (
     find_tables,
     predict_folder,
 )
-from valence.inference.predictor import Predictor, Speed, predict_file
+from valence.inference.predictor import Predictor, predict_file
 from valence.methods.registry import make_spec
 from valence.runs.runner import run
 from valence.runs.store import RunStore
@@ -68,7 +69,7 @@ def score(
     model: Path, parts: Path, out: Path, engine: str = "local", *, resume: bool | None = None,
     **more: object,
 ) -> FolderReport:  # fmt: skip
-    job = FolderJob(model, out, Speed(threads=1), **more)  # type: ignore[arg-type]
+    job = FolderJob(model, out, Hardware(threads=1), **more)  # type: ignore[arg-type]
     made = make_engine(engine, Cluster(workers=2))
     return predict_folder(job, find_tables([str(parts)]), engine=made, resume=resume)
 
@@ -88,7 +89,7 @@ def test_local_is_as_one_by_one_and_goes_on(
 ) -> None:
     out = tmp_path / "out"
     seen: list[FolderProgress] = []
-    job = FolderJob(model, out, Speed(threads=1))
+    job = FolderJob(model, out, Hardware(threads=1))
     engine = make_engine("local")
     report = predict_folder(job, find_tables([str(parts)]), engine=engine, observer=seen.append)
     assert (report.rows, report.failures) == (FILES * ROWS, [])

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import make_reviews
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.errors import DataError
 from valence.inference.bulk.stream import StreamOptions, predict_file, predict_stream
 from valence.inference.predictor import Predictor

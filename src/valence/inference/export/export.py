@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from valence.config.data import DataSpec
 from valence.errors import DataError, ModelError, RunError
 from valence.inference.export.onnx_gru import translations
 from valence.inference.export.parity import compare_scores
@@ -141,12 +142,16 @@ def rows_of(
     from valence.data.sources import load_dataset
 
     config = read_config(Path(folder))
-    spec = config.spec.data
+    spec = config.data or DataSpec()
+    if config.data is None and data is None:
+        raise DataError(
+            f"{folder} was trained on rows in memory; give rows to check it on with --data"
+        )
     if data is not None:
         spec = spec.model_copy(update={"name": data, "query": None, "table": None})
     spec = spec.model_copy(update={"classes": config.classes})
     try:
-        found = load_dataset(spec, seed=config.spec.seed, data_dir=data_dir)
+        found = load_dataset(spec, seed=config.seed, data_dir=data_dir)
     except DataError as error:
         if data is not None:
             raise
@@ -157,15 +162,7 @@ def rows_of(
 
 
 def _exportable(folder: Path) -> TorchModel:
-    from valence.models.classifier import TorchModel
-
-    model = load_model(folder)
-    if not isinstance(model, TorchModel):
-        kind = read_config(folder).kind
-        raise ModelError(
-            f"{folder} is a model of kind {kind}, which has no network to export; "
-            "valence predict uses it as it is"
-        )
+    model = load_model(folder).torch_model()
     if not model.tokenizer.backend.is_fast:
         raise ModelError(f"The tokenizer of {folder} has no tokenizer.json; it cannot be exported")
     return model
@@ -231,8 +228,8 @@ def write_onnx(model: TorchModel, path: Path) -> None:
         cause = error.__cause__ or error
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:160]
         raise ModelError(
-            f"The head {model.spec.head.name!r} on {model.spec.encoder.name!r} cannot be exported "
-            f"({reason}); use the PyTorch model"
+            f"The head {model.config.head.name!r} on {model.config.encoder.name!r} cannot be "
+            f"exported ({reason}); use the PyTorch model"
         ) from None
     # Shapes that the trace took for fixed stay as remarks; runtimes find their own.
     for node in program.model.graph:
@@ -256,8 +253,10 @@ def _network(model: TorchModel) -> nn.Module:
             output = self.head(states.last_hidden_state, attention_mask)
             return output.logits, output.features
 
+    from valence.models.classifier import ADAPTED
+
     encoder: Any = copy.deepcopy(model.classifier.encoder.model).cpu()
-    if model.spec.encoder.adaptation in ("lora", "dora"):
+    if model.config.encoder.adaptation in ADAPTED:
         encoder = encoder.merge_and_unload()
     encoder.set_attn_implementation("eager")  # the fused kernel hides attention from optimisers
     return Network(encoder, copy.deepcopy(model.classifier.head).cpu())
@@ -331,7 +330,10 @@ def _checked(
     """
     rows = _drawn(rows, CHECKED_ROWS)
     checks = compare_scores(
-        rows.labels, model.score(rows.texts), exported.score(rows.texts), model.classes
+        rows.labels,
+        model.predict(rows.examples()),
+        exported.predict(rows.examples()),
+        model.classes,
     )
     gap = checks["largest_difference"]
     if not options.int8 and not gap <= FP32_TOLERANCE:
