@@ -23,13 +23,14 @@ import numpy as np
 import pandas as pd
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
-from valence.methods.fitting import build_seeded
 
+from tests.models import untrained
 from valence.config.data import DataSpec
 from valence.config.sections import BUILT_IN_ENCODER
-from valence.data.collate import Collator, Encoded
+from valence.data.batches import Encoded
 from valence.data.dataset import Dataset
 from valence.data.demo import demo_dataset
+from valence.data.examples import Examples
 from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel
 from valence.models.encoder import encoder_location
@@ -52,12 +53,11 @@ def epoch(model: TorchModel, encoded: Encoded, labels: np.ndarray) -> float:
     """Processor seconds of one pass with gradients and steps, in batches of like length."""
     trained = [p for p in model.classifier.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-3, fused=True)
-    collator = Collator(model.tokenizer.pad_id)
     order = np.argsort([len(ids) for ids in encoded.input_ids], kind="stable")
     model.classifier.train()
     start = time.process_time()
     for rows in np.array_split(order, max(1, len(order) // BATCH)):
-        batch = collator.pad([encoded.row(int(i)) for i in rows])
+        batch = pad([encoded.row(int(i)) for i in rows], model.tokenizer.pad_id)
         loss = model.classifier(**batch, labels=torch.from_numpy(labels[rows]))["loss"]
         loss.backward()
         optimiser.step()
@@ -66,17 +66,15 @@ def epoch(model: TorchModel, encoded: Encoded, labels: np.ndarray) -> float:
 
 
 def compare(name: str, settings: dict[str, Any], data: Dataset, texts: list[str]) -> float:
-    model = build_seeded(
-        make_spec("lstm-roberta", DataSpec(), settings=settings), data.without_test()
-    )
+    model = untrained(make_spec("lstm-roberta", DataSpec(), settings=settings), data.without_test())
     labels = np.arange(len(texts)) % len(data.classes)
     plain = model.encode(texts)
-    before = model.score(texts).logits
+    before = model.predict(Examples(texts)).logits
     model.enable_hidden_state_cache()
     start = time.process_time()
     kept = model.encode(texts)
     filling = time.process_time() - start
-    gap = float(np.abs(model.score(texts).logits - before).max())
+    gap = float(np.abs(model.predict(Examples(texts)).logits - before).max())
     cached, computed = epoch(model, kept, labels), epoch(model, plain, labels)
     tokens = np.mean([len(ids) for ids in plain.input_ids])
     print(

@@ -61,10 +61,9 @@ def drawn(data_dir: Path):
 
 def make_models(here: Path, data_dir: Path, method: str) -> None:
     """A fitted model and its exports, in ``model``, ``fp32``, ``int8`` and ``openvino``."""
-    from valence.methods.fitting import fit_sealed
-
     from valence.config.data import DataSpec
     from valence.inference.export.export import ExportOptions, export_model
+    from valence.methods.fit import fit_spec
     from valence.methods.registry import make_spec
 
     data = drawn(data_dir)
@@ -74,7 +73,7 @@ def make_models(here: Path, data_dir: Path, method: str) -> None:
             "encoder.adaptation": "full", "train.learning_rate": 5e-5, "train.epochs": 2,
         }  # fmt: skip
     spec = make_spec(method, DataSpec(name="tweeteval"), settings=settings)
-    model, _ = fit_sealed(spec, data.without_test())
+    model = fit_spec(spec, data.without_test())
     model.save(here / "model")
     for name, options in {
         "fp32": ExportOptions("onnx", int8=False),
@@ -249,9 +248,9 @@ def report(seen: dict[str, Seen], labels: np.ndarray) -> None:
     print(f"{'':22}{'texts/s':>9}{'× pipe':>8}{'× b32':>7}{'p50 ms':>8}{'max Δp':>10}"
           f"{'flips':>8}{'F1':>7}{'recall':>8}")  # fmt: skip
     for name, one in seen.items():
-        gap = np.abs(one.probabilities - base.probabilities).max()
-        flips = (one.probabilities.argmax(1) != base.probabilities.argmax(1)).mean()
-        f1, recall = quality(labels, one.probabilities)
+        gap = np.abs(one.probs - base.probs).max()
+        flips = (one.probs.argmax(1) != base.probs.argmax(1)).mean()
+        f1, recall = quality(labels, one.probs)
         print(f"{name:22}{one.per_second:9.0f}{one.per_second / base.per_second:8.1f}"
               f"{one.per_second / seen['pipeline, batch 32'].per_second:7.1f}{one.p50_ms:8.2f}"
               f"{gap:10.1e}{flips:8.2%}{f1:7.2f}{recall:8.2f}")  # fmt: skip
@@ -259,10 +258,10 @@ def report(seen: dict[str, Seen], labels: np.ndarray) -> None:
 
 def verdicts(seen: dict[str, Seen], labels: np.ndarray) -> None:
     base, torch = seen["pipeline"], seen["valence torch"]
-    gap = np.abs(torch.probabilities - base.probabilities).max()
+    gap = np.abs(torch.probs - base.probs).max()
     int8, bulk = seen["valence ONNX int8"], seen["valence OpenVINO int8"]
-    flips = (bulk.probabilities.argmax(1) != base.probabilities.argmax(1)).mean()
-    drops = np.subtract(quality(labels, base.probabilities), quality(labels, bulk.probabilities))
+    flips = (bulk.probs.argmax(1) != base.probs.argmax(1)).mean()
+    drops = np.subtract(quality(labels, base.probs), quality(labels, bulk.probs))
     by_32 = bulk.per_second / seen["pipeline, batch 32"].per_second
     lines = [
         ("torch ≥ 5 × pipeline", torch.per_second / base.per_second, 5),

@@ -32,11 +32,10 @@ PROBABILITIES = "prob_"
 
 def prepared(folder: Path, data_dir: Path, parts: int) -> tuple[Path, Path]:
     """The folder of parts, and an exported model."""
-    from valence.methods.fitting import fit_sealed
-
     from valence.config.data import DataSpec
     from valence.data.sources import load_dataset
     from valence.inference.export.export import ExportOptions, export_model
+    from valence.methods.fit import fit_spec
     from valence.methods.registry import make_spec
 
     whole = load_dataset(DataSpec(name="tweeteval"), seed=45, data_dir=data_dir)
@@ -46,9 +45,7 @@ def prepared(folder: Path, data_dir: Path, parts: int) -> tuple[Path, Path]:
         train=whole.train.take(draw.permutation(len(whole.train))[:TRAIN_ROWS]),
         validation=whole.validation.take(draw.permutation(len(whole.validation))[:CHOICE_ROWS]),
     )
-    model, _ = fit_sealed(
-        make_spec("linear-probe", DataSpec(name="tweeteval")), data.without_test()
-    )
+    model = fit_spec(make_spec("linear-probe", DataSpec(name="tweeteval")), data.without_test())
     model.save(folder / "torch")
     options = ExportOptions(int8=True, max_drop=100.0)
     export_model(folder / "torch", folder / "int8", data, options=options)

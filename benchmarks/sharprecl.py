@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from valence.methods.fitting import build_seeded
 
+from tests.models import untrained
 from valence.config.data import DataSpec
 from valence.config.sections import LossSpec
-from valence.data.collate import Collator
+from valence.data.collate import pad
 from valence.data.demo import demo_dataset
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.sharprecl import SharpContrast
@@ -73,7 +73,7 @@ class LoopedContrast(SharpContrast):
 
 
 def made(method: str) -> tuple[TorchModel, torch.optim.Optimizer]:
-    model = build_seeded(
+    model = untrained(
         make_spec(method, DataSpec(), settings={"encoder.adaptation": "full"}),
         demo_dataset().without_test(),
     )
@@ -84,7 +84,7 @@ def made(method: str) -> tuple[TorchModel, torch.optim.Optimizer]:
 def step(model: TorchModel, optimiser: torch.optim.Optimizer, rows: np.ndarray) -> float:
     data = demo_dataset().train
     ids = model.tokenizer([data.texts[i] for i in rows]).input_ids
-    inputs = Collator(model.tokenizer.pad_id).pad(ids + ids)
+    inputs = pad(ids + ids, model.tokenizer.pad_id)
     labels = torch.from_numpy(np.concatenate([data.labels[rows]] * 2))
     start = time.process_time()
     model.classifier(**inputs, labels=labels)["loss"].backward()

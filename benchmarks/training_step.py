@@ -14,10 +14,10 @@ import time
 
 import numpy as np
 import torch
-from valence.methods.fitting import build_seeded
 
+from tests.models import untrained
 from valence.config.data import DataSpec
-from valence.data.collate import Collator
+from valence.data.collate import pad
 from valence.data.demo import demo_dataset
 from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel
@@ -27,9 +27,7 @@ BATCH, REPEATS = 32, 7
 
 def made(method: str) -> tuple[TorchModel, torch.optim.Optimizer]:
     data = demo_dataset().without_test()
-    model = build_seeded(
-        make_spec(method, DataSpec(), settings={"loss.memory_warmup_steps": 1}), data
-    )
+    model = untrained(make_spec(method, DataSpec(), settings={"loss.memory_warmup_steps": 1}), data)
     trained = [p for p in model.classifier.parameters() if p.requires_grad]
     model.classifier.train()
     return model, torch.optim.AdamW(trained, lr=1e-3, fused=True)
@@ -44,7 +42,7 @@ def step(
 ) -> float:
     data = demo_dataset().train
     ids = model.tokenizer([data.texts[i] for i in rows]).input_ids
-    inputs = Collator(model.tokenizer.pad_id).pad(ids)
+    inputs = pad(ids, model.tokenizer.pad_id)
     if width is not None:
         missing = width - inputs["input_ids"].shape[1]
         inputs = {n: torch.nn.functional.pad(t, (0, missing)) for n, t in inputs.items()}

@@ -12,27 +12,27 @@ import valence
 from site_parts.markdown import slug, table
 from site_parts.measured import measured
 from valence.config.data import DataSpec
+from valence.config.ranges import Range
 from valence.config.spec import RunSpec
 from valence.data.catalogue import DATASETS
 from valence.data.features.archive import FEATURE_CARDS
-from valence.errors import SpecError
 from valence.evaluation.classification import METRICS
 from valence.evaluation.regression import INTENSITY_METRICS
 from valence.losses import table as losses
-from valence.methods.registry import LLM_METHODS, METHODS, Method, make_spec, search_space
-from valence.methods.search_space import Range
+from valence.methods.base import Method
+from valence.methods.registry import METHODS, make_spec, trained_part
 from valence.models.fusion import FUSIONS, EarlyFusion, LateFusion, SingleModality
 from valence.models.heads import HEADS
 from valence.models.multimodal import ALMT
 from valence.models.pooling import POOLINGS
 
 FAULTS = Path(__file__).with_name("faults.yaml")
-KINDS = {
-    "torch": "trained with PyTorch",
-    "sklearn": "fitted by scikit-learn",
-    "posthoc": "corrects another method's logits",
-    "fusion": "text, audio and vision",
-    "llm": "asked, not trained",
+FAMILIES = {
+    "baseline": "fitted in one go",
+    "fine-tuning": "trained with PyTorch",
+    "post-hoc": "corrects another method's logits",
+    "multimodal": "text, audio and vision",
+    "prompting": "prompted, not trained",
 }
 HIDDEN = "model_config, set_score_request"
 """Members that libraries add, which say nothing here."""
@@ -52,13 +52,12 @@ TABLES: dict[str, tuple[str, Mapping[str, Any]]] = {
 
 def methods() -> str:
     """A section per method."""
-    known = METHODS | LLM_METHODS
-    return "\n\n".join(_method(name, method) for name, method in known.items())
+    return "\n\n".join(_method(name, method) for name, method in METHODS.items())
 
 
-def _method(name: str, method: Method) -> str:
+def _method(name: str, method: Method[Any]) -> str:
     first = f"{method.title[0].upper()}{method.title[1:]}."
-    about = [KINDS[method.kind], *([method.paper] if method.paper else [])]
+    about = [FAMILIES[method.family], *([method.paper] if method.paper else [])]
     parts = [f"### {name}", first, f"*{' · '.join(about)}*"]
     if method.settings:
         parts.append(f"```yaml\n{yaml.safe_dump(dict(method.settings), sort_keys=False)}```")
@@ -66,43 +65,42 @@ def _method(name: str, method: Method) -> str:
     return "\n\n".join([*parts, "\n".join(f"- {line}" for line in lines)])
 
 
-def _built_of(name: str, method: Method) -> Iterator[str]:
-    if method.of:
-        yield f"Corrects [{method.of}](#{slug(method.of)})."
-        return
+def _built_of(name: str, method: Method[Any]) -> Iterator[str]:
     spec = make_spec(name, DataSpec())
-    if method.kind == "fusion":
-        yield f"Built of the fusion {_link('fusion', spec.fusion.name)} and the loss " + (
-            f"{_link('intensity-loss', spec.loss.name)}."
+    base = trained_part(spec).method
+    if base != spec.method:
+        yield f"Corrects [{base}](#{slug(base)})."
+        return
+    if method.family == "multimodal":
+        yield f"Built of the fusion {_link('fusion', spec.get('fusion.name'))} and the loss " + (
+            f"{_link('intensity-loss', spec.get('loss.name'))}."
         )
-    if method.kind == "torch":
+    if method.family == "fine-tuning":
         yield f"Built of {', '.join(_torch_parts(spec))}."
 
 
 def _torch_parts(spec: RunSpec) -> Iterator[str]:
-    yield f"the encoder ({spec.encoder.adaptation})"
-    if spec.head.pooling != "cls" or spec.head.name in ("linear", "dense", "unit", "gated"):
-        yield f"the pooling {_link('pooling', spec.head.pooling)}"
-    yield f"the head {_link('head', spec.head.name)}"
-    yield f"the loss {_link('loss', spec.loss.name)}"
-    if spec.loss.contrast != "none":
-        yield f"the contrast {_link('contrast', spec.loss.contrast)}"
+    head, pooling = spec.get("head.name"), spec.get("head.pooling")
+    yield f"the encoder ({spec.get('encoder.adaptation')})"
+    if pooling != "cls" or head in ("linear", "dense", "unit", "gated"):
+        yield f"the pooling {_link('pooling', pooling)}"
+    yield f"the head {_link('head', head)}"
+    yield f"the loss {_link('loss', spec.get('loss.name'))}"
+    if spec.get("loss.contrast") != "none":
+        yield f"the contrast {_link('contrast', spec.get('loss.contrast'))}"
 
 
 def _link(kind: str, name: str) -> str:
     return f"[{name}](#{kind}-{name})"
 
 
-def _space(name: str, method: Method) -> Iterator[str]:
-    if method.kind == "llm":
-        return
-    try:
-        found = search_space(make_spec(name, DataSpec()))
-    except SpecError:
+def _space(name: str, method: Method[Any]) -> Iterator[str]:
+    space = method.search_space(make_spec(name, DataSpec()).config)
+    if not space:
         yield "Nothing to tune."
         return
     yield (
-        "`valence tune` chooses " + ", ".join(f"`{p}` {_range(r)}" for p, r in found.items()) + "."
+        "`valence tune` chooses " + ", ".join(f"`{p}` {_range(r)}" for p, r in space.items()) + "."
     )
 
 

@@ -18,7 +18,7 @@ from valence.models.loader import load_model
 from valence.runs.runner import run
 from valence.runs.store import RunStore
 
-FUSIONS = [name for name, method in METHODS.items() if method.kind == "fusion"]
+FUSIONS = [name for name, method in METHODS.items() if method.family == "multimodal"]
 CLASSES = {"data.target": "classes", "loss.name": "cross-entropy", "train.metric": "macro_f1"}
 SMALL = {"fusion.dim": 16, "train.epochs": 3, "train.batch_size": 8, "train.learning_rate": 5e-3}
 
@@ -59,10 +59,10 @@ def test_method_end_to_end(
     assert list(rows["id"]) == list(test.ids)
     loaded = load_model(store.path(result.key) / "model")
     assert isinstance(loaded, FusionModel)
-    again = loaded.score_split(test).logits
+    again = loaded.predict(test.examples()).logits
     outputs = [f"logit_{i}" for i in range(max(1, len(data[target].classes)))]
     np.testing.assert_allclose(again, rows[outputs].to_numpy(), atol=1e-5)
-    main = spec.train.metric
+    main = spec.config.train.metric
     records = [r for r in store.history(result.key) if f"validation/{main}" in r]
     values = {r["step"]: r[f"validation/{main}"] for r in records}
     best = (max if target == "classes" else min)(values.values())
@@ -122,9 +122,9 @@ def test_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(spec, store=store, dataset=own, report=stop)
+        run(spec, store=store, dataset=own, progress=stop)
     first: list[float] = []
-    went_on = run(spec, store=store, dataset=own, report=lambda share, _: first.append(share))
+    went_on = run(spec, store=store, dataset=own, progress=lambda share, _: first.append(share))
     assert max(first[:4]) > 0.5, "it went on from a checkpoint"
     assert went_on.test == whole.test
     assert went_on.own_best == whole.own_best

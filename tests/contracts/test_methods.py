@@ -26,7 +26,7 @@ def data(reviews: Path) -> Dataset:
     return load_dataset(DataSpec(name=str(reviews)), seed=45)
 
 
-TEXT_METHODS = [name for name, method in METHODS.items() if method.kind != "fusion"]
+TEXT_METHODS = [n for n, m in METHODS.items() if m.family not in ("multimodal", "prompting")]
 """The others are in ``test_fusion_methods.py``; they need more than texts."""
 
 
@@ -48,12 +48,12 @@ def test_method_end_to_end(
     logits = test[[f"logit_{i}" for i in range(3)]].to_numpy()
     loaded = load_model(folder / "model")
     assert loaded.classes == ("bad", "good", "meh")
-    again = loaded.score(data.test.texts)
+    again = loaded.predict(data.test.examples())
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     expected = shifted / shifted.sum(1, keepdims=True)
-    assert np.abs(again.probabilities - expected).max() < 1e-5
+    assert np.abs(again.probs - expected).max() < 1e-5
     assert (result.trainable_parameters == 0) == (name == "majority")
-    if METHODS[name].kind == "torch":
+    if METHODS[name].family == "fine-tuning":
         assert any("validation/macro_f1" in record for record in store.history(result.key))
 
 

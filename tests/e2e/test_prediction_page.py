@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from valence.methods.fitting import build_seeded
 
 from tests.conftest import make_reviews
+from tests.models import untrained
 from tests.pages import commands, give
 from valence.config.data import DataSpec
 from valence.data.sources import load_dataset
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path
     data = DataSpec(name=str(place / "reviews.csv"))
     spec = make_spec("lora", data, settings=settings)
     rows = load_dataset(data, seed=spec.seed).without_test()
-    build_seeded(spec, rows).save(place / "models/reviews")
+    untrained(spec, rows).save(place / "models/reviews")
     return place
 
 

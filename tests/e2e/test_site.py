@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from valence.cli import app
 from valence.data.catalogue import DATASETS
 from valence.losses.table import CONTRASTS, INTENSITY_LOSSES, LOSSES
-from valence.methods.registry import LLM_METHODS, METHODS
+from valence.methods.registry import METHODS
 from valence.models.fusion import FUSIONS
 from valence.models.heads import HEADS
 from valence.models.pooling import POOLINGS
@@ -86,7 +86,7 @@ def test_every_command_and_option_is_documented(site: Path) -> None:
 
 def test_every_method_part_and_corpus_is_there(site: Path) -> None:
     page = text(site, "methods")
-    assert [n for n in METHODS | LLM_METHODS if f'id="{n}"' not in page] == []
+    assert [n for n in METHODS if f'id="{n}"' not in page] == []
     tables = {
         "loss": LOSSES, "intensity-loss": INTENSITY_LOSSES, "contrast": CONTRASTS,
         "pooling": POOLINGS, "head": HEADS, "fusion": FUSIONS,

@@ -85,9 +85,24 @@ def test_bad_input(texts: object, labels: list[object], words: str) -> None:
         valence.SentimentClassifier("tfidf-lr").fit(texts, labels)
 
 
-def test_method_that_does_not_train_by_itself() -> None:
-    with pytest.raises(SpecError, match="corrects another"):
-        valence.SentimentClassifier("lora-posthoc").fit(TEXTS, LABELS)
+def test_a_method_that_rests_on_another_fits_that_one_too(
+    tiny_settings: dict[str, object],
+) -> None:
+    model = valence.SentimentClassifier("lora-posthoc", settings=tiny_settings).fit(TEXTS, LABELS)
+    assert model.model_.logit_shift is not None
+    assert model.predict_proba(TEXTS[:5]).shape == (5, 3)
+
+
+def test_a_method_that_reads_more_than_texts_says_so() -> None:
+    with pytest.raises(SpecError, match="reads audio and vision beside the text"):
+        valence.SentimentClassifier("almt").fit(TEXTS, LABELS)
+
+
+def test_a_saved_model_names_no_data_it_was_not_trained_on(tmp_path: Path) -> None:
+    valence.SentimentClassifier("tfidf-lr").fit(TEXTS, LABELS).save(tmp_path / "model")
+    predictor = valence.Predictor(tmp_path / "model")
+    assert predictor.config.data is None
+    assert predictor.predict(["a good film"]) == ["good"]
 
 
 def test_public_names_are_sorted_and_there() -> None:

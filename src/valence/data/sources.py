@@ -25,7 +25,7 @@ from valence.data.locate import READ_ROWS, Table, locate
 from valence.data.noise import with_label_noise
 from valence.data.sampling import longtail_counts, take_counts
 from valence.data.tables import clean
-from valence.errors import DataError, UnknownNameError
+from valence.errors import DataError, SpecError, UnknownNameError
 
 
 def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None = None) -> Dataset:
@@ -45,6 +45,11 @@ def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None =
         UnknownNameError: if the name is nothing of the above.
     """
     seed = spec.cut_seed if spec.cut_seed is not None else seed
+    if spec.target == "intensity" and (spec.group or spec.groups or spec.train_groups):
+        raise SpecError(
+            "Groups are scored one by one for classes only; leave out data.group, data.groups and "
+            "data.train_groups with data.target=intensity"
+        )
     if spec.name == "demo":
         from valence.data.demo import demo_dataset
 

@@ -94,6 +94,14 @@ class Task(ABC):
             labels: N labels as they are decided; not read where a number is predicted.
         """
 
+    @abstractmethod
+    def named(self, logits: np.ndarray) -> list[dict[str, float]]:
+        """What is predicted for each row, by name: probabilities by label, or the number."""
+
+    def output_name(self, output: int) -> str:
+        """What an output is called: the label, or the target."""
+        return self.classes[output] if self.classes else self.target
+
     def group_scores(
         self, logits: np.ndarray, truth: np.ndarray, groups: np.ndarray
     ) -> dict[str, MetricScores]:
@@ -202,6 +210,10 @@ class Classification(Task):
         ids: np.ndarray = logits.argmax(axis=1)
         return ids
 
+    def named(self, logits: np.ndarray) -> list[dict[str, float]]:
+        """Probabilities by label, of each row."""
+        return [dict(zip(self.names, row.tolist(), strict=True)) for row in softmax(logits)]
+
     def perfect_logits(self, truth: np.ndarray) -> np.ndarray:
         """(N, C) logits of a model that is always right."""
         ones: np.ndarray = np.eye(len(self.names), dtype=np.float32)[truth]
@@ -293,6 +305,10 @@ class Regression(Task):
         """(N,) numbers."""
         numbers: np.ndarray = logits[:, 0]
         return numbers
+
+    def named(self, logits: np.ndarray) -> list[dict[str, float]]:
+        """The number, of each row."""
+        return [{self.target: float(value)} for value in logits[:, 0]]
 
     def perfect_logits(self, truth: np.ndarray) -> np.ndarray:
         """(N, 1) numbers of a model that is always right."""

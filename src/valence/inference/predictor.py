@@ -82,6 +82,15 @@ class Predictor:
         """``classes`` or ``intensity``."""
         return self.task.target
 
+    def outputs(self, examples: Examples, progress: Progress | None = None) -> Outputs:
+        """Outputs of N rows, calibrated; long texts are handled as the predictor says."""
+        if self.long == "windows":
+            outputs = predict_windows(self.model, examples, progress)
+        else:
+            outputs = self.model.predict(examples, progress)
+        self.truncated = outputs.truncated
+        return self.calibration.applied(outputs)
+
     def predict_proba(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
         """(N, C) probabilities, in the order of ``texts`` and ``classes``.
 
@@ -90,7 +99,7 @@ class Predictor:
         """
         if not self.classes:
             raise SpecError("The model predicts an intensity and no classes; use table()")
-        return self._outputs(Examples(list(texts)), progress).probs
+        return self.outputs(Examples(list(texts)), progress).probs
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The most probable label of every text; ``""`` where a calibrated model abstains."""
@@ -107,7 +116,7 @@ class Predictor:
 
         ``label`` and ``prob_<class>``, or ``intensity``, for which the text alone is read.
         """
-        return self._columns(self._outputs(Examples(list(texts)), progress))
+        return self._columns(self.outputs(Examples(list(texts)), progress))
 
     def table(self, texts: Sequence[str], progress: Progress | None = None) -> pd.DataFrame:
         """Columns ``label`` and ``prob_<class>``, or ``intensity``; one row per text."""
@@ -134,20 +143,12 @@ class Predictor:
 
     def scored(self, rows: Split) -> tuple[np.ndarray, MetricScores]:
         """Logits (N, C), or numbers (N, 1), of labeled rows, and every score of them."""
-        logits = self._outputs(rows.examples(), None).logits
+        logits = self.outputs(rows.examples()).logits
         return logits, self.task.scores(logits, rows.labels)
 
     def _columns(self, outputs: Outputs) -> dict[str, list[Any]]:
         labels = self.calibration.labels(outputs.probs) if self.classes else []
         return self.task.columns(outputs.logits, labels)
-
-    def _outputs(self, examples: Examples, progress: Progress | None) -> Outputs:
-        if self.long == "windows":
-            outputs = predict_windows(self.model, examples, progress)
-        else:
-            outputs = self.model.predict(examples, progress)
-        self.truncated = outputs.truncated
-        return self.calibration.applied(outputs)
 
 
 def _frame(columns: Mapping[str, list[Any]]) -> pd.DataFrame:

@@ -32,6 +32,14 @@ def log_odds(logits: np.ndarray, target: int) -> np.ndarray:
     return odds
 
 
+def target_values(logits: np.ndarray, target: int) -> np.ndarray:
+    """(N,) log-odds of a class of logits (N, C), or the numbers of (N, 1)."""
+    if logits.shape[1] == 1:
+        numbers: np.ndarray = logits[:, 0].astype(np.float64)
+        return numbers
+    return log_odds(logits, target)
+
+
 def leave_one_out(model: Model, text: str, target: int) -> Attribution:
     """What leaving out each word changes, for models that give no gradients.
 
@@ -42,9 +50,10 @@ def leave_one_out(model: Model, text: str, target: int) -> Attribution:
     """
     spans = [match.span() for match in re.finditer(r"\S+", text)][:MOST_WORDS]
     versions = [text, *(text[:a] + text[b:] for a, b in spans)]
-    values = log_odds(model.predict(Examples(versions)).logits, target)
+    values = target_values(model.predict(Examples(versions)).logits, target)
     pieces = [(span, float(values[0] - x)) for span, x in zip(spans, values[1:], strict=True)]
-    return Attribution(pieces, "each word left out")
+    unit = "log-odds of the label" if model.classes else model.task.target
+    return Attribution(pieces, "each word left out", unit)
 
 
 def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution:

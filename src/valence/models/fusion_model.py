@@ -36,6 +36,7 @@ from valence.models.scoring import Change, score_inputs, torch_threads
 
 READ = ("audio", "vision")
 FILE = "fusion.safetensors"
+WHAT = {"classes": "classes", "intensity": "an intensity"}
 
 
 class FusionConfig(Section):
@@ -61,7 +62,7 @@ class FusionNet(nn.Module):
         super().__init__()
         self.encoder, self.fusion, self.loss = encoder, fusion, loss
         self.output_size: int = fusion.settings.outputs  # type: ignore[assignment,union-attr]
-        self.feature_size: int = fusion.settings.dim  # type: ignore[assignment,union-attr]
+        self.feature_size: int = fusion.settings.dim  # type: ignore[assignment]
         self.views = 1
 
     def forward(  # noqa: PLR0913  the Trainer hands over a batch by name
@@ -320,7 +321,7 @@ def check_fusion(
         }
         raise SpecError(
             f"Loss {config.loss.name!r} with contrast {config.loss.contrast!r} is not for "
-            f"{task.target}; use {advice[task.target]}"
+            f"{WHAT[task.target]}; use {advice[task.target]}"
         )
 
 

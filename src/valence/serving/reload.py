@@ -78,7 +78,7 @@ class LiveModel:
 def load_warm(folder: Path) -> Predictor:
     """A predictor that has answered once, so that the first request finds it ready."""
     predictor = Predictor(folder)
-    predictor.predict_proba([WARM_TEXT])
+    predictor.columns([WARM_TEXT])
     return predictor
 
 

@@ -101,7 +101,7 @@ class Info(BaseModel):
     model: str
     method: str
     classes: list[str]
-    max_tokens: int
+    max_tokens: int | None
     reloads: int
     version: str
     limits: Bounds

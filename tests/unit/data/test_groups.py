@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from tests.conftest import make_reviews
@@ -113,13 +112,15 @@ def test_transfer_sets(folder: Path, reviews: Path) -> None:
         transfer_sets(plain, load_dataset(plain), "matrix")
 
 
-def test_fingerprint_of_plain_data_is_as_before(reviews: Path) -> None:
-    """The group column is no part of what names a run folder."""
-    rows = pd.read_csv(reviews)
-    path = reviews.with_name("with-language.csv")
-    rows.assign(language="en").to_csv(path, index=False)
-    plain = load_dataset(DataSpec(name=str(reviews)), seed=3)
-    assert load_dataset(DataSpec(name=str(path)), seed=3).fingerprint == plain.fingerprint
+def test_groups_are_part_of_what_names_a_result(tmp_path: Path) -> None:
+    """Rows whose languages were relabeled give another table by language."""
+    rows, found = make_reviews(80), set()
+    for languages in ([None, None], ["en", "de"], ["de", "en"]):
+        path = tmp_path / "rows.csv"
+        named = rows if languages[0] is None else rows.assign(language=languages * 40)
+        named.to_csv(path, index=False)
+        found.add(load_dataset(DataSpec(name=str(path), cut_seed=1)).fingerprint)
+    assert len(found) == 3
 
 
 @pytest.mark.parametrize(

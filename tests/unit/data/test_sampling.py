@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valence.data.collate import Collator, length_batches
+from valence.data.batches import length_batches
+from valence.data.collate import pad
 from valence.data.noise import likeness
 from valence.data.sampling import (
     longtail_counts,
@@ -99,7 +100,7 @@ def test_length_batches_hold_every_row_once_within_the_budget(
 
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=7), min_size=1, max_size=6))
 def test_padding_gives_back_the_ids(rows: list[list[int]]) -> None:
-    batch = Collator(0).pad(rows)
+    batch = pad(rows, 0)
     back = [
         ids[mask.bool()].tolist()
         for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)

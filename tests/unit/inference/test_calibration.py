@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import make_reviews
+from tests.models import fitted
 from valence.config.data import DataSpec
-from valence.config.spec import RunSpec
 from valence.data.dataset import Split, TrainingData
+from valence.data.examples import Examples
 from valence.errors import DataError, ModelError, SpecError, UnknownNameError
 from valence.evaluation.calibration import CALIBRATION_METRICS, calibration_scores, curve
 from valence.inference.calibrate import conformal_limit, fit, fit_scale
@@ -22,7 +23,6 @@ from valence.inference.calibration import (
 )
 from valence.inference.predictor import Predictor
 from valence.methods.registry import make_spec
-from valence.models.baselines import BASELINES
 from valence.models.config_file import ModelConfig
 
 NAMES = ("bad", "good", "meh")
@@ -34,7 +34,7 @@ def config(counts: tuple[int, ...] = (300, 600, 100)) -> ModelConfig:
     return ModelConfig(
         kind="majority", id2label=dict(enumerate(names)),
         label2id={n: i for i, n in enumerate(names)}, train_counts=counts,
-        tail=(len(counts) - 1,), spec=RunSpec(),
+        tail=(len(counts) - 1,), spec={},
     )  # fmt: skip
 
 
@@ -172,11 +172,11 @@ def test_predictor_applies_what_stands_in_the_folder(tmp_path: Path) -> None:
     ids = table["label"].map({n: i for i, n in enumerate(NAMES)}).to_numpy(np.int64)
     rows = Split(table["text"].tolist(), ids, np.arange(140).astype(str))
     data = TrainingData(NAMES, (2,), rows, rows)
-    BASELINES["tfidf-lr"](make_spec("tfidf-lr", DataSpec()), data)[0].save(tmp_path)
+    fitted(make_spec("tfidf-lr", DataSpec()), data).save(tmp_path)
     plain = Predictor(tmp_path)
-    raw = plain.model.score(rows.texts).logits
+    raw = plain.model.predict(Examples(rows.texts)).logits
     np.testing.assert_array_equal(
-        plain.predict_proba(rows.texts), plain.model.score(rows.texts).probabilities
+        plain.predict_proba(rows.texts), plain.model.predict(Examples(rows.texts)).probs
     )
     found = fit(raw, ids, plain.config, abstain=0.3).calibration
     write_calibration(found, tmp_path)

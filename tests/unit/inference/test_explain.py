@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from valence.inference.explain.attribution import integrated_gradients, left_out, log_odds
-from valence.methods.fitting import build_seeded
 
 from tests.conftest import make_reviews
-from tests.features import mmsa, write_mmsa
+from tests.models import fitted, untrained
 from valence.config.data import DataSpec
 from valence.data.dataset import Split, TrainingData
-from valence.data.sources import load_dataset
-from valence.errors import ModelError, SpecError, UnknownNameError
-from valence.inference.explain.explain import as_document, explain, modalities_of
+from valence.data.examples import Examples
+from valence.errors import ModelError, UnknownNameError
+from valence.inference.explain.explain import as_document, explain
 from valence.inference.explain.neighbors import FILE, NO_TEXT, build_index, find_index
 from valence.inference.explain.page import write_page
 from valence.inference.predictor import Predictor
 from valence.methods.registry import METHODS, make_spec
-from valence.models.baselines import BASELINES
+from valence.models.attribution import integrated_gradients, leave_one_out, log_odds
 from valence.models.classifier import TorchModel
-from valence.runs.runner import run
-from valence.runs.store import RunStore
 
 TEXT = "the film was really great but the food was awful"
 SHAPES = (
@@ -57,14 +52,14 @@ def saved(
             settings = (
                 {} if name in ("majority", "tfidf-lr") else {"encoder.name": str(tiny_encoder)}
             )
-            if METHODS[name].kind == "torch":
+            if METHODS[name].family == "fine-tuning":
                 settings["loss.memory_warmup_steps"] = 1
             spec = make_spec(name, DataSpec(), settings=settings)
             folder = tmp_path_factory.mktemp(name)
-            if METHODS[name].kind == "sklearn":
-                model = BASELINES[name](spec, rows)[0]
+            if METHODS[name].family == "baseline":
+                model = fitted(spec, rows)
             else:
-                model = build_seeded(spec, rows)
+                model = untrained(spec, rows)
                 for part in model.classifier.parameters():  # adapters start at no change
                     if part.requires_grad and part.dim() == 2 and not part.any():
                         torch.nn.init.normal_(part, std=0.3)
@@ -110,7 +105,7 @@ def test_terms_sum_up_and_point_the_right_way(saved: Callable[[str], Predictor])
     text = "Loved it: the room was GREAT, great!  really lovely"
     (found,) = explain(predictor, [text], target="good")
     model = predictor.model
-    logits = model.score([text, ""]).logits.astype(float)
+    logits = model.predict(Examples([text, ""])).logits.astype(float)
     margin = logits[:, 1] - logits[:, [0, 2]].mean(axis=1)
     assert sum(t.score for t in found.tokens) == pytest.approx(margin[0] - margin[1], abs=1e-4)
     assert found.error == pytest.approx(0, abs=1e-6)
@@ -125,7 +120,7 @@ def test_majority_and_models_without_gradients(saved: Callable[[str], Predictor]
     (found,) = explain(saved("majority"), [TEXT])
     assert (found.tokens, found.label) == ([], "good")
     assert "reads no word" in found.note
-    other = left_out(saved("tfidf-lr").model, "it was great", 1)
+    other = leave_one_out(saved("tfidf-lr").model, "it was great", 1)
     assert [TEXT[:0] or span for span, _ in other.pieces] == [(0, 2), (3, 6), (7, 12)]
     assert other.pieces[2][1] > 0
 
@@ -169,32 +164,6 @@ def test_prototype_memory_stands_in_for_texts(saved: Callable[[str], Predictor])
     memory.store(vectors, torch.tensor([0, 0, 0, 0, 1, 2]))
     found = explain(predictor, [TEXT], neighbours=3)[0].neighbours
     assert [n.text for n in found] == [NO_TEXT] * 3
-
-
-@pytest.mark.parametrize("target", ["intensity", "classes"])
-def test_modalities_are_what_they_change(
-    target: str, tmp_path: Path, tiny_encoder: Path, saved: Callable[[str], Predictor]
-) -> None:
-    archive = write_mmsa(tmp_path / "talks.pkl", mmsa(24))
-    settings = {"fusion.dim": 16, "train.epochs": 1, "encoder.name": str(tiny_encoder)}
-    if target == "classes":
-        settings |= {
-            "data.target": target,
-            "loss.name": "cross-entropy",
-            "train.metric": "macro_f1",
-        }
-    spec = make_spec("almt", DataSpec(name=str(archive)), settings=settings)
-    store, data = RunStore(tmp_path / "runs"), load_dataset(spec.data)
-    done = run(spec, store=store, dataset=data, keep_model=True)
-    predictor = Predictor(store.path(done.key) / "model")
-    found = modalities_of(predictor, data.test)
-    assert [set(row) for row in found] == [{"text", "audio", "vision"}] * 24
-    assert all(any(row[name] for row in found) for name in ("text", "audio", "vision"))
-    if target == "intensity":
-        silent = replace(data.test, features=None)
-        assert modalities_of(predictor, silent)[0]["audio"] == 0
-    with pytest.raises(SpecError, match="reads texts alone"):
-        modalities_of(saved("majority"), data.test)
 
 
 def test_wrong_target_and_no_text(saved: Callable[[str], Predictor]) -> None:

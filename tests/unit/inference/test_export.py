@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from valence.methods.fitting import build_seeded
 
 from tests.conftest import make_reviews
+from tests.models import fitted, untrained
 from valence.config.data import DataSpec
 from valence.data.dataset import Dataset
+from valence.data.examples import Examples
 from valence.data.sources import load_dataset
 from valence.distributed.device import Hardware
 from valence.errors import DataError, ModelError, RunError
@@ -42,7 +43,7 @@ def save(folder: Path, data: Dataset, encoder: Path, **settings: object) -> Path
 
     given = {"encoder.name": str(encoder), "encoder.max_length": 24, **settings}
     spec = make_spec("lora", DataSpec(name=data.name), settings=given)
-    model = build_seeded(spec, data.without_test())
+    model = untrained(spec, data.without_test())
     with torch.no_grad():
         for name, parameter in model.classifier.named_parameters():
             if "lora_B" in name or name.startswith("head.extra"):
@@ -78,11 +79,11 @@ def test_export_equals_the_model(
     assert checks["largest_difference"] < 1e-5
     expected = Predictor(source, hardware=Hardware(device="cpu"))
     found = Predictor(tmp_path / "onnx")
-    want = expected.model.score(TEXTS)
+    want = expected.model.predict(Examples(TEXTS))
     for batch_tokens in (None, 24, 4096):
         speed = Hardware(batch_tokens=batch_tokens)
-        have = Predictor(tmp_path / "onnx", hardware=speed).model.score(TEXTS)
-        np.testing.assert_allclose(have.probabilities, want.probabilities, atol=1e-5)
+        have = Predictor(tmp_path / "onnx", hardware=speed).model.predict(Examples(TEXTS))
+        np.testing.assert_allclose(have.probs, want.probs, atol=1e-5)
         np.testing.assert_allclose(have.features, want.features, atol=1e-4)
         assert have.truncated == want.truncated == 1
     for predictor in (expected, found):
@@ -224,8 +225,6 @@ def test_wrong_use_is_told(data: Dataset, model: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not empty"):
         export_model(model, tmp_path / "mine", data)
     spec = make_spec("majority", DataSpec(name=data.name))
-    from valence.models.baselines import BASELINES
-
-    BASELINES["majority"](spec, data.without_test())[0].save(tmp_path / "majority")
+    fitted(spec, data.without_test()).save(tmp_path / "majority")
     with pytest.raises(ModelError, match="no network to export"):
         export_model(tmp_path / "majority", tmp_path / "out", data)

@@ -27,7 +27,8 @@ from valence.inference.bulk.folder import (
     find_tables,
     predict_folder,
 )
-from valence.inference.predictor import Predictor, predict_file
+from valence.inference.bulk.stream import predict_file
+from valence.inference.predictor import Predictor
 from valence.methods.registry import make_spec
 from valence.runs.runner import run
 from valence.runs.store import RunStore

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from valence.methods.fitting import build_seeded
 
 from tests.conftest import make_reviews
+from tests.models import untrained
 from valence.config.data import DataSpec
 from valence.data.batches import TOKEN_BUDGET, padded_share
 from valence.data.sources import load_dataset
@@ -29,7 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, reviews:
     settings = {"encoder.name": str(tiny_encoder), "encoder.max_length": 24}
     spec = make_spec("hy-mora", DataSpec(name=str(reviews)), settings=settings)
     folder = tmp_path_factory.mktemp("model") / "model"
-    build_seeded(spec, load_dataset(spec.data, seed=1).without_test()).save(folder)
+    untrained(spec, load_dataset(spec.data, seed=1).without_test()).save(folder)
     return folder
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from valence.llm.content_hash import settled
 
 from tests.causal import FailingServer, answer, failing_server, make_causal
 from valence.comparison.grid import Comparison, execute, plan
@@ -14,8 +13,9 @@ from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.errors import ModelError, RunError, SpecError, UnknownNameError
-from valence.llm.classify import Asker
+from valence.llm.classify import QuestionBuilder
 from valence.llm.cost_estimate import estimate_cost
+from valence.methods.prompting import prompt_settings
 from valence.methods.registry import make_spec
 from valence.reports.tables import by_setup, leaderboard
 from valence.runs.runner import run
@@ -79,7 +79,9 @@ def test_demonstrations_come_from_training_rows_alone(
     train = set(data.train.texts)
     for method in ("llm-fixed", "llm-retrieved"):
         spec = asked(method, reviews, causal, tiny_encoder, per_label=2)
-        for question in Asker(spec, data.without_test()).questions(data.test):
+        for question in QuestionBuilder(prompt_settings(spec), data.without_test()).questions(
+            data.test.examples()
+        ):
             assert {demo.text for demo in question.demos} <= train
             assert question.text not in {demo.text for demo in question.demos}
             assert len(question.demos) == 6
@@ -94,11 +96,11 @@ def test_trained_and_prompted_stand_in_one_table(
         methods=(f"llm-zero-shot@{causal}", "majority", "tfidf-lr"),
     )  # fmt: skip
     specs = plan(comparison, {"encoder.name": str(tiny_encoder), "train.epochs": 3})
-    assert specs[0].train.epochs == 20, "what is not read makes no other run"
+    assert specs[0].get("train.epochs") is None, "what is not read makes no other run"
     outcome = execute(specs, store=store)
     assert not outcome.failures, [cell.error for cell in outcome.failures]
-    other = run(settled(make_spec("llm-zero-shot", DataSpec(name=str(reviews)),
-                                  settings={"llm.model": str(causal)})), store=store)  # fmt: skip
+    other = run(make_spec("llm-zero-shot", DataSpec(name=str(reviews)),
+                          settings={"llm.model": str(causal)}), store=store)  # fmt: skip
     results = [other, *outcome.results]
     assert len(by_setup(results)) == 1
     table = leaderboard(store, outcome.results, "majority")
@@ -107,23 +109,25 @@ def test_trained_and_prompted_stand_in_one_table(
     assert [r.key for r in again.results] == [r.key for r in outcome.results]
 
 
-def test_another_model_in_the_same_folder_is_another_run(spec: RunSpec, tmp_path: Path) -> None:
-    folder = make_causal(tmp_path / "model")
-    one = settled(spec.override({"llm.model": str(folder)}))
-    make_causal(folder, seed=1)
-    other = settled(spec.override({"llm.model": str(folder)}))
-    assert one.hash() != other.hash()
+def test_another_model_in_the_same_folder_is_another_run(
+    spec: RunSpec, data: Dataset, tmp_path: Path
+) -> None:
+    store, folder = RunStore(tmp_path), make_causal(tmp_path / "model")
+    one = spec.override({"llm.model": str(folder)})
+    before = store.key(one, data)
     faster = one.override({"llm.concurrency": 9, "llm.per_minute": 3})
-    assert faster.hash() == one.hash()
+    assert store.key(faster, data) == before
+    make_causal(folder, seed=1)
+    assert store.key(one, data) != before
 
 
 def test_the_plan_counts_what_a_run_reads(spec: RunSpec, data: Dataset) -> None:
-    found = estimate_cost(spec, data)
+    found = estimate_cost(prompt_settings(spec), data)
     assert found.questions == len(data.test)
     assert found.exact
     assert 0 < found.calls <= found.questions
     assert found.tokens > 10 * found.calls
-    more = estimate_cost(spec.override({"llm.prior": "content-free"}), data)
+    more = estimate_cost(prompt_settings(spec.override({"llm.prior": "content-free"})), data)
     assert more.questions == 2 * found.questions
     assert more.calls == found.calls + 1, "the question without content is one"
 
@@ -143,14 +147,14 @@ def test_a_server_run_stopped_by_it_goes_on(
     remote = spec.override({"llm.server": server.url, "llm.model": "m", "llm.concurrency": 1})
     with pytest.raises(RunError, match=r"refuses the key .*5 of .* answers are kept"):
         run(remote, store=RunStore(tmp_path), dataset=data)
-    found = estimate_cost(remote, data)
+    found = estimate_cost(prompt_settings(remote), data)
     assert found.known == 5
     assert not found.exact
     server.behave = lambda number, body: (200, answer("1"), {})
     result = run(remote, store=RunStore(tmp_path), dataset=data)
     assert len(server.requests) == found.calls + 5 + 1
     assert np.isfinite(result.test["macro_f1"] or 0.0)
-    assert estimate_cost(remote, data).calls == 0
+    assert estimate_cost(prompt_settings(remote), data).calls == 0
 
 
 def test_errors_are_told(spec: RunSpec, data: Dataset, tmp_path: Path) -> None:
@@ -161,7 +165,7 @@ def test_errors_are_told(spec: RunSpec, data: Dataset, tmp_path: Path) -> None:
         run(spec.override({"llm.model": "no/such"}), store=store, dataset=data)
     with pytest.raises(UnknownNameError, match=r"llm\.fallback"):
         run(spec.override({"llm.fallback": "mehh"}), store=store, dataset=data)
-    with pytest.raises(RunError, match="leaves none to keep"):
+    with pytest.raises(ModelError, match="leaves no model to keep"):
         run(spec, store=store, dataset=data, keep_model=True)
     with pytest.raises(SpecError, match="questions are longer than the model's context"):
         run(spec.override({"llm.max_length": 40}), store=store, dataset=data)

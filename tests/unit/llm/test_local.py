@@ -122,4 +122,4 @@ def test_models_that_cannot_be_had(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="hf download no/such-model"):
         load_language_model("no/such-model")
     with pytest.raises(SpecError, match="needs a CUDA GPU and bitsandbytes"):
-        load_language_model(str(tmp_path), quantisation="nf4", device="cpu")
+        load_language_model(str(tmp_path), quantization="nf4", device="cpu")

@@ -98,7 +98,7 @@ def test_never_itself_a_copy_or_a_test_text(embedder: Embedder) -> None:
     assert own[1, 1, 0] == 2
     assert own[2, 1, 0] in (0, 1)
     test = rows(["bad film", "good plot"], [0, 0])
-    found = retriever.find(test)
+    found = retriever.find(test.examples("language"))
     assert found[0, 0, 0] == 4, "a copy of the test text is no demonstration"
     assert (found < len(train)).all()
 
@@ -111,10 +111,10 @@ def test_a_label_of_one_text_has_no_other(embedder: Embedder) -> None:
 def test_demonstrations_are_of_the_own_language(embedder: Embedder) -> None:
     train = rows(["good", "bad", "lovely", "awful"], [1, 0, 1, 0], ["en", "en", "de", "de"])
     test = rows(["good film", "good film"], [1, 1], ["de", "en"])
-    found = Retriever(embedder, train, 2, group="language").find(test)
+    found = Retriever(embedder, train, 2, group="language").find(test.examples("language"))
     assert set(found[0].ravel()) == {2, 3}
     assert set(found[1].ravel()) == {0, 1}
     foreign = rows(["good film"], [1], ["fr"])
     with pytest.raises(DataError, match=r"Language 'fr' has no training rows.*--pool all"):
-        Retriever(embedder, train, 2, group="language").find(foreign)
-    assert Retriever(embedder, train, 2).find(foreign).shape == (1, 2, 1)
+        Retriever(embedder, train, 2, group="language").find(foreign.examples("language"))
+    assert Retriever(embedder, train, 2).find(foreign.examples("language")).shape == (1, 2, 1)

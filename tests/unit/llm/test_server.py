@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from tests.causal import FailingServer, answer, failing_server
-from valence.config.spec import LlmSpec
+from valence.config.llm import LlmSpec
+from valence.data.dataset import Split, TrainingData
+from valence.data.examples import Examples
 from valence.errors import RunError, SpecError
-from valence.llm.answers import counted_wrong, one_hot, token_logits
-from valence.llm.classify import ServerBackend
+from valence.evaluation.task import Classification
+from valence.llm.answers import Answers, one_hot, token_logits
+from valence.llm.classify import PromptedModel, PromptSettings, QuestionBuilder, ServerBackend
 from valence.llm.prompts import Question, make_renderer
 from valence.llm.server import Server
 
@@ -183,7 +186,7 @@ def test_a_server_without_probabilities_is_read_greedily(server: FailingServer) 
     answers = asked.answer([Question(f"text {i}") for i in range(4)])
     assert sum("logprobs" in body for body in server.requests) == 1
     assert answers.invalid.sum() == 2
-    notes = " ".join(answers.told())
+    notes = " ".join(answers.summary())
     assert "2 of 4 answers (50.0%) name no label, such as 'none of them'" in notes
     assert "without probabilities" in notes
 
@@ -196,7 +199,7 @@ def test_questions_beyond_the_context_are_shortened_and_counted(server: FailingS
     answers = backend(server).answer([Question("good " * 300), Question("good")])
     assert answers.shortened == 1
     assert list(answers.named()) == [1, 1]
-    assert "1 of 2 questions were shortened" in " ".join(answers.told())
+    assert "1 of 2 questions were shortened" in " ".join(answers.summary())
     server.behave = lambda number, body: (400, '{"error": {"message": "context length"}}', {})
     with pytest.raises(SpecError, match="1 questions do not fit the context of 'm'"):
         backend(server).answer([Question("bad " * 300)])
@@ -211,13 +214,21 @@ def test_tokens_that_contradict_the_answer_are_not_used() -> None:
 
 
 def test_invalid_answers_are_wrong_whatever_the_truth() -> None:
-    from valence.llm.answers import Answers
-
     logits = one_hot([None, None, None, 2], 3)
     truth = np.array([0, 1, 2, 2])
-    wrong = counted_wrong(Answers(logits), truth, [5, 9, 2]).argmax(1)
-    assert (wrong[:3] != truth[:3]).all()
-    assert wrong[3] == 2
-    assert list(counted_wrong(Answers(logits), truth, [5, 9, 2], fallback=1).argmax(1)) == [
-        1, 1, 1, 2,
-    ]  # fmt: skip
+    task = Classification(CLASSES, (5, 9, 2))
+    assert list(task.answered(logits, truth).argmax(1)) == [1, 0, 1, 2]
+
+
+def test_a_fallback_stands_for_invalid_answers() -> None:
+    class Silent:
+        def answer(self, questions: object, progress: object = None) -> Answers:
+            return Answers(one_hot([None, 2], 3))
+
+    rows = Split(["a", "b", "c"], np.arange(3), np.arange(3).astype(str))
+    data = TrainingData(CLASSES, (), rows, rows)
+    builder = QuestionBuilder(PromptSettings(LlmSpec()), data)
+    model = PromptedModel(data.task, {}, builder, Silent(), fallback=1)
+    assert list(model.predict(Examples(["x", "y"])).logits.argmax(1)) == [1, 2]
+    plain = PromptedModel(data.task, {}, builder, Silent())
+    assert np.isnan(plain.predict(Examples(["x", "y"])).logits[0]).all()

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from valence.methods.fitting import build_seeded
 
+from tests.models import untrained
 from valence.config.data import DataSpec
 from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset
+from valence.data.examples import Examples
 from valence.data.sources import load_dataset
 from valence.methods.registry import make_spec
 from valence.models import frozen
@@ -48,7 +49,7 @@ def spec(reviews: Path, tiny_settings: dict[str, object]) -> RunSpec:
 
 @pytest.fixture
 def model(spec: RunSpec, data: Dataset) -> TorchModel:
-    return build_seeded(spec, data.without_test())
+    return untrained(spec, data.without_test())
 
 
 @pytest.fixture
@@ -69,13 +70,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_logits_are_the_same_with_and_without(
     model: TorchModel, data: Dataset, calls: list[int]
 ) -> None:
-    plain = model.score(data.train.texts)
+    plain = model.predict(Examples(data.train.texts))
     model.enable_hidden_state_cache()
-    kept = model.score(data.train.texts)
+    kept = model.predict(Examples(data.train.texts))
     np.testing.assert_allclose(kept.logits, plain.logits, atol=1e-5)
     np.testing.assert_allclose(kept.features, plain.features, atol=1e-5)
     calls.clear()
-    assert np.array_equal(model.score(data.train.texts).logits, kept.logits)
+    assert np.array_equal(model.predict(Examples(data.train.texts)).logits, kept.logits)
     assert calls == []
 
 
@@ -84,9 +85,9 @@ def test_other_cuts_and_orders_find_the_texts_they_share(
 ) -> None:
     model.enable_hidden_state_cache()
     texts = data.train.texts
-    model.score(texts[:40])
+    model.predict(Examples(texts[:40]))
     calls.clear()
-    model.score([*texts[20:50], texts[0], texts[20]])
+    model.predict(Examples([*texts[20:50], texts[0], texts[20]]))
     assert sum(calls) == len(set(texts[20:50]) - set(texts[:40]))
 
 
@@ -104,7 +105,7 @@ def test_training_is_the_same_with_cold_warm_and_no_cache(
     np.testing.assert_allclose(found[0], found[2], atol=1e-4)
     np.testing.assert_array_equal(found[0], found[1])
     assert encoded[1] < encoded[0] < encoded[2]
-    assert spec.override({"train.cache": "off"}).hash() == spec.hash()
+    assert spec.override({"train.cache": "off"}).digest() == spec.digest()
 
 
 def test_other_weights_are_another_entry(model: TorchModel) -> None:
@@ -122,10 +123,10 @@ def test_second_views_of_a_frozen_encoder(data: Dataset, spec: RunSpec, tmp_path
 def test_no_room_means_no_cache_and_the_same_scores(
     model: TorchModel, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = model.score(data.test.texts).logits
+    plain = model.predict(Examples(data.test.texts)).logits
     monkeypatch.setattr(frozen, "free_bytes", lambda: 10)
     model.enable_hidden_state_cache()
-    assert np.array_equal(model.score(data.test.texts).logits, plain)
+    assert np.array_equal(model.predict(Examples(data.test.texts)).logits, plain)
     assert cache.entries() == []
 
 

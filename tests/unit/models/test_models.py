@@ -7,49 +7,50 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from valence.methods.fitting import build_seeded
 
+from tests.models import untrained
 from valence.config.data import DataSpec
 from valence.config.sections import EncoderSpec
+from valence.data import batches
 from valence.data.dataset import Split, TrainingData
+from valence.data.examples import Examples
 from valence.methods.registry import METHODS, make_spec
-from valence.models import classifier
 from valence.models.encoder import TextTokenizer
 
 ROWS = Split(
     ["good", "bad", "good food", "not bad"], np.array([0, 1, 0, 1]), np.arange(4).astype(str)
 )
 DATA = TrainingData(("good", "bad"), (1,), ROWS, ROWS)
-TORCH = [name for name, method in METHODS.items() if method.kind == "torch"]
+TORCH = [name for name, method in METHODS.items() if method.family == "fine-tuning"]
 
 
 @pytest.mark.parametrize("method", TORCH)
 def test_batch_size_and_order_change_nothing(
     method: str, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = build_seeded(make_spec(method, DataSpec(), common=tiny_settings), DATA)
+    model = untrained(make_spec(method, DataSpec(), common=tiny_settings), DATA)
     texts = ["good", "the food was not very good but the staff was", "awful", "we loved it " * 9]
-    whole = model.score(texts).logits
-    monkeypatch.setitem(classifier.TOKEN_BUDGET, "cpu", 1)
-    np.testing.assert_allclose(model.score(texts).logits, whole, atol=1e-5)
-    np.testing.assert_allclose(model.score(texts[::-1]).logits, whole[::-1], atol=1e-5)
-    assert model.score([]).logits.shape == (0, 2)
+    whole = model.predict(Examples(texts)).logits
+    monkeypatch.setitem(batches.TOKEN_BUDGET, "cpu", 1)
+    np.testing.assert_allclose(model.predict(Examples(texts)).logits, whole, atol=1e-5)
+    np.testing.assert_allclose(model.predict(Examples(texts[::-1])).logits, whole[::-1], atol=1e-5)
+    assert model.predict(Examples([])).logits.shape == (0, 2)
 
 
 @pytest.mark.parametrize("method", TORCH)
 def test_threads_with_batches_of_their_own_change_nothing(
     method: str, tiny_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = build_seeded(make_spec(method, DataSpec(), common=tiny_settings), DATA)
+    model = untrained(make_spec(method, DataSpec(), common=tiny_settings), DATA)
     texts = [f"{'very ' * (n % 5)}good food {n}" for n in range(24)]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    alone = model.score(texts)
+    alone = model.predict(Examples(texts))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     told: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", told.append)
-    monkeypatch.setitem(classifier.TOKEN_BUDGET, "cpu", 16)
+    monkeypatch.setitem(batches.TOKEN_BUDGET, "cpu", 16)
     seen: list[tuple[int, int]] = []
-    found = model.score(texts, lambda done, total: seen.append((done, total)))
+    found = model.predict(Examples(texts), lambda done, total: seen.append((done, total)))
     np.testing.assert_allclose(found.logits, alone.logits, atol=1e-5)
     np.testing.assert_allclose(found.features, alone.features, atol=1e-5)
     assert told[-2:] == [1, 3]
@@ -58,17 +59,19 @@ def test_threads_with_batches_of_their_own_change_nothing(
 
 def test_same_seed_same_weights(tiny_settings: dict[str, object]) -> None:
     spec = make_spec("hy-mora", DataSpec(), common=tiny_settings)
-    one, two, other = (build_seeded(spec.model_copy(update={"seed": s}), DATA) for s in (1, 1, 2))
+    one, two, other = (untrained(spec.model_copy(update={"seed": s}), DATA) for s in (1, 1, 2))
     texts = ["good food", "bad"]
-    np.testing.assert_array_equal(one.score(texts).logits, two.score(texts).logits)
-    assert (one.score(texts).logits != other.score(texts).logits).all()
+    np.testing.assert_array_equal(
+        one.predict(Examples(texts)).logits, two.predict(Examples(texts)).logits
+    )
+    assert (one.predict(Examples(texts)).logits != other.predict(Examples(texts)).logits).all()
 
 
 def test_frozen_encoder_stays_as_it_is_and_out_of_training_mode(
     tiny_settings: dict[str, object],
 ) -> None:
     settings = {**tiny_settings, "encoder.adaptation": "frozen"}
-    model = build_seeded(make_spec("lora", DataSpec(), settings=settings), DATA).classifier
+    model = untrained(make_spec("lora", DataSpec(), settings=settings), DATA).classifier
     model.train()
     assert not model.encoder.training
     assert model.head.training

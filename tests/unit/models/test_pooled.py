@@ -10,6 +10,7 @@ import torch
 
 from valence.config.data import DataSpec
 from valence.config.spec import RunSpec
+from valence.data.examples import Examples
 from valence.data.sources import load_dataset
 from valence.methods.registry import make_spec
 from valence.models.encoder import Encoder
@@ -77,7 +78,7 @@ def test_another_pooling_is_other_features(
     spec = probe(reviews, tiny_encoder, head__pooling="max")
     other = run(spec, store=store, dataset=data, keep_model=True)
     assert sum(encoded) == 2 * count
-    saved = load_model(store.path(other.key) / "model").score(data.test.texts).logits
+    saved = load_model(store.path(other.key) / "model").predict(Examples(data.test.texts)).logits
     rows = store.predictions(other.key)
     logits = rows.loc[rows["split"] == "test", [f"logit_{i}" for i in range(3)]].to_numpy()
     np.testing.assert_allclose(saved, logits, atol=1e-3)

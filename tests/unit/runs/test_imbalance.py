@@ -55,7 +55,7 @@ def test_methods_work_with_full_fine_tuning_too(
     common = {**tiny_settings, "encoder.adaptation": "full", "train.epochs": 1}
     result = run(make_spec(method, DataSpec(name=str(reviews)), common=common),
                  store=RunStore(tmp_path))  # fmt: skip
-    assert result.spec.encoder.adaptation == "full"
+    assert result.spec.config.encoder.adaptation == "full"
     assert result.test["macro_f1"] is not None
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from valence.methods.fitting import build_seeded
 
+from tests.models import untrained
 from valence.comparison import grid
 from valence.config.data import DataSpec
 from valence.config.spec import RunSpec
@@ -22,7 +22,7 @@ from valence.methods.registry import make_spec
 from valence.models.loader import load_model
 from valence.runs.runner import run
 from valence.runs.store import RunStore
-from valence.training.trainer import ClassifierTrainer
+from valence.training.trainer import EncodedTrainer, TrainingRows
 from valence.training.training_args import training_arguments
 
 
@@ -43,7 +43,7 @@ def spec(reviews: Path, tiny_settings: dict[str, object]) -> RunSpec:
 
 def test_training_is_handed_no_test_rows(data: Dataset) -> None:
     assert {field.name for field in fields(TrainingData)} == {
-        "classes", "tail", "train", "validation", "scale",
+        "classes", "tail", "train", "validation", "scale", "group",
     }  # fmt: skip
     sealed = data.without_test()
     handed = {*sealed.train.texts, *sealed.validation.texts}
@@ -102,10 +102,10 @@ def test_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(longer, store=store, dataset=data, report=stop)
+        run(longer, store=store, dataset=data, progress=stop)
     assert store.all() == []
     first: list[float] = []
-    went_on = run(longer, store=store, dataset=data, report=lambda share, _: first.append(share))
+    went_on = run(longer, store=store, dataset=data, progress=lambda share, _: first.append(share))
     assert first[0] > 0.4, "it went on from a checkpoint"
     assert went_on.test == whole.test
     assert not (store.root / ".unfinished" / went_on.key).exists()
@@ -133,15 +133,17 @@ def test_one_class_is_an_error(store: RunStore, data: Dataset, spec: RunSpec) ->
 
 
 def test_gate_learns_at_five_times_the_rate_without_decay(data: Dataset, spec: RunSpec) -> None:
-    model = build_seeded(spec, data.without_test())
-    trainer = ClassifierTrainer(
-        model.classifier, training_arguments(spec, None), data=data.without_test(),
-        rows=(model.tokenizer(["good"]), model.tokenizer(["bad"])), spec=spec.train, pad_id=0,
-        second=None,
+    model = untrained(spec, data.without_test())
+    train = spec.config.train
+    rows = TrainingRows(
+        data.task, model.inputs_of(model.encode(["good"])), model.inputs_of(model.encode(["bad"])),
+        np.array([1]), np.array([0]),
     )  # fmt: skip
+    args = training_arguments(train, learning_rate=train.learning_rate, seed=0)
+    trainer = EncodedTrainer(model.classifier, args, rows=rows, spec=train)
     groups = trainer.create_optimizer().param_groups
     gate = next(g for g in groups if any(p is model.classifier.head.gate for p in g["params"]))
-    assert gate["lr"] == pytest.approx(5 * spec.train.learning_rate)
+    assert gate["lr"] == pytest.approx(5 * spec.config.train.learning_rate)
     assert gate["weight_decay"] == 0
     assert len(gate["params"]) == 1
     plain = {id(p) for g in groups if g["weight_decay"] == 0 for p in g["params"]}
@@ -154,14 +156,14 @@ def test_gate_learns_at_five_times_the_rate_without_decay(data: Dataset, spec: R
 
 def test_scale_of_the_rate_is_for_adapters_only(spec: RunSpec) -> None:
     scaled = spec.override({"train.lr_scale": 10})
-    assert training_arguments(scaled, None).learning_rate == pytest.approx(5e-2)
+    assert scaled.config.learning_rate == pytest.approx(5e-2)
     whole = scaled.override({"encoder.adaptation": "full"})
-    assert training_arguments(whole, None).learning_rate == pytest.approx(5e-3)
+    assert whole.config.learning_rate == pytest.approx(5e-3)
 
 
 def test_device_that_is_not_there(spec: RunSpec) -> None:
     with pytest.raises(SpecError, match="--device auto or cpu"):
-        training_arguments(spec.override({"train.device": "mps"}), None)
+        run(spec.override({"train.device": "mps"}))
 
 
 def test_encoder_that_is_not_there(data: Dataset, spec: RunSpec, store: RunStore) -> None:
@@ -238,7 +240,7 @@ def test_plan_sweeps_only_methods_that_read_the_setting(
     swept = comparison(
         spec, tiny_settings, methods=("lora", "hy-mora"), sweep={"loss.temperature": (0.1, 0.3)}
     )
-    found = [(s.method, s.loss.temperature) for s in grid.plan(swept)]
+    found = [(s.method, s.get("loss.temperature")) for s in grid.plan(swept)]
     assert found == [("lora", 0.2), ("hy-mora", 0.2), ("hy-mora", 0.1), ("hy-mora", 0.3)]
     with pytest.raises(SpecError, match=r"No compared method reads loss\.gamma"):
         grid.plan(swept.model_copy(update={"sweep": {"loss.gamma": (1.0,)}}))
@@ -250,7 +252,7 @@ def test_plan_sweeps_only_methods_that_read_the_setting(
 def test_every_config_plans(path: Path) -> None:
     found = grid.read_comparison(path)
     specs = grid.plan(found)
-    points = {spec.hash() for spec in specs}
+    points = {spec.digest() for spec in specs}
     swept = prod(len(values) for values in found.sweep.values()) if found.sweep else 1
     assert len(points) == len(found.methods) * len(found.seeds) * len(found.data) * swept
     assert found.seeds == (45, 123, 789, 2024, 1001)
@@ -266,5 +268,5 @@ def test_configs_of_hy_mora_scale_the_rate_for_the_encoder_that_stands_in(path: 
         s for s in grid.plan(found, {"encoder.name": "roberta-base"}) if s.method == "hy-mora"
     )
     stand_in = next(s for s in specs if s.method == "hy-mora")
-    assert stand_in.train.lr_scale == pytest.approx(10 * published.train.lr_scale)
-    assert published.train.learning_rate == 3e-4
+    assert stand_in.get("train.lr_scale") == pytest.approx(10 * published.get("train.lr_scale"))
+    assert published.get("train.learning_rate") == 3e-4

@@ -6,19 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from valence.methods.fitting import build_seeded, fit_sealed
-from valence.methods.further import further_spec
 
 from tests.conftest import make_reviews
+from tests.models import continued, fitted, untrained
 from valence.config.data import DataSpec
 from valence.data.dataset import Dataset
+from valence.data.examples import Examples
 from valence.data.sources import load_dataset
 from valence.errors import DataError, ModelError, SpecError
 from valence.methods.registry import make_spec
 from valence.models.loader import load_model
+from valence.runs.continued import continued_spec
 from valence.runs.runner import run
 from valence.runs.store import RunStore
-from valence.training.continue_training import content_hash, load_start
+from valence.training.continue_training import content_hash
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def same(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def saved(method: str, data: Dataset, settings: dict[str, object], folder: Path) -> Path:
     spec = make_spec(method, DataSpec(), settings={**settings, "train.epochs": 1})
-    fit_sealed(spec, data.without_test())[0].save(folder)
+    fitted(spec, data.without_test()).save(folder)
     return folder
 
 
@@ -54,16 +55,20 @@ def test_training_starts_from_the_old_weights(
     method: str, data: Dataset, same: Path, tiny_settings: dict[str, object], tmp_path: Path
 ) -> None:
     folder = saved(method, data, tiny_settings, tmp_path / "model")
-    spec = further_spec(folder, DataSpec(name=str(same)))
+    spec = continued_spec(folder, DataSpec(name=str(same)))
     rows = load_dataset(spec.data, seed=spec.seed)
-    model = load_start(spec, rows.without_test(), folder)
-    fresh = build_seeded(spec, rows.without_test())
+    model = continued(spec, rows.without_test(), folder)
+    fresh = untrained(spec, rows.without_test())
     assert model.trainable_parameters == fresh.trainable_parameters, "the adapter is trained too"
     old = load_model(folder)
     texts = data.validation.texts
-    assert model.score(texts).logits == pytest.approx(old.score(texts).logits, abs=1e-5)
-    assert model.score(texts).logits != pytest.approx(fresh.score(texts).logits, abs=1e-3)
-    assert model.info.counts == tuple(rows.without_test().train_counts)
+    assert model.predict(Examples(texts)).logits == pytest.approx(
+        old.predict(Examples(texts)).logits, abs=1e-5
+    )
+    assert model.predict(Examples(texts)).logits != pytest.approx(
+        fresh.predict(Examples(texts)).logits, abs=1e-3
+    )
+    assert model.task.counts == tuple(rows.without_test().train_counts)
 
 
 def test_more_training_is_a_run_of_its_own(
@@ -71,16 +76,17 @@ def test_more_training_is_a_run_of_its_own(
 ) -> None:
     folder = saved("lora", data, tiny_settings, tmp_path / "model")
     store = RunStore(tmp_path / "runs")
-    spec = further_spec(folder, DataSpec(name=str(same)), settings={"train.epochs": 2})
+    spec = continued_spec(folder, DataSpec(name=str(same)), settings={"train.epochs": 2})
     result = run(spec, store=store, start=folder, keep_model=True)
     again = run(spec, store=store, start=folder, keep_model=True)
     assert again.key == result.key
     plain = spec.model_copy(update={"start": None})
-    assert store.key(plain, result.fingerprint) != result.key
+    rows = load_dataset(spec.data, seed=spec.seed)
+    assert store.key(plain, rows) != result.key
     (folder / "report").mkdir()
     (folder / "report" / "results.json").write_text("[]")
     assert content_hash(folder) == spec.start, "a report is no part of the model"
-    twice = further_spec(store.path(result.key) / "model", DataSpec(name=str(same)))
+    twice = continued_spec(store.path(result.key) / "model", DataSpec(name=str(same)))
     assert twice.start not in (None, spec.start)
     with pytest.raises(SpecError, match="say where it is with --from"):
         run(spec.override({"seed": 7}), store=store)
@@ -94,7 +100,7 @@ def test_new_labels_are_named(
 ) -> None:
     folder = saved("lora", data, tiny_settings, tmp_path / "model")
     with pytest.raises(DataError, match=r"a label that .* does not know: odd; .*--extend-labels"):
-        further_spec(folder, DataSpec(name=str(newer)))
+        continued_spec(folder, DataSpec(name=str(newer)))
 
 
 @pytest.mark.parametrize("method", ["lora", "hy-mora", "full", "lstm-roberta", "sharprecl", "ldam"])
@@ -102,12 +108,15 @@ def test_new_classes_keep_the_old_rows(
     method: str, data: Dataset, newer: Path, tiny_settings: dict[str, object], tmp_path: Path
 ) -> None:
     folder = saved(method, data, tiny_settings, tmp_path / "model")
-    spec = further_spec(folder, DataSpec(name=str(newer)), extend_labels=True)
+    spec = continued_spec(folder, DataSpec(name=str(newer)), extend_labels=True)
     rows = load_dataset(spec.data, seed=spec.seed)
     assert rows.classes == (*data.classes, "odd")
-    model = load_start(spec, rows.without_test(), folder)
+    model = continued(spec, rows.without_test(), folder)
     texts = data.validation.texts
-    old, grown = load_model(folder).score(texts).logits, model.score(texts).logits
+    old, grown = (
+        load_model(folder).predict(Examples(texts)).logits,
+        model.predict(Examples(texts)).logits,
+    )
     assert grown.shape == (len(texts), 4)
     if method == "sharprecl":  # its logits have length one over all classes
         grown = grown[:, :3] / (grown[:, :3] ** 2).sum(1, keepdims=True) ** 0.5
@@ -123,16 +132,16 @@ def test_what_cannot_go_on_is_refused(
     rows = DataSpec(name=str(same))
     for name in ("tfidf-lr", "linear-probe"):
         spec = make_spec(name, DataSpec(), settings=tiny_settings)
-        fit_sealed(spec, data.without_test())[0].save(tmp_path / name)
+        fitted(spec, data.without_test()).save(tmp_path / name)
         with pytest.raises(ModelError, match="fitted in one go"):
-            further_spec(tmp_path / name, rows)
+            continued_spec(tmp_path / name, rows)
     with pytest.raises(ModelError, match="No model folder"):
-        further_spec(tmp_path / "nowhere", rows)
+        continued_spec(tmp_path / "nowhere", rows)
     folder = saved("lora", data, tiny_settings, tmp_path / "model")
-    spec = further_spec(folder, rows)
+    spec = continued_spec(folder, rows)
     changed = spec.override({"encoder.max_length": 16})
     with pytest.raises(ModelError, match="another encoder or head"):
-        load_start(changed, data.without_test(), folder)
+        continued(changed, data.without_test(), folder)
     mixed = replace(data.without_test(), classes=tuple(reversed(data.classes)))
     with pytest.raises(ModelError, match="must come first"):
-        load_start(spec, mixed, folder)
+        continued(spec, mixed, folder)

@@ -5,6 +5,7 @@ The run store is a folder that all machines see under the same path, as is what 
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from contextlib import suppress
@@ -170,7 +171,7 @@ def work(order: _Order, board: Any) -> RunEvent:
         os.chdir(order.folder)  # names of files in a spec may be relative
     import torch
 
-    from valence.config.spec import RunSpec
+    from valence.methods.registry import parse_spec
 
     torch.set_num_threads(order.threads)  # where an earlier task loaded it with others
     final: list[RunEvent] = []
@@ -184,7 +185,7 @@ def work(order: _Order, board: Any) -> RunEvent:
             last = time.monotonic()
             board.tell.remote(order.number, news)
 
-    _desk(order.root, order.data_dir).run(RunSpec.model_validate_json(order.spec), tell)
+    _desk(order.root, order.data_dir).run(parse_spec(json.loads(order.spec)), tell)
     return final[0]
 
 

@@ -20,7 +20,7 @@ def main() -> None:
     from valence.comparison.executors.base import RunEvent
     from valence.comparison.executors.cells import CellRunner
     from valence.comparison.executors.process_pool import write_event
-    from valence.config.spec import RunSpec
+    from valence.methods.registry import parse_spec
 
     def tell(news: RunEvent) -> None:
         out.write(write_event(news))
@@ -29,7 +29,7 @@ def main() -> None:
     about = inbox.get()
     runner = CellRunner(Path(about["root"]), about["data_dir"])
     while True:
-        runner.run(RunSpec.model_validate_json(inbox.get()["spec"]), tell)
+        runner.run(parse_spec(json.loads(inbox.get()["spec"])), tell)
 
 
 def _read(inbox: SimpleQueue[dict[str, Any]]) -> None:

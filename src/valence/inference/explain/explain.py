@@ -8,15 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from valence.data.examples import Examples
 from valence.errors import SpecError, UnknownNameError
 from valence.inference.explain.neighbors import Index, Neighbor, find_index
 from valence.inference.predictor import Predictor
-from valence.models.attribution import MOST_WORDS, log_odds
+from valence.models.attribution import MOST_WORDS, target_values
 from valence.models.base import Attribution
-
-INTENSITY = "intensity"
 
 
 @dataclass(frozen=True)
@@ -102,31 +99,32 @@ def explain(
         raise UnknownNameError("label", target, predictor.classes)
     if not texts:
         return []
-    shares = predictor.predict_proba(texts)
-    wanted = [
-        int(row.argmax()) if target is None else predictor.classes.index(target) for row in shares
-    ]
+    logits = predictor.outputs(Examples(list(texts))).logits
+    targets = logits.argmax(axis=1).tolist()
+    if target is not None:
+        targets = [predictor.classes.index(target)] * len(texts)
     near: list[list[Neighbor]] = [[] for _ in texts]
-    found = (index or find_index(predictor)) if neighbours else None
-    if found is not None:
-        near = found.nearest(predictor.model, texts, neighbours)
+    nearest = (index or find_index(predictor)) if neighbours else None
+    if nearest is not None:
+        near = nearest.nearest(predictor.model, texts, neighbours)
+    named = predictor.task.named(logits)
     return [
         _explanation(
-            text, predictor, row, goal, nearest, predictor.model.attribute(text, goal, steps)
+            text, predictor.task.output_name(goal), probs, neighbors,
+            predictor.model.attribute(text, goal, steps),
         )
-        for text, row, goal, nearest in zip(texts, shares, wanted, near, strict=True)
-    ]
+        for text, goal, probs, neighbors in zip(texts, targets, named, near, strict=True)
+    ]  # fmt: skip
 
 
 def _explanation(
-    text: str, predictor: Predictor, shares: np.ndarray, goal: int,
-    nearest: list[Neighbor], found: Attribution,
+    text: str, label: str, probs: dict[str, float], neighbors: list[Neighbor],
+    attribution: Attribution,
 ) -> Explanation:  # fmt: skip
-    tokens = [Token(text[a:b], a, b, score) for (a, b), score in found.pieces]
-    named = {name: float(x) for name, x in zip(predictor.classes, shares, strict=True)}
+    tokens = [Token(text[a:b], a, b, score) for (a, b), score in attribution.pieces]
     return Explanation(
-        text, predictor.classes[goal], named, tokens, nearest, None,
-        found.method, found.unit, found.error, found.note,
+        text, label, probs, tokens, neighbors, None, attribution.method, attribution.unit,
+        attribution.error, attribution.note,
     )  # fmt: skip
 
 
@@ -154,35 +152,21 @@ def explain_clip(
     predict = predictor.model.clip_reader(Path(clip))
     spans = [match.span() for match in re.finditer(r"\S+", text)][:MOST_WORDS]
     versions = [text, *(text[:a] + text[b:] for a, b in spans)]
-    scores = predictor.calibration.applied(predict(versions, None))
-    goal = int(scores.logits[0].argmax()) if target is None else predictor.classes.index(target)
-    values = _values(scores.logits, np.full(len(versions), goal))
+    outputs = predictor.calibration.applied(predict(versions, None))
+    goal = int(outputs.logits[0].argmax()) if target is None else predictor.classes.index(target)
+    values = target_values(outputs.logits, goal)
     effects = {}
     for name in predictor.model.inputs:
         rest = predictor.calibration.applied(predict([text], name))
-        effects[name] = float(values[0] - _values(rest.logits, np.array([goal]))[0])
-    shares = (
-        dict(zip(predictor.classes, scores.probs[0].tolist(), strict=True))
-        if predictor.classes
-        else {INTENSITY: float(values[0])}
-    )
+        effects[name] = float(values[0] - target_values(rest.logits, goal)[0])
     return Explanation(
-        text, predictor.classes[goal] if predictor.classes else INTENSITY, shares,
+        text, predictor.task.output_name(goal), predictor.task.named(outputs.logits[:1])[0],
         [Token(text[a:b], a, b, float(values[0] - x))
          for (a, b), x in zip(spans, values[1:], strict=True)],
         modalities=effects,
         method="each word and each modality left out",
-        unit="log-odds" if predictor.classes else "intensity",
+        unit="log-odds" if predictor.classes else predictor.target,
     )  # fmt: skip
-
-
-def _values(logits: np.ndarray, goals: np.ndarray) -> np.ndarray:
-    """(N,) intensities of (N, 1), or log-odds of a class each of logits (N, C)."""
-    if logits.shape[1] == 1:
-        return logits[:, 0].astype(np.float64)
-    return np.array(
-        [log_odds(row[None], int(goal))[0] for row, goal in zip(logits, goals, strict=True)]
-    )
 
 
 def as_document(found: Explanation) -> dict[str, Any]:
