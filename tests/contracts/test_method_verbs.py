@@ -38,9 +38,10 @@ VERBS = (
 CLASSES_ONLY = {"intensity": "predicts classes and data.target is intensity"}
 FITTED_IN_ONE_GO = {**CLASSES_ONLY, "export": "has no network to export"}
 NO_MODEL = "leaves no model to keep"
+USES_OF_A_MODEL = ("save", "load", "predict", "evaluate", "explain", "export", "serve")
 KEEPS_NOTHING = {
     **CLASSES_ONLY, "tune": "nothing to tune",
-    **dict.fromkeys(("save", "load", "predict", "evaluate", "explain", "export", "serve"), NO_MODEL),
+    **dict.fromkeys(USES_OF_A_MODEL, NO_MODEL),
 }  # fmt: skip
 MULTIMODAL = {"export": "has no network to export", "group": "Groups are scored .* for classes"}
 
