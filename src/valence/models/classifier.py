@@ -25,10 +25,9 @@ from valence.losses.table import build_loss
 from valence.models.base import Progress, Scores
 from valence.models.config_file import read_config, write_config
 from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
-from valence.models.frozen import FrozenStates
+from valence.models.frozen import FrozenStates, PooledFeatures, pooling_key
 from valence.models.heads import LinearHead, build_head
 from valence.models.inference import inferred
-from valence.models.pooled import PooledFeatures, pooling_key
 
 
 class Classifier(nn.Module):

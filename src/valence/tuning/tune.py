@@ -27,7 +27,7 @@ from valence.methods.registry import METHODS, find_method, make_spec, search_spa
 from valence.methods.search_space import Range, every_point, parse_range
 from valence.runs.runner import run
 from valence.runs.store import RunResult, RunStore
-from valence.storage.file_lock import alone
+from valence.storage.file_lock import locked
 from valence.training.trainer import Report
 from valence.tuning.study import (
     bind,
@@ -248,7 +248,7 @@ def tune(
     if points is not None:  # few enough to try each once
         job = replace(job, trials=len(points))
         close_stale(study)
-        with alone(config.runs / ".unfinished" / f"{job.name}.lock"):
+        with locked(config.runs / ".unfinished" / f"{job.name}.lock"):
             enqueue(study, points)
     interrupted = False
     try:
@@ -265,7 +265,7 @@ def tune(
     )  # fmt: skip
     if interrupted or not config.final:
         return found
-    with alone(config.runs / ".unfinished" / f"{job.name}.lock"):
+    with locked(config.runs / ".unfinished" / f"{job.name}.lock"):
         result = run(
             found.best, store=RunStore(config.runs), dataset=dataset, keep_model=True, report=report
         )

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from valence.errors import DataError
 from valence.inference.bulk.writers import written
-from valence.storage.file_lock import alone
+from valence.storage.file_lock import locked
 
 FORMAT = 1
 BLOCK_BYTES = 1 << 20
@@ -156,7 +156,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     busy = DataError(f"Another process writes {folder} now; wait for it, or give another --out")
-    with alone(path, busy):
+    with locked(path, busy):
         yield
 
 
