@@ -23,6 +23,7 @@ from valence.evaluation.classification import classification_scores
 from valence.models.base import Progress, Scores, TextModel
 from valence.models.classifier import TorchModel, build_model
 from valence.models.config_file import read_config, write_config
+from valence.storage import atomic
 
 # Inverse regularisation strengths tried on validation; three decades around the default.
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -90,9 +91,9 @@ class TfidfModel:
         for name, vectorizer in zip(VECTORIZERS, self.vectorizers, strict=True):
             tensors[f"idf.{name}"] = vectorizer.idf_
             terms[name] = list(vectorizer.get_feature_names_out())
-        save_file(tensors, folder / "regression.safetensors")
-        text = json.dumps(terms, ensure_ascii=False)
-        (folder / "terms.json").write_text(text, encoding="utf-8")
+        with atomic.new_file(folder / "regression.safetensors") as path:
+            save_file(tensors, path)
+        atomic.write_text(folder / "terms.json", json.dumps(terms, ensure_ascii=False))
         write_config(
             folder, kind="tfidf", spec=self.spec, classes=self.classes,
             counts=self.counts, tail=self.tail,

@@ -28,6 +28,7 @@ from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
 from valence.models.frozen import FrozenStates, PooledFeatures, pooling_key
 from valence.models.heads import LinearHead, build_head
 from valence.models.inference import inferred
+from valence.storage import atomic
 
 
 class Classifier(nn.Module):
@@ -194,13 +195,16 @@ class TorchModel:
         encoder = self.classifier.encoder
         if encoder.spec.adaptation in ("lora", "dora"):
             encoder.model.peft_config["default"].base_model_name_or_path = encoder.spec.name
-            encoder.model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
+            with atomic.new_folder(folder / "adapter") as path:
+                encoder.model.save_pretrained(str(path), save_embedding_layers=False)
         elif encoder.spec.adaptation == "full":
-            encoder.model.save_pretrained(folder / "encoder")
-            self.tokenizer.save(folder / "encoder")
+            with atomic.new_folder(folder / "encoder") as path:
+                encoder.model.save_pretrained(path)
+                self.tokenizer.save(path)
         state = self.classifier.state_dict()
         rest = {n: v.contiguous() for n, v in state.items() if not n.startswith("encoder.")}
-        save_file(rest, folder / "head.safetensors", metadata={"format": "pt"})
+        with atomic.new_file(folder / "head.safetensors") as path:
+            save_file(rest, path, metadata={"format": "pt"})
         write_config(
             folder, kind="torch", spec=self.spec, classes=self.classes,
             counts=self.info.counts, tail=self.info.tail, logit_shift=self.logit_shift,

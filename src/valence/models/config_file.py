@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from valence.config.spec import RunSpec
 from valence.errors import ModelError
+from valence.storage import atomic
 
 
 class ModelConfig(BaseModel):
@@ -57,7 +58,7 @@ def write_config(
         fusion=fusion,
     )
     text = json.dumps(config.model_dump(mode="json"), ensure_ascii=False, indent=1)
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    atomic.write_text(folder / "config.json", text)
 
 
 def read_config(folder: Path) -> ModelConfig:

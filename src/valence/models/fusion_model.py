@@ -26,6 +26,7 @@ from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import FrozenStates
 from valence.models.fusion import build_fusion, set_feature_statistics
 from valence.models.multimodal import ALMT_SETUPS, FusionSettings, Stack
+from valence.storage import atomic
 
 READ = ("audio", "vision")
 SCORED_ROWS = 64
@@ -229,7 +230,8 @@ class FusionModel:
         """Write ``config.json`` and the weights; the encoder is named, not copied."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {n: v.contiguous() for n, v in self.net.trainable_state_dict().items()}
-        save_file(state, folder / FILE, metadata={"format": "pt"})
+        with atomic.new_file(folder / FILE) as path:
+            save_file(state, path, metadata={"format": "pt"})
         write_config(
             folder, kind="fusion", spec=self.spec, classes=self.classes, counts=self.info.counts,
             tail=self.info.tail,

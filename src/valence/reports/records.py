@@ -14,11 +14,11 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from valence.errors import RunError
 from valence.evaluation.classification import confusion
 from valence.models.base import Scores
 from valence.reports.plots import COLORS, INK, draw_confusion, new_figure
 from valence.runs.store import RunResult, RunStore
+from valence.storage import atomic
 
 EXAMPLES = 6
 Mode = Literal["train", "continue", "evaluate", "tune"]
@@ -91,12 +91,9 @@ def record_scores(
         figure = intensity_figure(truth, logits[:, 0], title=title)
     picture = "confusion.png" if classes else "predicted.png"
     whole = {**shown, **entry, "examples": examples}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _append(folder / "results.json", whole)
-        figure.savefig(folder / picture, dpi=150)
-    except OSError as error:
-        raise RunError(f"Cannot write {folder}: {error.strerror or error}") from None
+    _append(folder / "results.json", whole)
+    with atomic.new_file(folder / picture) as path:
+        figure.savefig(path, dpi=150)
 
 
 def confusion_figure(
@@ -166,10 +163,8 @@ def _append(path: Path, entry: Mapping[str, Any]) -> None:
             entries = known
         else:
             os.replace(path, path.with_suffix(".json.broken"))
-    scratch = path.with_name(f".{path.name}.writing")
     text = json.dumps([*entries, entry], ensure_ascii=False, indent=1, default=str)
-    scratch.write_text(text + "\n", encoding="utf-8")
-    os.replace(scratch, path)
+    atomic.write_text(path, text + "\n")
 
 
 def _now() -> str:

@@ -8,7 +8,6 @@ rows with their logits), ``history.jsonl``, ``features.npz`` and, where it was a
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from valence.config.spec import RunSpec
 from valence.errors import RunError
+from valence.storage import atomic
 
 
 class RunResult(BaseModel):
@@ -94,7 +94,7 @@ class RunStore:
 
     def all(self) -> list[RunResult]:
         """Every finished run under the root, by key."""
-        keys = sorted(path.parent.name for path in self.root.glob("*/result.json"))
+        keys = sorted(path.parent.name for path in self.root.glob("[!.]*/result.json"))
         return [result for key in keys if (result := self.get(key)) is not None]
 
     def predictions(self, key: str) -> pd.DataFrame:
@@ -130,26 +130,12 @@ class RunStore:
         Raises:
             RunError: if the disk refuses (full, read-only).
         """
-        folder = self.root / ".unfinished" / f"{key}.writing"
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            folder.mkdir(parents=True)
+        with atomic.new_folder(self.path(key), advice="finished runs are kept") as folder:
             yield folder
-            final = self.path(key)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(folder, final)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise RunError(
-                f"Cannot write run {key} under {self.root}: {reason}; finished runs are kept"
-            ) from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         (self.root / f"{key}.failed.json").unlink(missing_ok=True)
         shutil.rmtree(self.checkpoint(key), ignore_errors=True)
 
     def record_failure(self, key: str, error: BaseException) -> None:
         """Keep why a run failed, beside the finished ones."""
-        self.root.mkdir(parents=True, exist_ok=True)
         record = {"key": key, "error": type(error).__name__, "message": str(error)}
-        (self.root / f"{key}.failed.json").write_text(json.dumps(record), encoding="utf-8")
+        atomic.write_text(self.root / f"{key}.failed.json", json.dumps(record))

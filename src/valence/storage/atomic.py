@@ -107,7 +107,7 @@ def new_folder(
     with _refusals(target, scratch, advice):
         try:
             _prepare(target)
-            _refuse_foreign(target, marker)
+            refuse_foreign(target, marker)
             scratch.mkdir()
             yield scratch
             _publish(scratch, target, existing)
@@ -132,7 +132,7 @@ def publish_folder(
     source, target = Path(folder), _followed(Path(path))
     with _refusals(target, source, advice):
         _prepare(target)
-        _refuse_foreign(target, marker)
+        refuse_foreign(target, marker)
         _publish(source, target, "replace")
 
 
@@ -214,7 +214,13 @@ def _prepare(target: Path) -> None:
         sweep(parent)
 
 
-def _refuse_foreign(target: Path, marker: str) -> None:
+def refuse_foreign(target: Path, marker: str) -> None:
+    """Refuse a target that :func:`new_folder` must not replace, before the work and not after it.
+
+    Raises:
+        RunError: if it is a folder with other files and without ``marker``.
+        NotADirectoryError: if it is a file.
+    """
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "it is a file; name a folder")
     if marker and target.is_dir() and any(target.iterdir()) and not (target / marker).exists():

@@ -17,7 +17,7 @@ from valence.data.features import archive as archive_module
 from valence.data.features import convert as convert_module
 from valence.data.features.archive import FEATURE_CARDS, SPLITS, FeatureArchive
 from valence.data.features.convert import convert
-from valence.errors import DataError
+from valence.errors import DataError, RunError
 
 NAMES = {"train": "train", "valid": "validation", "test": "test"}
 
@@ -244,7 +244,7 @@ def test_written_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(convert_module, "_notes", full)
-    with pytest.raises(DataError, match="No space left"):
+    with pytest.raises(RunError, match="No space left"):
         convert(write(mmsa()), tmp_path / "archive")
     assert [path.name for path in tmp_path.iterdir()] == ["features.pkl"]
 
