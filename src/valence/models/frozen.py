@@ -208,7 +208,7 @@ def _shifted(progress: Progress, before: int, total: int, done: int, _: int) -> 
 
 def _open_chunk(folder: Path) -> _Chunk:
     """Open a chunk; raises errors of many kinds if it is gone, truncated or broken."""
-    with np.load(folder / INDEX) as index:
+    with (folder / INDEX).open("rb") as file, np.load(file) as index:
         names, lengths = index["names"], index["lengths"]
     values = np.load(folder / VALUES, mmap_mode="r")
     rows = int(lengths.sum())

@@ -221,9 +221,13 @@ def refuse_foreign(target: Path, marker: str) -> None:
         RunError: if it is a folder with other files and without ``marker``.
         NotADirectoryError: if it is a file.
     """
-    if target.exists() and not target.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "it is a file; name a folder")
-    if marker and target.is_dir() and any(target.iterdir()) and not (target / marker).exists():
+    try:
+        names = os.listdir(target)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise NotADirectoryError(errno.ENOTDIR, "it is a file; name a folder") from None
+    if marker and names and marker not in names:
         raise RunError(
             f"Cannot write {target}: it holds other files and no {marker}; name an empty or a new "
             "folder"
@@ -271,15 +275,20 @@ def _take_place(folder: Path, target: Path) -> None:
         try:
             os.replace(folder, target)
         except BaseException as error:
-            with suppress(OSError):  # another process may have put its own there
-                os.replace(before, target)
+            _put_back(before, target)
             if not _is_taken(error) or attempt == _ATTEMPTS - 1:
                 raise
         else:
+            _delete(before)
             return
-        finally:
-            if target.exists():
-                _delete(before)
+
+
+def _put_back(before: Path, target: Path) -> None:
+    try:
+        os.replace(before, target)
+    except OSError as error:
+        if _is_taken(error):  # another process has put its own there meanwhile
+            _delete(before)
 
 
 def _is_taken(error: BaseException) -> bool:
