@@ -36,6 +36,7 @@ from valence.errors import RunError, SpecError
 from valence.evaluation.classification import classification_scores
 from valence.models.classifier import Classifier, TorchModel, score_encoded
 from valence.models.encoder import encoder_location, without_peft_warnings
+from valence.storage import atomic
 from valence.training.distributed_sampler import SharedBatches
 from valence.training.training_args import training_arguments
 
@@ -204,13 +205,14 @@ class ClassifierTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir or ".")
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(_contiguous(self.classifier.trainable_state_dict()), folder / "now.safetensors")
+        with atomic.new_file(folder / "now.safetensors") as path:
+            save_file(_contiguous(self.classifier.trainable_state_dict()), path)
         if self.best.state is not None:
-            save_file(_contiguous(self.best.state), folder / "best.safetensors")
+            with atomic.new_file(folder / "best.safetensors") as path:
+                save_file(_contiguous(self.best.state), path)
         record = {"score": self.best.score, "step": self.best.step}
         record["without_gain"] = self.best.without_gain
-        (folder / "best.json").write_text(json.dumps(record), encoding="utf-8")
+        atomic.write_text(folder / "best.json", json.dumps(record))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
