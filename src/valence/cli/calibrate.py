@@ -69,7 +69,7 @@ def calibrate(
     from valence.storage import atomic
 
     if off:
-        (model / FILE).unlink(missing_ok=True)
+        atomic.remove_file(model / FILE)
         console.say(f"{model} gives its probabilities as they are")
         return
     shares = parse_shares(target_prior) if target_prior else None

@@ -36,7 +36,7 @@ def write_audit(found: Audit, folder: Path) -> Path:
             with atomic.new_file(path) as scratch:
                 finding.rows.to_csv(scratch, index=False)
         else:
-            path.unlink(missing_ok=True)
+            atomic.remove_file(path)
     text = json.dumps(summary(found), ensure_ascii=False, indent=1)
     atomic.write_text(folder / "summary.json", text + "\n")
     atomic.write_text(page, _render(found))

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from valence.errors import RunError
 from valence.evaluation.classification import confusion
 from valence.models.base import Scores
 from valence.reports.plots import COLORS, INK, draw_confusion, new_figure
@@ -91,7 +92,10 @@ def record_scores(
         figure = intensity_figure(truth, logits[:, 0], title=title)
     picture = "confusion.png" if classes else "predicted.png"
     whole = {**shown, **entry, "examples": examples}
-    _append(folder / "results.json", whole)
+    try:
+        _append(folder / "results.json", whole)
+    except OSError as error:
+        raise RunError(f"Cannot write {folder}: {error.strerror or error}") from None
     with atomic.new_file(folder / picture) as path:
         figure.savefig(path, dpi=150)
 

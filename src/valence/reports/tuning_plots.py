@@ -45,7 +45,7 @@ def write_study(store: RunStore, tuned: TuningResult, folder: Path) -> None:
             with atomic.new_file(folder / name) as path:
                 figure.savefig(path, dpi=150)
         else:
-            (folder / name).unlink(missing_ok=True)
+            atomic.remove_file(folder / name)
     if tuned.result is not None:
         chosen = {"study": tuned.name, "chosen": dict(tuned.params), "trials": len(tuned.trials),
                   "trial_value": tuned.value}  # fmt: skip

@@ -132,7 +132,7 @@ class RunStore:
         """
         with atomic.new_folder(self.path(key), advice="finished runs are kept") as folder:
             yield folder
-        (self.root / f"{key}.failed.json").unlink(missing_ok=True)
+        atomic.remove_file(self.root / f"{key}.failed.json")
         shutil.rmtree(self.checkpoint(key), ignore_errors=True)
 
     def record_failure(self, key: str, error: BaseException) -> None:

@@ -136,6 +136,18 @@ def publish_folder(
         _publish(source, target, "replace")
 
 
+def remove_file(path: Path) -> None:
+    """Delete a file that need not be there.
+
+    Raises:
+        RunError: if it cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"Cannot delete {path}: {error.strerror or error}") from error
+
+
 def sweep(folder: Path) -> None:
     """Delete what killed processes have left unfinished in a folder."""
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,11 @@ import pytest
 import torch
 
 from tests.conftest import make_reviews
-from tests.features import mmsa, write_mmsa
 from valence.config.spec import DataSpec
 from valence.data.dataset import Split, TrainingData
-from valence.data.sources import load_dataset
-from valence.errors import ModelError, SpecError, UnknownNameError
+from valence.errors import ModelError, UnknownNameError
 from valence.inference.explain.attribution import integrated_gradients, left_out, log_odds
-from valence.inference.explain.explain import as_document, explain, modalities_of
+from valence.inference.explain.explain import as_document, explain
 from valence.inference.explain.neighbors import FILE, NO_TEXT, build_index, find_index
 from valence.inference.explain.page import write_page
 from valence.inference.predictor import Predictor
@@ -25,8 +22,6 @@ from valence.methods.fitting import build_seeded
 from valence.methods.registry import METHODS, make_spec
 from valence.models.baselines import BASELINES
 from valence.models.classifier import TorchModel
-from valence.runs.runner import run
-from valence.runs.store import RunStore
 
 TEXT = "the film was really great but the food was awful"
 SHAPES = (
@@ -169,32 +164,6 @@ def test_prototype_memory_stands_in_for_texts(saved: Callable[[str], Predictor])
     memory.store(vectors, torch.tensor([0, 0, 0, 0, 1, 2]))
     found = explain(predictor, [TEXT], neighbours=3)[0].neighbours
     assert [n.text for n in found] == [NO_TEXT] * 3
-
-
-@pytest.mark.parametrize("target", ["intensity", "classes"])
-def test_modalities_are_what_they_change(
-    target: str, tmp_path: Path, tiny_encoder: Path, saved: Callable[[str], Predictor]
-) -> None:
-    archive = write_mmsa(tmp_path / "talks.pkl", mmsa(24))
-    settings = {"fusion.dim": 16, "train.epochs": 1, "encoder.name": str(tiny_encoder)}
-    if target == "classes":
-        settings |= {
-            "data.target": target,
-            "loss.name": "cross-entropy",
-            "train.metric": "macro_f1",
-        }
-    spec = make_spec("almt", DataSpec(name=str(archive)), settings=settings)
-    store, data = RunStore(tmp_path / "runs"), load_dataset(spec.data)
-    done = run(spec, store=store, dataset=data, keep_model=True)
-    predictor = Predictor(store.path(done.key) / "model")
-    found = modalities_of(predictor, data.test)
-    assert [set(row) for row in found] == [{"text", "audio", "vision"}] * 24
-    assert all(any(row[name] for row in found) for name in ("text", "audio", "vision"))
-    if target == "intensity":
-        silent = replace(data.test, features=None)
-        assert modalities_of(predictor, silent)[0]["audio"] == 0
-    with pytest.raises(SpecError, match="reads texts alone"):
-        modalities_of(saved("majority"), data.test)
 
 
 def test_wrong_target_and_no_text(saved: Callable[[str], Predictor]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from valence.data.dataset import Split
 from valence.errors import SpecError, UnknownNameError
 from valence.inference.explain.attribution import MOST_WORDS, Attribution, attribute, log_odds
 from valence.inference.explain.neighbors import Index, Neighbor, find_index
@@ -126,43 +125,6 @@ def _explanation(
         text, predictor.classes[goal], named, tokens, nearest, None,
         found.method, found.unit, found.error, found.note,
     )  # fmt: skip
-
-
-def modalities_of(
-    predictor: Predictor, rows: Split, *, target: str | None = None
-) -> list[dict[str, float]]:
-    """What each modality adds to every row: the value with it minus the value without it.
-
-    The value is the log-odds of the label, or the intensity itself.
-
-    Args:
-        predictor: A multimodal model.
-        rows: N rows with their audio and vision.
-        target: The label; each row's most probable one when None.
-
-    Raises:
-        SpecError: if the model reads texts alone.
-        UnknownNameError: if the target is no label.
-    """
-    from valence.data.fusion_rows import MODALITIES, Missing
-    from valence.models.fusion_model import FusionModel
-
-    model = predictor.model
-    if not isinstance(model, FusionModel):
-        raise SpecError(f"{predictor.folder} reads texts alone; it has no modalities to take away")
-    if target is not None and target not in predictor.classes:
-        raise UnknownNameError("label", target, predictor.classes)
-    read = model.rows(rows.texts, rows.features)
-    whole = model.score_rows(read).logits
-    goals = whole.argmax(axis=1)
-    if target is not None:
-        goals[:] = predictor.classes.index(target)
-    effects = {
-        name: _values(whole, goals)
-        - _values(model.score_rows(read, change=Missing(1.0, (name,))).logits, goals)
-        for name in MODALITIES
-    }
-    return [{name: float(effects[name][i]) for name in MODALITIES} for i in range(len(rows))]
 
 
 def explain_clip(
