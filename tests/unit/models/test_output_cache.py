@@ -64,6 +64,11 @@ def chunks(own_cache: Path) -> list[Path]:
     return sorted(path.parent for path in own_cache.glob(f"states/*/{cache.ABOUT}"))
 
 
+def test_only_the_same_token_ids_are_the_same_text(encoder: Encoder, encoded: Encoded) -> None:
+    for part in (slice(0, 50), slice(40, 90), slice(100, None), slice(0, None, 3)):
+        check(encoder, Encoded(encoded.input_ids[part], 0))
+
+
 def test_a_chunk_that_goes_while_others_are_written(
     encoder: Encoder, encoded: Encoded, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
