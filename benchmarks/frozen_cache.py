@@ -28,6 +28,7 @@ from tests.models import untrained
 from valence.config.data import DataSpec
 from valence.config.sections import BUILT_IN_ENCODER
 from valence.data.batches import Encoded
+from valence.data.collate import pad
 from valence.data.dataset import Dataset
 from valence.data.demo import demo_dataset
 from valence.data.examples import Examples

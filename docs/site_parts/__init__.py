@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "api": code.api,
     "faults": code.faults,
     "metrics": code.metrics,
+    "cache": code.cache,
     "cli": commands.commands,
     "scale": lambda: toctree("Many machines", ["distributed", "ray", "scale"]),
     "rows": measured.rows,

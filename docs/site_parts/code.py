@@ -25,6 +25,7 @@ from valence.models.fusion import FUSIONS, EarlyFusion, LateFusion, SingleModali
 from valence.models.heads import HEADS
 from valence.models.multimodal import ALMT
 from valence.models.pooling import POOLINGS
+from valence.storage.cache import KINDS as CACHE_KINDS
 
 FAULTS = Path(__file__).with_name("faults.yaml")
 FAMILIES = {
@@ -205,6 +206,15 @@ def datasets() -> str:
 
 def _sizes(numbers: tuple[int, ...]) -> str:
     return " / ".join(f"{n:,}" for n in numbers)
+
+
+def cache() -> str:
+    """The kinds of entries of the cache."""
+    rows = [
+        [f"`{name}`", kind.description, "yes" if kind.recomputable else "only when named"]
+        for name, kind in CACHE_KINDS.items()
+    ]
+    return table(["kind", "what it holds", "deleted by `cache clear` and the limit"], rows)
 
 
 def metrics() -> str:

@@ -21,6 +21,7 @@ from valence.methods.fit import fit_spec
 from valence.methods.registry import find_method, make_spec
 from valence.models.base import Model
 from valence.models.loader import load_model
+from valence.storage import atomic
 
 
 class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -100,9 +101,16 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.model_.predict(Examples(_texts(X))).probs
 
     def save(self, folder: str | Path) -> None:
-        """Write the model as a folder that ``Predictor`` and the command line take."""
+        """Write the model as a folder that ``Predictor`` and the command line take.
+
+        A model that is there is replaced, whole.
+
+        Raises:
+            RunError: if the disk refuses, or the folder holds something else.
+        """
         check_is_fitted(self, "model_")
-        self.model_.save(Path(folder))
+        with atomic.new_folder(folder, marker="config.json") as scratch:
+            self.model_.save(scratch)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())

@@ -90,5 +90,5 @@ def test_process_0_alone_writes_and_nothing_is_left_unfinished(two: Path) -> Non
     assert list((two / "runs" / ".unfinished").glob("*")) == []
     assert [path for path in (two / "runs-1").rglob("*") if path.is_file()] == []
     assert list((two / "cache").glob("states/*/about.json"))
-    assert list((two / "cache").rglob(".writing-*")) == []
+    assert list((two / "cache").rglob(".valence-*")) == []
     assert len(list((two / "runs").glob("*/result.json"))) == len(together.METHODS)

@@ -207,7 +207,7 @@ def test_cache_is_listed_and_cleared(
     kept = json.loads(out)
     assert {entry["kind"] for entry in kept} == {"states"}
     assert sum(entry["texts"] for entry in kept) <= 140, "seeds share the texts"
-    code, out, err = valence("cache", "ls")
+    code, out, err = valence("cache", "ls", "--kind", "states")
     assert out.splitlines()[0] == "kind\twhat\tsize\tlast used (UTC)"
     assert valence("cache", "clear", "--kind", "state")[0] == 1
     code, _, err = valence("cache", "clear", "--kind", "states")

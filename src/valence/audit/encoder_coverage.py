@@ -12,8 +12,9 @@ import numpy as np
 
 from valence.config.sections import EncoderSpec
 from valence.data.dataset import Dataset
-from valence.errors import ModelError, RunError
+from valence.errors import ModelError
 from valence.models.encoder import TextTokenizer
+from valence.storage import atomic
 
 MOST_TEXTS = 2000
 """Training texts of a group whose tokens are counted; more tell the same."""
@@ -246,11 +247,8 @@ def write_readiness(entries: Sequence[Readiness], path: Path) -> None:
     for entry in entries:
         told = {"scripts": script_mix(entry), "warnings": "; ".join(entry.warnings)}
         rows.append({**entry.record(), **told})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(path, index=False)
-    except OSError as error:
-        raise RunError(f"Cannot write {path}: {error.strerror or error}") from None
+    with atomic.new_file(path) as scratch:
+        pd.DataFrame(rows).to_csv(scratch, index=False)
 
 
 def script_mix(entry: Readiness, least: float = 0.005) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from valence.audit.checks import LabeledSource
-from valence.errors import DataError
+from valence.storage import atomic
 
 
 def write_fixed(source: LabeledSource, folder: Path) -> list[str]:
@@ -27,7 +26,7 @@ def write_fixed(source: LabeledSource, folder: Path) -> list[str]:
         A line on every split.
 
     Raises:
-        DataError: if the folder cannot be written.
+        RunError: if the folder cannot be written.
     """
     lines = []
     seen: set[str] = set()
@@ -39,7 +38,8 @@ def write_fixed(source: LabeledSource, folder: Path) -> list[str]:
         gone = np.zeros(len(table), dtype=bool)
         gone[rows.loc[why != "", "row"].to_numpy(dtype=np.int64)] = True
         name = f"{Path(source.name).stem}.csv" if split == "all" else f"{split}.csv"
-        _write(table[~gone], folder / name)
+        with atomic.new_file(folder / name) as path:
+            table[~gone].to_csv(path, index=False)
         parts = [f"{count} {reason}" for reason, count in why[why != ""].value_counts().items()]
         done = f"{int(gone.sum())} of {len(table)} rows left out" if parts else "as it was"
         lines.append(f"{name}: {done}{' (' + ', '.join(parts) + ')' if parts else ''}")
@@ -58,15 +58,3 @@ def _reasons(rows: pd.DataFrame, seen: set[str]) -> pd.Series:
     left = rows[why == ""]
     why[left.index[left.duplicated("key")]] = "repeated"
     return why
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    scratch = path.with_name(f".{path.name}.writing")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(scratch, index=False)
-        os.replace(scratch, path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -1,65 +1,103 @@
-"""``valence cache``: what was computed once and kept, and clearing it."""
+"""``valence cache``: what was computed once and is read again, and clearing it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from valence.cli import console
 from valence.cli.compare import Json
 
+if TYPE_CHECKING:
+    from valence.storage.cache import Entry
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="What was computed once and kept: list, clear.",
+    help="What was computed once and is read again: list, clear.",
 )
 
-Kind = Annotated[str | None, typer.Option(help="views or states; all when not given.")]
+Kind = Annotated[str | None, typer.Option(help="One kind; valence cache ls shows them.")]
 
 
 @app.command("ls")
-def list_(json: Json = False) -> None:
-    """List what is kept: second views of texts, token states of frozen encoders."""
+def list_(kind: Kind = None, json: Json = False) -> None:
+    """List the kinds of entries and their sizes, or with --kind the entries of one."""
     from valence.storage import cache
 
-    found = cache.entries()
+    there = cache.entries()
+    names = {*cache.KINDS, *(entry.kind for entry in there)}
+    if kind is not None and kind not in names:
+        from valence.errors import UnknownNameError
+
+        raise UnknownNameError("kind", kind, names)
+    shown = [entry for entry in there if kind in (None, entry.kind)]
     if json:
         console.print_json(
             [{"kind": e.kind, "key": e.key, "bytes": e.size, "used": e.used, **e.about}
-             for e in found]
+             for e in shown]
         )  # fmt: skip
         return
-    rows = [
-        [entry.kind, ", ".join(f"{k} {v}" for k, v in entry.about.items()), size(entry.size),
-         f"{datetime.fromtimestamp(entry.used, UTC):%Y-%m-%d %H:%M}"]
-        for entry in found
-    ]  # fmt: skip
-    console.print_table(["kind", "what", "size", "last used (UTC)"], rows)
-    total = size(sum(entry.size for entry in found))
-    console.say(f"{len(found)} entries, {total}, in {cache.cache_root()}")
+    if kind is None:
+        _print_kinds(there)
+    else:
+        _print_entries(shown)
+    limit = cache.limit_bytes()
+    total = cache.readable_bytes(sum(entry.size for entry in there))
+    most = "no limit" if limit is None else f"limit {cache.readable_bytes(limit)}"
+    console.say(
+        f"{len(there)} entries, {total}, {most} (VALENCE_CACHE_LIMIT), in {cache.cache_root()}"
+    )
 
 
 @app.command()
 def clear(kind: Kind = None) -> None:
-    """Delete what is kept; it is computed again when it is needed."""
+    """Delete entries; all kinds when none is named, but for what cannot be made again for free."""
     from valence.storage import cache
 
-    known = {entry.kind for entry in cache.entries()}
-    known |= {"views", "states", "pooled"}
-    if kind is not None and kind not in known:
-        from valence.errors import UnknownNameError
+    console.say(f"Freed {cache.readable_bytes(cache.clear(kind))} in {cache.cache_root()}")
+    left = cache.entries()
+    for name, one in cache.KINDS.items():
+        size = sum(entry.size for entry in left if entry.kind == name)
+        if kind is None and size and not one.recomputable:
+            console.say(
+                f"Left {cache.readable_bytes(size)} of {one.description}; to delete them too: "
+                f"valence cache clear --kind {name}"
+            )
+        elif size and kind in (None, name):
+            console.say(
+                f"Left {cache.readable_bytes(size)} of {name}: in use, or not yours to delete"
+            )
 
-        raise UnknownNameError("kind", kind, known)
-    console.say(f"Freed {size(cache.clear(kind))} in {cache.cache_root()}")
+
+def _print_kinds(entries: Sequence[Entry]) -> None:
+    from valence.storage import cache
+
+    rows = []
+    for name in dict.fromkeys([*cache.KINDS, *(entry.kind for entry in entries)]):
+        own = [entry for entry in entries if entry.kind == name]
+        known = cache.KINDS.get(name)
+        rows.append(
+            [name, known.description if known else "of another version", str(len(own)),
+             cache.readable_bytes(sum(entry.size for entry in own)),
+             _time(max(entry.used for entry in own)) if own else "–"]
+        )  # fmt: skip
+    console.print_table(["kind", "what", "entries", "size", "last used (UTC)"], rows)
 
 
-def size(count: int) -> str:
-    """``1536`` → ``1.5 KiB``."""
-    amount = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024 or unit == "GiB":
-            break
-        amount /= 1024
-    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+def _print_entries(entries: Sequence[Entry]) -> None:
+    from valence.storage import cache
+
+    rows = [
+        [entry.kind, ", ".join(f"{k} {v}" for k, v in entry.about.items()),
+         cache.readable_bytes(entry.size), _time(entry.used)]
+        for entry in entries
+    ]  # fmt: skip
+    console.print_table(["kind", "what", "size", "last used (UTC)"], rows)
+
+
+def _time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"

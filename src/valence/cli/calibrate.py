@@ -67,9 +67,10 @@ def calibrate(
     from valence.inference.calibration import FILE, parse_shares, write_calibration
     from valence.inference.predictor import Predictor
     from valence.reports.diagnostic_plots import reliability_figure
+    from valence.storage import atomic
 
     if off:
-        (model / FILE).unlink(missing_ok=True)
+        atomic.remove_file(model / FILE)
         console.say(f"{model} gives its probabilities as they are")
         return
     shares = parse_shares(target_prior) if target_prior else None
@@ -85,8 +86,8 @@ def calibrate(
     path = write_calibration(done, model)
     curves = {"before": found.shares_before, "after": found.shares_after}
     picture = model / "report" / "reliability.png"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    reliability_figure(rows.labels, curves).savefig(picture, dpi=150)
+    with atomic.new_file(picture) as scratch:
+        reliability_figure(rows.labels, curves).savefig(scratch, dpi=150)
     _tell(found, path, as_json=json, quiet=quiet)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,6 +26,7 @@ from valence.cli.compare import (
 from valence.cli.evaluate import print_scores
 from valence.distributed import process_group
 from valence.errors import RunError, SpecError
+from valence.storage import atomic
 
 if TYPE_CHECKING:
     from valence.config.data import DataSpec
@@ -190,16 +190,7 @@ def _check_target(target: Path) -> None:
 
 def _copy_model(source: Path, target: Path) -> None:
     """Put the model at ``target`` whole; of what was there, only its report is kept."""
-    scratch = target.with_name(f".{target.name}.writing")
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, scratch)
+    with atomic.new_folder(target) as scratch:
+        shutil.copytree(source, scratch, dirs_exist_ok=True)
         if (target / "report").is_dir():
             shutil.copytree(target / "report", scratch / "report", dirs_exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(scratch, target)
-    except OSError as error:
-        raise RunError(f"Cannot write {target}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

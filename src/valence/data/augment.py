@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from valence.storage import cache
 Told = Callable[[int, int], None]
 """Called with (done, all) texts."""
 
+FILE = "views.parquet"
 CHOICES = 10  # substitutes are drawn from this many of the language model's likeliest words
 TOKEN_BUDGET = 2048
 # Scripts written without spaces are edited by character.
@@ -71,15 +73,17 @@ def second_views(view: ViewSpec, source: Texts, told: Told | None = None) -> tup
     model = f"{source.encoder} {source.content}" if name == "substitution" else ""
     parts = [name, str(view.share), str(source.seed), str(source.max_length), model]
     key = cache.content_key([*parts, *source.texts])
-    folder = cache.find("views", key)
-    if folder is not None:
-        return pd.read_parquet(folder / "views.parquet")[
-            "text"
-        ].tolist(), f"{note} (from the cache)"
+    stored = cache.load(cache.VIEWS, key, _read)
+    if stored is not None:
+        return stored, f"{note} (from the cache)"
     made = VIEWS[name](view, source, told)
-    with cache.writing("views", key, about) as folder:
-        pd.DataFrame({"text": made}).to_parquet(folder / "views.parquet", index=False)
+    with cache.writing(cache.VIEWS, key, about) as folder:
+        pd.DataFrame({"text": made}).to_parquet(folder / FILE, index=False)
     return made, note
+
+
+def _read(folder: Path) -> list[str]:
+    return list(pd.read_parquet(folder / FILE)["text"])
 
 
 def _pick(view: ViewSpec, source: Texts) -> str:

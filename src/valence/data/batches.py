@@ -65,16 +65,3 @@ def length_batches(lengths: Sequence[int], *, token_budget: int) -> Iterator[np.
         size = max(int(full.sum()), min(LEAST_ROWS, len(part)))
         yield order[start : start + size]
         start += size
-
-
-def padded_share(lengths: Sequence[int], *, token_budget: int) -> float:
-    """Share of the positions of :func:`length_batches` that hold padding, in [0, 1).
-
-    Args:
-        lengths: Tokens per row.
-        token_budget: As for :func:`length_batches`.
-    """
-    rows = np.asarray(lengths)
-    batches = list(length_batches(lengths, token_budget=token_budget))
-    positions = sum(len(batch) * int(rows[batch].max()) for batch in batches)
-    return 1.0 - float(rows.sum()) / positions if positions else 0.0

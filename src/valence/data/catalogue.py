@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from valence.errors import UnknownNameError
-
 
 @dataclass(frozen=True)
 class Card:
@@ -120,14 +118,3 @@ DATASETS: dict[str, Card] = {
     ),
     "cr": Card("Customer reviews", ("negative", "positive"), source="Hu & Liu 2004, KDD"),
 }
-
-
-def find_card(name: str) -> Card:
-    """The card of ``name``.
-
-    Raises:
-        UnknownNameError: with the closest known name.
-    """
-    if name not in DATASETS:
-        raise UnknownNameError("data set", name, DATASETS)
-    return DATASETS[name]

@@ -20,7 +20,6 @@ from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column
 from valence.errors import DataError, SpecError
 from valence.storage import cache
 
-KIND = "features"
 NONE = "none"
 PICKLES = (".pkl", ".pickle")
 POLARITIES = ("Negative", "Neutral", "Positive")
@@ -80,12 +79,23 @@ def _opened(path: Path) -> FeatureArchive:
     if path.is_dir():
         return FeatureArchive.open(path)
     key = cache.content_key([sha256_of(path)])
-    found = cache.find(KIND, key)
-    if found is None:
-        with cache.writing(KIND, key, {"source": path.name}) as folder:
+    archive = cache.load(cache.FEATURES, key, _held)
+    if archive is None:
+        with cache.writing(cache.FEATURES, key, {"source": path.name}) as folder:
             convert(path, folder)
-        found = cache.cache_root() / KIND / key
-    return FeatureArchive.open(found)
+        archive = cache.load(cache.FEATURES, key, _held)
+    if archive is None:
+        raise DataError(f"{path}: its converted features were deleted meanwhile; start it again")
+    return archive
+
+
+def _held(folder: Path) -> FeatureArchive:
+    """An archive of the cache, which is read bit by bit and so must not be deleted meanwhile."""
+    cache.hold(folder)
+    try:
+        return FeatureArchive.open(folder)
+    except DataError as error:
+        raise ValueError(str(error)) from None
 
 
 def archive_dataset(spec: DataSpec, archive: FeatureArchive, *, seed: int) -> Dataset:

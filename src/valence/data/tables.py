@@ -111,15 +111,6 @@ def open_hub(name: str, configuration: str | None) -> dict[str, Any]:
     }
 
 
-def read_hub(name: str, configuration: str | None) -> dict[str, pd.DataFrame]:
-    """The splits of a hub data set as tables.
-
-    Raises:
-        DataError: as :func:`open_hub`.
-    """
-    return {split: rows.to_pandas() for split, rows in open_hub(name, configuration).items()}
-
-
 def clean(
     table: pd.DataFrame,
     *,

@@ -7,7 +7,6 @@ set beside published ones. Only MAE is better when lower.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -146,67 +145,6 @@ def _weighted_f1(truth: np.ndarray, predicted: np.ndarray) -> float | None:
         f1 = 2.0 * int((true & said).sum()) / either if either else 0.0
         total += f1 * int(true.sum())
     return total / len(truth)
-
-
-@dataclass(frozen=True)
-class BestScores:
-    """The two ways in which papers report a training, both chosen on validation.
-
-    Attributes:
-        best_mae_epoch: The epoch with the least MAE.
-        at_best_mae: All metrics at that one epoch: one model.
-        own_best_epoch: For each metric the epoch that is best in it.
-        own_best: Each metric at its own best epoch: as many models as metrics.
-    """
-
-    best_mae_epoch: int
-    at_best_mae: dict[str, float | None]
-    own_best_epoch: dict[str, int]
-    own_best: dict[str, float | None]
-
-
-def best_per_metric(
-    validation: Sequence[Mapping[str, float | None]],
-    reported: Sequence[Mapping[str, float | None]] | None = None,
-) -> BestScores:
-    """Choose epochs on validation records and report the scores there.
-
-    Args:
-        validation: One record of scores per epoch; ``epoch`` in a record names it, its
-            place from 1 otherwise. At a tie the earlier epoch is taken.
-        reported: The records to report at the chosen epochs, for example of the test rows;
-            the validation records themselves when not given.
-
-    Raises:
-        ValueError: if no record has an MAE, or the two differ in length.
-    """
-    shown = validation if reported is None else reported
-    if len(shown) != len(validation):
-        raise ValueError(f"{len(shown)} records to report for {len(validation)} of validation")
-    names = [name for name in INTENSITY_METRICS if any(name in record for record in validation)]
-    places = {name: _best(validation, name) for name in names}
-    place = places.get("mae")
-    if place is None:
-        raise ValueError("no record has an MAE")
-    found = {name: best for name, best in places.items() if best is not None}
-    return BestScores(
-        _epoch(validation, place),
-        {name: shown[place].get(name) for name in names},
-        {name: _epoch(validation, best) for name, best in found.items()},
-        {name: shown[best].get(name) for name, best in found.items()},
-    )
-
-
-def _best(records: Sequence[Mapping[str, float | None]], name: str) -> int | None:
-    sign = 1 if INTENSITY_METRICS[name].better == "high" else -1
-    known = [
-        (sign * value, -i) for i, r in enumerate(records) if (value := r.get(name)) is not None
-    ]
-    return -max(known)[1] if known else None
-
-
-def _epoch(records: Sequence[Mapping[str, float | None]], place: int) -> int:
-    return int(records[place].get("epoch") or place + 1)
 
 
 def signed(metric: str, value: float) -> float:

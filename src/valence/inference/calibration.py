@@ -6,7 +6,6 @@ model's folder, where the predictor finds it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from valence.errors import ModelError, SpecError, UnknownNameError
 from valence.models.base import Outputs
 from valence.models.config_file import ModelConfig
+from valence.storage import atomic
 
 FILE = "calibration.json"
 ABSTAINED = ""
@@ -184,17 +184,10 @@ def write_calibration(found: Calibration, folder: Path) -> Path:
     """Write ``calibration.json`` into a model's folder.
 
     Raises:
-        ModelError: if it cannot be written.
+        RunError: if it cannot be written.
     """
     path = folder / FILE
-    scratch = folder / f".{FILE}.writing"
-    try:
-        scratch.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        os.replace(scratch, path)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        scratch.unlink(missing_ok=True)
+    atomic.write_text(path, found.model_dump_json(indent=1) + "\n")
     return path
 
 

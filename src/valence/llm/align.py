@@ -21,14 +21,14 @@ from valence.config.callbacks import ProgressCallback
 from valence.data.dataset import Split
 from valence.data.examples import Examples
 from valence.distributed import process_group
-from valence.errors import RunError
 from valence.llm.classify import fitted
 from valence.llm.finetune import SFTData, finetune
-from valence.llm.finetune_spec import FineTuneResult, FinetuneSpec
+from valence.llm.finetune_spec import ABOUT, FineTuneResult, FinetuneSpec
 from valence.llm.local import LanguageModel, load_language_model
 from valence.llm.prompts import PromptRenderer, Question
 from valence.llm.records import Example, with_demos
 from valence.llm.retrieval import Embedder, Retriever
+from valence.storage import atomic
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -95,6 +95,7 @@ def self_align(
     process_group.require_single_process(
         "Self-alignment", "start it without a launcher, or leave out the texts"
     )
+    atomic.refuse_foreign(out, ABOUT)
     work = out.with_name(f".{out.name}.rounds")
     told = finetune(spec, sft_data, work / "0", report=report)
     best = 0
@@ -194,10 +195,7 @@ def _finish(work: Path, best: int, rounds: Sequence[Round], out: Path) -> None:
         {"round": r.number, "macro_f1": r.macro_f1, "kept": r.better, "agreed": r.agreed, **r.kept}
         for r in rounds
     ]
-    try:
-        pd.DataFrame(rows).to_csv(work / str(best) / "rounds.csv", index=False)
-        shutil.rmtree(out, ignore_errors=True)
-        (work / str(best)).replace(out)
-        shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        raise RunError(f"Cannot write {out}: {error.strerror or error}") from None
+    with atomic.new_file(work / str(best) / "rounds.csv") as scratch:
+        pd.DataFrame(rows).to_csv(scratch, index=False)
+    atomic.publish_folder(work / str(best), out, marker=ABOUT)
+    shutil.rmtree(work, ignore_errors=True)

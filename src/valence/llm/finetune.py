@@ -9,7 +9,6 @@ scored, and the adapter with the best macro-F1 is kept.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from valence.llm.local import LanguageModel, load_tokenizer, load_weights, use_n
 from valence.llm.prompts import PromptRenderer, Question, make_renderer
 from valence.llm.records import Example, read_about, read_rows
 from valence.models.encoder import without_peft_warnings
-from valence.storage import cache
+from valence.storage import atomic, cache
 
 if TYPE_CHECKING:
     from trl import SFTTrainer  # type: ignore[attr-defined]
@@ -216,8 +215,9 @@ class _FineTuneSession:
             state = self.gathered()  # all processes give their part
             if not process_group.is_main_process():
                 return
-            self.speaker.model.save_pretrained(self.work / "kept", state_dict=state)
-            (self.work / "scores.json").write_text(json.dumps(scores), encoding="utf-8")
+            with atomic.new_folder(self.work / "kept") as folder:
+                self.speaker.model.save_pretrained(folder, state_dict=state)
+            atomic.write_text(self.work / "scores.json", json.dumps(scores))
 
     def scores(self) -> dict[str, float | None]:
         """Every score of the validation questions, by the likelihood of the labels."""
@@ -248,7 +248,7 @@ class _FineTuneSession:
         process_group.barrier()  # all have read what process 0 now writes anew
         if not process_group.is_main_process():
             return
-        path.write_text("".join(json.dumps(row) + "\n" for row in self.history), encoding="utf-8")
+        atomic.write_text(path, "".join(json.dumps(row) + "\n" for row in self.history))
 
     def finish(self, out: Path) -> FineTuneResult:
         """Write the folder of the adapter, whole, and clear what was unfinished."""
@@ -271,11 +271,10 @@ class _FineTuneSession:
         try:
             self.speaker.tokenizer.save_pretrained(kept)
             shutil.copyfile(self.work / HISTORY, kept / HISTORY)
-            (kept / ABOUT).write_text(told.model_dump_json(indent=1), encoding="utf-8")
-            shutil.rmtree(out, ignore_errors=True)
-            os.replace(kept, out)
         except OSError as error:
             raise RunError(f"Cannot write {out}: {error.strerror or error}") from None
+        atomic.write_text(kept / ABOUT, told.model_dump_json(indent=1))
+        atomic.publish_folder(kept, out, marker=ABOUT)
         shutil.rmtree(self.work, ignore_errors=True)
         return told
 

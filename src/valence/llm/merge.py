@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from valence.errors import ModelError, RunError
 from valence.llm.finetune_spec import FineTuneResult, read_tuned
 from valence.llm.local import LanguageModel, load_tokenizer, load_weights
 from valence.models.encoder import without_peft_warnings
+from valence.storage import atomic
 
 TOLERANCE = {"cpu": 1e-4, "mps": 1e-3, "cuda": 5e-2}
 """Of a label's probability; on a GPU bfloat16 rounds every merged weight once more."""
@@ -40,15 +39,10 @@ def merge(adapter: Path, out: Path, *, device: str = "auto") -> float:
     tokenizer = load_tokenizer(str(adapter))
     model = load_weights(str(adapter), device=place)
     before = _label_shares(LanguageModel(model, tokenizer, device=place), told)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        merged = Path(scratch) / "merged"
-        try:
-            with without_peft_warnings():
-                model.merge_and_unload().save_pretrained(merged)
-            tokenizer.save_pretrained(merged)
-        except OSError as error:
-            raise RunError(f"Cannot write {out}: {error.strerror or error}") from None
+    with atomic.new_folder(out) as merged:
+        with without_peft_warnings():
+            model.merge_and_unload().save_pretrained(merged)
+        tokenizer.save_pretrained(merged)
         del model
         again = load_weights(str(merged), device=place)
         after = _label_shares(LanguageModel(again, tokenizer, device=place), told)
@@ -58,9 +52,6 @@ def merge(adapter: Path, out: Path, *, device: str = "auto") -> float:
                 f"The merged model gives other label probabilities than the adapter (by "
                 f"{gap:.1e}); nothing was written; please report this with finetune.json"
             )
-        if out.exists():
-            out.rmdir()
-        os.replace(merged, out)
     return gap
 
 

@@ -8,7 +8,6 @@ what LLaMA-Factory needs to take the files as they are.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,9 +20,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from valence.data.dataset import Dataset, Split
-from valence.errors import DataError, RunError
+from valence.errors import DataError
 from valence.llm.prompts import Demo, PromptRenderer, Question
 from valence.llm.retrieval import NONE, Retriever
+from valence.storage import atomic
 
 ABOUT = "instructions.json"
 LLAMA_FACTORY = {
@@ -185,18 +185,15 @@ def write_instructions(
         RunError: if the folder cannot be written.
     """
     counts: dict[str, dict[str, int]] = {}
-    try:
-        for split, rows in splits.items():
-            records = build_records(wording, rows, retriever)
-            for language, at in _by_language(rows, group):
-                _write_forms(out / language, split, [records[i] for i in at], wording)
-                counts.setdefault(language, {})[split] = len(at)
-        _write_llama_factory(out, counts)
-        told = about(counts)
-        _write(out / ABOUT, told.model_dump_json(indent=1) + "\n")
-    except OSError as error:
-        raise RunError(f"Cannot write {out}: {error.strerror or error}") from None
-    return told
+    for split, rows in splits.items():
+        records = build_records(wording, rows, retriever)
+        for language, at in _by_language(rows, group):
+            _write_forms(out / language, split, [records[i] for i in at], wording)
+            counts.setdefault(language, {})[split] = len(at)
+    _write_llama_factory(out, counts)
+    record = about(counts)
+    atomic.write_text(out / ABOUT, record.model_dump_json(indent=1) + "\n")
+    return record
 
 
 def _by_language(rows: Split, group: str | None) -> Iterable[tuple[str, np.ndarray]]:
@@ -214,15 +211,14 @@ def _folder_name(language: str) -> str:
 def _write_forms(
     folder: Path, split: str, records: Sequence[InstructionRecord], wording: PromptRenderer
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(_json(record.alpaca(wording)) for record in records)
-    _write(folder / f"{split}.json", f"[\n{lines}\n]\n")
+    atomic.write_text(folder / f"{split}.json", f"[\n{lines}\n]\n")
     chat = "".join(_json(record.chat(wording)) + "\n" for record in records)
-    _write(folder / f"{split}.chat.jsonl", chat)
+    atomic.write_text(folder / f"{split}.chat.jsonl", chat)
     plain = "".join(_json(record.completion(wording)) + "\n" for record in records)
-    _write(folder / f"{split}.completion.jsonl", plain)
+    atomic.write_text(folder / f"{split}.completion.jsonl", plain)
     parts = "".join(_json(asdict(record)) + "\n" for record in records)
-    _write(folder / f"{split}.rows.jsonl", parts)
+    atomic.write_text(folder / f"{split}.rows.jsonl", parts)
 
 
 def _write_llama_factory(out: Path, counts: dict[str, dict[str, int]]) -> None:
@@ -246,19 +242,15 @@ def _write_llama_factory(out: Path, counts: dict[str, dict[str, int]]) -> None:
                 },
             }  # fmt: skip
     trained = [name for name in info if name.endswith("_train")]
-    _write(out / "dataset_info.json", json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+    atomic.write_text(
+        out / "dataset_info.json", json.dumps(info, indent=2, ensure_ascii=False) + "\n"
+    )
     settings = {**LLAMA_FACTORY, "dataset": ",".join(trained)}
-    _write(out / "llama_factory.yaml", yaml.safe_dump(settings, sort_keys=False))
+    atomic.write_text(out / "llama_factory.yaml", yaml.safe_dump(settings, sort_keys=False))
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.writing")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
 
 
 def read_about(folder: Path) -> About:

@@ -1,15 +1,13 @@
 """Demonstrations by likeness: for every text the nearest other training text of each label.
 
-Texts are embedded once, in batches of like length, and kept by content; the search is exact:
+Texts are embedded once, in batches of like length, and stored by content; the search is exact:
 one matrix product per block of queries, and the best of every label picked from it at once.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -17,7 +15,7 @@ import torch
 from torch import Tensor
 
 from valence.config.sections import EncoderSpec
-from valence.data.batches import TOKEN_BUDGET, length_batches
+from valence.data.batches import TOKEN_BUDGET, Encoded, length_batches
 from valence.data.collate import pad
 from valence.data.dataset import Split
 from valence.data.examples import Examples
@@ -25,13 +23,18 @@ from valence.distributed.device import pick_device
 from valence.errors import DataError, ModelError, UnknownNameError
 from valence.models.base import Progress
 from valence.models.encoder import Encoder, TextTokenizer
-from valence.models.frozen import weights_key
+from valence.models.frozen import (
+    OutputCache,
+    output_key,
+    precision_in_effect,
+    stored_vectors,
+    tensors_digest,
+    weights_key,
+)
 from valence.models.inference import inferred
 from valence.models.pooling import POOLINGS
 from valence.storage import cache
 
-KIND = "embeddings"
-CHUNK = 4096  # texts whose vectors are written at once
 POOLED = ("mean", "cls", "max", "pooler")
 QUERY_CHARACTERS = 512  # of a text that are compared; published
 BLOCK_SCORES = 1 << 21  # scores held at once, 8 MiB; measured best of 1 to 16
@@ -62,7 +65,13 @@ class Embedder:
         self.device = pick_device(device)
         if pooling == "pooler" and self.encoder.pooler_weights is None:
             raise ModelError(f"Encoder {spec.name!r} has no pooler of its own; take mean")
-        self.key = cache.content_key([weights_key(self.encoder), pooling])
+        own = tensors_digest(self._pooler().items())
+        self._weights = output_key(weights_key(self.encoder), pooling, own)
+
+    @property
+    def key(self) -> str:
+        """Begins the names of its entries in the cache."""
+        return output_key(self._weights, precision_in_effect(self.encoder, self.device))
 
     def __call__(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
         """(N, H) float32 unit vectors of N texts; equal token ids are embedded once.
@@ -70,43 +79,16 @@ class Embedder:
         Raises:
             RunError: if the cache cannot be written.
         """
-        if not texts:
-            return np.zeros((0, self.encoder.hidden_size), dtype=np.float32)
-        encoded = self.tokenizer(texts).input_ids
-        wanted = np.array([_name(ids) for ids in encoded], dtype="S32")
-        names, vectors = self._kept()
-        first = np.unique(wanted, return_index=True)[1]
-        missing = first[~np.isin(wanted[first], names)]
-        for start in range(0, len(missing), CHUNK):
-            rows = missing[start : start + CHUNK]
-            told = progress and partial(_told, progress, start, len(missing))
-            self._write([encoded[i] for i in rows], wanted[rows], told)
-        if len(missing):
-            names, vectors = self._kept()
-        found: np.ndarray = vectors[np.searchsorted(names, wanted)]
-        return found
+        about = {"encoder": self.encoder.spec.name, "pooling": self.pooling}
+        outputs = OutputCache(cache.EMBEDDINGS, self.key, about)
+        return stored_vectors(outputs, self._computed, self.tokenizer(texts), progress)
 
-    def _kept(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sorted names of the texts at hand, and their vectors."""
-        names = [np.zeros(0, dtype="S32")]
-        vectors = [np.zeros((0, self.encoder.hidden_size), dtype=np.float32)]
-        for folder in cache.folders(KIND, f"{self.key}-"):
-            with np.load(folder / "vectors.npz") as kept:
-                names.append(kept["names"])
-                vectors.append(kept["vectors"])
-        joined = np.concatenate(names)
-        order = np.argsort(joined, kind="stable")
-        return joined[order], np.concatenate(vectors)[order]
-
-    def _write(self, rows: list[list[int]], names: np.ndarray, progress: Progress | None) -> None:
-        key = f"{self.key}-{cache.content_key([names.tobytes().hex()])}"
-        about = {"encoder": self.encoder.spec.name, "pooling": self.pooling, "texts": len(rows)}
-        with cache.writing(KIND, key, about) as folder:
-            np.savez(folder / "vectors.npz", names=names, vectors=self.vectors(rows, progress))
+    def _computed(self, encoded: Encoded, progress: Progress | None) -> np.ndarray:
+        return self.vectors(encoded.input_ids, progress)
 
     def vectors(self, rows: list[list[int]], progress: Progress | None = None) -> np.ndarray:
-        """(N, H) float32 unit vectors of N lists of token ids; nothing is kept."""
-        found = np.zeros((len(rows), self.encoder.hidden_size), dtype=np.float32)
+        """(N, H) float32 unit vectors of N lists of token ids; nothing is stored."""
+        vectors = np.zeros((len(rows), self.encoder.hidden_size), dtype=np.float32)
         self.encoder.to(self.device)
 
         def embed(batch: np.ndarray) -> int:
@@ -114,7 +96,7 @@ class Embedder:
             moved = {name: tensor.to(self.device) for name, tensor in padded.items()}
             pooled = self._pool(self.encoder(**moved), moved["attention_mask"])
             unit = torch.nn.functional.normalize(pooled.float(), dim=1)
-            found[batch] = unit.cpu().numpy()
+            vectors[batch] = unit.cpu().numpy()
             return len(batch)
 
         lengths = [len(ids) for ids in rows]
@@ -124,7 +106,14 @@ class Embedder:
             done += count
             if progress is not None:
                 progress(done, len(rows))
-        return found
+        return vectors
+
+    def _pooler(self) -> dict[str, Tensor]:
+        """The weights of the encoder's own pooler, where they are used."""
+        if self.pooling != "pooler" or self.encoder.pooler_weights is None:
+            return {}
+        weight, bias = self.encoder.pooler_weights
+        return {"weight": weight, "bias": bias}
 
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         """(B, H) from token states (B, T, H) and mask (B, T)."""
@@ -134,15 +123,6 @@ class Embedder:
             return torch.tanh(first @ weight.to(first).T + bias.to(first))
         pooled: Tensor = POOLINGS[self.pooling](states.shape[-1], 0.0)(states, mask)
         return pooled
-
-
-def _told(progress: Progress, before: int, total: int, done: int, _: int) -> None:
-    progress(before + done, total)
-
-
-def _name(ids: Sequence[int]) -> bytes:
-    raw = np.asarray(ids, dtype="<i4").tobytes()
-    return hashlib.blake2b(raw, digest_size=16).hexdigest().encode()
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from valence.storage import cache
 if TYPE_CHECKING:
     import httpx
 
-KIND = "answers"
 TIMEOUT_SECONDS = 120.0
 LONGEST_WAIT_SECONDS = 60.0
 TOP_TOKENS = 20  # the most that servers tell
@@ -268,16 +267,16 @@ class _KeptAnswers:
     """Answers of one model of one server, one JSON line each, added to as they arrive."""
 
     def __init__(self, url: str, model: str) -> None:
-        name = cache.content_key([url, model])
-        folder = cache.find(KIND, name)
-        if folder is None:
-            with cache.writing(KIND, name, {"server": url, "model": model}) as scratch:
-                (scratch / "answers.jsonl").touch()
-            folder = cache.cache_root() / KIND / name
-        self.path = folder / "answers.jsonl"
+        self.about = {"server": url, "model": model}
+        self.name = cache.content_key([url, model])
+        self.path = cache.cache_root() / cache.ANSWERS.name / self.name / "answers.jsonl"
         self.lock = threading.Lock()
         self.replies: dict[str, Reply] = {}
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        self._make()  # a cache that cannot be written is said before anything is paid for
+        text = self._text()
+        # What a kill cut short must not swallow the next answer.
+        self.separator = "" if text.endswith("\n") or not text else "\n"
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
                 self.replies[row["key"]] = Reply(row["text"], row["tokens"])
@@ -292,11 +291,23 @@ class _KeptAnswers:
         line = json.dumps(row, ensure_ascii=False) + "\n"
         with self.lock:
             self.replies[key] = reply
+            self._make()  # again where another process has cleared the cache
             try:
                 with self.path.open("a", encoding="utf-8") as file:
-                    file.write(line)
+                    file.write(self.separator + line)
             except OSError as error:
                 raise RunError(
-                    f"Cannot write {self.path}: {error.strerror or error}; free space, or name "
-                    "another folder with VALENCE_CACHE"
+                    f"Cannot write {self.path}: {error.strerror or error}; {cache.ADVICE}"
                 ) from None
+            self.separator = ""
+
+    def _text(self) -> str:
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def _make(self) -> None:
+        if cache.find(cache.ANSWERS, self.name) is None:
+            with cache.writing(cache.ANSWERS, self.name, self.about) as scratch:
+                (scratch / self.path.name).touch()

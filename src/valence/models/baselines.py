@@ -18,6 +18,7 @@ from valence.errors import ModelError
 from valence.evaluation.task import Task
 from valence.models.base import Attribution, Model, Outputs, Progress, no_features
 from valence.models.config_file import read_config, write_config
+from valence.storage import atomic
 
 # Word pairs see "not good"; letter n-grams see misspellings and unspaced scripts.
 VECTORIZERS = {
@@ -86,9 +87,9 @@ class TfidfModel(Model):
         for name, vectorizer in zip(VECTORIZERS, self.vectorizers, strict=True):
             tensors[f"idf.{name}"] = vectorizer.idf_
             terms[name] = list(vectorizer.get_feature_names_out())
-        save_file(tensors, folder / "regression.safetensors")
-        text = json.dumps(terms, ensure_ascii=False)
-        (folder / "terms.json").write_text(text, encoding="utf-8")
+        with atomic.new_file(folder / "regression.safetensors") as path:
+            save_file(tensors, path)
+        atomic.write_text(folder / "terms.json", json.dumps(terms, ensure_ascii=False))
         write_config(folder, kind="tfidf", task=self.task, provenance=self.provenance)
 
 

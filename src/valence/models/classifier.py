@@ -28,10 +28,10 @@ from valence.models.base import Attribution, Memory, Model, Outputs, Progress, u
 from valence.models.config_file import read_config, write_config
 from valence.models.cpu import usable_cores
 from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
-from valence.models.frozen import FrozenStates
+from valence.models.frozen import FrozenStates, PooledFeatures, pooling_key
 from valence.models.heads import LinearHead, build_head
-from valence.models.pooled import PooledFeatures, pooling_key
 from valence.models.scoring import score_inputs, torch_threads
+from valence.storage import atomic
 
 HEAD_FILE = "head.safetensors"
 ADAPTED = ("lora", "dora")
@@ -279,13 +279,16 @@ class TorchModel(Model):
         encoder = self.classifier.encoder
         if encoder.spec.adaptation in ADAPTED:
             encoder.model.peft_config["default"].base_model_name_or_path = encoder.spec.name
-            encoder.model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
+            with atomic.new_folder(folder / "adapter") as path:
+                encoder.model.save_pretrained(str(path), save_embedding_layers=False)
         elif encoder.spec.adaptation == "full":
-            encoder.model.save_pretrained(folder / "encoder")
-            self.tokenizer.save(folder / "encoder")
+            with atomic.new_folder(folder / "encoder") as path:
+                encoder.model.save_pretrained(path)
+                self.tokenizer.save(path)
         state = self.classifier.state_dict()
         rest = {n: v.contiguous() for n, v in state.items() if not n.startswith("encoder.")}
-        save_file(rest, folder / HEAD_FILE, metadata={"format": "pt"})
+        with atomic.new_file(folder / HEAD_FILE) as path:
+            save_file(rest, path, metadata={"format": "pt"})
         write_config(
             folder, kind="torch", task=self.task, provenance=self.provenance,
             network={name: getattr(self.config, name) for name in NetworkConfig.model_fields},

@@ -13,6 +13,7 @@ from valence.config.data import DataSpec
 from valence.config.sections import Section
 from valence.errors import ModelError
 from valence.evaluation.task import Classification, Regression, Task
+from valence.storage import atomic
 
 FORMAT = 2
 """Format 1 (Valence 0.1) has every section of the spec, read or not, and no ``network``."""
@@ -139,7 +140,7 @@ def write_config(
         fusion=fusion,
     )
     text = json.dumps(config.model_dump(mode="json"), ensure_ascii=False, indent=1)
-    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    atomic.write_text(folder / CONFIG_FILE, text)
 
 
 def read_config(folder: Path) -> ModelConfig:

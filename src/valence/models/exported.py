@@ -23,6 +23,7 @@ from valence.models.base import Model, Outputs, Progress
 from valence.models.config_file import ModelConfig, read_config
 from valence.models.cpu import is_bulk, spread, usable_cores
 from valence.models.windows import split_windows
+from valence.storage import atomic
 
 EXPORT_FILE = "export.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -266,7 +267,8 @@ class ExportedModel(Model):
         folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.iterdir():
             if path.is_file():
-                shutil.copyfile(path, folder / path.name)
+                with atomic.new_file(folder / path.name) as copy:
+                    shutil.copyfile(path, copy)
 
     def _padded(self, rows: list[list[int]], width: int) -> tuple[np.ndarray, np.ndarray]:
         mask = np.arange(width) < np.array([len(row) for row in rows])[:, None]

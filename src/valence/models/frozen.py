@@ -1,19 +1,30 @@
-"""Token states of a frozen encoder: computed once per text, kept on disk, read by every run.
+"""Outputs of frozen encoders: computed once per text, stored on disk, read by every run.
 
-A text's states depend on the encoder's weights and on its token ids alone, so that is what
-they are kept under: other cuts, seeds, trials and corpora find the texts they share. States
-are written in chunks, each whole or absent (see ``valence.storage.cache``): a kill loses one chunk.
+A text's outputs depend on the encoder's weights, on the precision it computes in and on the
+text's token ids, so that is what they are stored under: other cuts, seeds, trials and corpora
+find the texts they share. They are written in chunks, each whole or absent (see
+``valence.storage.cache``), and read through memory maps. A chunk that is gone or broken is
+computed again, whatever deletes it and when.
+
+One :class:`OutputCache` stores token states (:class:`FrozenStates`), pooled features
+(:class:`PooledFeatures`) and the embeddings of ``valence.llm.retrieval``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Sequence
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate, chain
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from valence.data.batches import TOKEN_BUDGET, Encoded, length_batches
 from valence.data.collate import pad
@@ -22,19 +33,31 @@ from valence.models.encoder import Encoder
 from valence.models.inference import inferred
 from valence.storage import cache
 
-KIND = "states"
+FORMAT = "2"
 CHUNK = 4096  # texts
-FREE_SHARE = 0.5  # of the free disk that states may take at most
-FLOAT_BYTES = 4
+VECTOR_BYTES = 4 * 1024  # of a text's vector, for most encoders more than enough
+VALUES, INDEX = "values.npy", "index.npz"
+
+Compute = Callable[[Encoded, Progress | None], np.ndarray]
+"""From tokenised texts to their features (N, F), float32."""
+
+Allocate = Callable[[int], np.ndarray]
+"""Makes the array on disk for outputs of a width."""
+
+Fill = Callable[[np.ndarray, Progress | None, Allocate], None]
+"""Computes the outputs of some texts into an array, one text after the other. It takes their row
+numbers in the batch at hand, a callback with (done, all) texts, and what makes the array."""
 
 
 @dataclass(frozen=True)
 class StateRows:
-    """Token states of N texts, on disk until they are asked for.
+    """Outputs of N texts, on disk until they are read.
 
     Attributes:
-        chunks: Memory-mapped (tokens, H) float32 arrays.
-        chunk, start, length: (N,) where a text's states are.
+        chunks: Memory-mapped (rows, H) float32 arrays.
+        chunk: (N,) the chunk of every text.
+        start: (N,) where its rows begin there.
+        length: (N,) how many they are.
     """
 
     chunks: Sequence[np.ndarray]
@@ -46,14 +69,157 @@ class StateRows:
         return len(self.chunk)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """(T, H) states of a text."""
+        """(T, H) outputs of a text."""
         start = self.start[row]
-        found: np.ndarray = self.chunks[self.chunk[row]][start : start + self.length[row]]
-        return found
+        states: np.ndarray = self.chunks[self.chunk[row]][start : start + self.length[row]]
+        return states
+
+    def vectors(self) -> np.ndarray:
+        """(N, H) outputs of texts with one row each, in memory."""
+        vectors = np.empty((len(self), self.chunks[0].shape[1]), dtype=np.float32)
+        order = np.argsort(self.chunk, kind="stable")
+        bounds = np.searchsorted(self.chunk[order], np.arange(len(self.chunks) + 1))
+        for number, values in enumerate(self.chunks):
+            own = order[bounds[number] : bounds[number + 1]]
+            vectors[own] = values[self.start[own]]
+        return vectors
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A chunk on disk: sorted names of its texts, and their outputs one after the other."""
+
+    names: np.ndarray
+    lengths: np.ndarray
+    values: np.ndarray
+
+
+class _Places:
+    """Where the outputs of texts with sorted names are; chunk −1 where they are missing."""
+
+    def __init__(self, names: np.ndarray, lengths: np.ndarray) -> None:
+        self.names, self.lengths = names, lengths
+        self.chunks: list[np.ndarray] = []
+        self.chunk = np.full(len(names), -1, dtype=np.int64)
+        self.start = np.zeros(len(names), dtype=np.int64)
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Texts that are in no chunk so far."""
+        return np.flatnonzero(self.chunk < 0)
+
+    def add(self, chunk: _Chunk) -> bool:
+        """Take from a chunk what is missing; whether there was any."""
+        if not len(self.names) or not len(chunk.names):
+            return False
+        at = np.searchsorted(self.names, chunk.names).clip(max=len(self.names) - 1)
+        same = (self.names[at] == chunk.names) & (self.lengths[at] == chunk.lengths)
+        own = np.flatnonzero(same & (self.chunk[at] < 0))
+        self.start[at[own]] = (np.cumsum(chunk.lengths) - chunk.lengths)[own]
+        self.chunk[at[own]] = len(self.chunks)
+        if len(own):
+            self.chunks.append(chunk.values)
+        return bool(len(own))
+
+
+@dataclass(frozen=True)
+class OutputCache:
+    """Outputs of one frozen encoder, by the token ids of texts.
+
+    Attributes:
+        kind: Of its entries.
+        key: Names all but the texts that decides the outputs; see :func:`output_key`.
+        about: What its entries are made from, for people.
+    """
+
+    kind: cache.CacheKind
+    key: str
+    about: Mapping[str, str]
+
+    def rows(
+        self, input_ids: Sequence[Sequence[int]], lengths: np.ndarray, fill: Fill, *,
+        row_bytes: int, progress: Progress | None = None,
+    ) -> StateRows | None:  # fmt: skip
+        """The outputs of N texts, those that are missing computed; None where there is no room.
+
+        Args:
+            input_ids: Token ids of N texts.
+            lengths: (N,) rows of outputs per text.
+            fill: Computes what is missing; of texts with equal ids one is computed.
+            row_bytes: Size of a row of outputs, or a guess at it, to see whether there is room.
+            progress: Callback with (done, all) texts that have to be computed.
+
+        Raises:
+            RunError: if the disk refuses.
+        """
+        names, first, inverse = np.unique(
+            text_names(input_ids), return_index=True, return_inverse=True
+        )
+        places = _Places(names, np.asarray(lengths, dtype=np.int64)[first])
+        self._look_up(places)
+        missing = places.missing
+        needed = int(places.lengths[missing].sum()) * row_bytes
+        if needed and needed > cache.room_bytes():
+            return None
+        for begin in range(0, len(missing), CHUNK):
+            part = missing[begin : begin + CHUNK]
+            shifted = progress and partial(_shifted, progress, begin, len(missing))
+            own = partial(fill, first[part], shifted)
+            places.add(self._write(names[part], places.lengths[part], own))
+        return StateRows(
+            places.chunks, places.chunk[inverse], places.start[inverse], places.lengths[inverse]
+        )
+
+    def _look_up(self, places: _Places) -> None:
+        for folder in cache.folders(self.kind, f"{self.key}-"):
+            if not len(places.missing):
+                return
+            try:
+                chunk = _open_chunk(folder)
+            except Exception as error:  # NumPy and zipfile raise errors of many kinds
+                cache.discard(folder, str(error))
+                continue
+            if places.add(chunk):
+                cache.touch(folder)
+
+    def _write(
+        self, names: np.ndarray, lengths: np.ndarray, fill: Callable[[Allocate], None]
+    ) -> _Chunk:
+        """Compute and store a chunk; it is read on from here even if another process deletes it."""
+        key = f"{self.key}-{cache.content_key([names.tobytes().hex()])}"
+        about = {**self.about, "texts": len(names)}
+        with cache.writing(self.kind, key, about) as folder:
+            fill(partial(_allocate, folder / VALUES, int(lengths.sum())))
+            np.savez(folder / INDEX, names=names, lengths=lengths)
+            return _open_chunk(folder)
+
+
+def _allocate(path: Path, rows: int, width: int) -> np.ndarray:
+    """A (rows, width) float32 array on disk."""
+    values = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, width))
+    if sys.platform == "linux":  # a disk that fills up under a map would kill the process
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return values
+
+
+def _shifted(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    progress(before + done, total)
+
+
+def _open_chunk(folder: Path) -> _Chunk:
+    """Open a chunk; raises errors of many kinds if it is gone, truncated or broken."""
+    with (folder / INDEX).open("rb") as file, np.load(file) as index:
+        names, lengths = index["names"], index["lengths"]
+    values = np.load(folder / VALUES, mmap_mode="r")
+    rows = int(lengths.sum())
+    if values.ndim != 2 or len(values) != rows or len(names) != len(lengths):
+        raise ValueError(f"{VALUES} holds {values.shape} for {rows} rows")
+    return _Chunk(names, lengths, values)
 
 
 class FrozenStates:
-    """The states of one frozen encoder.
+    """The token states of one frozen encoder.
 
     Args:
         encoder: Its weights name the entries of the cache; it computes what is missing.
@@ -63,7 +229,7 @@ class FrozenStates:
     def __init__(self, encoder: Encoder, pad_id: int) -> None:
         self.encoder = encoder
         self.pad_id = pad_id
-        self.key = weights_key(encoder)
+        self.weights = weights_key(encoder)
 
     def attach(
         self, encoded: Encoded, *, device: str = "cpu", progress: Progress | None = None
@@ -73,107 +239,162 @@ class FrozenStates:
         Args:
             encoded: N tokenised texts.
             device: Where missing states are computed.
-            progress: Told (done, all) texts that had to be computed.
+            progress: Callback with (done, all) texts that have to be computed.
 
         Raises:
             RunError: if the disk refuses.
         """
-        wanted = text_names(encoded)
+        key = output_key(self.weights, precision_in_effect(self.encoder, device))
+        outputs = OutputCache(cache.STATES, key, {"encoder": self.encoder.spec.name})
         lengths = np.array([len(ids) for ids in encoded.input_ids])
-        first = np.unique(wanted, return_index=True)[1]
-        missing = first[~np.isin(wanted[first], self._index()[0])]
-        needed = int(lengths[missing].sum()) * self.encoder.hidden_size * FLOAT_BYTES
-        if needed > FREE_SHARE * free_bytes():
-            return encoded
         was = next(self.encoder.parameters()).device
-        for start in range(0, len(missing), CHUNK):
-            rows = missing[start : start + CHUNK]
-            self._write([encoded.input_ids[i] for i in rows], wanted[rows], device)
-            if progress is not None:
-                progress(start + len(rows), len(missing))
+        states = outputs.rows(
+            encoded.input_ids, lengths, partial(self._fill, encoded.input_ids, device),
+            row_bytes=self.encoder.hidden_size * 4, progress=progress,
+        )  # fmt: skip
         self.encoder.to(was)
-        names, chunk, begin, chunks = self._index()
-        place = np.searchsorted(names, wanted)
-        return replace(encoded, states=StateRows(chunks, chunk[place], begin[place], lengths))
+        return encoded if states is None else replace(encoded, states=states)
 
-    def _index(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Sorted names of the texts at hand, the chunk and start of each, and the chunks."""
-        return chunk_index(KIND, self.key)
-
-    def _write(self, input_ids: list[list[int]], names: np.ndarray, device: str) -> None:
-        """Compute and keep the states of one chunk."""
-        lengths = np.array([len(ids) for ids in input_ids])
+    def _fill(
+        self, input_ids: Sequence[Sequence[int]], device: str, rows: np.ndarray,
+        progress: Progress | None, allocate: Allocate,
+    ) -> None:  # fmt: skip
+        lengths = np.array([len(input_ids[i]) for i in rows])
         starts = np.cumsum(lengths) - lengths
-        total = int(lengths.sum())
+        values = allocate(self.encoder.hidden_size)
         self.encoder.to(device).eval()
-        key = f"{self.key}-{cache.content_key([names.tobytes().hex()])}"
-        about = {"encoder": self.encoder.spec.name, "texts": len(names), "tokens": total}
-        with cache.writing(KIND, key, about) as folder:
-            states = np.lib.format.open_memmap(
-                folder / "states.npy", mode="w+", dtype=np.float32,
-                shape=(total, self.encoder.hidden_size),
-            )  # fmt: skip
 
-            def compute(rows: np.ndarray) -> None:
-                batch = pad([input_ids[i] for i in rows], self.pad_id)
-                found = self.encoder(**{name: t.to(device) for name, t in batch.items()})
-                real = batch["attention_mask"].numpy() > 0
-                places = starts[rows][:, None] + np.arange(real.shape[1])
-                states[places[real]] = found.float().cpu().numpy()[real]
+        def compute(batch: np.ndarray) -> int:
+            padded = pad([input_ids[i] for i in rows[batch]], self.pad_id)
+            states = self.encoder(**{name: t.to(device) for name, t in padded.items()})
+            real = padded["attention_mask"].numpy() > 0
+            places = starts[batch][:, None] + np.arange(real.shape[1])
+            values[places[real]] = states.float().cpu().numpy()[real]
+            return len(batch)
 
-            batches = list(length_batches(lengths.tolist(), token_budget=TOKEN_BUDGET[device]))
-            for _ in inferred(compute, batches, device=device):
-                pass
-            states.flush()
-            np.savez(folder / "index.npz", names=names, starts=starts)
+        batches = list(length_batches(lengths.tolist(), token_budget=TOKEN_BUDGET[device]))
+        done = 0
+        for count in inferred(compute, batches, device=device):
+            done += count
+            if progress is not None:
+                progress(done, len(rows))
 
 
-def chunk_index(kind: str, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Sorted names of the texts in the chunks of a kind, the chunk and start of each, the chunks.
+def stored_vectors(
+    outputs: OutputCache, compute: Compute, encoded: Encoded, progress: Progress | None = None
+) -> np.ndarray:
+    """(N, F) float32 vectors of texts, in their order; those that are missing are computed.
 
     Args:
-        kind: Kind of the cache entries.
-        key: What the keys of its chunks begin with.
+        outputs: Where they are stored.
+        compute: Makes the vectors of texts that are not in the cache yet.
+        encoded: N tokenised texts.
+        progress: Callback with (done, all) texts that have to be computed.
+
+    Raises:
+        RunError: if the disk refuses.
     """
-    names, starts, owners = [], [], []
-    chunks: list[np.ndarray] = []
-    for folder in cache.folders(kind, f"{key}-"):
-        with np.load(folder / "index.npz") as index:
-            names.append(index["names"])
-            starts.append(index["starts"])
-        owners.append(np.full(len(names[-1]), len(chunks)))
-        chunks.append(np.load(folder / "states.npy", mmap_mode="r"))
-    if not names:
-        none = np.zeros(0, dtype=np.int64)
-        return np.zeros(0, dtype="S32"), none, none, []
-    joined = np.concatenate(names)
-    order = np.argsort(joined, kind="stable")
-    return joined[order], np.concatenate(owners)[order], np.concatenate(starts)[order], chunks
+    if not len(encoded):
+        return compute(encoded, progress)
+
+    def fill(rows: np.ndarray, progress: Progress | None, allocate: Allocate) -> None:
+        vectors = compute(Encoded([encoded.input_ids[i] for i in rows], 0), progress)
+        allocate(vectors.shape[1])[:] = vectors
+
+    rows = outputs.rows(
+        encoded.input_ids, np.ones(len(encoded), dtype=np.int64), fill, row_bytes=VECTOR_BYTES,
+        progress=progress,
+    )  # fmt: skip
+    return compute(encoded, progress) if rows is None else rows.vectors()
 
 
-def text_names(encoded: Encoded) -> np.ndarray:
-    """(N,) the names under which tokenised texts are kept: hashes of their token ids."""
-    return np.array([_name(ids) for ids in encoded.input_ids], dtype="S32")
+class PooledFeatures:
+    """The pooled features of one frozen encoder under one pooling: a vector per text.
+
+    Args:
+        key: Names encoder and pooling (see :func:`pooling_key`).
+        compute: Makes the features of texts that are not in the cache yet.
+        encoder: Name of the encoder, for people.
+    """
+
+    def __init__(self, key: str, compute: Compute, encoder: str) -> None:
+        self.key = key
+        self.compute = compute
+        self.encoder = encoder
+
+    def of(self, encoded: Encoded, progress: Progress | None = None) -> np.ndarray:
+        """(N, F) float32 features, in the order of the texts.
+
+        Args:
+            encoded: N tokenised texts.
+            progress: Callback with (done, all) texts that have to be computed.
+
+        Raises:
+            RunError: if the disk refuses.
+        """
+        key = output_key(self.key, *(d for d in TOKEN_BUDGET if torch.is_autocast_enabled(d)))
+        outputs = OutputCache(cache.POOLED, key, {"encoder": self.encoder})
+        return stored_vectors(outputs, self.compute, encoded, progress)
+
+
+def output_key(*parts: str) -> str:
+    """Sixteen hex digits that name everything but the texts that decides outputs."""
+    return cache.content_key([FORMAT, *parts])
+
+
+def pooling_key(encoder: Encoder, pooling: nn.Module, name: str) -> str:
+    """Sixteen hex digits that name a frozen encoder and what pools its states.
+
+    Args:
+        encoder: Its weights and the precision it computes in count.
+        pooling: Its parameters count, where it has some.
+        name: Its name in ``POOLINGS``.
+    """
+    device = next(encoder.parameters()).device.type
+    precision = precision_in_effect(encoder, device)
+    own = tensors_digest(pooling.state_dict().items())
+    return output_key(weights_key(encoder), precision, name, own)
+
+
+def precision_in_effect(encoder: Encoder, device: str) -> str:
+    """The number format in which an encoder computes now on a device.
+
+    Args:
+        encoder: The type of its weights counts.
+        device: ``cpu``, ``cuda`` or ``mps``.
+    """
+    dtype = next(encoder.parameters()).dtype
+    if torch.is_autocast_enabled(device):
+        return f"{dtype} autocast to {torch.get_autocast_dtype(device)}"
+    if device == "cuda" and torch.get_float32_matmul_precision() != "highest":
+        return f"{dtype} {torch.get_float32_matmul_precision()}"
+    return str(dtype)
+
+
+def text_names(input_ids: Sequence[Sequence[int]]) -> np.ndarray:
+    """(N,) the names under which outputs of texts are stored: hashes of their token ids."""
+    lengths = [len(ids) for ids in input_ids]
+    flat = np.fromiter(chain.from_iterable(input_ids), dtype="<i4", count=sum(lengths))
+    raw, begin, names = memoryview(flat.tobytes()), 0, []
+    for end in accumulate(4 * length for length in lengths):
+        names.append(hashlib.blake2b(raw[begin:end], digest_size=16).hexdigest())
+        begin = end
+    return np.array(names, dtype="S32")
 
 
 def weights_key(encoder: Encoder) -> str:
-    """Sixteen hex digits that name an encoder's weights and configuration."""
-    digest = hashlib.blake2b(digest_size=8)
-    digest.update(encoder.model.config.to_json_string().encode())
-    for name, value in sorted(encoder.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    """Sixteen hex digits that name an encoder's weights and configuration, wherever they lie."""
+    config = json.loads(encoder.model.config.to_json_string())
+    for name in ("_name_or_path", "transformers_version"):
+        config.pop(name, None)
+    weights = tensors_digest(encoder.model.state_dict().items())
+    return cache.content_key([json.dumps(config, sort_keys=True), weights])
+
+
+def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Thirty-two hex digits of the names and contents of tensors, in any order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(tensors, key=lambda pair: pair[0]):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def free_bytes() -> int:
-    """Free bytes of the disk that holds the cache."""
-    folder = cache.cache_root()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
-def _name(ids: Sequence[int]) -> bytes:
-    raw = np.asarray(ids, dtype="<i4").tobytes()
-    return hashlib.blake2b(raw, digest_size=16).hexdigest().encode()

@@ -33,6 +33,7 @@ from valence.models.fusion import build_fusion, set_feature_statistics
 from valence.models.multimodal import ALMT_SETUPS, MODALITIES, FusionSettings, Stack
 from valence.models.perturbation import perturbations
 from valence.models.scoring import Change, score_inputs, torch_threads
+from valence.storage import atomic
 
 READ = ("audio", "vision")
 FILE = "fusion.safetensors"
@@ -258,7 +259,8 @@ class FusionModel(Model):
         """Write ``config.json`` and the weights; the encoder is named, not copied."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {n: v.contiguous() for n, v in self.net.trainable_state_dict().items()}
-        save_file(state, folder / FILE, metadata={"format": "pt"})
+        with atomic.new_file(folder / FILE) as path:
+            save_file(state, path, metadata={"format": "pt"})
         scale = getattr(self.task, "scale", "mosi")
         write_config(
             folder, kind="fusion", task=self.task, provenance=self.provenance,

@@ -6,8 +6,6 @@ Multimodal Sentiment Analysis", EMNLP. Steps that a mask calls padding are never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor, nn
@@ -15,7 +13,6 @@ from torch.nn import functional
 
 from valence.errors import ModelError
 from valence.losses.base import ModelOutput
-from valence.models.almt_official import ENCODER_PREFIX, official_name
 
 MODALITIES = ("text", "audio", "vision")
 
@@ -243,7 +240,7 @@ class CrossFusion(nn.Module):
     The published model makes targets of all tokens of the last language scale too. Targets
     read the source only and never each other, so what the output takes, the first, is the
     same without the others; they are not computed. Their positions are kept, so that
-    published weights load whole.
+    published weights fit.
     """
 
     def __init__(self, settings: FusionSettings) -> None:
@@ -328,31 +325,6 @@ class ALMT(nn.Module):
             hyper = layer(scale, h["audio"], h["vision"], hyper)
         features = self.fusion(hyper)
         return ModelOutput(self.output(features), features, text, text_mask, self.output.weight)
-
-    def load_official(self, state: Mapping[str, Tensor]) -> None:
-        """Take weights of the published code; those of its text encoder are left aside.
-
-        Args:
-            state: The published state dict; ``valence.models.almt_official`` maps its names
-                to ours and takes its text encoder.
-
-        Raises:
-            ModelError: naming the first tensor that is missing, unknown or of another shape.
-        """
-        named = {official_name(k): v for k, v in state.items() if not k.startswith(ENCODER_PREFIX)}
-        own = {k: v for k, v in self.state_dict().items() if not k.startswith("scalers.")}
-        for name, tensor in own.items():
-            if name not in named:
-                raise ModelError(f"Published weights lack {name}; check the sizes of the model")
-            if named[name].shape != tensor.shape:
-                raise ModelError(
-                    f"Published weights have {name} as {tuple(named[name].shape)} and the model "
-                    f"as {tuple(tensor.shape)}; give the sizes they were trained with"
-                )
-        extra = sorted(named.keys() - own.keys())
-        if extra:
-            raise ModelError(f"Published weights have {extra[0]}, the model does not; more layers?")
-        self.load_state_dict(named, strict=False)
 
 
 def attend(

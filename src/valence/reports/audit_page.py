@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from valence.audit.audit import Audit
-from valence.errors import RunError
+from valence.storage import atomic
 
 SHOWN_ROWS = 50
 LONGEST_TEXT = 240  # characters of a text on the page; the tables have it whole
@@ -31,20 +30,16 @@ def write_audit(found: Audit, folder: Path) -> Path:
         RunError: if the folder cannot be written.
     """
     page = folder / "audit.html"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for finding in found.findings:
-            path = folder / f"{finding.check}.csv"
-            path.unlink(missing_ok=True)
-            if len(finding.rows):
-                finding.rows.to_csv(path, index=False)
-        text = json.dumps(summary(found), ensure_ascii=False, indent=1)
-        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
-        scratch = page.with_suffix(".tmp")
-        scratch.write_text(_render(found), encoding="utf-8")
-        os.replace(scratch, page)
-    except OSError as error:
-        raise RunError(f"Cannot write {folder}: {error.strerror or error}") from None
+    for finding in found.findings:
+        path = folder / f"{finding.check}.csv"
+        if len(finding.rows):
+            with atomic.new_file(path) as scratch:
+                finding.rows.to_csv(scratch, index=False)
+        else:
+            atomic.remove_file(path)
+    text = json.dumps(summary(found), ensure_ascii=False, indent=1)
+    atomic.write_text(folder / "summary.json", text + "\n")
+    atomic.write_text(page, _render(found))
     return page
 
 

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from valence.errors import RunError
+from valence.storage import atomic
 
 
 def write_curves(folder: Path) -> Path:
@@ -30,7 +31,8 @@ def write_curves(folder: Path) -> Path:
             points = [(row["step"], row[name]) for row in rows if name in row]
             axes.plot([x for x, _ in points], [y for _, y in points], marker=".")
             axes.set(xlabel="step", title=title)
-        figure.savefig(folder / "curves.png", dpi=150)
     except OSError as error:
-        raise RunError(f"Cannot write the curves in {folder}: {error.strerror or error}") from None
+        raise RunError(f"Cannot draw the curves of {folder}: {error.strerror or error}") from None
+    with atomic.new_file(folder / "curves.png") as path:
+        figure.savefig(path, dpi=150)
     return folder / "curves.png"

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from valence.errors import RunError
 from valence.evaluation.classification import METRICS
 from valence.reports.tables import by_setup, mean_sd
 from valence.runs.store import RunResult
+from valence.storage import atomic
 
 GROUP_METRICS = ("macro_f1", "micro_f1", "weighted_f1", "accuracy")
 TITLES = {**{name: METRICS[name].title for name in METRICS}, "micro_f1": "micro-F1"}
@@ -124,12 +124,9 @@ def write_group_tables(results: Sequence[RunResult], out: Path) -> list[str]:
             for metric in GROUP_METRICS:
                 name = TITLES[metric] if len(setups) == 1 else f"{number} {TITLES[metric]}"
                 sheets[name] = wide_table(rows, metric)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            own.drop(columns="group_column").to_csv(stem.with_suffix(".csv"), index=False)
-            stem.with_suffix(".md").write_text("\n".join(parts), encoding="utf-8")
-        except OSError as error:
-            raise RunError(f"Cannot write tables to {out}: {error.strerror or error}") from None
+        with atomic.new_file(stem.with_suffix(".csv")) as path:
+            own.drop(columns="group_column").to_csv(path, index=False)
+        atomic.write_text(stem.with_suffix(".md"), "\n".join(parts))
         notes += write_workbook(sheets, stem.with_suffix(".xlsx"))
     return notes
 
@@ -160,10 +157,8 @@ def write_workbook(sheets: dict[str, Wide], path: Path) -> list[str]:
                 made.font = Font(bold=mark or place == 1)
                 if isinstance(made.value, float):
                     made.number_format = "0.000"
-    try:
-        book.save(path)
-    except OSError as error:
-        raise RunError(f"Cannot write {path}: {error.strerror or error}") from None
+    with atomic.new_file(path) as scratch:
+        book.save(scratch)
     return []
 
 

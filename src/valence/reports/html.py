@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from valence.config.spec import RunSpec
-from valence.errors import RunError
 from valence.reports import diagnostic_plots, fusion_plots, plots
 from valence.reports.groups import page_tables
 from valence.reports.scoring import CLASSES, explanation, scoring_of
@@ -33,6 +31,7 @@ from valence.reports.tables import (
 )
 from valence.reports.transfer import is_transfer, page_transfers
 from valence.runs.store import RunResult, RunStore
+from valence.storage import atomic
 
 
 @dataclass(frozen=True)
@@ -124,13 +123,7 @@ def write_report(
 
 
 def _written(page: str, path: Path) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text(page, encoding="utf-8")
-        os.replace(scratch, path)
-    except OSError as error:
-        raise RunError(f"Cannot write {path}: {error.strerror or error}") from None
+    atomic.write_text(path, page)
     return path
 
 

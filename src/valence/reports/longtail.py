@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ from matplotlib.figure import Figure
 from valence.config.data import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
-from valence.errors import DataError
 from valence.reports.plots import class_colors, new_figure, side_legend
+from valence.storage import atomic
 
 PICTURE = "longtail.png"
 
@@ -33,26 +32,22 @@ def write_cut(
         The rows that were written.
 
     Raises:
-        DataError: if the data cannot be read or cut, or the folder not be written.
+        DataError: if the data cannot be read or cut.
+        RunError: if the folder cannot be written.
     """
     none = {"train_counts": None, "train_total": None, "imbalance_ratio": None}
     uncut = spec.model_copy(update={**none, "head_count": None, "noise_share": 0.0})
     before = load_dataset(uncut, seed=seed, data_dir=data_dir)
     after = load_dataset(spec, seed=seed, data_dir=data_dir)
     counts = [data.train.counts(len(after.classes)) for data in (before, after)]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in ("train", "validation", "test"):
-            split = getattr(after, name)
-            labels = [after.classes[i] for i in split.labels]
-            frame = pd.DataFrame({"text": split.texts, "label": labels, "id": split.ids})
-            scratch = out / f".{name}.csv.writing"
-            pd.concat([frame, split.extra], axis=1).to_csv(scratch, index=False)
-            os.replace(scratch, out / f"{name}.csv")
-        picture = class_sizes(after.classes, counts[0], counts[1])
-        picture.savefig(out / PICTURE, dpi=160, facecolor="white")
-    except OSError as error:
-        raise DataError(f"Cannot write to {out}: {error.strerror or error}") from None
+    for name in ("train", "validation", "test"):
+        split = getattr(after, name)
+        labels = [after.classes[i] for i in split.labels]
+        frame = pd.DataFrame({"text": split.texts, "label": labels, "id": split.ids})
+        with atomic.new_file(out / f"{name}.csv") as path:
+            pd.concat([frame, split.extra], axis=1).to_csv(path, index=False)
+    with atomic.new_file(out / PICTURE) as path:
+        class_sizes(after.classes, counts[0], counts[1]).savefig(path, dpi=160, facecolor="white")
     return after
 
 

@@ -19,6 +19,7 @@ from valence.evaluation.classification import confusion
 from valence.evaluation.task import softmax
 from valence.reports.plots import COLORS, INK, draw_confusion, new_figure
 from valence.runs.store import RunResult, RunStore
+from valence.storage import atomic
 
 EXAMPLES = 6
 Mode = Literal["train", "continue", "evaluate", "tune"]
@@ -92,11 +93,11 @@ def record_scores(
     picture = "confusion.png" if classes else "predicted.png"
     whole = {**shown, **entry, "examples": examples}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         _append(folder / "results.json", whole)
-        figure.savefig(folder / picture, dpi=150)
     except OSError as error:
         raise RunError(f"Cannot write {folder}: {error.strerror or error}") from None
+    with atomic.new_file(folder / picture) as path:
+        figure.savefig(path, dpi=150)
 
 
 def confusion_figure(
@@ -166,10 +167,8 @@ def _append(path: Path, entry: Mapping[str, Any]) -> None:
             entries = known
         else:
             os.replace(path, path.with_suffix(".json.broken"))
-    scratch = path.with_name(f".{path.name}.writing")
     text = json.dumps([*entries, entry], ensure_ascii=False, indent=1, default=str)
-    scratch.write_text(text + "\n", encoding="utf-8")
-    os.replace(scratch, path)
+    atomic.write_text(path, text + "\n")
 
 
 def _now() -> str:

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from valence.comparison.significance import against_baseline
-from valence.errors import RunError
 from valence.evaluation.classification import METRICS
 from valence.reports.scoring import CH_SIMS, CLASSES, MOSI, Scoring, scoring_of
 from valence.runs.store import RunResult, RunStore
+from valence.storage import atomic
 
 STATS = ("mean", "sd")
 ALPHA = 0.05
@@ -326,21 +326,18 @@ def write_tables(
         RunError: if the folder cannot be written.
     """
     plain = unswept(results, axes)
-    try:
-        for name in ("features", "cases"):
-            (out / name).mkdir(parents=True, exist_ok=True)
-        runs_table(results).to_csv(out / "results.csv", index=False)
-        leaderboard(store, plain, baseline).to_csv(out / "leaderboard.csv", index=False)
-        (out / "summary.md").write_text(summary_markdown(plain), encoding="utf-8")
-        if axes:
-            sensitivity_table(results, axes).to_csv(out / "sensitivity.csv", index=False)
-        own = own_best_table(plain)
-        if len(own):
-            own.to_csv(out / "own_best_epochs.csv", index=False)
-        for result in plain:
-            cases(store, result).to_csv(out / "cases" / f"{result.key}.csv", index=False)
-            shutil.copyfile(
-                store.path(result.key) / "features.npz", out / "features" / f"{result.key}.npz"
-            )
-    except OSError as error:
-        raise RunError(f"Cannot write tables to {out}: {error.strerror or error}") from None
+    tables = {"results": runs_table(results), "leaderboard": leaderboard(store, plain, baseline)}
+    if axes:
+        tables["sensitivity"] = sensitivity_table(results, axes)
+    own = own_best_table(plain)
+    if len(own):
+        tables["own_best_epochs"] = own
+    for name, table in tables.items():
+        with atomic.new_file(out / f"{name}.csv") as path:
+            table.to_csv(path, index=False)
+    atomic.write_text(out / "summary.md", summary_markdown(plain))
+    for result in plain:
+        with atomic.new_file(out / "cases" / f"{result.key}.csv", durable=False) as path:
+            cases(store, result).to_csv(path, index=False)
+        with atomic.new_file(out / "features" / f"{result.key}.npz", durable=False) as path:
+            shutil.copyfile(store.path(result.key) / "features.npz", path)

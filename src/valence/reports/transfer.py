@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from valence.errors import RunError
 from valence.reports.groups import GROUP_METRICS, Wide, markdown, write_workbook
 from valence.reports.tables import mean_sd
 from valence.runs.store import RunResult
+from valence.storage import atomic
 
 ALL = "all"
 WITHOUT = "all but "
@@ -200,23 +200,21 @@ def write_transfer(results: Sequence[RunResult], out: Path) -> list[str]:
         return []
     parts: list[str] = []
     sheets: dict[str, Wide] = {}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        table.to_csv(out / "transfer.csv", index=False)
-        for number, part in enumerate(_parts(table), start=1):
-            label, method, own = part
-            parts.append(f"## {label}, {method}: macro-F1\n\n{markdown(_wide_matrix(own))}\n")
-            if own["trained_on"].str.startswith(WITHOUT).any():
-                heads, rows = leave_one_out_columns(own)
-                plain = Wide(heads, rows, [[False] * len(heads) for _ in rows])
-                parts.append(f"{markdown(plain)}\n")
-                sheets[f"{number} {method} left out"] = plain
-            sheets[f"{number} {method}"] = _wide_matrix(own)
-            name = f"transfer-{method}{'' if number == 1 else f'-{number}'}.png"
-            transfer_map(own, f"{label}, {method}").savefig(out / name, dpi=160)
-        (out / "transfer.md").write_text("\n".join(parts), encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"Cannot write tables to {out}: {error.strerror or error}") from None
+    with atomic.new_file(out / "transfer.csv") as path:
+        table.to_csv(path, index=False)
+    for number, part in enumerate(_parts(table), start=1):
+        label, method, own = part
+        parts.append(f"## {label}, {method}: macro-F1\n\n{markdown(_wide_matrix(own))}\n")
+        if own["trained_on"].str.startswith(WITHOUT).any():
+            heads, rows = leave_one_out_columns(own)
+            plain = Wide(heads, rows, [[False] * len(heads) for _ in rows])
+            parts.append(f"{markdown(plain)}\n")
+            sheets[f"{number} {method} left out"] = plain
+        sheets[f"{number} {method}"] = _wide_matrix(own)
+        name = f"transfer-{method}{'' if number == 1 else f'-{number}'}.png"
+        with atomic.new_file(out / name) as path:
+            transfer_map(own, f"{label}, {method}").savefig(path, dpi=160)
+    atomic.write_text(out / "transfer.md", "\n".join(parts))
     return write_workbook(sheets, out / "transfer.xlsx")
 
 

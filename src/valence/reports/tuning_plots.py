@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from valence.config.ranges import Range
-from valence.errors import RunError
 from valence.evaluation.classification import METRICS
 from valence.evaluation.regression import INTENSITY_METRICS, signed
 from valence.reports.plots import COLORS, INK, new_figure, quiet_frame, side_legend
 from valence.runs.store import RunStore
+from valence.storage import atomic
 from valence.tuning.tune import TuningResult
 
 
@@ -37,17 +37,15 @@ def write_study(store: RunStore, tuned: TuningResult, folder: Path) -> None:
         "importance.png": importance(tuned.importance),
         "parallel.png": parallel(tuned.trials, tuned.space, metric),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "best.yaml").write_text(tuned.best.to_yaml(), encoding="utf-8")
-        tuned.trials.to_csv(folder / "trials.csv", index=False)
-        for name, figure in pictures.items():
-            if figure is not None:
-                figure.savefig(folder / name, dpi=150)
-            else:
-                (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"Cannot write {folder}: {error.strerror or error}") from None
+    atomic.write_text(folder / "best.yaml", tuned.best.to_yaml())
+    with atomic.new_file(folder / "trials.csv") as path:
+        tuned.trials.to_csv(path, index=False)
+    for name, figure in pictures.items():
+        if figure is not None:
+            with atomic.new_file(folder / name) as path:
+                figure.savefig(path, dpi=150)
+        else:
+            atomic.remove_file(folder / name)
     if tuned.result is not None:
         chosen = {"study": tuned.name, "chosen": dict(tuned.params), "trials": len(tuned.trials),
                   "trial_value": tuned.value}  # fmt: skip

@@ -8,7 +8,6 @@ rows with their logits), ``history.jsonl``, ``features.npz`` and, where it was a
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -23,7 +22,8 @@ from valence.config.spec import RunSpec
 from valence.errors import RunError, SpecError
 from valence.evaluation.task import Classification, Regression, Task
 from valence.methods.registry import find_method, parse_spec
-from valence.storage.file_lock import alone
+from valence.storage import atomic
+from valence.storage.file_lock import locked
 from valence.storage.key import ResultKey
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class RunStore:
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Keep other processes of this machine from making the same run meanwhile."""
-        with alone(self.root / ".unfinished" / f"{key}.lock"):
+        with locked(self.root / ".unfinished" / f"{key}.lock"):
             yield
 
     def get(self, key: str) -> RunResult | None:
@@ -145,7 +145,7 @@ class RunStore:
 
     def _read(self, reasons: dict[str, str] | None = None) -> dict[str, RunResult]:
         results: dict[str, RunResult] = {}
-        for key in sorted(path.parent.name for path in self.root.glob("*/result.json")):
+        for key in sorted(path.parent.name for path in self.root.glob("[!.]*/result.json")):
             try:
                 result = self.get(key)
             except RunError as error:
@@ -189,29 +189,15 @@ class RunStore:
         Raises:
             RunError: if the disk refuses (full, read-only).
         """
-        folder = self.root / ".unfinished" / f"{key}.writing"
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            folder.mkdir(parents=True)
+        with atomic.new_folder(self.path(key), advice="finished runs are kept") as folder:
             yield folder
-            final = self.path(key)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(folder, final)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise RunError(
-                f"Cannot write run {key} under {self.root}: {reason}; finished runs are kept"
-            ) from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        (self.root / f"{key}.failed.json").unlink(missing_ok=True)
+        atomic.remove_file(self.root / f"{key}.failed.json")
         shutil.rmtree(self.checkpoint(key), ignore_errors=True)
 
     def record_failure(self, key: str, error: BaseException) -> None:
         """Keep why a run failed, beside the finished ones."""
-        self.root.mkdir(parents=True, exist_ok=True)
         record = {"key": key, "error": type(error).__name__, "message": str(error)}
-        (self.root / f"{key}.failed.json").write_text(json.dumps(record), encoding="utf-8")
+        atomic.write_text(self.root / f"{key}.failed.json", json.dumps(record))
 
 
 def result_key(spec: RunSpec, dataset: Dataset) -> ResultKey:

@@ -12,11 +12,11 @@ from valence.errors import ValenceError
 
 
 @contextmanager
-def alone(path: Path, busy: ValenceError | None = None) -> Iterator[None]:
+def locked(path: Path, busy: ValenceError | None = None) -> Iterator[None]:
     """Keep other processes of this machine out while the block runs; a kill lets them in.
 
     Args:
-        path: A file that stands for what is kept to oneself; it is gone afterwards.
+        path: A file that stands for what is locked; it is gone afterwards.
         busy: Raised where another process is in; when None, it is waited for.
 
     Raises:

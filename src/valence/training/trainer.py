@@ -32,6 +32,7 @@ from valence.errors import RunError
 from valence.evaluation.task import MetricScores, Task
 from valence.models.encoder import without_peft_warnings
 from valence.models.scoring import Network, score_inputs
+from valence.storage import atomic
 from valence.training.distributed_sampler import SharedBatches
 
 GATE_LR_FACTOR = 5.0  # published for Hy-Mora: one scalar moves too little at the common rate
@@ -222,16 +223,16 @@ class EncodedTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(_contiguous(self.network.trainable_state_dict()), folder / "now.safetensors")
+        _write(self.network.trainable_state_dict(), folder / "now.safetensors")
         if self.best.state is not None:
-            save_file(_contiguous(self.best.state), folder / "best.safetensors")
+            _write(self.best.state, folder / "best.safetensors")
         record = {"score": self.best.score, "step": self.best.step}
         record["without_gain"] = self.best.without_gain
-        (folder / "best.json").write_text(json.dumps(record), encoding="utf-8")
+        atomic.write_text(folder / "best.json", json.dumps(record))
         if self.keep_own_best:
             for step, state in self.states.items():
-                save_file(_contiguous(state), _own_file(folder, step))
-            (folder / OWN_BEST_FILE).write_text(json.dumps(self.own_best), encoding="utf-8")
+                _write(state, _own_file(folder, step))
+            atomic.write_text(folder / OWN_BEST_FILE, json.dumps(self.own_best))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
@@ -318,8 +319,10 @@ def _own_file(folder: Path, step: int) -> Path:
     return folder / f"own-{step}.safetensors"
 
 
-def _contiguous(state: State) -> State:
-    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+def _write(state: State, path: Path) -> None:
+    plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with atomic.new_file(path) as scratch:
+        save_file(plain, scratch)
 
 
 def _is_eval(record: dict[str, Any]) -> bool:

@@ -28,7 +28,7 @@ from valence.evaluation.task import Task
 from valence.methods.registry import METHODS, find_method, make_spec, trained_part
 from valence.runs.runner import check_rows, run
 from valence.runs.store import RunResult, RunStore
-from valence.storage.file_lock import alone
+from valence.storage.file_lock import locked
 from valence.tuning.study import (
     bind,
     close_stale,
@@ -255,7 +255,7 @@ def tune(
     if points is not None:  # few enough to try each once
         job = replace(job, trials=len(points))
         close_stale(study)
-        with alone(config.runs / ".unfinished" / f"{job.name}.lock"):
+        with locked(config.runs / ".unfinished" / f"{job.name}.lock"):
             enqueue(study, points)
     interrupted = False
     try:
@@ -274,7 +274,7 @@ def tune(
     )  # fmt: skip
     if interrupted or not config.final:
         return found
-    with alone(config.runs / ".unfinished" / f"{job.name}.lock"):
+    with locked(config.runs / ".unfinished" / f"{job.name}.lock"):
         result = run(
             found.best, store=RunStore(config.runs), dataset=dataset, keep_model=True,
             progress=progress,

@@ -128,3 +128,22 @@ def test_word_tokens_of_both_kinds_of_tokenizers() -> None:
     begins, goes_on = word_tokens(Fake(["<s>", "Ġfilm", "s", "Ġ!"]))
     assert begins.tolist() == [False, True, False, False]
     assert goes_on.tolist() == [False, False, True, False]
+
+
+def test_views_that_vanish_or_break_are_made_again(
+    tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = second_views(ViewSpec(name="edits"), source(tiny_encoder))
+    (entry,) = cache.entries()
+    (entry.path / augment.FILE).write_bytes(b"PAR1 half")
+    again, note = second_views(ViewSpec(name="edits"), source(tiny_encoder))
+    assert (again, note) == (first, "second views: edits")
+    original = cache.find
+
+    def found_and_gone(kind: cache.CacheKind, key: str) -> Path | None:
+        path = original(kind, key)
+        cache.clear()
+        return path
+
+    monkeypatch.setattr(cache, "find", found_and_gone)
+    assert second_views(ViewSpec(name="edits"), source(tiny_encoder)) == (first, note)

@@ -13,11 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.features import mmsa as talks
+from tests.features import write_mmsa
+from valence.config.spec import DataSpec
 from valence.data.features import archive as archive_module
 from valence.data.features import convert as convert_module
-from valence.data.features.archive import FEATURE_CARDS, SPLITS, FeatureArchive
+from valence.data.features.archive import FEATURE_CARDS, SPLITS, FeatureArchive, FeatureView
 from valence.data.features.convert import convert
-from valence.errors import DataError
+from valence.data.sources import load_dataset
+from valence.errors import DataError, RunError
+from valence.storage import cache
 
 NAMES = {"train": "train", "valid": "validation", "test": "test"}
 
@@ -244,7 +249,7 @@ def test_written_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(convert_module, "_notes", full)
-    with pytest.raises(DataError, match="No space left"):
+    with pytest.raises(RunError, match="No space left"):
         convert(write(mmsa()), tmp_path / "archive")
     assert [path.name for path in tmp_path.iterdir()] == ["features.pkl"]
 
@@ -323,3 +328,18 @@ def test_real_mosi(real_data: Path, tmp_path: Path) -> None:
         split = archive.split(name)
         known = [labels[i] for i in split.ids]
         np.testing.assert_allclose(split.labels, known, atol=1e-5)
+
+
+def test_a_converted_pickle_is_held_and_a_damaged_one_converted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALENCE_CACHE", str(tmp_path / "cache"))
+    spec = DataSpec(name=str(write_mmsa(tmp_path / "talks.pkl", talks(24))))
+    first = load_dataset(spec)
+    (entry,) = cache.entries()
+    assert cache.clear() == 0, "its steps are read bit by bit"
+    (entry.path / "train.audio.safetensors").write_bytes(b"half")
+    again = load_dataset(spec)
+    assert again.fingerprint == first.fingerprint
+    assert isinstance(again.train.features, FeatureView)
+    assert again.train.features.batch([0, 5]).steps["audio"].shape[0] == 2

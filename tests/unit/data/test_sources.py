@@ -11,7 +11,7 @@ import pytest
 
 from valence.config.data import DataSpec
 from valence.data.sources import load_dataset, load_split
-from valence.data.tables import read_hub
+from valence.data.tables import open_hub
 from valence.errors import DataError, UnknownNameError, ValenceError
 
 ROWS = pd.DataFrame(
@@ -216,6 +216,6 @@ def test_hub_reader_names_the_splits(tmp_path: Path) -> None:
     """The library reads a local folder by the same call as a hub id."""
     for name in ("train", "test"):
         ROWS.to_csv(tmp_path / f"{name}.csv", index=False)
-    tables = read_hub(str(tmp_path), None)
+    tables = open_hub(str(tmp_path), None)
     assert set(tables) == {"train", "test"}
     assert list(tables["test"]["text"]) == list(ROWS["text"])

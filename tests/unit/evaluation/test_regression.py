@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from sklearn import metrics as sk
 
-from valence.evaluation.regression import INTENSITY_METRICS, best_per_metric, intensity_scores
+from valence.evaluation.regression import INTENSITY_METRICS, intensity_scores
 
 
 @settings(max_examples=60, deadline=None)
@@ -59,25 +59,3 @@ def test_the_table_is_complete(scale: str) -> None:
     found = intensity_scores(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9), scale=scale)
     assert set(found) == {n for n, m in INTENSITY_METRICS.items() if scale in m.scales}
     assert [n for n, m in INTENSITY_METRICS.items() if m.better == "low"] == ["mae"]
-
-
-def test_the_two_ways_of_reporting() -> None:
-    validation = [
-        {"epoch": 10, "mae": 0.9, "corr": None, "acc7": 0.4},
-        {"epoch": 20, "mae": 0.7, "corr": 0.5, "acc7": 0.3},
-        {"epoch": 30, "mae": 0.7, "corr": 0.6, "acc7": 0.4},
-    ]
-    best = best_per_metric(validation)
-    assert best.best_mae_epoch == 20, "the earlier epoch at a tie"
-    assert best.at_best_mae == {"mae": 0.7, "corr": 0.5, "acc7": 0.3}
-    assert best.own_best_epoch == {"mae": 20, "corr": 30, "acc7": 10}
-    assert best.own_best == {"mae": 0.7, "corr": 0.6, "acc7": 0.4}
-    test = [{"mae": 0.1, "corr": 0.9, "acc7": 0.9}, {"mae": 0.8, "corr": 0.4, "acc7": 0.2}]
-    test.append({"mae": 0.75, "corr": 0.45, "acc7": 0.1})
-    reported = best_per_metric(validation, test)
-    assert reported.at_best_mae == test[1], "chosen on validation, whatever test says"
-    assert reported.own_best == {"mae": 0.8, "corr": 0.45, "acc7": 0.9}
-    with pytest.raises(ValueError, match="no record has an MAE"):
-        best_per_metric([{"corr": 0.1}])
-    with pytest.raises(ValueError, match="1 records"):
-        best_per_metric(validation, test[:1])

@@ -69,12 +69,12 @@ def test_embeddings_are_unit_length_and_kept(embedder: Embedder) -> None:
     vectors = embedder(texts)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(vectors[0], vectors[2])
-    kept = len(cache.folders("embeddings", f"{embedder.key}-"))
+    kept = len(cache.folders(cache.EMBEDDINGS, f"{embedder.key}-"))
     told: list[int] = []
     again = embedder(texts[::-1], lambda done, all_: told.append(all_))
     np.testing.assert_array_equal(again, vectors[::-1])
     assert not told, "nothing is computed twice"
-    assert len(cache.folders("embeddings", f"{embedder.key}-")) == kept
+    assert len(cache.folders(cache.EMBEDDINGS, f"{embedder.key}-")) == kept
     alone = embedder(["a very dull plot not seen before but now"])
     assert alone.shape == (1, 32)
 

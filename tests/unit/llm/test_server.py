@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +19,14 @@ from valence.llm.answers import Answers, one_hot, token_logits
 from valence.llm.classify import PromptedModel, PromptSettings, QuestionBuilder, ServerBackend
 from valence.llm.prompts import Question, make_renderer
 from valence.llm.server import Server
+from valence.storage import cache
 
 CHATS = [[{"role": "user", "content": f"text {i}"}] for i in range(8)]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VALENCE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -70,6 +77,32 @@ def test_an_interrupted_run_pays_for_nothing_twice(server: FailingServer) -> Non
     later = [body["messages"][0]["content"] for body in server.requests[sent:]]
     assert len(later) == 5
     assert not set(later) & set(paid)
+
+
+def answers_file() -> Path:
+    (path,) = cache.cache_root().glob("answers/*/answers.jsonl")
+    return path
+
+
+def test_what_a_kill_cut_short_costs_that_answer_alone(server: FailingServer) -> None:
+    asked, _ = client(server, concurrency=1)
+    asked.ask(CHATS)
+    whole = answers_file().read_bytes()
+    answers_file().write_bytes(whole[: len(whole) - 4] + "é".encode()[:1])
+    sent = len(server.requests)
+    for _ in range(2):
+        again, _ = client(server)
+        again.ask(CHATS)
+        assert len(server.requests) == sent + 1
+
+
+def test_answers_that_are_cleared_meanwhile_are_written_anew(server: FailingServer) -> None:
+    asked, _ = client(server, concurrency=1)
+    asked.ask(CHATS[:4])
+    cache.clear("answers")
+    asked.ask(CHATS[:6])
+    assert len(answers_file().read_text().splitlines()) == 2
+    assert len(server.requests) == 6, "what this process knows is not asked again"
 
 
 @pytest.mark.parametrize(

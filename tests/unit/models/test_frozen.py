@@ -124,7 +124,7 @@ def test_no_room_means_no_cache_and_the_same_scores(
     model: TorchModel, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = model.predict(Examples(data.test.texts)).logits
-    monkeypatch.setattr(frozen, "free_bytes", lambda: 10)
+    monkeypatch.setattr(cache, "room_bytes", lambda: 10)
     model.enable_hidden_state_cache()
     assert np.array_equal(model.predict(Examples(data.test.texts)).logits, plain)
     assert cache.entries() == []
@@ -184,4 +184,4 @@ def test_a_kill_while_writing_loses_one_chunk_at_most(
         np.testing.assert_allclose(attached.row(i), expected, atol=1e-5)
     assert len(cache.entries()) > whole
     assert cache.clear() > 0
-    assert not list(own_cache.rglob(".writing-*"))
+    assert not list(own_cache.rglob(".valence-*"))

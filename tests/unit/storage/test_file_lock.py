@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from valence.errors import RunError
-from valence.storage.file_lock import alone
+from valence.storage.file_lock import locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from valence.storage.file_lock import alone
-with alone(Path(sys.argv[1])):
+from valence.storage.file_lock import locked
+with locked(Path(sys.argv[1])):
     print("in", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -34,10 +34,10 @@ def holder(path: Path, seconds: float) -> subprocess.Popen[str]:
 def test_another_is_refused_or_waits(tmp_path: Path) -> None:
     path = tmp_path / "here" / "lock"
     with holder(path, 1.5) as process:
-        with pytest.raises(RunError, match="taken"), alone(path, RunError("taken")):
+        with pytest.raises(RunError, match="taken"), locked(path, RunError("taken")):
             pass
         begun = time.monotonic()
-        with alone(path):
+        with locked(path):
             assert time.monotonic() - begun > 0.3
             assert path.exists()
         assert process.wait() == 0
@@ -49,18 +49,18 @@ def test_a_killed_process_lets_others_in(tmp_path: Path) -> None:
     with holder(path, 60) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with alone(path, RunError("taken")):
+        with locked(path, RunError("taken")):
             pass
-    with alone(path, RunError("taken")):
+    with locked(path, RunError("taken")):
         pass
 
 
 def test_those_who_wait_enter_one_by_one(tmp_path: Path) -> None:
     path, tally = tmp_path / "lock", tmp_path / "tally"
     code = (
-        "import sys\nfrom pathlib import Path\nfrom valence.storage.file_lock import alone\n"
+        "import sys\nfrom pathlib import Path\nfrom valence.storage.file_lock import locked\n"
         "for _ in range(200):\n"
-        "    with alone(Path(sys.argv[1])):\n"
+        "    with locked(Path(sys.argv[1])):\n"
         "        tally = Path(sys.argv[2])\n"
         "        count = int(tally.read_text()) if tally.exists() else 0\n"
         "        tally.write_text(str(count + 1))\n"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from valence.data.features.archive import FeatureArchive, Manifest, read_manifes
 from valence.data.features.mmsa import FEATURES, FeatureRows, check_split, find_splits
 from valence.data.features.safe_pickle import read_pickle
 from valence.errors import DataError
+from valence.storage import atomic
 
 _BLOCK = 1 << 20
 
@@ -73,19 +72,10 @@ def write_archive(
         extractor: How the features were made, if they were made here.
 
     Raises:
-        DataError: if the disk refuses.
+        RunError: if the disk refuses.
     """
-    scratch = folder.with_name(f".{folder.name}.writing-{os.getpid()}")
-    try:
-        scratch.mkdir(parents=True)
+    with atomic.new_folder(folder, marker="manifest.json") as scratch:
         _write(scratch, splits, source, digest, extractor)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(scratch, folder)
-    except OSError as error:
-        raise DataError(f"Cannot write {folder}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return FeatureArchive.open(folder)
 
 

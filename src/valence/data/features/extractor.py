@@ -25,6 +25,7 @@ from valence.data.features.signals import (
     speech_features,
 )
 from valence.errors import DataError, ModelError
+from valence.storage import atomic
 
 MEL = "mel"
 FRAMES = "frames"
@@ -165,20 +166,13 @@ def save_clip(features: ClipFeatures, settings: ExtractorSettings, path: Path) -
     """Write the features of one clip, with how they were made, to a ``.safetensors`` file.
 
     Raises:
-        DataError: if the disk refuses.
+        RunError: if the disk refuses.
     """
     from safetensors.numpy import save_file
 
     about = {"format": "1", "extractor": settings.model_dump_json()}
-    scratch = path.with_name(f".{path.name}.writing")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.new_file(path) as scratch:
         save_file({"audio": features.audio, "vision": features.vision}, scratch, about)
-        scratch.replace(path)
-    except OSError as error:
-        raise DataError(f"Cannot write {path}: {error.strerror or error}") from None
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def extractor_key(settings: ExtractorSettings) -> str:

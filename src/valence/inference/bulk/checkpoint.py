@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from valence.errors import DataError
-from valence.inference.bulk.writers import written
-from valence.storage.file_lock import alone
+from valence.inference.bulk.writers import ADVICE, written
+from valence.storage import atomic
+from valence.storage.file_lock import locked
 
 FORMAT = 1
 BLOCK_BYTES = 1 << 20
@@ -88,7 +87,7 @@ class Parts:
         with written(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-            replace_file(self.folder / "job.json", json.dumps(wanted).encode())
+        atomic.write_text(self.folder / "job.json", json.dumps(wanted), advice=ADVICE)
         return []
 
     def add(self, number: int, record: PartRecord, write: Callable[[Path], None]) -> PartRecord:
@@ -99,19 +98,11 @@ class Parts:
             record: Its record, without a hash.
             write: Writes the rows into the file it is given.
         """
-        with written(self.folder):
-            file = self.file(number)
-            # Of its own name: a worker of a cluster may be thought dead and still write.
-            scratch = file.with_name(f"writing-{uuid4().hex}{self.suffix}")
-            try:
-                write(scratch)
-                kept = PartRecord(**{**asdict(record), "digest": file_digest(scratch)})
-                os.replace(scratch, file)
-            finally:
-                with suppress(OSError):
-                    scratch.unlink(missing_ok=True)
-            replace_file(self._record(number), json.dumps(asdict(kept)).encode())
-        return kept
+        with atomic.new_file(self.file(number), advice=ADVICE) as scratch:
+            write(scratch)
+            whole = replace(record, digest=file_digest(scratch))
+        atomic.write_text(self._record(number), json.dumps(asdict(whole)), advice=ADVICE)
+        return whole
 
     def file(self, number: int) -> Path:
         """The file of a part."""
@@ -156,7 +147,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     busy = DataError(f"Another process writes {folder} now; wait for it, or give another --out")
-    with alone(path, busy):
+    with locked(path, busy):
         yield
 
 
@@ -177,13 +168,3 @@ def texts_digest(texts: list[str]) -> str:
         raw = text.encode("utf-8", "surrogatepass")
         digest.update(len(raw).to_bytes(8, "little") + raw)
     return digest.hexdigest()
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Give a file new contents, all or none."""
-    scratch = path.with_name(f".{path.name}.{uuid4().hex}")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)

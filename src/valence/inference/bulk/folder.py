@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from valence.errors import DataError, RunError, ValenceError
-from valence.inference.bulk.checkpoint import PartRecord, Parts, file_digest, replace_file
+from valence.inference.bulk.checkpoint import PartRecord, Parts, file_digest
 from valence.inference.bulk.readers import open_source
 from valence.inference.bulk.stream import PART_ROWS, StreamOptions, model_digest, predict_stream
-from valence.inference.bulk.writers import SUFFIXES, open_sink, written
+from valence.inference.bulk.writers import ADVICE, SUFFIXES, open_sink, written
 from valence.models.base import Progress
 from valence.models.config_file import read_config
+from valence.storage import atomic
 
 if TYPE_CHECKING:
     from valence.distributed.device import Hardware
@@ -242,8 +243,8 @@ class Finished(Parts):
 
     def keep(self, name: str, record: PartRecord) -> None:
         """PartRecord that a file is finished."""
-        with written(self.folder):
-            replace_file(self.folder / f"{name}.json", json.dumps(asdict(record)).encode())
+        path = self.folder / f"{name}.json"
+        atomic.write_text(path, json.dumps(asdict(record)), advice=ADVICE)
 
 
 def _open(job: FolderJob, files: Sequence[Path], resume: bool | None) -> None:

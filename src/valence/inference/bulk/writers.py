@@ -8,21 +8,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from uuid import uuid4
 
 from valence.config.database_url import is_sql_url
-from valence.errors import DataError
+from valence.errors import DataError, RunError
 from valence.inference.bulk.readers import Part
+from valence.storage import atomic
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 SQL_TABLE = "scored"
+ADVICE = "parts that are written are kept"
 
 
 class Sink(Protocol):
@@ -83,9 +83,7 @@ def written(name: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"{name} cannot be written: {error.strerror or error}; parts that are written are kept"
-        ) from None
+        raise RunError(f"Cannot write {name}: {error.strerror or error}; {ADVICE}") from None
 
 
 @dataclass(frozen=True)
@@ -105,19 +103,6 @@ class _FileSink:
         with written(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
-    @contextmanager
-    def _replacing(self) -> Iterator[Path]:
-        scratch = self.parts_folder() / f"joined-{uuid4().hex}"  # goes with the parts after a kill
-        try:
-            with written(self.path):
-                yield scratch
-                with scratch.open("rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(scratch, self.path)
-        finally:
-            with suppress(OSError):
-                scratch.unlink(missing_ok=True)
-
 
 class TextSink(_FileSink):
     """A CSV or TSV file; parts have no line of names."""
@@ -132,7 +117,7 @@ class TextSink(_FileSink):
     def join(self, files: Sequence[Path], names: Sequence[Sequence[str]]) -> None:
         """As :class:`Sink`; a column that a part lacks is empty there."""
         union = _union(names)
-        with self._replacing() as scratch, scratch.open("wb") as out:
+        with atomic.new_file(self.path, advice=ADVICE) as scratch, scratch.open("wb") as out:
             out.write(self._line(union))
             for file, own in zip(files, names, strict=True):
                 if list(own) == union:
@@ -171,7 +156,7 @@ class JsonSink(_FileSink):
 
     def join(self, files: Sequence[Path], names: Sequence[Sequence[str]]) -> None:
         """As :class:`Sink`."""
-        with self._replacing() as scratch, scratch.open("wb") as out:
+        with atomic.new_file(self.path, advice=ADVICE) as scratch, scratch.open("wb") as out:
             for file in files:
                 with file.open("rb") as part:
                     shutil.copyfileobj(part, out, 1 << 20)
@@ -188,7 +173,7 @@ class ArrowSink(_FileSink):
         """As :class:`Sink`; where parts differ in a column's type, one that holds both."""
         from pyarrow.parquet import ParquetWriter
 
-        with self._replacing() as scratch:
+        with atomic.new_file(self.path, advice=ADVICE) as scratch:
             schema = common_schema(files)
             with ParquetWriter(scratch, schema) as writer:
                 for table in arrow_tables(files, schema):

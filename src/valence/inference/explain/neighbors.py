@@ -9,7 +9,6 @@ whoever gets the folder.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from valence.data.dataset import Split
 from valence.errors import ModelError
 from valence.inference.predictor import Predictor
 from valence.models.base import Model, Progress
-from valence.storage import cache
+from valence.storage import atomic, cache
 
 KIND = "neighbours"
 FILE = "neighbours.parquet"
@@ -105,24 +104,22 @@ def build_index(
         keep: Also write it into the model's folder, texts included.
 
     Raises:
-        ModelError, RunError: if the folder or the cache cannot be written.
+        RunError: if the folder or the cache cannot be written.
     """
     labels = [predictor.classes[i] for i in rows.labels]
     key = cache.content_key([_identity(predictor.folder), *rows.texts, "", *labels])
-    folder = cache.find(KIND, key)
-    if folder is None:
+    table = cache.load(cache.NEIGHBORS, key, lambda folder: _table(folder / FILE))
+    if table is None:
         table = pd.DataFrame({"text": rows.texts, "label": labels})
         vectors = predictor.model.unit_features(rows.texts, progress)
         table["vector"] = list(vectors.astype(np.float16))
         about = {"model": predictor.folder.name, "texts": len(rows)}
-        with cache.writing(KIND, key, about) as scratch:
+        with cache.writing(cache.NEIGHBORS, key, about) as scratch:
             table.to_parquet(scratch / FILE, index=False)
-        folder = cache.find(KIND, key)
-        assert folder is not None
-    found = _read(folder / FILE)
     if keep:
-        _copy(folder / FILE, predictor.folder / FILE)
-    return found
+        with atomic.new_file(predictor.folder / FILE) as path:
+            table.to_parquet(path, index=False)
+    return _indexed(table)
 
 
 def _identity(folder: Path) -> str:
@@ -138,20 +135,16 @@ def _identity(folder: Path) -> str:
 
 def _read(path: Path) -> Index:
     try:
-        table = pd.read_parquet(path, columns=["text", "label", "vector"])
-        vectors = np.stack(table["vector"].to_list()).astype(np.float32)
+        return _indexed(_table(path))
     except Exception as error:  # pyarrow and numpy raise errors of their own kinds
         reason = (str(error).strip().splitlines() or ["broken"])[0][:160]
         raise ModelError(f"{path} cannot be read ({reason}); make it again with --data") from None
+
+
+def _table(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path, columns=["text", "label", "vector"])
+
+
+def _indexed(table: pd.DataFrame) -> Index:
+    vectors = np.stack(table["vector"].to_list()).astype(np.float32)
     return Index(table["text"].tolist(), table["label"].tolist(), vectors)
-
-
-def _copy(source: Path, target: Path) -> None:
-    scratch = target.with_name(f".{target.name}.writing")
-    try:
-        scratch.write_bytes(source.read_bytes())
-        os.replace(scratch, target)
-    except OSError as error:
-        raise ModelError(f"{target} cannot be written: {error.strerror or error}") from None
-    finally:
-        scratch.unlink(missing_ok=True)

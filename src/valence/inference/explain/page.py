@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from valence.errors import RunError
 from valence.inference.explain.explain import Explanation
+from valence.storage import atomic
 
 
 def write_page(found: Sequence[Explanation], path: Path, *, title: str) -> Path:
@@ -29,13 +28,7 @@ def write_page(found: Sequence[Explanation], path: Path, *, title: str) -> Path:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     ).get_template("explain.html.j2")  # fmt: skip
     page = template.render(title=title, items=[(item, _runs(item)) for item in found])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.writing")
-        scratch.write_text(page, encoding="utf-8")
-        os.replace(scratch, path)
-    except OSError as error:
-        raise RunError(f"Cannot write {path}: {error.strerror or error}") from None
+    atomic.write_text(path, page)
     return path
 
 

@@ -11,8 +11,6 @@ import copy
 import io
 import json
 import logging
-import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,6 +38,7 @@ from valence.models.exported import (
     load_exported_model,
 )
 from valence.models.loader import load_model
+from valence.storage import atomic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -108,21 +107,12 @@ def export_model(
             f"{', '.join(model.classes)}; give rows of the model's classes with --data"
         )
     _refuse_target(target)
-    scratch = target.with_name(f".{target.name}.writing")
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
+    with atomic.new_folder(target) as scratch:
         settings = _write_files(model, scratch, data, options)
         _write_config(source, scratch, options.runtime)
         _write_settings(scratch, settings)
         checks = _checked(model, load_exported_model(scratch), data.validation, options)
         _write_settings(scratch, settings.model_copy(update={"checks": checks}))
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(scratch, target)
-    except OSError as error:
-        raise RunError(f"Cannot write {target}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return checks
 
 

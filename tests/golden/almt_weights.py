@@ -1,4 +1,4 @@
-"""From the names of the published ALMT code's tensors to ours."""
+"""Weights of the published ALMT code in our model, by a map of their names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 
 from torch import Tensor
+
+from valence.models.multimodal import ALMT
 
 ENCODER_PREFIX = "bertmodel.model."
 
@@ -63,3 +65,21 @@ def official_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         k.removeprefix(ENCODER_PREFIX): v for k, v in state.items() if k.startswith(ENCODER_PREFIX)
     }
+
+
+def load_official(model: ALMT, state: Mapping[str, Tensor]) -> None:
+    """Take weights of the published code; those of its text encoder are left aside.
+
+    Raises:
+        ValueError: naming the first tensor that is missing, unknown or of another shape.
+    """
+    named = {official_name(k): v for k, v in state.items() if not k.startswith(ENCODER_PREFIX)}
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith("scalers.")}
+    for name, tensor in own.items():
+        if name not in named:
+            raise ValueError(f"published weights lack {name}")
+        if named[name].shape != tensor.shape:
+            raise ValueError(f"published weights have {name} as {tuple(named[name].shape)}")
+    if extra := sorted(named.keys() - own.keys()):
+        raise ValueError(f"published weights have {extra[0]}, the model does not")
+    model.load_state_dict(named, strict=False)
