@@ -12,7 +12,12 @@ from scipy.special import log_softmax
 from valence.data.sampling import stratified_split
 from valence.errors import DataError, SpecError
 from valence.evaluation.calibration import calibration_scores
-from valence.evaluation.classification import ClassCounts, classification_scores, confusion, mean_defined
+from valence.evaluation.classification import (
+    ClassCounts,
+    classification_scores,
+    confusion,
+    mean_defined,
+)
 from valence.inference.calibration import Calibration, log_shares, no_calibration, probabilities
 from valence.models.config_file import ModelConfig
 
@@ -94,9 +99,7 @@ def fit(
     )  # fmt: skip
 
 
-def _scores(
-    config: ModelConfig, labels: np.ndarray, shares: np.ndarray
-) -> dict[str, float | None]:
+def _scores(config: ModelConfig, labels: np.ndarray, shares: np.ndarray) -> dict[str, float | None]:
     scores = classification_scores(
         labels, np.log(np.maximum(shares, 1e-300)), classes=config.classes,
         train_counts=config.train_counts, tail=config.tail,

@@ -211,9 +211,7 @@ def test_ten_million_rows_take_200_mib() -> None:
     labels, ours, baseline = several(3, rows=10_000_000, classes=5)
     ours, baseline, labels = (x.astype(np.int16) for x in (ours, baseline, labels))
     found: list[Difference] = []
-    used = peak_mib(
-        lambda: found.append(paired_bootstrap(labels, ours, baseline, class_count=5))
-    )
+    used = peak_mib(lambda: found.append(paired_bootstrap(labels, ours, baseline, class_count=5)))
     assert used < MEMORY_MIB
     assert 0.05 < (found[0].low or 0) < (found[0].high or 0) < 0.15
 
@@ -226,9 +224,7 @@ def test_fifty_thousand_rows_of_many_classes_take_little() -> None:
 
 def test_too_many_tuples_are_drawn_in_chunks_of_rows() -> None:
     labels, ours, baseline = several(2, rows=1_200_000, classes=300)
-    used = peak_mib(
-        lambda: paired_bootstrap(labels, ours, baseline, class_count=300, resamples=2)
-    )
+    used = peak_mib(lambda: paired_bootstrap(labels, ours, baseline, class_count=300, resamples=2))
     assert used < MEMORY_MIB
 
 
