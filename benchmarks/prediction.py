@@ -299,6 +299,7 @@ def main() -> None:
     )  # fmt: skip
     import torch
 
+    from valence.data.batches import length_batches
     from valence.distributed.device import Hardware
     from valence.inference.predictor import Predictor
     from valence.models.loader import load_model
@@ -332,8 +333,6 @@ def main() -> None:
         lengths = [len(ids) for ids in model.tokenizer(test.texts).input_ids]
         padded = sum(
             len(rows) * max(lengths[i] for i in rows)
-    from valence.data.batches import length_batches
-
             for rows in length_batches(lengths, token_budget=budget)
         )
         print(f"{len(test)} tweets of {np.mean(lengths):.0f} tokens, {given.threads} thread(s); "

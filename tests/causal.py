@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,12 +70,14 @@ class FailingServer:
         url: Base URL.
         requests: Bodies of all requests, in the order they came.
         behave: Called with (number, body); gives (status, body, headers).
+        drip_seconds: Between the bytes of an answer; 0 sends it whole.
     """
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.url = ""
+        self.drip_seconds = 0.0
         self.behave: Callable[[int, dict[str, Any]], tuple[int, str, dict[str, str]]] = (
             lambda number, body: (200, answer("0"), {})
         )
@@ -109,7 +112,12 @@ def failing_server() -> Iterator[FailingServer]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(text.encode())))
             self.end_headers()
-            self.wfile.write(text.encode())
+            for piece in text.encode() if told.drip_seconds else ():
+                time.sleep(told.drip_seconds)
+                self.wfile.write(bytes([piece]))
+                self.wfile.flush()
+            if not told.drip_seconds:
+                self.wfile.write(text.encode())
 
         def log_message(self, *_: object) -> None:
             return

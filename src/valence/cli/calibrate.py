@@ -108,6 +108,7 @@ def _rows(predictor: Predictor, spec: DataSpec | None, split: str, data_dir: Pat
 def _tell(found: Fitted, path: Path, *, as_json: bool, quiet: bool) -> None:
     from valence.evaluation.calibration import CALIBRATION_METRICS
     from valence.evaluation.classification import METRICS
+    from valence.reports.tables import mean_sd
 
     done = found.calibration
     if as_json:
@@ -118,7 +119,7 @@ def _tell(found: Fitted, path: Path, *, as_json: bool, quiet: bool) -> None:
     else:
         titles = METRICS | CALIBRATION_METRICS
         lines = [
-            [titles[name].title, f"{found.before[name]:.3f}", f"{found.after[name]:.3f}"]
+            [titles[name].title, mean_sd(found.before[name]), mean_sd(found.after[name])]
             for name in (*LOWER, *(n for n in found.before if n not in LOWER))
         ]
         if found.answered is not None:

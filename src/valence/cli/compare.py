@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from valence.cli import console
+from valence.cli.compare_report import cell_name, report_comparison
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
@@ -126,6 +125,7 @@ def compare(
     """
     from valence.comparison import grid
     from valence.comparison.executors.base import make_executor
+    from valence.comparison.sweep import separate_sweep
     from valence.distributed.ray_cluster import Cluster
     from valence.runs.store import RunStore
 
@@ -138,7 +138,8 @@ def compare(
     overrides = settings(set_, encoder=encoder, device=device)
     overrides |= group_settings(group, groups, train_groups)
     comparison = _transferred(comparison, transfer, methods)
-    specs = grid.plan(grid.with_transfer(comparison, overrides, data_dir), overrides)
+    planned = grid.with_transfer(comparison, overrides, data_dir)
+    specs = grid.plan(planned, overrides)
     if dry_run:
         _print_plan(specs, as_json=json)
         return
@@ -149,7 +150,11 @@ def compare(
         outcome = grid.execute(
             specs, store=store, data_dir=data_dir, observer=_observer(meter), executor=runner
         )
-    _report(comparison, outcome, store, out, as_json=json, quiet=quiet)
+    plain, swept = separate_sweep(outcome, planned, overrides)
+    report_comparison(
+        comparison, plain, store, out, sweep=swept, failures=outcome.failures, as_json=json,
+        quiet=quiet,
+    )  # fmt: skip
     _end(outcome, runs)
 
 
@@ -313,85 +318,13 @@ def _observer(meter: console.Meter) -> Observer:
     return observe
 
 
-def _report(
-    comparison: Comparison,
-    outcome: Outcome,
-    store: Any,
-    out: Path,
-    *,
-    as_json: bool,
-    quiet: bool = False,
-) -> None:
-    if not outcome.results:
-        return
-    from valence.reports.html import Published, write_report
-    from valence.reports.tables import (
-        by_target,
-        leaderboard,
-        leaderboard_columns,
-        unswept,
-        write_tables,
-    )
-
-    baseline = comparison.baseline
-    if comparison.transfer == "none":
-        table = leaderboard(store, unswept(outcome.results, comparison.sweep), baseline)
-        if as_json:
-            console.print_json(table.to_dict(orient="records"))
-        else:
-            for part in by_target(table):
-                columns, rows = leaderboard_columns(part)
-                console.print_table(columns, rows, title=comparison.title)
-        write_tables(store, outcome.results, out, baseline=baseline, axes=comparison.sweep or None)
-    notes = _report_groups(outcome, out, comparison, as_json=as_json)
-    page = write_report(
-        store, outcome.results, out / "report.html", baseline=baseline,
-        axes=comparison.sweep or None, title=comparison.title,
-        published=Published(comparison.published, comparison.published_for),
-        command=shlex.join(["valence", *sys.argv[1:]]),
-    )  # fmt: skip
-    if not quiet:
-        for note in notes:
-            console.say(f"Note: {note}")
-        console.say(f"Report: {page}")
-
-
-def _report_groups(
-    outcome: Outcome, out: Path, comparison: Comparison, *, as_json: bool
-) -> list[str]:
-    """Write the tables over groups, and print those of a transfer; what is to be noted."""
-    from valence.reports.groups import write_group_tables
-    from valence.reports.tables import unswept
-    from valence.reports.transfer import (
-        leave_one_out_columns,
-        transfer_columns,
-        transfer_table,
-        write_transfer,
-    )
-
-    plain = unswept(outcome.results, comparison.sweep)
-    notes = write_group_tables(plain, out)
-    if comparison.transfer != "none":
-        table = transfer_table(plain)
-        notes += write_transfer(plain, out)
-        if as_json:
-            console.print_json(table.to_dict(orient="records"))
-        left_out = comparison.transfer == "leave-one-out"
-        columns_of = leave_one_out_columns if left_out else transfer_columns
-        for (setup, method), own in table.groupby(["setup", "method"], sort=False):
-            if not as_json:
-                console.print_table(*columns_of(own), title=f"{setup}, {method}")
-    return list(dict.fromkeys(notes))
-
-
 def _end(outcome: Outcome, runs: Path) -> None:
     for cell in outcome.cells:
         if cell.repeats:
             times = f"{cell.repeats} time{'s' * (cell.repeats > 1)}"
-            what = f"{cell.spec.method} seed {cell.spec.seed}"
-            console.say(f"Note: {what} lost its worker {times} and was run again")
+            console.say(f"Note: {cell_name(cell)} lost its worker {times} and was run again")
     for cell in outcome.failures:
-        console.say(f"Failed: {cell.spec.method} seed {cell.spec.seed}: {cell.error}")
+        console.say(f"Failed: {cell_name(cell)}: {cell.error}")
     if outcome.interrupted:
         waiting = sum(cell.status == "waiting" for cell in outcome.cells)
         console.say(f"Stopped with {waiting} runs left; the same command goes on from here.")

@@ -222,9 +222,9 @@ def _show_plan(spec: RunSpec, dataset: Dataset, *, as_json: bool, aside: bool) -
 
 def _show_results(store: RunStore, result: RunResult, out: Path | None, *, as_json: bool) -> None:
     """The leaderboard of all runs on the rows of ``result``."""
-    from valence.cli.compare import _report
-    from valence.comparison.grid import Cell, Comparison, Outcome
-    from valence.reports.tables import leaderboard, leaderboard_columns
+    from valence.cli.compare_report import print_leaderboard, report_comparison
+    from valence.comparison.grid import Comparison
+    from valence.reports.leaderboard import leaderboard
 
     same = [
         other for other in store.all()
@@ -234,15 +234,9 @@ def _show_results(store: RunStore, result: RunResult, out: Path | None, *, as_js
         methods = tuple(dict.fromkeys(other.spec.method for other in same))
         comparison = Comparison(data=(result.spec.data,), methods=methods, baseline=methods[0],
                                 title=result.dataset)  # fmt: skip
-        outcome = Outcome([Cell(other.spec, "done", other) for other in same])
-        _report(comparison, outcome, store, out, as_json=as_json)
+        report_comparison(comparison, same, store, out, as_json=as_json)
         return
-    table = leaderboard(store, same, None)
-    if as_json:
-        console.print_json(table.to_dict(orient="records"))
-        return
-    columns, rows = leaderboard_columns(table)
-    console.print_table(columns, rows, title=result.dataset)
+    print_leaderboard(leaderboard(store, same, None), title=result.dataset, as_json=as_json)
 
 
 @app.command()

@@ -83,6 +83,11 @@ class RunSpec(Section):
             return getattr(self.data, field)
         return self.config.get(path, default)
 
+    def settings(self) -> dict[str, Any]:
+        """What the method reads and what may change the result, by dotted name."""
+        names = ["start", *_paths(type(self.config), speed=False)]
+        return {name: self.get(name) for name in names}
+
     def paths(self) -> list[str]:
         """Every dotted name that :meth:`override` takes."""
         return [
@@ -193,13 +198,14 @@ def check_path(path: str) -> None:
         raise UnknownNameError("setting", path, known)
 
 
-def _paths(model: type[BaseModel]) -> list[str]:
+def _paths(model: type[BaseModel], *, speed: bool = True) -> list[str]:
+    """The dotted names of all fields; without those that decide speed alone if so asked."""
     paths = []
     for name, field in model.model_fields.items():
         part = field.annotation
         if isinstance(part, type) and issubclass(part, Section):
-            paths += [f"{name}.{inner}" for inner in _paths(part)]
-        else:
+            paths += [f"{name}.{inner}" for inner in _paths(part, speed=speed)]
+        elif speed or not issubclass(model, Section) or name not in model.speed_only:
             paths.append(name)
     return paths
 

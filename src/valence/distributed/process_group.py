@@ -3,6 +3,11 @@
 A launcher starts the same command several times and numbers the processes in the environment
 (``LAUNCHERS``). Process 0 writes, prints and decides; the others take part in the training and
 say nothing. Without a launcher there is one process, and everything here does nothing.
+
+Once the processes have met, accelerate's ``PartialState`` coordinates them, as it does in the
+training. It meets them when it is made, by a backend of its own choice, so that what must be
+known before (who speaks, which command is refused) comes from the environment, and so does
+the meeting, which takes tensors of both kinds and waits a day.
 """
 
 from __future__ import annotations
@@ -10,8 +15,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +24,7 @@ from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
     import numpy as np
+    from accelerate import PartialState
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 T = TypeVar("T")
@@ -27,6 +33,7 @@ WAIT = timedelta(days=1)
 """Others wait while one writes a large cache; a process that ends is noticed at once."""
 KNOCK = timedelta(seconds=5)
 FAILED = "valence/failed"
+GPU_BACKEND = "cuda:nccl"
 LAUNCHERS = {
     "RANK": "WORLD_SIZE",
     "PMI_RANK": "PMI_SIZE",
@@ -117,7 +124,7 @@ def init_process_group(device: str) -> None:
     backend = "gloo"
     if device == "cuda":
         torch.cuda.set_device(_whole("LOCAL_RANK"))
-        backend = "cpu:gloo,cuda:nccl"
+        backend = f"cpu:gloo,{GPU_BACKEND}"
     try:
         distributed.init_process_group(
             backend=backend, timeout=WAIT, rank=rank(), world_size=world_size()
@@ -151,20 +158,20 @@ def destroy_process_group(*, failed: bool = False) -> None:
 def barrier() -> None:
     """Go on when all processes are here."""
     if world_size() > 1:
-        import torch
-        from torch import distributed
-
-        distributed.all_reduce(torch.zeros(1))  # a barrier of NCCL would need a GPU
+        _state().wait_for_everyone()
 
 
-@contextmanager
-def main_process_first() -> Iterator[None]:
+def main_process_first() -> AbstractContextManager[None]:
     """Let process 0 run the block, then the others, who find what it has written."""
-    if not is_main_process():
-        barrier()
-    yield
-    if is_main_process():
-        barrier()
+    return _state().main_process_first() if world_size() > 1 else nullcontext()
+
+
+def _state() -> PartialState:
+    """The processes that have met, as accelerate knows them."""
+    from accelerate import PartialState
+    from torch import distributed
+
+    return PartialState(cpu=GPU_BACKEND not in str(distributed.get_backend_config()))
 
 
 def broadcast_object(value: T) -> T:

@@ -22,8 +22,8 @@ class MetricInfo:
 
 
 METRICS: dict[str, MetricInfo] = {
-    "macro_f1": MetricInfo("macro-F1", "mean F1 of the classes, each counting alike"),
-    "tail_f1": MetricInfo("tail-F1", "mean F1 of the tail classes"),
+    "macro_f1": MetricInfo("macro-F1", "mean F1 of the classes in truth or prediction, all alike"),
+    "tail_f1": MetricInfo("tail-F1", "mean F1 of the tail classes in truth or prediction"),
     "middle_f1": MetricInfo("middle-F1", "mean F1 of the classes between head and tail"),
     "head_f1": MetricInfo("head-F1", "mean F1 of the largest classes"),
     "worst_f1": MetricInfo("worst-F1", "F1 of the class that does worst"),
@@ -47,20 +47,50 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, class_count: int) -> np
     return np.bincount(cells, minlength=class_count**2).reshape(class_count, class_count)
 
 
-def f1_of_classes(counts: np.ndarray) -> np.ndarray:
-    """(…, C) F1 of every class of confusion counts (…, C, C); 0 where it is undefined."""
-    hits = np.diagonal(counts, axis1=-2, axis2=-1)
-    either = counts.sum(-1) + counts.sum(-2)
-    f1: np.ndarray = np.divide(2.0 * hits, either, out=np.zeros(hits.shape), where=either > 0)
-    return f1
+@dataclass(frozen=True)
+class ClassCounts:
+    """How often each class is right, in the truth and in the prediction.
+
+    F1, recall and accuracy need no more of a confusion matrix. A class that is in neither the
+    truth nor the prediction has no F1, and a class that is not in the truth no recall: both
+    are NaN, so that means leave them out.
+
+    Attributes:
+        hits: (…, C) rows of the class that are predicted as it.
+        true: (…, C) rows of the class.
+        predicted: (…, C) rows predicted as the class.
+    """
+
+    hits: np.ndarray
+    true: np.ndarray
+    predicted: np.ndarray
+
+    @classmethod
+    def of(cls, counts: np.ndarray) -> ClassCounts:
+        """The counts of confusion matrices (…, C, C)."""
+        hits = np.diagonal(counts, axis1=-2, axis2=-1)
+        return cls(hits, counts.sum(-1), counts.sum(-2))
+
+    @property
+    def f1(self) -> np.ndarray:
+        """(…, C) F1 of every class."""
+        return _ratio(2.0 * self.hits, self.true + self.predicted)
+
+    @property
+    def recall(self) -> np.ndarray:
+        """(…, C) recall of every class."""
+        return _ratio(self.hits, self.true)
 
 
-def recall_of_classes(counts: np.ndarray) -> np.ndarray:
-    """(…, C) recall of every class of counts (…, C, C); NaN for a class not in the truth."""
-    hits = np.diagonal(counts, axis1=-2, axis2=-1)
-    true = counts.sum(-1)
-    recall: np.ndarray = np.divide(hits, true, out=np.full(hits.shape, np.nan), where=true > 0)
-    return recall
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    ratio: np.ndarray = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return ratio
+
+
+def mean_defined(values: np.ndarray) -> np.ndarray:
+    """(…,) mean over the last axis of what is not NaN; NaN where nothing is left."""
+    there = ~np.isnan(values)
+    return _ratio(np.where(there, values, 0.0).sum(-1), there.sum(-1))
 
 
 def class_groups(
@@ -90,9 +120,10 @@ def classification_scores(
 ) -> dict[str, float | None]:
     """Every metric of :data:`METRICS`, and ``f1/<class>`` for each class.
 
-    F1 is averaged over the classes that the truth or the prediction has, which is
-    scikit-learn's rule; G-mean and macro recall over those in the truth. A score that is
-    undefined (AUC where a class is missing in the truth) is None.
+    F1 (macro, tail, middle and head alike) is averaged over the classes that the truth or the
+    prediction has, which is scikit-learn's rule; G-mean and macro recall over those in the
+    truth. A score that is undefined (tail-F1 where no tail class is in truth or prediction,
+    AUC where a class is missing in the truth) is None.
 
     Args:
         labels: (N,) true ids.
@@ -101,26 +132,23 @@ def classification_scores(
         train_counts: (C,) training rows per class.
         tail: Ids of the tail classes.
     """
-    counts = confusion(labels, logits.argmax(axis=1), len(classes))
-    f1 = f1_of_classes(counts)
-    recall = recall_of_classes(counts)
-    seen = (counts.sum(0) + counts.sum(1)) > 0
-    true = counts.sum(1)
+    counts = ClassCounts.of(confusion(labels, logits.argmax(axis=1), len(classes)))
+    f1, true, rows = counts.f1, counts.true, len(labels)
     head, middle = class_groups(train_counts, tail)
-    present = recall[true > 0]
+    seen, present = f1[~np.isnan(f1)], counts.recall[true > 0]
     scores: dict[str, float | None] = {
-        "macro_f1": _mean(f1[seen]),
+        "macro_f1": _mean(f1),
         "tail_f1": _mean(f1[list(tail)]),
         "middle_f1": _mean(f1[list(middle)]),
         "head_f1": _mean(f1[list(head)]),
-        "worst_f1": float(f1[seen].min()) if seen.any() else None,
-        "weighted_f1": float((f1 * true).sum() / true.sum()) if true.sum() else None,
-        "accuracy": float(np.trace(counts) / counts.sum()) if counts.sum() else None,
+        "worst_f1": float(seen.min()) if len(seen) else None,
+        "weighted_f1": float(np.nansum(f1 * true) / rows) if rows else None,
+        "accuracy": float(counts.hits.sum() / rows) if rows else None,
         "balanced_accuracy": _mean(present),
         "g_mean": float(np.prod(present) ** (1 / len(present))) if len(present) else None,
         "auc": _auc(labels, logits),
     }
-    return scores | {f"f1/{name}": float(f1[i]) for i, name in enumerate(classes)}
+    return scores | {f"f1/{name}": _or_none(f1[i]) for i, name in enumerate(classes)}
 
 
 def group_scores(
@@ -142,27 +170,29 @@ def group_scores(
     names, owner = np.unique(groups, return_inverse=True)
     size = len(classes)
     cells = (owner * size + np.asarray(labels)) * size + np.asarray(predicted)
-    counts = np.bincount(cells, minlength=len(names) * size**2).reshape(-1, size, size)
-    f1, true = f1_of_classes(counts), counts.sum(2)
-    seen = (true + counts.sum(1)) > 0
-    rows = true.sum(1)
-    macro = np.where(seen, f1, 0.0).sum(1) / seen.sum(1)
-    weighted = (f1 * true).sum(1) / rows
-    accuracy = np.trace(counts, axis1=1, axis2=2) / rows
-    found = {}
+    cube = np.bincount(cells, minlength=len(names) * size**2).reshape(-1, size, size)
+    counts = ClassCounts.of(cube)
+    f1, rows = counts.f1, counts.true.sum(1)
+    macro = mean_defined(f1)
+    weighted = np.nansum(f1 * counts.true, axis=1) / rows
+    accuracy = counts.hits.sum(1) / rows
+    scores = {}
     for i, name in enumerate(names):
         own: dict[str, float | None] = {
             "rows": float(rows[i]), "macro_f1": float(macro[i]), "micro_f1": float(accuracy[i]),
             "weighted_f1": float(weighted[i]), "accuracy": float(accuracy[i]),
         }  # fmt: skip
-        for c, label in enumerate(classes):
-            own[f"f1/{label}"] = float(f1[i, c]) if seen[i, c] else None
-        found[str(name)] = own
-    return found
+        own |= {f"f1/{label}": _or_none(f1[i, c]) for c, label in enumerate(classes)}
+        scores[str(name)] = own
+    return scores
 
 
 def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if len(values) else None
+    return _or_none(mean_defined(values))
+
+
+def _or_none(value: np.ndarray | float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _auc(labels: np.ndarray, logits: np.ndarray) -> float | None:

@@ -59,8 +59,8 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def explained_metrics(self) -> tuple[str, ...]:
-        """The metrics whose meaning a report explains."""
+    def explanations(self) -> tuple[str, ...]:
+        """A line on each metric whose meaning a report explains."""
 
     @property
     def output_size(self) -> int:
@@ -119,6 +119,16 @@ class Task(ABC):
     def signed(self, metric: str, value: float) -> float:
         """The value, negated where lower is better: of two, the larger is the better."""
         return -value if self.is_better_low(metric) else value
+
+    @property
+    def is_main_better_low(self) -> bool:
+        """Whether lower values of the main metric are better."""
+        return self.is_better_low(self.main_metric)
+
+    @property
+    def main_title(self) -> str:
+        """The heading of the main metric."""
+        return self.titles[self.main_metric]
 
     @abstractmethod
     def perfect_logits(self, truth: np.ndarray) -> np.ndarray:
@@ -195,9 +205,10 @@ class Classification(Task):
         return ("macro_f1", "tail_f1", "middle_f1", "head_f1", "accuracy", "g_mean", "auc")
 
     @property
-    def explained_metrics(self) -> tuple[str, ...]:
-        """The metrics whose meaning a report explains."""
-        return ("macro_f1", "tail_f1", "g_mean")
+    def explanations(self) -> tuple[str, ...]:
+        """A line on each metric whose meaning a report explains."""
+        names = ("macro_f1", "tail_f1", "g_mean")
+        return tuple(f"{METRICS[n].title}: {METRICS[n].explanation}" for n in names)
 
     def scores(self, logits: np.ndarray, truth: np.ndarray) -> MetricScores:
         """As :meth:`Task.scores`; ``f1/<class>`` too."""
@@ -291,11 +302,11 @@ class Regression(Task):
         return ("mae", "corr", "acc2_has0", "acc2_non0", "f1_has0", "f1_non0", "acc5", "acc7")
 
     @property
-    def explained_metrics(self) -> tuple[str, ...]:
-        """The metrics whose meaning a report explains."""
-        if self.scale == "ch-sims":
-            return ("mae", "acc2", "acc3")
-        return ("mae", "acc2_has0", "acc2_non0", "acc7")
+    def explanations(self) -> tuple[str, ...]:
+        """A line on each metric whose meaning a report explains."""
+        narrow, wide = ("mae", "acc2", "acc3"), ("mae", "acc2_has0", "acc2_non0", "acc7")
+        metrics = [INTENSITY_METRICS[n] for n in (narrow if self.scale == "ch-sims" else wide)]
+        return tuple(f"{m.title}: {m.explanation}" for m in metrics)
 
     def scores(self, logits: np.ndarray, truth: np.ndarray) -> MetricScores:
         """As :meth:`Task.scores`."""

@@ -12,7 +12,12 @@ from scipy.special import log_softmax
 from valence.data.sampling import stratified_split
 from valence.errors import DataError, SpecError
 from valence.evaluation.calibration import calibration_scores
-from valence.evaluation.classification import classification_scores, confusion, f1_of_classes
+from valence.evaluation.classification import (
+    ClassCounts,
+    classification_scores,
+    confusion,
+    mean_defined,
+)
 from valence.inference.calibration import Calibration, log_shares, no_calibration, probabilities
 from valence.models.config_file import ModelConfig
 
@@ -38,8 +43,8 @@ class Fitted:
     """
 
     calibration: Calibration
-    before: dict[str, float]
-    after: dict[str, float]
+    before: dict[str, float | None]
+    after: dict[str, float | None]
     shares_before: np.ndarray
     shares_after: np.ndarray
     answered: float | None = None
@@ -94,13 +99,13 @@ def fit(
     )  # fmt: skip
 
 
-def _scores(config: ModelConfig, labels: np.ndarray, shares: np.ndarray) -> dict[str, float]:
-    told = classification_scores(
+def _scores(config: ModelConfig, labels: np.ndarray, shares: np.ndarray) -> dict[str, float | None]:
+    scores = classification_scores(
         labels, np.log(np.maximum(shares, 1e-300)), classes=config.classes,
         train_counts=config.train_counts, tail=config.tail,
     )  # fmt: skip
-    kept = ("macro_f1", "tail_f1", "worst_f1", "accuracy")
-    return {k: float(told[k] or 0.0) for k in kept} | calibration_scores(labels, shares)
+    shown = ("macro_f1", "tail_f1", "worst_f1", "accuracy")
+    return {name: scores[name] for name in shown} | calibration_scores(labels, shares)
 
 
 def _halves(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -172,8 +177,7 @@ def fit_scale(
 
 def _macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
     counts = confusion(labels, logits.argmax(axis=1), logits.shape[1])
-    seen = (counts.sum(0) + counts.sum(1)) > 0
-    return float(f1_of_classes(counts)[seen].mean())
+    return float(mean_defined(ClassCounts.of(counts).f1))
 
 
 def _prior_shift(base: np.ndarray, labels: np.ndarray, config: ModelConfig) -> np.ndarray:

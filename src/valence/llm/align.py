@@ -99,7 +99,7 @@ def self_align(
     work = out.with_name(f".{out.name}.rounds")
     told = finetune(spec, sft_data, work / "0", report=report)
     best = 0
-    rounds = [Round(0, {}, 0.0, told.validation["macro_f1"] or 0.0, better=True)]
+    rounds = [Round(0, {}, 0.0, _macro_f1(told), better=True)]
     for number in range(1, how.rounds + 1):
         start = work / str(best)
         more, agreed = own_lessons(spec, how, sft_data, texts, start, embedder=embedder)
@@ -111,7 +111,7 @@ def self_align(
         longer = SFTData(sft_data.data, sft_data.template, sft_data.wording,
                          [*sft_data.train, *more], sft_data.validation)  # fmt: skip
         tried = finetune(spec, longer, work / str(number), start=start, report=report)
-        value = tried.validation["macro_f1"] or 0.0
+        value = _macro_f1(tried)
         better = value - rounds[best].macro_f1 > how.least_gain
         rounds.append(Round(number, kept, agreed, value, better))
         if not better:
@@ -119,6 +119,12 @@ def self_align(
         told, best = tried, number
     _finish(work, best, rounds, out)
     return told, rounds
+
+
+def _macro_f1(tuned: FineTuneResult) -> float:
+    value = tuned.validation["macro_f1"]
+    assert value is not None, "a fine-tuning has validation questions"
+    return value
 
 
 def own_lessons(

@@ -208,7 +208,8 @@ class _FineTuneSession:
         """Score the validation questions; keep the adapter if it is the best so far."""
         best = max((row.get("validation/macro_f1", -1.0) for row in self.history), default=-1.0)
         scores = self.scores()
-        value = scores["macro_f1"] or 0.0
+        value = scores["macro_f1"]
+        assert value is not None, "there are validation questions"
         self.note({"step": step, "validation/macro_f1": value,
                    "validation/accuracy": scores["accuracy"]})  # fmt: skip
         if value > best or self.spec.keep == "last":

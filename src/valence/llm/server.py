@@ -12,9 +12,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from valence.errors import RunError, SpecError
 from valence.models.base import Progress
@@ -22,8 +26,11 @@ from valence.storage import cache
 
 if TYPE_CHECKING:
     import httpx
+    from tenacity import RetryCallState
 
 TIMEOUT_SECONDS = 120.0
+ANSWER_SECONDS = 180.0  # for a whole answer, however slowly its pieces come
+UNDER_WAY_SECONDS = 5.0  # that Ctrl-C leaves to questions which are sent and not answered
 LONGEST_WAIT_SECONDS = 60.0
 TOP_TOKENS = 20  # the most that servers tell
 Messages = Sequence[dict[str, str]]
@@ -62,7 +69,7 @@ class Server:
         concurrency: Requests under way at once.
         per_minute: Most requests a minute; no limit when not given.
         tries: How often a question is sent before the run gives up.
-        pause: Waits a number of seconds.
+        pause: Waits a number of seconds; the end of the work ends it too when not given.
 
     Raises:
         SpecError: if there is no URL.
@@ -72,19 +79,20 @@ class Server:
     def __init__(
         self, url: str | None, model: str, *, max_new_tokens: int = 5, concurrency: int = 4,
         per_minute: int | None = None, tries: int = 6,
-        pause: Callable[[float], None] = time.sleep,
+        pause: Callable[[float], None] | None = None,
     ) -> None:  # fmt: skip
         url = url or os.environ.get("OPENAI_BASE_URL")
         if not url:
             raise SpecError("No server is named; give --server URL or set OPENAI_BASE_URL")
         self.url, self.model = url.rstrip("/"), model
         self.max_new_tokens, self.concurrency, self.tries = max_new_tokens, concurrency, tries
-        self.pause, self.requests = pause, 0
+        self.requests = 0
         self.interval = 60.0 / per_minute if per_minute else 0.0
         self.next_start = 0.0
         self.logprobs = True
         self.lock = threading.Lock()
         self.stopped = threading.Event()
+        self.pause = pause or self._wait_or_end
         self.kept = _KeptAnswers(self.url, model)
         self.client = _client(self.url)
 
@@ -104,7 +112,7 @@ class Server:
         order = [self.key(messages) for messages in conversations]
         replies = {key: reply for key in wanted if (reply := self.kept.get(key)) is not None}
         open_ = [key for key in wanted if key not in replies]
-        self.stopped.clear()
+        self.stopped = threading.Event()  # its own, as threads of a call before may still run
         self.client = _client(self.url)
         try:
             if open_:  # the first alone, since it shows whether probabilities are told
@@ -124,27 +132,39 @@ class Server:
         self, keys: list[str], wanted: dict[str, Messages], replies: dict[str, Reply],
         progress: Progress | None,
     ) -> None:  # fmt: skip
-        def answer(key: str) -> None:
-            if self.stopped.is_set():
-                return
-            try:
-                replies[key] = self._answer(key, wanted[key])
-            except BaseException:
-                self.stopped.set()  # at once, so that no further question is sent
-                raise
-            if progress is not None:
-                progress(len(replies), len(wanted))
+        waiting: SimpleQueue[str] = SimpleQueue()
+        for key in keys:
+            waiting.put(key)
+        failures: list[BaseException] = []
+        stopped = self.stopped
 
-        with ThreadPoolExecutor(self.concurrency) as workers:
-            try:
-                futures = [workers.submit(answer, key) for key in keys]
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                failed = [error for future in done if (error := future.exception())]
-            finally:  # also on Ctrl-C: what is under way ends and is kept
-                self.stopped.set()
-                workers.shutdown(wait=True, cancel_futures=True)
-        if failed:
-            raise failed[0]
+        def answer_all() -> None:
+            with suppress(Empty):
+                while not stopped.is_set():
+                    key = waiting.get_nowait()
+                    try:
+                        replies[key] = self._answer(key, wanted[key])
+                    except BaseException as error:
+                        failures.append(error)
+                        stopped.set()  # at once, so that no further question is sent
+                        return
+                    if progress is not None:
+                        progress(len(replies), len(wanted))
+
+        # Daemons: one whose server does not answer holds nobody up after Ctrl-C.
+        threads = [Thread(target=answer_all, daemon=True) for _ in keys[: self.concurrency]]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        finally:  # on Ctrl-C too: what is under way may still end, and is kept
+            stopped.set()
+            end = time.monotonic() + UNDER_WAY_SECONDS
+            for thread in threads:
+                thread.join(max(0.0, end - time.monotonic()))
+        if failures:
+            raise failures[0]
 
     def _answer(self, key: str, messages: Messages) -> Reply:
         reply = self._tried(messages)
@@ -153,18 +173,28 @@ class Server:
         return reply
 
     def _tried(self, messages: Messages) -> Reply:
-        for number in range(1, self.tries + 1):
-            try:
-                return self._send(messages)
-            except _Passing as failure:
-                if number == self.tries or self.stopped.is_set():
-                    raise RunError(
-                        f"Server {self.url} {failure}, after {number} "
-                        f"{'try' if number == 1 else 'tries'}"
-                    ) from None
-                asked = failure.wait if failure.wait is not None else 2.0 ** (number - 1)
-                self.pause(min(asked, LONGEST_WAIT_SECONDS))
-        raise AssertionError("tries is at least 1")
+        from tenacity import (
+            Retrying,
+            retry_if_exception_type,
+            stop_after_attempt,
+            stop_when_event_set,
+        )
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(_Passing), wait=_wait_seconds, sleep=self.pause,
+            stop=stop_after_attempt(self.tries) | stop_when_event_set(self.stopped),
+            retry_error_callback=self._give_up,
+        )  # fmt: skip
+        reply: Reply = retrying(self._send, messages)
+        return reply
+
+    def _give_up(self, state: RetryCallState) -> NoReturn:
+        number = state.attempt_number
+        assert state.outcome is not None
+        raise RunError(
+            f"Server {self.url} {state.outcome.exception()}, after {number} "
+            f"{'try' if number == 1 else 'tries'}"
+        ) from None
 
     def _send(self, messages: Messages) -> Reply:
         import httpx
@@ -178,7 +208,7 @@ class Server:
         if told:
             body |= {"logprobs": True, "top_logprobs": TOP_TOKENS}
         try:
-            response = self.client.post("/chat/completions", json=body)
+            response = self._posted(body)
         except httpx.TransportError as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise _Passing(f"cannot be reached ({reason})") from None
@@ -189,6 +219,25 @@ class Server:
             return self._send(messages)
         return _refused(self.url, response)
 
+    def _posted(self, body: dict[str, Any]) -> httpx.Response:
+        """The answer to a question, whole and in time.
+
+        The client's own limit is for each piece: a byte a second would never reach it.
+        """
+        deadline = time.monotonic() + ANSWER_SECONDS
+        with self.client.stream("POST", "/chat/completions", json=body) as response:
+            pieces = []
+            for piece in response.iter_bytes():
+                pieces.append(piece)
+                if time.monotonic() > deadline:
+                    raise _Passing(f"has not answered whole within {ANSWER_SECONDS:g} s")
+        return type(response)(
+            response.status_code, headers=_plain(response.headers), content=b"".join(pieces)
+        )
+
+    def _wait_or_end(self, seconds: float) -> None:
+        self.stopped.wait(seconds)
+
     def _wait_for_turn(self) -> None:
         with self.lock:
             self.requests += 1
@@ -197,11 +246,14 @@ class Server:
             self.next_start = start + self.interval
         if start > now:
             self.pause(start - now)
+        if self.stopped.is_set():
+            raise RunError("no further question is sent after the end")
 
 
 def _client(url: str) -> httpx.Client:
     try:
         import httpx
+        import tenacity  # noqa: F401 - comes with the same extra
     except ImportError:
         raise RunError(
             "Asking a server needs httpx, which is not installed: pip install 'valence[llm]'"
@@ -238,10 +290,9 @@ def _refused(url: str, response: httpx.Response) -> Reply:
     ):
         return Reply("", too_long=True)
     if status in (408, 409, 429) or status >= 500:
-        after = response.headers.get("retry-after", "")
-        wait_seconds = float(after) if after.replace(".", "", 1).isdigit() else None
         what = "is busy" if status == 429 else "fails"
-        raise _Passing(f"{what} (status {status}{said and f': {said}'})", wait_seconds)
+        after = retry_after_seconds(response.headers.get("retry-after", ""))
+        raise _Passing(f"{what} (status {status}{said and f': {said}'})", after)
     if status in (401, 403):
         raise RunError(f"Server {url} refuses the key (status {status}); set OPENAI_API_KEY")
     if status == 404:
@@ -250,6 +301,33 @@ def _refused(url: str, response: httpx.Response) -> Reply:
             "--model and the URL, which ends in /v1 as a rule"
         )
     raise RunError(f"Server {url} refuses the question (status {status}{said and f': {said}'})")
+
+
+def retry_after_seconds(text: str) -> float | None:
+    """The wait of a header ``Retry-After``: seconds, or a date; None where it is neither."""
+    if text.replace(".", "", 1).isdecimal():
+        return float(text)
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def _wait_seconds(state: RetryCallState) -> float:
+    """What the server asks for, else growing waits; neither longer than the longest."""
+    assert state.outcome is not None
+    failure = state.outcome.exception()
+    asked = failure.wait if isinstance(failure, _Passing) else None
+    growing = 2.0 ** (state.attempt_number - 1)
+    return min(growing if asked is None else asked, LONGEST_WAIT_SECONDS)
+
+
+def _plain(headers: httpx.Headers) -> dict[str, str]:
+    """Headers without those that say how the body was sent: it is unpacked by now."""
+    sent = ("content-encoding", "content-length", "transfer-encoding")
+    return {name: value for name, value in headers.items() if name not in sent}
 
 
 def _message(response: httpx.Response) -> str:

@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from valence.comparison.settings import by_setting, setting_names
 from valence.evaluation.calibration import confidence_curve
+from valence.evaluation.classification import mean_defined
 from valence.evaluation.task import softmax
 from valence.reports.plots import class_colors, line_style, new_figure, quiet_frame, side_legend
 from valence.reports.tables import runs_table
@@ -27,11 +29,10 @@ def f1_by_size(results: Sequence[RunResult]) -> Figure:
     classes = results[0].classes
     bins = _bins(counts)
     figure, axes = new_figure(9.0, 3.6)
-    for i, method in enumerate(dict.fromkeys(runs["method"])):
-        own = runs[runs["method"] == method]
+    places = [float(np.exp(np.log(counts[bins == b]).mean())) for b in np.unique(bins)]
+    for i, (method, own) in enumerate(runs.groupby("name", sort=False)):
         values = np.array([float(own[f"f1/{name}"].mean()) for name in classes])
-        places = [float(np.exp(np.log(counts[bins == b]).mean())) for b in np.unique(bins)]
-        heights = [float(np.nanmean(values[bins == b])) for b in np.unique(bins)]
+        heights = [float(mean_defined(values[bins == b])) for b in np.unique(bins)]
         axes.plot(places, heights, marker="o", ms=3.5, lw=1.4, label=method, **line_style(i))
     axes.set_xscale("log")
     axes.set_xlabel("training rows of the class (log scale)")
@@ -44,13 +45,9 @@ def f1_by_size(results: Sequence[RunResult]) -> Figure:
 def accuracy_gap(results: Sequence[RunResult]) -> Figure:
     """Accuracy minus macro-F1 of every method, mean over seeds: what the head hides."""
     runs = runs_table(results)
-    methods = list(dict.fromkeys(runs["method"]))
-    gaps = [
-        float((own["accuracy"] - own["macro_f1"]).mean())
-        for own in (runs[runs["method"] == method] for method in methods)
-    ]
-    figure, axes = new_figure(9.0, 0.24 * len(methods) + 1.2)
-    axes.barh(methods, gaps, height=0.62, color=class_colors(1)[0])
+    gaps = (runs["accuracy"] - runs["macro_f1"]).groupby(runs["name"], sort=False).mean()
+    figure, axes = new_figure(9.0, 0.24 * len(gaps) + 1.2)
+    axes.barh([str(name) for name in gaps.index], gaps, height=0.62, color=class_colors(1)[0])
     axes.axvline(0, color="#999999", lw=0.8)
     axes.invert_yaxis()
     axes.grid(axis="x", color="#e4e4e4", lw=0.7)
@@ -63,12 +60,13 @@ def accuracy_gap(results: Sequence[RunResult]) -> Figure:
 def reliability(store: RunStore, results: Sequence[RunResult]) -> Figure:
     """Accuracy on test over confidence by method, all seeds together."""
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    names = setting_names(results)
     for result in results:
         rows = store.predictions(result.key)
         test = rows[rows["split"] == "test"]
         logits = test[[f"logit_{i}" for i in range(len(result.classes))]].to_numpy(np.float32)
         shares = softmax(logits)
-        parts.setdefault(result.spec.method, []).append((test["label"].to_numpy(), shares))
+        parts.setdefault(names[result.key], []).append((test["label"].to_numpy(), shares))
     figure, axes = _reliability_axes()
     for i, (method, own) in enumerate(parts.items()):
         found = confidence_curve(*(np.concatenate(column) for column in zip(*own, strict=True)))
@@ -100,21 +98,18 @@ def _reliability_axes() -> tuple[Figure, Axes]:
 
 
 def prototype_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
-    """Prototypes and synthetic samples over steps, first seed of each method that has them."""
-    first: dict[str, RunResult] = {}
-    for result in results:
-        first.setdefault(result.spec.method, result)
-    told = {
-        method: history
-        for method, result in first.items()
-        if prototype_cosines(history := store.history(result.key))
+    """Prototypes and synthetic samples over steps, first seed of each setting that has them."""
+    histories = {
+        setting.name: history
+        for setting in by_setting(results)
+        if prototype_cosines(history := store.history(setting.first.key))
     }
-    if not told:
+    if not histories:
         return None
     figure = Figure(figsize=(11.0, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3)
-    for i, (method, history) in enumerate(told.items()):
+    for i, (method, history) in enumerate(histories.items()):
         style = line_style(i)
         steps, mean, low = zip(*prototype_cosines(history), strict=True)
         left.plot(steps, mean, label=method, lw=1.5, **style)

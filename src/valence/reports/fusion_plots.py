@@ -10,7 +10,15 @@ from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from valence.reports.plots import COLORS, line_style, new_figure, quiet_frame, side_legend
+from valence.comparison.settings import by_setting, setting_names
+from valence.reports.plots import (
+    COLORS,
+    line_style,
+    mean_history,
+    new_figure,
+    quiet_frame,
+    side_legend,
+)
 from valence.runs.store import RunResult, RunStore
 
 BINS = 7  # of the range of the truth: the whole steps of MOSI
@@ -18,14 +26,14 @@ COLUMNS = 4
 
 
 def predicted_against_true(store: RunStore, results: Sequence[RunResult]) -> Figure:
-    """Test rows of the first seed of every method: prediction over truth."""
-    first = _first_of_methods(results)
+    """Test rows of the first seed of every method and setting: prediction over truth."""
+    first = by_setting(results)
     columns = min(COLUMNS, len(first))
     rows = -(-len(first) // columns)
     figure = Figure(figsize=(2.7 * columns + 0.6, 2.7 * rows + 0.3), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    tables = [_test(store, result) for result in first]
+    tables = [_test(store, setting.first) for setting in first]
     low = min(float(t["label"].min()) for t in tables)
     high = max(float(t["label"].max()) for t in tables)
     for i, cell in enumerate(grid.flat):
@@ -37,7 +45,7 @@ def predicted_against_true(store: RunStore, results: Sequence[RunResult]) -> Fig
         cell.scatter(
             tables[i]["label"], tables[i]["predicted"], s=7, alpha=0.45, lw=0, color=COLORS[0]
         )
-        cell.set_title(first[i].spec.method, fontsize=9)
+        cell.set_title(first[i].name, fontsize=9)
         if i >= len(first) - columns:
             cell.set_xlabel("true", fontsize=8)
         if i % columns == 0:
@@ -52,10 +60,10 @@ def error_by_intensity(store: RunStore, results: Sequence[RunResult]) -> Figure:
     every = np.concatenate([f["label"].to_numpy() for f in frames.values()])
     edges = np.linspace(every.min(), every.max() + 1e-6, BINS + 1)
     middles = (edges[1:] + edges[:-1]) / 2
-    for i, method in enumerate(_methods(results)):
-        means = [_binned(frames[r.key], edges) for r in results if r.spec.method == method]
+    for i, setting in enumerate(by_setting(results)):
+        means = [_binned(frames[result.key], edges) for result in setting.runs.values()]
         mean = pd.DataFrame(means).mean()  # a bin that no row falls into stays empty
-        axes.plot(middles, mean, marker="o", ms=4, lw=1.6, label=method,
+        axes.plot(middles, mean, marker="o", ms=4, lw=1.6, label=setting.name,
                   **line_style(i))  # fmt: skip
     counts = np.histogram(frames[results[0].key]["label"], edges)[0]
     names = [f"{middle:.1f}\nn={count}" for middle, count in zip(middles, counts, strict=True)]
@@ -71,17 +79,12 @@ def validation_curves(store: RunStore, results: Sequence[RunResult]) -> Figure |
     """Validation MAE over optimiser steps, mean over seeds; None where nothing trained."""
     figure, axes = new_figure(9.0, 3.6)
     drawn = False
-    for i, method in enumerate(_methods(results)):
-        series: dict[int, list[float]] = {}
-        for result in (r for r in results if r.spec.method == method):
-            for record in store.history(result.key):
-                if record.get("validation/mae") is not None:
-                    series.setdefault(record["step"], []).append(record["validation/mae"])
-        if series:
+    for i, setting in enumerate(by_setting(results)):
+        points = mean_history(store, setting, "validation/mae")
+        if points:
             drawn = True
-            steps = sorted(series)
-            axes.plot(steps, [np.mean(series[s]) for s in steps], marker="o", ms=3, lw=1.6,
-                      label=method, **line_style(i))  # fmt: skip
+            axes.plot(*zip(*points, strict=True), marker="o", ms=3, lw=1.6, label=setting.name,
+                      **line_style(i))  # fmt: skip
     if not drawn:
         return None
     axes.set_xlabel("optimiser step")
@@ -94,10 +97,11 @@ def validation_curves(store: RunStore, results: Sequence[RunResult]) -> Figure |
 def robustness_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
     """Test MAE over the missing rate, one plot per modality; None where it was not measured."""
     tables = []
+    names = setting_names(results)
     for result in results:
         table = store.table(result.key, "robustness.csv")
         if len(table) and "mae" in table:
-            tables.append(table.assign(method=result.spec.method))
+            tables.append(table.assign(name=names[result.key]))
     if not tables:
         return None
     whole = pd.concat(tables)
@@ -109,10 +113,10 @@ def robustness_curves(store: RunStore, results: Sequence[RunResult]) -> Figure |
     for cell, modality in zip(grid, shown, strict=True):
         quiet_frame(cell)
         own = whole[whole["modality"] == modality]
-        for i, method in enumerate(_methods(results)):
-            line = own[own["method"] == method].groupby("level")["mae"].mean()
+        for i, name in enumerate(dict.fromkeys(names.values())):
+            line = own[own["name"] == name].groupby("level")["mae"].mean()
             if len(line):
-                cell.plot(line.index, line, marker="o", ms=3, lw=1.5, label=method,
+                cell.plot(line.index, line, marker="o", ms=3, lw=1.5, label=name,
                           **line_style(i))  # fmt: skip
         cell.set_title(f"{modality} missing", fontsize=9)
         cell.set_xlabel("missing rate", fontsize=8)
@@ -134,17 +138,6 @@ def _binned(table: pd.DataFrame, edges: np.ndarray) -> np.ndarray:
     error = (table["predicted"] - table["label"]).abs().to_numpy(dtype=np.float64)
     return np.array([error[place == b].mean() if (place == b).any() else np.nan
                      for b in range(BINS)])  # fmt: skip
-
-
-def _methods(results: Sequence[RunResult]) -> list[str]:
-    return list(dict.fromkeys(r.spec.method for r in results))
-
-
-def _first_of_methods(results: Sequence[RunResult]) -> list[RunResult]:
-    first: dict[str, RunResult] = {}
-    for result in results:
-        first.setdefault(result.spec.method, result)
-    return list(first.values())
 
 
 def _test(store: RunStore, result: RunResult) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from valence.comparison.settings import setting_names
 from valence.evaluation.classification import METRICS
 from valence.reports.tables import by_setup, mean_sd
 from valence.runs.store import RunResult
@@ -36,20 +38,23 @@ class Wide:
 
 
 def groups_table(results: Sequence[RunResult]) -> pd.DataFrame:
-    """One row per set-up, method and group: mean and spread over seeds of every score.
+    """One row per set-up, setting and group: mean and spread over seeds of every score.
 
     Args:
         results: Runs; those without groups, and those of a transfer, are left out.
 
     Returns:
-        setup, group_column, method, group, rows, seeds, then ``<score>_mean`` and
-        ``<score>_sd``. The group ``mean`` is the plain mean over groups, seed by seed.
+        setup, group_column, method, name (the method, with the settings in which its rows
+        differ), group, rows, seeds, then ``<score>_mean`` and ``<score>_sd``. The group
+        ``mean`` is the plain mean over groups, seed by seed.
     """
     rows = []
     kept = [r for r in results if r.groups and r.spec.data.train_groups is None]
     for label, group in by_setup(kept).items():
+        setting_of = setting_names(group)
         for result in group:
-            place = {"setup": label, "group_column": result.group, "method": result.spec.method}
+            place = {"setup": label, "group_column": result.group, "method": result.spec.method,
+                     "name": setting_of[result.key]}  # fmt: skip
             scores = pd.DataFrame(result.groups).T.astype(float)
             scores.loc[AVERAGE] = scores.mean()
             scores.loc[AVERAGE, "rows"] = scores["rows"].iloc[:-1].sum()
@@ -58,7 +63,7 @@ def groups_table(results: Sequence[RunResult]) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame()
     table = pd.concat(rows, ignore_index=True)
-    keys = ["setup", "group_column", "method", "group"]
+    keys = ["setup", "group_column", "method", "name", "group"]
     found = table.groupby(keys, sort=False)
     sizes = found.agg(rows=("rows", "first"), seeds=("seed", "nunique"))
     names = [n for n in table.columns if n not in {*keys, "rows", "seed"}]
@@ -78,8 +83,8 @@ def wide_table(table: pd.DataFrame, metric: str = "macro_f1") -> Wide:
         table: The rows of one set-up.
         metric: The score that is shown.
     """
-    means = table.pivot_table(index="method", columns="group", values=f"{metric}_mean", sort=False)
-    spread = table.pivot(index="method", columns="group", values=f"{metric}_sd")
+    means = table.pivot_table(index="name", columns="group", values=f"{metric}_mean", sort=False)
+    spread = table.pivot(index="name", columns="group", values=f"{metric}_sd")
     means = means.sort_values(AVERAGE, ascending=False)
     names = [AVERAGE, *sorted(name for name in means.columns if name != AVERAGE)]
     rows, best = [], []
@@ -95,8 +100,8 @@ def markdown(wide: Wide) -> str:
     """The table in Markdown, the best cells bold."""
     lines = ["| " + " | ".join(wide.heads) + " |", "|" + "---|" * len(wide.heads)]
     for cells, marks in zip(wide.rows, wide.best, strict=True):
-        told = [f"**{c}**" if mark else c for c, mark in zip(cells, marks, strict=True)]
-        lines.append("| " + " | ".join(told) + " |")
+        shown = [f"**{c}**" if mark else c for c, mark in zip(cells, marks, strict=True)]
+        lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
@@ -148,7 +153,8 @@ def write_workbook(sheets: dict[str, Wide], path: Path) -> list[str]:
     book = Workbook()
     book.remove(book.active)
     for title, wide in sheets.items():
-        sheet = book.create_sheet(title[:31])  # a sheet's name is no longer
+        # The format allows no longer names, nor these signs, which settings may have.
+        sheet = book.create_sheet(re.sub(r"[][*?:/\\]", "-", title)[:31])
         sheet.append(wide.heads)
         sheet.freeze_panes = "B2"
         for row, (cells, marks) in enumerate(zip(wide.rows, wide.best, strict=True), start=2):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,21 +13,12 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from valence.comparison.sweep import Sweep
 from valence.config.spec import RunSpec
 from valence.reports import diagnostic_plots, fusion_plots, plots
 from valence.reports.groups import page_tables
-from valence.reports.scoring import CLASSES, explanation, scoring_of
-from valence.reports.tables import (
-    ALPHA,
-    by_setup,
-    leaderboard,
-    leaderboard_columns,
-    mean_sd,
-    own_best_table,
-    scoring_in,
-    sensitivity_table,
-    unswept,
-)
+from valence.reports.leaderboard import leaderboard, leaderboard_columns, verdict
+from valence.reports.tables import by_setup, mean_sd, own_best_table, sensitivity_table
 from valence.reports.transfer import is_transfer, page_transfers
 from valence.runs.store import RunResult, RunStore
 from valence.storage import atomic
@@ -61,101 +51,98 @@ class Published:
         return self.scores if fits else {}
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A run of the comparison that has no result: which one, and why."""
+
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PageText:
+    """What a page says beside its figures.
+
+    Attributes:
+        title: Heading.
+        published: Scores to set beside ours.
+        command: What was typed.
+        failures: Runs of this comparison that failed.
+    """
+
+    title: str = ""
+    published: Published = Published()
+    command: str = ""
+    failures: Sequence[Failure] = ()
+
+
 def write_report(
     store: RunStore,
     results: Sequence[RunResult],
     path: Path,
     *,
     baseline: str | None = None,
-    axes: Mapping[str, Sequence[Any]] | None = None,
-    title: str = "",
-    published: Published | None = None,
-    command: str = "",
+    sweep: Sweep | None = None,
+    text: PageText | None = None,
 ) -> Path:
     """Write the page of a comparison.
 
     Args:
         store: Where the run folders are.
-        results: Finished runs.
+        results: Finished runs of the methods as they are.
         path: File to write; its folder is made.
         baseline: Method the others are tested against.
-        axes: Settings that were swept, with their values.
-        title: Heading.
-        published: Scores to set beside ours.
-        command: What was typed.
+        sweep: Runs at the points of a sweep.
+        text: Title, command, published scores and failures.
 
     Raises:
         RunError: if the file cannot be written.
     """
-    plain = unswept(results, axes)
-    by_group = page_tables(plain)
-    own = [result for result in plain if not is_transfer(result)]
+    text = text or PageText()
+    by_group = page_tables(results)
+    own = [result for result in results if not is_transfer(result)]
     setups = [
-        {**_setup(store, label, group, baseline, published or Published()),
-         "groups": by_group.get(label)}
+        {**_setup(store, label, group, baseline, text.published), "groups": by_group.get(label)}
         for label, group in by_setup(own).items()
-    ]  # fmt: skip
-    transfers = [
-        {**part, "picture": _picture("Transfer", "macro-F1 by groups", part["figure"])}
-        for part in page_transfers(plain)
     ]
-    swept = sensitivity_table(results, axes) if axes else pd.DataFrame()
-    curve = plots.sensitivity_curves(results, axes) if axes else None
     template = Environment(
         loader=PackageLoader("valence.reports", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     ).get_template("report.html.j2")  # fmt: skip
     page = template.render(
-        title=title or "Comparison",
+        title=text.title or "Comparison",
         setups=setups,
-        transfers=transfers,
+        transfers=_transfers(results),
         synthetic=sorted({r.dataset for r in results if r.synthetic}),
-        explanations=_explanations(plain),
-        baseline=baseline,
-        sweep_rows=_cells(swept),
-        sweep_picture=_picture("Sensitivity", "scores over the swept setting", curve),
-        failures=_failures(store),
-        notes=_notes(plain),
-        command=command,
-        provenance=_provenance(plain),
+        explanations=_explanations(results),
+        sweep=_sweep(sweep),
+        failures=text.failures,
+        notes=_notes(results),
+        command=text.command,
+        provenance=_provenance(results),
     )
     return _written(page, path)
+
+
+def _transfers(results: Sequence[RunResult]) -> list[dict[str, Any]]:
+    return [
+        {**part, "picture": _picture("Transfer", "macro-F1 by groups", part["figure"])}
+        for part in page_transfers(results)
+    ]
+
+
+def _sweep(sweep: Sweep | None) -> dict[str, Any]:
+    """Headings, cells and picture of a sweep; no row without one."""
+    if sweep is None:
+        return {"heads": [], "rows": [], "picture": None}
+    curves = plots.sensitivity_curves(sweep)
+    picture = _picture("Sensitivity", "scores over the swept setting", curves)
+    return {**_cells(sensitivity_table(sweep)), "picture": picture}
 
 
 def _written(page: str, path: Path) -> Path:
     atomic.write_text(path, page)
     return path
-
-
-def verdict(table: pd.DataFrame, baseline: str | None) -> str:
-    """What a leaderboard says, in two or three sentences, no surer than its intervals."""
-    best, scoring = table.iloc[0], scoring_in(table)
-    extreme = "lowest" if scoring.lower_is_better else "highest"
-    text = (
-        f"{best['method']} has the {extreme} {scoring.titles[scoring.main]} "
-        f"({best[f'{scoring.main}_mean']:.3f})."
-    )
-    if scoring is CLASSES:
-        tail = table.iloc[int(table["tail_f1_mean"].astype(float).argmax())]
-        if tail["method"] != best["method"]:
-            text += f" On the tail classes {tail['method']} leads ({tail['tail_f1_mean']:.3f})."
-    if baseline is None or baseline not in set(table["method"]):
-        return text
-    gains = table["difference"].map(scoring.gain)
-    sure = (table["p_holm"] < ALPHA) & table["difference"].notna()
-    better = table[sure & gains]["method"].tolist()
-    worse = table[sure & ~gains]["method"].tolist()
-    if not better and not worse:
-        return f"{text} No difference from {baseline} is significant on these test rows."
-    parts = [
-        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} significantly {how}"
-        for names, how in ((better, "better"), (worse, "worse"))
-        if names
-    ]
-    text += f" Against {baseline}: {'; '.join(parts)}."
-    if not better:
-        text += f" Nothing is significantly better than {baseline}."
-    return text
 
 
 def _setup(
@@ -164,16 +151,17 @@ def _setup(
 ) -> dict[str, Any]:  # fmt: skip
     table = leaderboard(store, group, baseline)
     heads, rows = leaderboard_columns(table)
-    first, scoring = group[0], scoring_of(group[0])
-    draw = _class_figures if scoring is CLASSES else _intensity_figures
+    first, task = group[0], group[0].task
+    draw = _class_figures if task.classes else _intensity_figures
     pictures = [_picture(title, alt, figure) for title, (alt, figure) in draw(store, group).items()]
     return {
         "label": label,
-        "verdict": verdict(table, baseline),
+        "verdict": verdict(table),
+        "reference": next(iter(table.loc[table["mark"] == "baseline", "name"]), None),
         "heads": heads,
         "rows": rows,
         "marks": heads.index(""),
-        "main": scoring.titles[scoring.main],
+        "main": task.main_title,
         "sizes": first.sizes,
         "classes": [
             {"name": name, "count": count, "tail": i in first.tail}
@@ -182,7 +170,7 @@ def _setup(
         "seeds": sorted({r.spec.seed for r in group}),
         "own_best": _own_best(group),
         "published": [
-            {"method": m, "metric": scoring.titles.get(k, k), "value": f"{v:.3f}",
+            {"method": m, "metric": task.titles.get(k, k), "value": f"{v:.3f}",
              "ours": _ours(table, m, k)}
             for m, scores in published.beside(first.spec).items() for k, v in scores.items()
         ],
@@ -230,24 +218,23 @@ def _own_best(group: list[RunResult]) -> dict[str, list[Any]]:
     table = own_best_table(group)
     if not len(table):
         return {"heads": [], "rows": []}
-    scoring = scoring_of(group[0])
-    shown = [m for m in scoring.shown if m in set(table["metric"])]
+    task = group[0].task
+    shown = [m for m in task.shown_metrics if m in set(table["metric"])]
     rows = []
-    for method, own in table.groupby("method", sort=False):
+    for name, own in table.groupby("name", sort=False):
         values = [own.loc[own["metric"] == m, "test_at_own_best"].astype(float) for m in shown]
-        rows.append([method, *(mean_sd(v.mean(), v.std()) for v in values)])
-    return {"heads": ["method", *(scoring.titles[m] for m in shown)], "rows": rows}
+        rows.append([name, *(mean_sd(v.mean(), v.std()) for v in values)])
+    return {"heads": ["method", *(task.titles[m] for m in shown)], "rows": rows}
 
 
 def _explanations(results: Sequence[RunResult]) -> list[str]:
-    names = dict.fromkeys(name for r in results for name in scoring_of(r).explained)
-    return [explanation(name) for name in names]
+    return list(dict.fromkeys(line for r in results for line in r.task.explanations))
 
 
 def _ours(table: pd.DataFrame, method: str, metric: str) -> str:
     row = table[table["method"] == method]
     column = f"{metric}_mean"
-    return f"{row[column].iloc[0]:.3f}" if len(row) and column in table else "–"
+    return mean_sd(row[column].iloc[0]) if len(row) and column in table else "–"
 
 
 def _picture(title: str, alt: str, figure: Figure | None) -> Picture | None:
@@ -261,20 +248,10 @@ def _picture(title: str, alt: str, figure: Figure | None) -> Picture | None:
 
 def _cells(table: pd.DataFrame) -> dict[str, list[Any]]:
     rows = [
-        [f"{v:.3f}" if isinstance(v, float) else str(v) for v in row]
+        [mean_sd(v) if v is None or isinstance(v, float) else str(v) for v in row]
         for row in table.itertuples(index=False)
     ]
     return {"heads": [str(c) for c in table.columns], "rows": rows}
-
-
-def _failures(store: RunStore) -> list[dict[str, str]]:
-    found = []
-    for path in sorted(store.root.glob("*.failed.json")):
-        try:
-            found.append(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            continue
-    return found
 
 
 def _notes(results: Sequence[RunResult]) -> list[str]:

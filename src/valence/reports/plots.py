@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
+from valence.comparison.settings import Setting, by_setting, setting_names
+from valence.comparison.sweep import Sweep
 from valence.evaluation.classification import confusion
 from valence.methods.registry import trained_part
-from valence.reports.scoring import scoring_of
 from valence.reports.tables import runs_table, sensitivity_table
 from valence.runs.store import RunResult, RunStore
 
@@ -30,14 +31,13 @@ def class_bars(results: Sequence[RunResult]) -> Figure:
     runs = runs_table(results)
     classes, counts = results[0].classes, results[0].train_counts
     order = np.argsort(counts, kind="stable")[::-1]
-    methods = list(dict.fromkeys(runs["method"]))
+    means = runs.groupby("name", sort=False)[[f"f1/{name}" for name in classes]].mean()
     shown = order[-20:]  # with more classes the bars become lines; the tail is what matters
-    figure, axes = new_figure(max(9.0, 0.16 * len(methods) * len(shown) + 2), 3.6)
-    width = 0.84 / len(methods)
-    for i, method in enumerate(methods):
-        own = runs[runs["method"] == method]
-        values = [float(own[f"f1/{classes[c]}"].mean()) for c in shown]
-        places = np.arange(len(shown)) + (i - (len(methods) - 1) / 2) * width
+    figure, axes = new_figure(max(9.0, 0.16 * len(means) * len(shown) + 2), 3.6)
+    width = 0.84 / len(means)
+    for i, (method, own) in enumerate(means.iterrows()):
+        values = [float(own[f"f1/{classes[c]}"]) for c in shown]  # no bar where undefined
+        places = np.arange(len(shown)) + (i - (len(means) - 1) / 2) * width
         axes.bar(places, values, width * 0.92, label=method, **_bar(i))
     tail = set(results[0].tail)
     names = [f"{classes[c]}{' *' if c in tail else ''}\nn={counts[c]}" for c in shown]
@@ -50,26 +50,23 @@ def class_bars(results: Sequence[RunResult]) -> Figure:
 
 def confusion_matrices(store: RunStore, results: Sequence[RunResult]) -> Figure:
     """One matrix per method, summed over seeds, rows normalised to recall."""
-    methods = list(dict.fromkeys(r.spec.method for r in results))
+    settings = by_setting(results)
     classes = results[0].classes
-    columns = min(4, len(methods))
-    rows = -(-len(methods) // columns)
+    columns = min(4, len(settings))
+    rows = -(-len(settings) // columns)
     figure = Figure(figsize=(2.9 * columns + 0.8, 2.75 * rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False)
     for i, cell in enumerate(grid.flat):
-        if i >= len(methods):
+        if i >= len(settings):
             cell.set_axis_off()
             continue
         total = np.zeros((len(classes), len(classes)))
-        for result in results:
-            if result.spec.method == methods[i]:
-                table = store.predictions(result.key)
-                test = table[table["split"] == "test"]
-                total += confusion(
-                    test["label"].to_numpy(), test["predicted"].to_numpy(), len(classes)
-                )
-        draw_confusion(cell, total, classes, title=methods[i], first_column=i % columns == 0)
+        for result in settings[i].runs.values():
+            table = store.predictions(result.key)
+            test = table[table["split"] == "test"]
+            total += confusion(test["label"].to_numpy(), test["predicted"].to_numpy(), len(classes))
+        draw_confusion(cell, total, classes, title=settings[i].name, first_column=i % columns == 0)
     figure.suptitle("Rows: true class; columns: prediction; shares of the true class",
                     fontsize=9, x=0.01, ha="left", color=INK)  # fmt: skip
     return figure
@@ -102,7 +99,7 @@ def draw_confusion(
 def score_against_cost(results: Sequence[RunResult]) -> Figure:
     """Macro-F1 against training seconds, one point per method."""
     runs = runs_table(results)
-    means = runs.groupby("method", sort=False)[["train_seconds", "macro_f1"]].mean()
+    means = runs.groupby("name", sort=False)[["train_seconds", "macro_f1"]].mean().dropna()
     figure, axes = new_figure(9.0, 3.8)
     seconds = means["train_seconds"].clip(lower=0.01)
     axes.scatter(seconds, means["macro_f1"], s=42, color=COLORS[0], zorder=3)
@@ -122,19 +119,13 @@ def score_against_cost(results: Sequence[RunResult]) -> Figure:
 def training_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
     """Validation macro-F1 over optimiser steps, mean over seeds; None where nothing trained."""
     figure, axes = new_figure(9.0, 3.6)
-    methods = list(dict.fromkeys(r.spec.method for r in results))
     drawn = 0
-    for i, method in enumerate(methods):
-        series: dict[int, list[float]] = {}
-        for result in (r for r in results if r.spec.method == method):
-            for record in store.history(result.key):
-                if record.get("validation/macro_f1") is not None:
-                    series.setdefault(record["step"], []).append(record["validation/macro_f1"])
-        if series:
-            steps = sorted(series)
+    for setting in by_setting(results):
+        points = mean_history(store, setting, "validation/macro_f1")
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", ms=3, lw=1.6, label=setting.name,
+                      **line_style(drawn))  # fmt: skip
             drawn += 1
-            means = [np.mean(series[s]) for s in steps]
-            axes.plot(steps, means, marker="o", ms=3, lw=1.6, label=method, **line_style(i))
     if not drawn:
         return None
     axes.set_xlabel("optimiser step")
@@ -144,25 +135,36 @@ def training_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | N
     return figure
 
 
-def sensitivity_curves(
-    results: Sequence[RunResult], axes_: Mapping[str, Sequence[Any]]
-) -> Figure | None:
+def mean_history(store: RunStore, setting: Setting, name: str) -> list[tuple[int, float]]:
+    """(step, mean over seeds) of a logged value; empty where no run has it."""
+    series: dict[int, list[float]] = {}
+    for result in setting.runs.values():
+        for record in store.history(result.key):
+            if record.get(name) is not None:
+                series.setdefault(record["step"], []).append(record[name])
+    return [(step, float(np.mean(series[step]))) for step in sorted(series)]
+
+
+def sensitivity_curves(sweep: Sweep) -> Figure | None:
     """Two scores along the first axis of a sweep; None where nothing was swept.
 
-    Macro-F1 and tail-F1, or of an intensity MAE and correlation.
+    Macro-F1 and tail-F1, or of an intensity MAE and correlation. Where there are further axes,
+    each of their values has a line of its own.
     """
-    table = sensitivity_table(results, axes_)
+    table = sensitivity_table(sweep)
     if not len(table):
         return None
-    axis = next(iter(axes_))
+    axis = next(iter(sweep.axes))
+    names = setting_names(sweep.results, ignored=(axis,))
+    table["line"] = [names[result.key] for result in sweep.results]
     figure, axes = new_figure(9.0, 3.4)
     pair = ("macro_f1", "tail_f1") if "macro_f1" in table else ("mae", "corr")
-    titles = scoring_of(results[0]).titles
-    for i, (method, own) in enumerate(table.groupby("method", sort=False)):
+    titles = sweep.results[0].task.titles
+    for i, (line, own) in enumerate(table.groupby("line", sort=False)):
         for style, metric in zip(("-", "--"), pair, strict=True):
             by = own.assign(**{metric: own[metric].astype(float)}).groupby(axis)[metric]
             mean, sd = by.mean(), by.std().fillna(0)
-            label = f"{method}, {titles.get(metric, metric)}"
+            label = f"{line}, {titles.get(metric, metric)}"
             axes.errorbar(mean.index.astype(str), mean, yerr=sd, fmt=f"o{style}", capsize=3,
                           color=_color(i), label=label)  # fmt: skip
     axes.set_xlabel(axis)
@@ -181,6 +183,7 @@ def feature_map(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
     FigureCanvasAgg(figure)
     grid = figure.subplots(1, len(chosen), squeeze=False)[0]
     classes = chosen[0][0].classes
+    name_of = setting_names(results)
     for cell, (result, features, labels) in zip(grid, chosen, strict=True):
         rows = np.random.default_rng(0).permutation(len(labels))[:MAP_POINTS]
         points = PCA(2, random_state=0).fit_transform(features[rows].astype(np.float32))
@@ -189,7 +192,7 @@ def feature_map(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
             own = labels[rows] == c
             cell.scatter(*points[own].T, s=9, alpha=0.75, lw=0, label=name,
                          color=colours[c])  # fmt: skip
-        cell.set_title(result.spec.method, fontsize=9)
+        cell.set_title(name_of[result.key], fontsize=9)
         cell.set_xticks([])
         cell.set_yticks([])
         quiet_frame(cell)
@@ -204,12 +207,11 @@ def _with_features(
     store: RunStore, results: Sequence[RunResult]
 ) -> list[tuple[RunResult, np.ndarray, np.ndarray]]:
     """First-seed runs that have features, best macro-F1 first."""
-    first: dict[str, RunResult] = {}
-    for result in results:
-        if trained_part(result.spec).method == result.spec.method:
-            first.setdefault(result.spec.method, result)
+    settings = by_setting([r for r in results if trained_part(r.spec) == r.spec])
+    first = [(s.first.test["macro_f1"], s.first) for s in settings]
+    scored = [(value, result) for value, result in first if value is not None]
     found = []
-    for result in sorted(first.values(), key=lambda r: -(r.test["macro_f1"] or 0)):
+    for _, result in sorted(scored, key=lambda pair: -pair[0]):
         with np.load(store.path(result.key) / "features.npz") as file:
             features, labels = file["features"], file["labels"]
         if features.shape[1] > 2:

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from valence.comparison.settings import setting_names
 from valence.reports.groups import GROUP_METRICS, Wide, markdown, write_workbook
 from valence.reports.tables import mean_sd
 from valence.runs.store import RunResult
@@ -38,33 +39,36 @@ def trained_on(result: RunResult) -> str:
 
 
 def transfer_table(results: Sequence[RunResult]) -> pd.DataFrame:
-    """One row per set-up, method, groups trained on and group tested on.
+    """One row per set-up, setting, groups trained on and group tested on.
 
     Args:
         results: Runs; of those trained on all groups, the ones that stand beside a transfer.
 
     Returns:
-        setup, method, trained_on, tested_on, left_out (whether training saw no row of the
-        group), rows, seeds, ``<metric>_mean`` and ``<metric>_sd``.
+        setup, method, name (the method, with the settings in which its rows differ),
+        trained_on, tested_on, left_out (whether training saw no row of the group), rows,
+        seeds, ``<metric>_mean`` and ``<metric>_sd``.
     """
     rows = []
     for label, group in _setups(results).items():
+        names = setting_names(group)
         for result in group:
             seen = result.spec.data.train_groups
             for name, scores in result.groups.items():
                 rows.append(
                     {
                         "setup": label, "method": result.spec.method,
+                        "name": names[result.key],
                         "trained_on": trained_on(result), "tested_on": name,
                         "left_out": seen is not None and name not in seen,
-                        "rows": int(scores["rows"] or 0), "seed": result.spec.seed,
+                        "rows": scores["rows"], "seed": result.spec.seed,
                         **{metric: scores[metric] for metric in GROUP_METRICS},
                     }
                 )  # fmt: skip
     if not rows:
         return pd.DataFrame()
-    keys = ["setup", "method", "trained_on", "tested_on"]
-    found = pd.DataFrame(rows).groupby(keys, sort=False)
+    keys = ["setup", "method", "name", "trained_on", "tested_on"]
+    found = pd.DataFrame(rows).astype({"rows": int}).groupby(keys, sort=False)
     parts = [found.agg(left_out=("left_out", "first"), rows=("rows", "first"))]
     parts.append(found["seed"].nunique().rename("seeds").to_frame())
     for metric in GROUP_METRICS:
@@ -202,18 +206,17 @@ def write_transfer(results: Sequence[RunResult], out: Path) -> list[str]:
     sheets: dict[str, Wide] = {}
     with atomic.new_file(out / "transfer.csv") as path:
         table.to_csv(path, index=False)
-    for number, part in enumerate(_parts(table), start=1):
-        label, method, own = part
-        parts.append(f"## {label}, {method}: macro-F1\n\n{markdown(_wide_matrix(own))}\n")
+    for number, (label, name, own) in enumerate(_parts(table), start=1):
+        parts.append(f"## {label}, {name}: macro-F1\n\n{markdown(_wide_matrix(own))}\n")
         if own["trained_on"].str.startswith(WITHOUT).any():
             heads, rows = leave_one_out_columns(own)
             plain = Wide(heads, rows, [[False] * len(heads) for _ in rows])
             parts.append(f"{markdown(plain)}\n")
-            sheets[f"{number} {method} left out"] = plain
-        sheets[f"{number} {method}"] = _wide_matrix(own)
-        name = f"transfer-{method}{'' if number == 1 else f'-{number}'}.png"
-        with atomic.new_file(out / name) as path:
-            transfer_map(own, f"{label}, {method}").savefig(path, dpi=160)
+            sheets[f"{number} {name} left out"] = plain
+        sheets[f"{number} {name}"] = _wide_matrix(own)
+        picture = f"transfer-{own['method'].iloc[0]}{'' if number == 1 else f'-{number}'}.png"
+        with atomic.new_file(out / picture) as path:
+            transfer_map(own, f"{label}, {name}").savefig(path, dpi=160)
     atomic.write_text(out / "transfer.md", "\n".join(parts))
     return write_workbook(sheets, out / "transfer.xlsx")
 
@@ -221,14 +224,14 @@ def write_transfer(results: Sequence[RunResult], out: Path) -> list[str]:
 def _parts(table: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     if not len(table):
         return []
-    grouped = table.groupby(["setup", "method"], sort=False)
-    return [(str(setup), str(method), own) for (setup, method), own in grouped]
+    grouped = table.groupby(["setup", "name"], sort=False)
+    return [(str(setup), str(name), own) for (setup, name), own in grouped]
 
 
 def page_transfers(results: Sequence[RunResult]) -> list[dict[str, Any]]:
     """By set-up and method: words, table and heat map, for the page of a comparison."""
     found = []
-    for label, method, own in _parts(transfer_table(results)):
+    for label, name, own in _parts(transfer_table(results)):
         wide = _wide_matrix(own)
         cells = [
             [{"text": c, "best": mark} for c, mark in zip(row, marks, strict=True)]
@@ -236,7 +239,7 @@ def page_transfers(results: Sequence[RunResult]) -> list[dict[str, Any]]:
         ]
         found.append(
             {
-                "label": f"{label}, {method}", "verdict": transfer_verdict(own),
+                "label": f"{label}, {name}", "verdict": transfer_verdict(own),
                 "heads": wide.heads, "rows": cells, "figure": transfer_map(own),
             }
         )  # fmt: skip

@@ -115,10 +115,14 @@ def _limits(result: RunResult) -> str:
     if few:
         names = ", ".join(_cell(name) for name in few)
         lines.append(f"Fewer than {FEW_ROWS} training rows, so hardly known: {names}.")
-    weak = [n for n in result.classes if (result.test.get(f"f1/{n}") or 0.0) < WEAK_F1]
+    scores = {name: result.test.get(f"f1/{name}") for name in result.classes}
+    weak = [_cell(name) for name, f1 in scores.items() if f1 is not None and f1 < WEAK_F1]
     if weak:
-        names = ", ".join(_cell(name) for name in weak)
+        names = ", ".join(weak)
         lines.append(f"Test F1 below {WEAK_F1}, so more often wrong than right: {names}.")
+    absent = [_cell(name) for name, f1 in scores.items() if f1 is None]
+    if absent:
+        lines.append(f"In no test row and never predicted, so not measured: {', '.join(absent)}.")
     lines.append("Probabilities are the model's own; check them before you set a threshold.")
     return "\n".join(f"- {line}" for line in lines)
 

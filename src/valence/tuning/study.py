@@ -2,8 +2,8 @@
 
 A study is an SQLite file, a journal file (``journal://folder/study.log``, which machines that
 share a folder may all write to), or a database (``postgresql://user:${PGPASSWORD}@host/name``).
-Trials of a process that was killed stay "running" in it; they are found by the process that
-began them, on other machines by their heartbeat, and are marked failed.
+Trials of a process that was killed stay "running" in it. They are found by their heartbeat,
+which databases get from Optuna and journals from here, and are marked failed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 LOCK_WAIT_SECONDS = 120.0  # for another process's write; SQLite's own 5 are soon over
-HEARTBEAT_SECONDS = 30
-GRACE_SECONDS = 180
+HEARTBEAT_SECONDS = 10  # of journals and servers, which many machines may share
+GRACE_SECONDS = 60
+FILE_HEARTBEAT_SECONDS = 2  # of an SQLite file: the processes of one machine
+FILE_GRACE_SECONDS = 10
 POLL_SECONDS = 0.5
 OPENING_TRIES = 20
 UNSIGNED_SECONDS = 10.0  # a trial is signed right after it is begun
@@ -63,6 +65,7 @@ def need_optuna() -> None:
     """
     try:
         import optuna
+        import tenacity  # noqa: F401 - comes with the same extra
     except ImportError:
         raise RunError(
             "Tuning needs Optuna, which is not installed: pip install 'valence[tune]'"
@@ -84,23 +87,25 @@ def open_study(url: str, name: str) -> Study:
     need_optuna()
     from optuna import create_study
     from optuna.pruners import MedianPruner
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_incrementing
 
-    for attempt in range(OPENING_TRIES):
-        try:
-            return create_study(
+    # Two processes that make the tables at once meet each other; the second try finds them.
+    opening = Retrying(
+        retry=retry_if_exception(_is_of_tables), stop=stop_after_attempt(OPENING_TRIES),
+        wait=wait_incrementing(0.1, 0.1), reraise=True,
+    )  # fmt: skip
+    try:
+        return opening(
+            lambda: create_study(
                 study_name=name, storage=_storage(url), direction="maximize",
                 pruner=MedianPruner(), load_if_exists=True,
-            )  # fmt: skip
-        except Exception as error:  # SQLAlchemy, drivers and Optuna raise errors of their own
-            # Two processes that make the tables at once meet each other; the second try finds them.
-            if attempt + 1 == OPENING_TRIES or not _is_of_tables(error):
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise RunError(
-                    f"Cannot open study {name!r} in {_without_password(url)} ({reason}); check "
-                    "--storage"
-                ) from None
-            time.sleep(0.1 * (attempt + 1))
-    raise AssertionError
+            )
+        )  # fmt: skip
+    except Exception as error:  # SQLAlchemy, drivers and Optuna raise errors of their own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"Cannot open study {name!r} in {_without_password(url)} ({reason}); check --storage"
+        ) from None
 
 
 def _storage(url: str) -> Any:
@@ -111,6 +116,7 @@ def _storage(url: str) -> Any:
         return _journal(Path(url.removeprefix(JOURNAL)))
     # No connection waits idle in each of many workers: a server has few of them.
     arguments: dict[str, Any] = {"poolclass": NullPool}
+    beat, grace = HEARTBEAT_SECONDS, GRACE_SECONDS
     if url.startswith("sqlite:///"):
         path = Path(url.removeprefix("sqlite:///").partition("?")[0])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,11 +127,11 @@ def _storage(url: str) -> Any:
         finally:
             connection.close()
         arguments = {"connect_args": {"timeout": LOCK_WAIT_SECONDS}}
+        beat, grace = FILE_HEARTBEAT_SECONDS, FILE_GRACE_SECONDS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # heartbeats are marked experimental
         return RDBStorage(
-            driver_url(url), engine_kwargs=arguments, heartbeat_interval=HEARTBEAT_SECONDS,
-            grace_period=GRACE_SECONDS,
+            driver_url(url), engine_kwargs=arguments, heartbeat_interval=beat, grace_period=grace,
         )  # fmt: skip
 
 
@@ -139,9 +145,9 @@ def _journal(path: Path) -> Any:
 
 @contextmanager
 def heartbeat(trial: Trial) -> Iterator[None]:
-    """Let other machines see in a journal that this process is at a trial.
+    """Let other processes see in a journal that this one is at a trial.
 
-    Other storages have heartbeats of their own.
+    Optuna does the same in databases.
     """
     from optuna.storages import JournalStorage
 
@@ -178,7 +184,7 @@ class Heartbeat:
         self.seen: dict[int, tuple[int, float]] = {}
 
     def is_gone(self, trial: FrozenTrial) -> bool:
-        """Whether the process of another machine that began a trial has stopped."""
+        """Whether the process that began a trial has stopped."""
         beat, now = int(trial.user_attrs.get(BEAT, 0)), time.monotonic()
         known, since = self.seen.setdefault(trial.number, (beat, now))
         if known != beat:
@@ -187,7 +193,7 @@ class Heartbeat:
         return now - since > self.grace_seconds
 
 
-def _is_of_tables(error: Exception) -> bool:
+def _is_of_tables(error: BaseException) -> bool:
     return type(error).__name__ in ("OperationalError", "IntegrityError", "ProgrammingError") and (
         "exist" in str(error) or "UNIQUE" in str(error) or "locked" in str(error)
     )
@@ -221,65 +227,39 @@ def bind(study: Study, task: dict[str, Any]) -> None:
 
 
 def identity() -> str:
-    """Host, process id and start of this process: no other one has them, then or later."""
-    import psutil  # type: ignore[import-untyped]
-
-    return f"{socket.gethostname()}|{os.getpid()}|{psutil.Process().create_time():.2f}"
+    """Host and process id, by which a trial is signed."""
+    return f"{socket.gethostname()}|{os.getpid()}"
 
 
-def is_alive(worker: str) -> bool | None:
-    """Whether the process :func:`identity` named still runs; None for one of another host."""
-    import psutil
-
-    host, pid, start = worker.rsplit("|", 2)
-    if host != socket.gethostname():
-        return None
-    try:
-        process = psutil.Process(int(pid))
-        zombie = process.status() == psutil.STATUS_ZOMBIE
-        return not zombie and abs(process.create_time() - float(start)) < 1
-    except psutil.Error:
-        return False
-
-
-def close_stale(study: Study, pulse: Heartbeat | None = None) -> int:
+def close_stale(study: Study, pulse: Heartbeat | None = None) -> None:
     """Mark trials failed whose process is gone.
 
     Args:
         study: The study.
-        pulse: What this process has seen of the trials of other machines, where they are in
-            a journal.
-
-    Returns:
-        How many there were.
+        pulse: What this process has seen of the trials, where they are in a journal.
     """
     from optuna.exceptions import UpdateFinishedTrialError
     from optuna.storages import JournalStorage, fail_stale_trials
     from optuna.trial import TrialState
 
-    closed = 0
     watched = pulse if isinstance(study._storage, JournalStorage) else None
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not _is_stale(trial, watched):
-            continue
-        try:
-            study.tell(trial.number, state=TrialState.FAIL)
-            closed += 1
-        except (UpdateFinishedTrialError, ValueError):
-            continue  # another process closed it at the same moment
+        # Another process may close it at the same moment.
+        with suppress(UpdateFinishedTrialError, ValueError):
+            if _is_stale(trial, watched):
+                study.tell(trial.number, state=TrialState.FAIL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # marked experimental
         fail_stale_trials(study)
-    return closed
 
 
 def _is_stale(trial: FrozenTrial, pulse: Heartbeat | None) -> bool:
-    worker = trial.user_attrs.get(WORKER)
-    if worker is not None:
-        alive = is_alive(worker)
-        if alive is None and pulse is not None:
-            return pulse.is_gone(trial)
-        return alive is False
+    """Whether a trial was never signed, or has no heartbeat in a journal any more.
+
+    Optuna knows a trial in a database by its heartbeat, and it beats before it is signed.
+    """
+    if WORKER in trial.user_attrs:
+        return pulse is not None and pulse.is_gone(trial)
     begun = trial.datetime_start
     return begun is not None and (datetime.now() - begun).total_seconds() > UNSIGNED_SECONDS
 

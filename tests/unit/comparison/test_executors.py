@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cluster import kill_all, workers
 from valence.comparison import grid
-from valence.comparison.executors.base import Batch, OnEvent, RunEvent, Sizes, make_executor
+from valence.comparison.executors import process_pool
+from valence.comparison.executors.base import (
+    FINAL,
+    Batch,
+    OnEvent,
+    RunEvent,
+    Sizes,
+    make_executor,
+)
 from valence.comparison.executors.cells import DependencyQueue
 from valence.comparison.grid import Comparison, GridProgress, Outcome
 from valence.config.data import DataSpec
 from valence.config.spec import RunSpec
 from valence.distributed.ray_cluster import Cluster
 from valence.errors import RunError, UnknownNameError
+from valence.models.cpu import usable_cores
 from valence.runs.store import RunStore
 
 METHODS = ("majority", "tfidf-lr", "lora", "lora-posthoc")
+POOL = "LokyProcess"
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +93,109 @@ def test_pool_is_as_one_process_though_its_workers_are_killed(
     specs: list[RunSpec], wanted: Outcome, tmp_path: Path
 ) -> None:
     store = RunStore(tmp_path / "runs")
-    killer = Killer("valence.comparison.executors.worker", at=0.1)
+    killer = Killer(POOL, at=0.1)
     executor = make_executor("local", Cluster(workers=2))
     outcome = grid.execute(specs, store=store, observer=killer, executor=executor)
     check_same(outcome, wanted, store)
     check_killed(killer, outcome)
-    assert workers("valence.comparison.executors.worker") == []
+    assert workers(POOL) == []
+
+
+def test_a_dead_worker_costs_its_own_cell_alone(
+    specs: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two at work one is killed, and killed again: its cell fails, the other does not hear."""
+    lora = next(spec for spec in specs if spec.method == "lora")
+    monkeypatch.setattr(process_pool, "RETRIES", 1)
+    events: list[tuple[int, RunEvent]] = []
+    survivor: list[int] = []
+
+    def hear(number: int, event: RunEvent) -> None:
+        events.append((number, event))
+        begun = {n for n, e in events if e.kind == "begun"}
+        lost = [n for n, e in events if e.kind == "again"]
+        if not survivor and begun == {0, 1}:
+            survivor.append(max(workers(POOL)))
+            os.kill(min(workers(POOL)), signal.SIGKILL)
+        elif len(lost) == 1 and number == lost[0] and event.kind == "begun":
+            os.kill(next(p for p in workers(POOL) if p not in survivor), signal.SIGKILL)
+
+    two = [lora, lora.override({"seed": 7})]
+    make_executor("local", Cluster(workers=2)).run(Batch(two, tmp_path), hear)
+    ((number, again),) = [(n, e) for n, e in events if e.kind == "again"]
+    assert again.words == "worker lost (SIGKILL(-9)), run again"
+    finals = {n: e for n, e in events if e.kind in FINAL}
+    assert finals[number].words == "its worker was lost 2 times, at last: SIGKILL(-9)"
+    assert finals[1 - number].kind == "done"
+    assert sum(e.kind == "begun" for n, e in events if n != number) == 1
+    assert workers(POOL) == []
+
+
+CELLS = """
+import os, sys, time, types
+from collections import deque
+
+class CellRunner:
+    def __init__(self, root, data_dir):
+        pass
+
+    def run(self, spec, emit):
+        from valence.comparison.executors.base import RunEvent
+        print("noise on stdout", flush=True)
+        print("noise on stderr", file=sys.stderr, flush=True)
+        words = f"{os.environ['OMP_NUM_THREADS']} {os.environ['MKL_NUM_THREADS']}"
+        emit(RunEvent("going", 0.5, words))
+        time.sleep(spec.seed)
+        emit(RunEvent("failed", words=words))
+
+class DependencyQueue:
+    def __init__(self, specs):
+        self.ready = deque(range(len(specs)))
+
+    def take(self):
+        return self.ready.popleft() if self.ready else None
+
+    def finished(self, number):
+        pass
+
+cells = types.ModuleType("valence.comparison.executors.cells")
+cells.CellRunner, cells.DependencyQueue = CellRunner, DependencyQueue
+sys.modules[cells.__name__] = cells
+"""
+GRID = """
+from pathlib import Path
+from valence.comparison.executors.base import Batch
+from valence.comparison.executors.process_pool import ProcessPool
+from valence.config.spec import RunSpec
+
+specs = [RunSpec(seed=seed) for seed in (0, 0, 100, 101)]
+hear = lambda number, event: print(number, event.kind, event.words, flush=True)
+ProcessPool(2).run(Batch(specs, Path("runs")), hear)
+"""
+
+
+def test_workers_are_silent_have_their_threads_and_end_with_the_pool(tmp_path: Path) -> None:
+    """By a process of its own, which is killed while its workers sleep in their cells."""
+    (tmp_path / "sitecustomize.py").write_text(CELLS, encoding="utf-8")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", GRID], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        cwd=tmp_path,
+    )  # fmt: skip
+    with parent:
+        assert parent.stdout is not None
+        lines = [parent.stdout.readline().strip() for _ in range(6)]
+        below = psutil.Process(parent.pid).children(recursive=True)
+        at_work = sum(POOL in " ".join(process.cmdline()) for process in below)
+        parent.kill()
+        _, alive = psutil.wait_procs(below, timeout=20)
+        assert not alive
+        _, errors = parent.communicate()
+    threads = max(1, usable_cores() // 2)
+    events = ("0 failed", "0 going", "1 failed", "1 going", "2 going", "3 going")
+    assert sorted(lines) == [f"{event} {threads} {threads}" for event in events]
+    assert at_work == 2
+    assert "noise" not in errors
 
 
 def test_ray_is_as_one_process_though_its_workers_are_killed(
@@ -115,7 +226,7 @@ def test_ctrl_c_keeps_finished_cells_and_stops_the_others(
     assert {cell.status for cell in outcome.cells} == {"done", "waiting"}
     kept = {path.parent.name for path in store.root.glob("*/result.json")}
     assert {cell.result.key for cell in outcome.cells if cell.result} <= kept
-    assert workers("valence.comparison.executors.worker") == []
+    assert workers(POOL) == []
 
 
 def test_a_cell_that_fails_on_ray_does_not_stop_the_others(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from itertools import chain
+from pathlib import Path
 
 import pytest
 from torch.utils.data import SequentialSampler
@@ -81,3 +86,41 @@ def test_shares_make_up_the_batches_of_one_process(
         real = [row for part in parts for row in part if row >= 0]
         assert real == list(range(rows))[4 * number : 4 * number + 4]
         assert all(len(part) >= 1 for part in parts)
+
+
+TOGETHER = """
+import sys, time
+from pathlib import Path
+from valence.distributed import process_group
+
+process_group.init_process_group("cpu")
+path = Path(sys.argv[1])
+with process_group.main_process_first():
+    if process_group.is_main_process():
+        time.sleep(0.5)
+        path.write_text("there")
+    seen = path.exists()
+process_group.barrier()
+print(process_group.rank(), process_group.world_size(), seen,
+      process_group.broadcast_object(process_group.rank()))
+process_group.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("names", process_group.LAUNCHERS.items())
+def test_processes_of_every_launcher_coordinate(
+    names: tuple[str, str], tmp_path: Path, started: object
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, names[1]: "2"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, str(tmp_path / "written")], text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**common, names[0]: str(rank)},
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    ends = [process.communicate(timeout=100) for process in both]
+    assert [out for out, _ in ends] == ["0 2 True 0\n", "1 2 True 0\n"], ends

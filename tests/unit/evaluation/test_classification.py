@@ -64,3 +64,30 @@ def test_groups_cover_every_class_once() -> None:
         tail = tuple(range(count - max(1, round(count / 3)), count))
         head, middle = class_groups(list(range(count, 0, -1)), tail)
         assert sorted([*head, *middle, *tail]) == list(range(count))
+
+
+def test_absent_classes_are_left_out_of_every_mean_alike() -> None:
+    """150 classes of which 40 are in no test row and never predicted: all right is all 1."""
+    labels = np.arange(110).repeat(3)
+    found = scores(labels, np.eye(150)[labels], tail=range(100, 150))
+    for name in ("macro_f1", "tail_f1", "middle_f1", "head_f1", "worst_f1"):
+        assert found[name] == 1, name
+    assert found["f1/c109"] == 1
+    assert found["f1/c110"] is None
+
+
+def test_a_group_of_classes_without_a_row_has_no_f1() -> None:
+    labels = np.array([0, 0, 1, 1, 0])
+    found = scores(labels, np.eye(4)[labels], tail=[3])
+    assert found["macro_f1"] == 1
+    assert found["tail_f1"] is None
+    assert found["middle_f1"] == found["head_f1"] == 1, "class 2 of the middle is left out"
+    empty = scores(np.zeros(0, int), np.zeros((0, 4)), tail=[3])
+    assert set(empty.values()) == {None}
+
+
+def test_a_class_that_is_predicted_and_never_true_counts_as_0() -> None:
+    labels = np.array([0, 0, 1, 1])
+    found = scores(labels, np.eye(3)[[0, 0, 1, 2]], tail=[2])
+    assert found["f1/c2"] == found["tail_f1"] == 0
+    assert found["macro_f1"] == pytest.approx((1 + 2 / 3) / 3)

@@ -17,7 +17,8 @@ from valence.llm.classify import QuestionBuilder
 from valence.llm.cost_estimate import estimate_cost
 from valence.methods.prompting import prompt_settings
 from valence.methods.registry import make_spec
-from valence.reports.tables import by_setup, leaderboard
+from valence.reports.leaderboard import leaderboard
+from valence.reports.tables import by_setup
 from valence.runs.runner import run
 from valence.runs.store import RunStore
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +23,7 @@ from valence.evaluation.task import Classification
 from valence.llm.answers import Answers, one_hot, token_logits
 from valence.llm.classify import PromptedModel, PromptSettings, QuestionBuilder, ServerBackend
 from valence.llm.prompts import Question, make_renderer
-from valence.llm.server import Server
+from valence.llm.server import Server, retry_after_seconds
 from valence.storage import cache
 
 CHATS = [[{"role": "user", "content": f"text {i}"}] for i in range(8)]
@@ -60,6 +65,80 @@ def test_what_passes_is_tried_again(server: FailingServer, status: int) -> None:
     asked, waits = client(server)
     assert asked.ask(CHATS[:1])[0].text == "1"
     assert waits == [7.0, 2.0], "what the server asks for, else growing waits"
+
+
+RETRY_AFTER = {
+    "7": 7.0,
+    "0.5": 0.5,
+    "3600": 60.0,
+    "-1": 1.0,
+    "soon": 1.0,
+    "Thu, 26 Nov 2020 23:59:59 GMT": 0.0,
+}
+
+
+@pytest.mark.parametrize("header", RETRY_AFTER)
+def test_what_a_server_asks_for_is_waited(server: FailingServer, header: str) -> None:
+    server.behave = lambda number, body: (
+        (429, "busy", {"Retry-After": header}) if number == 1 else (200, answer("1"), {})
+    )
+    asked, waits = client(server)
+    assert asked.ask(CHATS[:1])[0].text == "1"
+    assert waits == [RETRY_AFTER[header]]
+
+
+def test_a_date_to_come_is_waited_for() -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert retry_after_seconds(soon) == pytest.approx(30, abs=2)
+
+
+def test_an_answer_that_drips_in_has_a_deadline(
+    server: FailingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece comes now and then, so that the limit on each piece is never reached."""
+    monkeypatch.setattr("valence.llm.server.ANSWER_SECONDS", 0.3)
+    server.drip_seconds = 0.1
+    asked, _ = client(server, tries=2)
+    begun = time.monotonic()
+    with pytest.raises(RunError, match=r"has not answered whole within 0\.3 s, after 2 tries"):
+        asked.ask(CHATS[:1])
+    assert time.monotonic() - begun < 5
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from valence.llm import server
+
+asked = server.Server(sys.argv[1], "m", concurrency=2)
+server.UNDER_WAY_SECONDS = 0.5
+threading.Timer(float(sys.argv[2]), os.kill, (os.getpid(), signal.SIGINT)).start()
+begun = time.monotonic()
+try:
+    asked.ask([[{"role": "user", "content": str(i)}] for i in range(9)])
+except KeyboardInterrupt:
+    print(f"{time.monotonic() - begun - float(sys.argv[2]):.1f}")
+"""
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["waiting to try again", "no answer"])
+def test_ctrl_c_ends_at_once(server: FailingServer, hangs: bool) -> None:
+    """The first question is answered; the others are told to wait a minute, or hang."""
+
+    def behave(number: int, body: dict[str, object]) -> tuple[int, str, dict[str, str]]:
+        if number == 1:
+            return 200, answer("0"), {}
+        if hangs:
+            time.sleep(30)
+        return 429, "busy", {"Retry-After": "60"}
+
+    server.behave = behave  # type: ignore[assignment]
+    words = [sys.executable, "-c", INTERRUPTED, server.url, "1.5"]
+    begun = time.monotonic()
+    done = subprocess.run(words, capture_output=True, text=True, timeout=25)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 2
+    assert time.monotonic() - begun < 20, "no thread is waited for at the end"
+    assert "Traceback" not in done.stderr
 
 
 def test_an_interrupted_run_pays_for_nothing_twice(server: FailingServer) -> None:
@@ -231,7 +310,7 @@ def test_questions_beyond_the_context_are_shortened_and_counted(server: FailingS
     )  # fmt: skip
     answers = backend(server).answer([Question("good " * 300), Question("good")])
     assert answers.shortened == 1
-    assert list(answers.named()) == [1, 1]
+    assert list(answers.logits.argmax(axis=1)) == [1, 1]
     assert "1 of 2 questions were shortened" in " ".join(answers.summary())
     server.behave = lambda number, body: (400, '{"error": {"message": "context length"}}', {})
     with pytest.raises(SpecError, match="1 questions do not fit the context of 'm'"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -266,14 +268,16 @@ def test_a_journal_is_shared_and_shows_who_is_gone(
     config = replace(config, storage=url, study="ours", final=False)
     study = open_study(url, "ours")
     left = study.ask()  # by a machine that was switched off in a trial
-    left.set_user_attr("worker", "elsewhere|1|0.00")
+    left.set_user_attr("worker", "elsewhere|1")
     pulse = Heartbeat(grace_seconds=0.05)
-    assert close_stale(study, pulse) == 0
+    close_stale(study, pulse)
     left.set_user_attr("beat", 1)
     time.sleep(0.1)
-    assert close_stale(study, pulse) == 0, "it was at work a moment ago"
+    close_stale(study, pulse)
+    assert count(study).running == 1, "it was at work a moment ago"
     time.sleep(0.1)
-    assert close_stale(study, pulse) == 1
+    close_stale(study, pulse)
+    assert count(study).running == 0
     found = tune(
         "lora", rows, plan=replace(SHORT, n_trials=2), settings=tiny_settings, config=config
     )
@@ -292,6 +296,55 @@ def test_a_trial_beats_in_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert beats > 1
     time.sleep(0.1)
     assert study.get_trials()[0].user_attrs["beat"] == beats
+
+
+AT_WORK = """
+import sys, time
+from valence.tuning.study import WORKER, identity, open_study
+
+def objective(trial):
+    trial.set_user_attr(WORKER, identity())
+    print("at work", flush=True)
+    time.sleep(100)
+
+open_study(sys.argv[1], "ours").optimize(objective, n_trials=1)
+"""
+
+
+def test_a_killed_trial_in_a_file_is_failed_within_seconds_and_a_living_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("valence.tuning.study.FILE_GRACE_SECONDS", 4)
+    url = sqlite_url(tmp_path / "study.db")
+    study = open_study(url, "ours")
+    words = [sys.executable, "-c", AT_WORK, url]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "at work\n"
+        time.sleep(5)
+        close_stale(study)
+        assert count(study).running == 1, "its heart beats"
+        other.kill()
+    end = time.monotonic() + 15
+    while count(study).running:
+        assert time.monotonic() < end
+        close_stale(study)
+        time.sleep(0.2)
+    assert [t.state.name for t in study.get_trials()] == ["FAIL"]
+    assert count(study).finished == 0, "a killed trial is made again"
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_trial_that_died_before_its_first_beat_is_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(sqlite_url(tmp_path / "study.db"), "ours")
+    study.ask()
+    close_stale(study)
+    assert count(study).running == 1
+    monkeypatch.setattr("valence.tuning.study.UNSIGNED_SECONDS", 0.0)
+    close_stale(study)
+    assert count(study).running == 0
 
 
 @pytest.mark.slow

@@ -1,25 +1,31 @@
 """Cells in this process, or in several of this machine.
 
-The processes of a pool are started anew and not forked, with their share of the threads in the
-environment: a library that is loaded already does not look there again.
+The processes are loky's: started anew and not forked, with their share of the threads in the
+environment, since a library that is loaded already does not look there again. Each is an
+executor of one process: loky ends all processes of an executor when one of them dies, and
+would not say whose work that was.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
+import re
+import signal
 import sys
 import tempfile
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from queue import SimpleQueue
-from threading import Thread
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
 
-from valence.comparison.executors.base import FINAL, RETRIES, Batch, OnEvent, RunEvent, Sizes
-from valence.comparison.executors.cells import CellRunner, DependencyQueue
+from valence.comparison.executors.base import FINAL, RETRIES, Batch, OnEvent, RunEvent
+from valence.comparison.executors.worker import begin, run_cell
 from valence.distributed.ray_cluster import THREAD_VARIABLES
 from valence.models.cpu import usable_cores
+
+LAST_WORDS_BYTES = 2000
 
 
 class InProcess:
@@ -27,6 +33,8 @@ class InProcess:
 
     def run(self, batch: Batch, hear: OnEvent) -> None:
         """As :class:`valence.comparison.executors.base.Executor`."""
+        from valence.comparison.executors.cells import CellRunner
+
         runner = CellRunner(batch.root, batch.data_dir)
         for number, spec in enumerate(batch.specs):
             runner.run(spec, lambda news, number=number: hear(number, news))  # type: ignore[misc]
@@ -44,136 +52,182 @@ class ProcessPool:
 
     def run(self, batch: Batch, hear: OnEvent) -> None:
         """As :class:`valence.comparison.executors.base.Executor`."""
-        shift = _Shift(batch, hear, self.workers)
-        try:
-            shift.work()
-        finally:
-            shift.stop()
+        pool = _Pool(batch, hear, self.workers)
+        with warnings.catch_warnings():
+            # loky says when it renews a process that has grown; no cell is lost by it.
+            warnings.filterwarnings("ignore", category=UserWarning, module="loky")
+            try:
+                pool.work()
+            finally:
+                pool.stop()
 
 
-class _Shift:
+class _Pool:
     """The workers of a pool while they work on a batch."""
 
-    def __init__(self, batch: Batch, hear: OnEvent, most: int) -> None:
+    def __init__(self, batch: Batch, on_event: OnEvent, most: int) -> None:
+        from valence.comparison.executors.cells import DependencyQueue
+
         self.batch = batch
-        self.hear = hear
+        self.on_event = on_event
         self.most = most
         self.threads = max(1, usable_cores() // most)
-        self.lanes = DependencyQueue(batch.specs)
-        self.inbox: SimpleQueue[tuple[_Worker, RunEvent | None]] = SimpleQueue()
+        self.queue = DependencyQueue(batch.specs)
         self.workers: list[_Worker] = []
         self.lost: dict[int, int] = {}
 
     def work(self) -> None:
         self._hand_out()
-        while any(worker.number is not None for worker in self.workers):
-            worker, news = self.inbox.get()
-            if news is None:
-                self._lose(worker)
-            elif worker.number is not None:
-                self._hear(worker.number, news)
-                if news.kind in FINAL:
-                    worker.number = None
+        while busy := [worker for worker in self.workers if worker.number is not None]:
+            ready = set(wait([end for worker in busy for end in worker.ends]))
+            for worker in busy:
+                if not ready.isdisjoint(worker.ends):
+                    self._hear(worker)
             self._hand_out()
 
     def stop(self) -> None:
         for worker in self.workers:
             worker.stop()
 
-    def _hear(self, number: int, news: RunEvent) -> None:
-        self.hear(number, news)
-        if news.kind in FINAL:
-            self.lanes.finished(number)
+    def _hear(self, worker: _Worker) -> None:
+        """Pass on what a worker says; take its cell from it at the end."""
+        assert worker.number is not None
+        number, done = worker.number, worker.is_done()  # what it said before is there by then
+        for event in worker.events():
+            self.on_event(number, event)
+        if not done:
+            return
+        worker.number = None
+        lost = worker.lost()
+        if lost:
+            self._lose(worker, number, lost)
+        else:
+            self._emit(number, worker.result())
+
+    def _emit(self, number: int, event: RunEvent) -> None:
+        self.on_event(number, event)
+        if event.kind in FINAL:
+            self.queue.finished(number)
 
     def _hand_out(self) -> None:
         """Give every idle worker a cell, and begin a worker where one is missing for a cell."""
-        while self.lanes.ready:
+        while self.queue.ready:
             worker = next((w for w in self.workers if w.number is None), None)
             if worker is None and len(self.workers) == self.most:
                 return
             if worker is None:
-                worker = _Worker(self.batch, self.threads, self.inbox)
+                worker = _Worker(self.threads)
                 self.workers.append(worker)
-            number = self.lanes.take()
+            number = self.queue.take()
             assert number is not None
-            worker.give(number, self.batch)
+            if not worker.give(number, self.batch):  # it died while it had no cell
+                self._remove(worker)
+                self.queue.ready.appendleft(number)
 
-    def _lose(self, worker: _Worker) -> None:
-        """The cell of a lost worker waits again, unless it was the end of several."""
+    def _remove(self, worker: _Worker) -> None:
         self.workers.remove(worker)
-        number, reason = worker.number, worker.stop()
-        if number is None:
-            return
+        worker.stop()
+
+    def _lose(self, worker: _Worker, number: int, reason: str) -> None:
+        """The cell of a lost worker waits again, unless it was the end of several."""
+        self._remove(worker)
         self.lost[number] = self.lost.get(number, 0) + 1
         if self.lost[number] > RETRIES:
             words = f"its worker was lost {self.lost[number]} times, at last: {reason}"
-            self._hear(number, RunEvent("failed", words=words))
+            self._emit(number, RunEvent("failed", words=words))
             return
-        self._hear(number, RunEvent("again", words=f"worker lost ({reason}), run again"))
-        self.lanes.ready.appendleft(number)
+        self._emit(number, RunEvent("again", words=f"worker lost ({reason}), run again"))
+        self.queue.ready.appendleft(number)
 
 
 class _Worker:
-    """A process that runs cells; see ``valence.comparison.executors.worker`` for what it does."""
+    """An executor of one process, the cell it is at, and the two ends it is heard by."""
 
-    def __init__(
-        self, batch: Batch, threads: int, inbox: SimpleQueue[tuple[_Worker, RunEvent | None]]
-    ) -> None:
+    def __init__(self, threads: int) -> None:
+        from loky.process_executor import ProcessPoolExecutor
+
         self.number: int | None = None
-        self.inbox = inbox
-        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker is stopped
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "valence.comparison.executors.worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
-            encoding="utf-8", start_new_session=True,  # Ctrl-C is for the one that decides
-            env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))},
+        self.future: Future[RunEvent] | None = None
+        self.output = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed by stop
+        self.said, self.theirs = Pipe()
+        self.done, self.at_end = Pipe(duplex=False)
+        self.ends: tuple[Connection, ...] = (self.said, self.done)
+        self.executor = ProcessPoolExecutor(
+            max_workers=1, initializer=begin, initargs=(self.theirs, self.output.name),
+            env=dict.fromkeys(THREAD_VARIABLES, str(threads)),
         )  # fmt: skip
+
+    def give(self, number: int, batch: Batch) -> bool:
+        """Begin a cell; False where the process is gone."""
+        from loky.process_executor import BrokenProcessPool
+
         data_dir = None if batch.data_dir is None else str(batch.data_dir)
-        self._send({"root": str(batch.root), "data_dir": data_dir})
-        self.reader = Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def give(self, number: int, batch: Batch) -> None:
+        try:
+            with _no_interrupt():
+                self.future = self.executor.submit(
+                    run_cell, batch.specs[number], str(batch.root), data_dir
+                )
+        except BrokenProcessPool:
+            return False
         self.number = number
-        self._send({"spec": batch.specs[number].model_dump_json()})
+        self.future.add_done_callback(lambda _: self.at_end.send(None))
+        return True
 
-    def stop(self) -> str:
-        """Kill the process if it still runs; how it ended."""
-        if self.process.poll() is None and self.reader.is_alive():
-            self.process.kill()
-        code = self.process.wait()
-        self.reader.join()
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        with suppress(OSError):
-            self.process.stdin.close()
-        self.process.stdout.close()
-        self.errors.seek(0)
-        said = self.errors.read().decode("utf-8", "replace").strip().splitlines()
-        self.errors.close()
-        return f"signal {-code}" if code < 0 else f"exit {code}: {(said or ['no words'])[-1]}"
+    def is_done(self) -> bool:
+        """Whether the cell is at its end; asked once for each."""
+        if not self.done.poll():
+            return False
+        self.done.recv()
+        return True
 
-    def _send(self, message: dict[str, str | None]) -> None:
-        assert self.process.stdin is not None
-        with suppress(OSError):  # that it is gone is seen at the other pipe
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
+    def events(self) -> Iterator[RunEvent]:
+        """What was said and not heard yet."""
+        while self.said.poll():
+            yield self.said.recv()
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.inbox.put((self, parse_event(line)))
-        self.inbox.put((self, None))
+    def lost(self) -> str:
+        """How the process died; empty where it did not."""
+        from loky.process_executor import BrokenProcessPool
+
+        assert self.future is not None
+        error = self.future.exception()
+        if not isinstance(error, BrokenProcessPool):
+            return ""
+        codes = re.search(r"exit codes of the workers are {(.+)}", str(error))
+        how = codes[1] if codes else str(error).partition("\n")[0]
+        words = self._last_words() if "EXIT" in how else ""
+        return f"{how}: {words}" if words else how
+
+    def result(self) -> RunEvent:
+        """The last event of the cell; what broke outside it makes it fail."""
+        assert self.future is not None
+        error = self.future.exception()
+        if error is None:
+            return self.future.result()
+        return RunEvent("failed", words=f"{type(error).__name__}: {error}".partition("\n")[0])
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        self.executor.shutdown(wait=True, kill_workers=True)
+        for end in (*self.ends, self.theirs, self.at_end):
+            end.close()
+        self.output.close()
+
+    def _last_words(self) -> str:
+        with open(self.output.name, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - LAST_WORDS_BYTES))
+            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else ""
 
 
-def parse_event(line: str) -> RunEvent:
-    """The news of a line that :func:`write_event` wrote."""
-    values = json.loads(line)
-    if values["sizes"] is not None:
-        values["sizes"] = Sizes(*values["sizes"])
-    return RunEvent(**values)
-
-
-def write_event(news: RunEvent) -> str:
-    """RunEvent as a line."""
-    return json.dumps(asdict(news)) + "\n"
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Ctrl-C waits while the block runs; a process that is begun in it never hears of it."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,42 +1,70 @@
-"""A process of a pool: specs come in as lines, news go out as lines, until the input ends."""
+"""What a process of a pool does; it loads nothing heavy before its output is put aside.
+
+A worker is told of its cells by loky, and says what happens on the way over a connection of
+its own. When the other end of that is closed, the pool is gone and so is the worker.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
+import signal
+from contextlib import suppress
+from functools import lru_cache
+from multiprocessing.connection import Connection
 from pathlib import Path
-from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING
 
-
-def main() -> None:
-    """Run what comes in; when the pool is gone, so is this."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not come between the news
-    inbox: SimpleQueue[dict[str, Any]] = SimpleQueue()
-    Thread(target=_read, args=(inbox,), daemon=True).start()
+if TYPE_CHECKING:
     from valence.comparison.executors.base import RunEvent
     from valence.comparison.executors.cells import CellRunner
-    from valence.comparison.executors.process_pool import write_event
-    from valence.methods.registry import parse_spec
+    from valence.config.spec import RunSpec
 
-    def tell(news: RunEvent) -> None:
-        out.write(write_event(news))
-        out.flush()
-
-    about = inbox.get()
-    runner = CellRunner(Path(about["root"]), about["data_dir"])
-    while True:
-        runner.run(parse_spec(json.loads(inbox.get()["spec"])), tell)
+_pool: list[Connection] = []  # the connection of this process, once it has begun
 
 
-def _read(inbox: SimpleQueue[dict[str, Any]]) -> None:
-    for line in sys.stdin:
-        inbox.put(json.loads(line))
+def begin(connection: Connection, output: str) -> None:
+    """Get ready: ignore Ctrl-C, put what libraries print aside, end with the pool.
+
+    Args:
+        connection: For events; nothing comes in but its end.
+        output: File that gets stdout and stderr.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that decides
+    aside = os.open(output, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(aside, stream)
+    os.close(aside)
+    _pool[:] = [connection]
+    Thread(target=_end_with_pool, args=(connection,), daemon=True).start()
+
+
+def run_cell(spec: RunSpec, root: str, data_dir: str | None) -> RunEvent:
+    """Run a cell; the events on the way go over the connection, and the last is returned."""
+    from valence.comparison.executors.base import FINAL
+
+    final: list[RunEvent] = []
+
+    def emit(event: RunEvent) -> None:
+        if event.kind in FINAL:
+            final.append(event)
+            return
+        with suppress(OSError):  # the pool is gone, and this process in a moment
+            _pool[0].send(event)
+
+    _runner(root, data_dir).run(spec, emit)
+    return final[0]
+
+
+@lru_cache(maxsize=1)
+def _runner(root: str, data_dir: str | None) -> CellRunner:
+    """Kept between the cells of a process, with the rows it has read."""
+    from valence.comparison.executors.cells import CellRunner
+
+    return CellRunner(Path(root), data_dir)
+
+
+def _end_with_pool(connection: Connection) -> None:
+    with suppress(EOFError, OSError):
+        connection.recv()
     os._exit(0)  # in the middle of a cell too: nobody would hear of it
-
-
-if __name__ == "__main__":
-    main()
