@@ -42,7 +42,8 @@ def write_run(
         labels, logits, classes=classes, train_counts=counts, tail=tail
     )  # fmt: skip
     result = RunResult(
-        key=f"{spec.method}-s{spec.seed}-{spec.digest()}-{fingerprint}", spec=spec, dataset="reviews", fingerprint=fingerprint,
+        key=f"{spec.method}-s{spec.seed}-{spec.digest()}-{fingerprint}", spec=spec,
+        dataset="reviews", fingerprint=fingerprint,
         synthetic=False, classes=tuple(classes), tail=tail, train_counts=counts,
         sizes={"train": sum(counts), "validation": 10, "test": len(labels)}, validation=scores,
         test=scores, group="" if groups is None else "language",

@@ -53,7 +53,8 @@ def test_what_changes_the_speed_alone_is_no_setting(tmp_path: Path) -> None:
     for path, value in OTHER.items():
         plain = spec_of("lora", 1)
         moved = plain.override({path: value, "seed": 2})
-        assert plain.override({"seed": 2}).digest() == moved.digest(), "as the run folder's name has it"
+        other_seed = plain.override({"seed": 2})
+        assert other_seed.digest() == moved.digest(), "as the run folder's name has it"
         runs = [run_of(tmp_path, spec) for spec in (plain, moved)]
         assert len(by_setting(runs)) == 1
 

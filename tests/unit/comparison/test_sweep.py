@@ -42,7 +42,8 @@ def test_a_point_does_not_stand_in_for_a_method_that_failed(tmp_path: Path) -> N
 
 
 def test_a_method_that_stands_at_a_point_counts_as_both(tmp_path: Path) -> None:
-    own = plan(Comparison(data=(ROWS,), methods=("hy-mora",), seeds=(1,)))[0].get("loss.temperature")
+    (spec,) = plan(Comparison(data=(ROWS,), methods=("hy-mora",), seeds=(1,)))
+    own = spec.get("loss.temperature")
     comparison = Comparison(
         data=(ROWS,), methods=("hy-mora", "lora"), seeds=(1,),
         sweep={"loss.temperature": (own, 0.9)},
