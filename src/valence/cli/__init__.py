@@ -86,7 +86,7 @@ def _options(
             "share out one training: torchrun --nproc_per_node 2 -m valence train",
         )
     if process_group.launched_alone():
-        console.say(
+        console.info(
             "Note: accelerate launch starts one process on CPUs; for several: torchrun "
             "--nproc_per_node N -m valence …"
         )

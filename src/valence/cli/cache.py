@@ -38,7 +38,7 @@ def list_(json: Json = False) -> None:
     ]  # fmt: skip
     console.print_table(["kind", "what", "size", "last used (UTC)"], rows)
     total = size(sum(entry.size for entry in found))
-    console.say(f"{len(found)} entries, {total}, in {cache.cache_root()}")
+    console.info(f"{len(found)} entries, {total}, in {cache.cache_root()}")
 
 
 @app.command()
@@ -52,7 +52,7 @@ def clear(kind: Kind = None) -> None:
         from valence.errors import UnknownNameError
 
         raise UnknownNameError("kind", kind, known)
-    console.say(f"Freed {size(cache.clear(kind))} in {cache.cache_root()}")
+    console.info(f"Freed {size(cache.clear(kind))} in {cache.cache_root()}")
 
 
 def size(count: int) -> str:

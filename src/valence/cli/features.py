@@ -31,7 +31,7 @@ def convert(
 
     archive = convert_file(file, out)
     _tell(archive, as_json=json)
-    console.say(f"Archive: {out}")
+    console.info(f"Archive: {out}")
 
 
 @app.command()
@@ -81,7 +81,7 @@ def extract(
         ["modality", "steps", "width"], [[m, str(n), str(d)] for m, (n, d) in sizes.items()]
     )
     for note in features.notes:
-        console.say(f"Note: {note}")
+        console.info(f"Note: {note}")
 
 
 @app.command()
@@ -136,10 +136,10 @@ def _tell(archive: FeatureArchive, *, as_json: bool) -> None:
     heads = [f"{m} {what}" for m in FEATURES for what in ("mean steps", "most steps")]
     console.print_table(["split", "rows", "labels", *heads], rows)
     widths = ", ".join(f"{m} {archive.manifest.widths[m]}" for m in FEATURES)
-    console.say(f"Numbers in a step: {widths}")
+    console.info(f"Numbers in a step: {widths}")
     for modality, kinds in archive.manifest.zeroed.items():
         for kind, count in kinds.items():
             if count:
-                console.say(f"Note: {count} of {kind} in {modality} read as 0")
+                console.info(f"Note: {count} of {kind} in {modality} read as 0")
     for note in archive.manifest.notes:
-        console.say(f"Note: {note}")
+        console.info(f"Note: {note}")

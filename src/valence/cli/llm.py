@@ -94,8 +94,8 @@ def instructions(
         )  # fmt: skip
     if not quiet:
         for note in about.notes:
-            console.say(f"Note: {note}")
-        console.say(f"Instructions: {out}")
+            console.info(f"Note: {note}")
+        console.info(f"Instructions: {out}")
     if json:
         console.print_json(about.model_dump(mode="json"))
         return
@@ -190,8 +190,8 @@ def _asked(spec: RunSpec, dataset: Dataset, store: RunStore, *, quiet: bool) -> 
         )  # fmt: skip
     if not quiet:
         for note in result.notes:
-            console.say(f"Note: {note}")
-        console.say(f"Run: {store.path(result.key)}")
+            console.info(f"Note: {note}")
+        console.info(f"Run: {store.path(result.key)}")
     return result
 
 
@@ -213,7 +213,7 @@ def _show_plan(spec: RunSpec, dataset: Dataset, *, as_json: bool, aside: bool) -
         f"{about}{plan.tokens} tokens read, in the order of {console.duration(plan.seconds)}"
     )
     if aside:
-        console.say(f"CostEstimate: {words}")
+        console.info(f"CostEstimate: {words}")
     else:
         typer.echo(words)
 
@@ -281,7 +281,7 @@ def finetune(
     spec = _finetune_spec(config, set_, model=model, device=device)
     sft_data = read_sft_data(instructions, spec)
     if not quiet:
-        console.say(
+        console.info(
             f"{len(sft_data.train)} training and {len(sft_data.validation)} validation records"
         )
     with console.Meter(quiet=quiet) as meter:
@@ -300,13 +300,13 @@ def finetune(
             )  # fmt: skip
             for one in done:
                 kept = ", ".join(f"{n} {name}" for name, n in one.kept.items()) or "labelled texts"
-                console.say(f"Round {one.number}: {kept}; validation macro-F1 {one.macro_f1:.3f}"
+                console.info(f"Round {one.number}: {kept}; validation macro-F1 {one.macro_f1:.3f}"
                             f"{'' if one.better else ', not kept'}")  # fmt: skip
     process_group.run_on_main_process(lambda: write_curves(out))
     if not quiet:
         for note in told.notes:
-            console.say(f"Note: {note}")
-        console.say(f"Adapter: {out}; make it a plain model: valence llm merge {out} --out MODEL")
+            console.info(f"Note: {note}")
+        console.info(f"Adapter: {out}; make it a plain model: valence llm merge {out} --out MODEL")
     _print_validation(told.validation, as_json=json)
 
 
@@ -367,5 +367,5 @@ def merge(
 
     gap = merge_adapter(adapter, out, device=device or "auto")
     if not quiet:
-        console.say(f"Label probabilities before and after differ by {gap:.1e} at most")
+        console.info(f"Label probabilities before and after differ by {gap:.1e} at most")
     typer.echo(str(out))

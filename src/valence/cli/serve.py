@@ -60,10 +60,10 @@ def serve(
     def started(address: str, listening: int) -> None:
         shown = f"[{address}]" if ":" in address else address
         if settings.is_open:
-            console.say("Warning: anybody who reaches this address may ask; see --api-key-file")
+            console.info("Warning: anybody who reaches this address may ask; see --api-key-file")
         if not quiet:
-            console.say(f"Serving {model} at http://{shown}:{listening}/  (Ctrl-C stops)")
+            console.info(f"Serving {model} at http://{shown}:{listening}/  (Ctrl-C stops)")
 
     run(settings, started)
     if not quiet:
-        console.say("Stopped")
+        console.info("Stopped")

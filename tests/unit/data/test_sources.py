@@ -56,7 +56,7 @@ def test_folder_with_dev_and_other_columns(tmp_path: Path) -> None:
     assert data.notes == ()
     assert set(data.train.extra["language"]) == {"en"}
     assert (
-        len(load_split(DataSpec(name=str(tmp_path), label_column="stars"), data.classes)[0]) == 60
+        len(load_split(DataSpec(name=str(tmp_path), label_column="stars"), data.classes).rows) == 60
     )
 
 
