@@ -1,4 +1,4 @@
-"""Look at labelled rows before anything is trained on them: :func:`audit`."""
+"""Look at labeled rows before anything is trained on them: :func:`audit`."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def audit(
     """Check rows for leaks, copies, contradictions, wrong labels and languages, cuts and tails.
 
     Args:
-        data: Names the rows; cuts are not applied and no split is made.
+        data: Names the rows; no split is made.
         data_dir: As for ``load_dataset``.
-        encoder: Whose length limit is checked and whose features on_evaluate the labels.
-        fast: EvalCallback labels by n-gram counts; the encoder is not run.
+        encoder: Whose length limit is checked and whose features judge the labels.
+        fast: Judge labels by n-gram counts; the encoder is not run.
         near: Least similarity of near duplicates, in (0, 1].
         budget: Most labels of a class that are named as wrong, as a share of it.
         languages: ISO 639 codes the texts should be in.
@@ -84,6 +84,7 @@ def audit(
 
     Raises:
         DataError: if the rows cannot be had.
+        SpecError: if the spec cuts them.
         ModelError: if the encoder cannot be had.
     """
     say = told or (lambda what, share: None)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from valence.audit.checks import LabeledSource
+from valence.data.groups import SOURCE_ROW
 from valence.errors import DataError
 
 
@@ -64,7 +65,7 @@ def _write(table: pd.DataFrame, path: Path) -> None:
     scratch = path.with_name(f".{path.name}.writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(scratch, index=False)
+        table.drop(columns=SOURCE_ROW, errors="ignore").to_csv(scratch, index=False)
         os.replace(scratch, path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from None

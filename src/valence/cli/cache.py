@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from valence.cli import console
-from valence.cli.compare import Json
+from valence.cli.options import Json
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -161,7 +161,7 @@ def _settings(
     data: ComparedData, what: ComparisonOptions, encoder: str | None, hardware: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The dotted settings of all runs."""
-    settings = {**data.settings(), **encoder_settings(encoder), **hardware}
+    settings = {**encoder_settings(encoder), **hardware, **data.settings()}
     if what.train_groups:
         settings["data.train_groups"] = comma_separated(what.train_groups)
     return settings

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import typer
 
 from valence.cli import console
-from valence.cli.compare import Json
+from valence.cli.options import Json
 
 
 def doctor(json: Json = False) -> None:

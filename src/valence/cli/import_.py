@@ -41,9 +41,9 @@ class ImportedData(RowOptions):
 class StoringOptions(OptionGroup):
     """Which rows are stored, and how."""
 
-    to_table: Annotated[
-        str, typer.Option("--table", help="Table; made if it is not there.")
-    ] = "texts"
+    to_table: Annotated[str, typer.Option("--table", help="Table; made if it is not there.")] = (
+        "texts"
+    )
     clean: Annotated[
         str, typer.Option(help="default, none, or cleaners: urls,mentions,lemmas.")
     ] = "default"
@@ -54,9 +54,7 @@ class StoringOptions(OptionGroup):
     label_map: Annotated[
         str | None, typer.Option(help="0=negative,4=positive; other labels are left out.")
     ] = None
-    batch_rows: Annotated[
-        int, typer.Option(help="Rows at once, each time a transaction.")
-    ] = 10_000
+    batch_rows: Annotated[int, typer.Option(help="Rows at once, each time a transaction.")] = 10_000
 
     def options(self) -> ImportOptions:
         """The same as the importer takes it.

@@ -17,7 +17,16 @@ from copy import copy
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import typer
 from typer.models import ArgumentInfo, OptionInfo
@@ -143,6 +152,10 @@ ModelFolder = Annotated[Path, typer.Argument(help="A model folder.")]
 Encoder = Annotated[str | None, typer.Option(help="Hub name or folder of another encoder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="Encoding of CSV, TSV and JSONL files, as latin-1; UTF-8 when none."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of splits and everything random.")]
 SplitName = Annotated[
     str, typer.Option(help="Which split, of a source with several; of a file all rows are used.")
@@ -155,10 +168,7 @@ class TextOptions(OptionGroup):
 
     panel: ClassVar[str] = "Data"
     text_column: Annotated[str | None, typer.Option(help="Name of the column of texts.")] = None
-    encoding: Annotated[
-        str | None,
-        typer.Option(help="Encoding of CSV, TSV and JSONL files, as latin-1; UTF-8 when none."),
-    ] = None
+    encoding: Encoding = None
     query: Annotated[
         str | None, typer.Option(help="A SELECT whose rows are used, of a database.")
     ] = None
@@ -255,9 +265,7 @@ class OtherDataOptions(RowOptions):
 
     data: Annotated[
         str | None,
-        typer.Option(
-            help="Labeled rows: all of a file, or one --split of a source with several."
-        ),
+        typer.Option(help="Labeled rows: all of a file, or one --split of a source with several."),
     ] = None
 
     def other_rows(self, *, target: str) -> DataSpec | None:

@@ -84,7 +84,7 @@ def train(
     from valence.runs.store import RunStore
 
     what.check()
-    settings = {**data.settings(), **encoder_settings(encoder), **hardware.settings()}
+    settings = {**encoder_settings(encoder), **hardware.settings(), **data.settings()}
     specs = _specs(what, data, settings)
     for spec in specs:
         check_device(spec.train.device)  # which a file of settings may name, too

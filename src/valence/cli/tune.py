@@ -91,7 +91,7 @@ def tune(
     from valence.runs.store import RunStore
     from valence.tuning import tune as tuning
 
-    settings = {**data.settings(), **encoder_settings(encoder), **hardware.settings()}
+    settings = {**encoder_settings(encoder), **hardware.settings(), **data.settings()}
     rows, plan = data.spec(data.data), study.plan()
     results: list[TuningResult] = []
     for name in method:

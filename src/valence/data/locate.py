@@ -15,7 +15,7 @@ from valence.config.spec import DataSpec
 from valence.data.catalogue import DATASETS
 from valence.data.groups import LANGUAGE, SOURCE_ROW
 from valence.data.tables import SUFFIXES, open_hub, read_batches, read_table
-from valence.errors import DataError, UnknownNameError
+from valence.errors import DataError, SpecError, UnknownNameError
 
 SPLITS = {
     "train": ("train",),
@@ -169,9 +169,29 @@ def refuse_encoding(spec: DataSpec, what: str) -> None:
         raise DataError(f"{spec.name}: {what} have their own encoding; leave --encoding out")
 
 
-def of_path(
-    path: Path, group: str | None = None, encoding: str | None = None
-) -> dict[str, Table]:
+NAMING = {
+    "name", "target", "features", "text_column", "label_column", "query", "table", "encoding",
+    "group", "groups",
+}  # fmt: skip
+"""Fields of a spec that say where rows are and how they are read; the others cut them."""
+
+
+def refuse_cuts(spec: DataSpec, why: str) -> None:
+    """Refuse settings that cut rows where none are cut.
+
+    Args:
+        spec: Names the rows.
+        why: What is done with all of them.
+
+    Raises:
+        SpecError: with the first such setting.
+    """
+    cuts = sorted(spec.model_dump(exclude_defaults=True).keys() - NAMING)
+    if cuts:
+        raise SpecError(f"data.{cuts[0]} is for trainings; {why}, leave it out")
+
+
+def of_path(path: Path, group: str | None = None, encoding: str | None = None) -> dict[str, Table]:
     """The tables of a file, of a folder of split files, or of one such folder per group.
 
     Args:

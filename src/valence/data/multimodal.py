@@ -170,8 +170,7 @@ def intensity_dataset(
     lines = list(notes)
     by_split = table_by_split(spec, tables, lines)
     splits = {
-        name: rows_with_numbers(spec, table.read(), name, lines)
-        for name, table in by_split.items()
+        name: rows_with_numbers(spec, table.read(), name, lines) for name, table in by_split.items()
     }
     if "all" in splits:
         splits["train"] = splits.pop("all")
@@ -190,9 +189,7 @@ def intensity_dataset(
     return _thinned(spec, data, seed)
 
 
-def rows_with_numbers(
-    spec: DataSpec, frame: pd.DataFrame, name: str, notes: list[str]
-) -> Split:
+def rows_with_numbers(spec: DataSpec, frame: pd.DataFrame, name: str, notes: list[str]) -> Split:
     """The rows of a table that have a text and a number.
 
     Args:

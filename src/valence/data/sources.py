@@ -21,11 +21,18 @@ from valence.data.groups import (
     split_by_group,
     with_groups,
 )
-from valence.data.locate import READ_ROWS, SPLITS, Table, locate, refuse_encoding
+from valence.data.locate import (
+    READ_ROWS,
+    SPLITS,
+    Table,
+    locate,
+    refuse_cuts,
+    refuse_encoding,
+)
 from valence.data.noise import with_label_noise
 from valence.data.sampling import longtail_counts, take_counts
 from valence.data.tables import clean
-from valence.errors import DataError, SpecError, UnknownNameError
+from valence.errors import DataError, UnknownNameError
 
 
 def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None = None) -> Dataset:
@@ -120,7 +127,7 @@ def load_split(
         DataError: if the split is missing or has a label the model does not know.
         SpecError: if the spec cuts rows.
     """
-    _refuse_cuts(spec)
+    refuse_cuts(spec, "a saved model is held to the rows as they are")
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
     from valence.data.multimodal import archive_dataset, find_archive, table_by_split
@@ -173,22 +180,6 @@ def _labeled(
     )  # fmt: skip
     notes += more
     return _split(frame, classes, name, spec.name)
-
-
-READ_OF_A_SPLIT = {
-    "name", "target", "features", "text_column", "label_column", "query", "table", "encoding",
-    "group", "groups",
-}  # fmt: skip
-"""Fields of a spec that decide the rows a saved model is held to."""
-
-
-def _refuse_cuts(spec: DataSpec) -> None:
-    cuts = sorted(spec.model_dump(exclude_defaults=True).keys() - READ_OF_A_SPLIT)
-    if cuts:
-        raise SpecError(
-            f"data.{cuts[0]} is of a training; a saved model is held to the rows as they are, "
-            "leave it out"
-        )
 
 
 def _read(

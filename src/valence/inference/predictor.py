@@ -64,6 +64,7 @@ class Predictor:
     Attributes:
         classes: Label names in the order of the probabilities.
         calibration: What ``valence calibrate`` fitted; changes nothing where it did not.
+        precision: Number format the model computes in: ``fp32`` or ``bf16``.
         truncated: Texts of the last call that were cut at the length limit.
 
     Raises:
@@ -83,7 +84,7 @@ class Predictor:
         self.classes = self.model.classes
         self.calibration = read_calibration(self.folder, self.config)
         self.truncated = 0
-        _prepare(self.model, self.config.kind, speed or Speed())
+        self.precision = _prepare(self.model, self.config.kind, speed or Speed())
 
     @classmethod
     def from_pretrained(cls, name: str, *, revision: str | None = None) -> Predictor:
@@ -216,8 +217,8 @@ def _frame(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
     )
 
 
-def _prepare(model: TextModel, kind: str, speed: Speed) -> None:
-    """Give a model its threads, its device, its number format and its batches."""
+def _prepare(model: TextModel, kind: str, speed: Speed) -> str:
+    """Give a model its threads, device and batches, and its number format, which is returned."""
     if kind in ("onnx", "openvino"):
         from valence.models.exported import ExportedModel
 
@@ -238,3 +239,5 @@ def _prepare(model: TextModel, kind: str, speed: Speed) -> None:
         model.classifier.to(device)
         model.token_budget = speed.batch_tokens
         model.precision = "bf16" if use_bf16(speed.precision, device) else "fp32"
+        return model.precision
+    return "fp32"
