@@ -109,6 +109,8 @@ def finetune(
     from valence.reports.curves import write_curves
 
     hardware.prepared()
+    if alignment.unlabeled is None and texts.settings():
+        raise SpecError("--text-column and its like say how --unlabeled is read; name the texts")
     spec = how.spec(hardware)
     check_device(spec.device)
     sft_data = read_sft_data(instructions, spec)
@@ -126,7 +128,7 @@ def finetune(
         else:
             rows = texts.spec(alignment.unlabeled)
             result, rounds = _align(spec, alignment, sft_data, rows, out, encoder, report)
-            _print_rounds(rounds)
+            _print_rounds(rounds if not output.quiet else [])
     process_group.run_on_main_process(lambda: write_curves(out))
     if not output.quiet:
         for note in result.notes:
