@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -23,7 +23,7 @@ from valence.errors import SpecError
 
 if TYPE_CHECKING:
     from valence.data.dataset import Split
-    from valence.inference.calibrate import Fitted
+    from valence.inference.calibrate import Adjust, Fitted
 
 LOWER = ("ece", "classwise_ece", "log_loss", "brier")
 
@@ -33,8 +33,7 @@ class FittingOptions(OptionGroup):
     """What is fitted."""
 
     adjust: Annotated[
-        Literal["none", "prior", "classes"],
-        typer.Option(help="Move decisions for macro-F1: none, prior, or classes."),
+        str, typer.Option(help="Move decisions for macro-F1: none, prior, or classes.")
     ] = "none"
     abstain: Annotated[
         float | None,
@@ -85,7 +84,7 @@ def calibrate(
     logits = predictor.model.score(loaded.rows.texts).logits
     fitted = fit(
         logits, loaded.rows.labels, predictor.config,
-        adjust=fitting.adjust, abstain=fitting.abstain, min_rows=fitting.min_rows,
+        adjust=cast("Adjust", fitting.adjust), abstain=fitting.abstain, min_rows=fitting.min_rows,
     )  # fmt: skip
     result = fitted.calibration if target is None else fitted.calibration.towards(target)
     path = write_calibration(result, model)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from valence.cli import console, llm_classify, llm_finetune
+from valence.cli.llm_classify import Pool
 from valence.cli.options import (
     DataOptions,
     Encoder,
@@ -20,6 +21,7 @@ from valence.cli.options import (
     with_groups,
 )
 from valence.distributed import process_group
+from valence.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from valence.llm.records import About
@@ -43,14 +45,21 @@ class RecordOptions(OptionGroup):
     template: Annotated[str, typer.Option(help="self-alignment, options, or a YAML file.")] = (
         "self-alignment"
     )
-    pool: Annotated[
-        Literal["language", "all"],
-        typer.Option(help="Take demonstrations from: language (its own), or all."),
-    ] = "language"
+    pool: Pool = "language"
     pooling: Annotated[
         str, typer.Option(help="How texts become vectors: mean, cls, max, pooler.")
     ] = "mean"
     max_length: Annotated[int, typer.Option(help="Tokens of a text that are compared.")] = 128
+
+    def source(self) -> Literal["language", "all"]:
+        """The texts that demonstrations are taken from.
+
+        Raises:
+            UnknownNameError: if there are none of this name.
+        """
+        if self.pool not in ("language", "all"):
+            raise UnknownNameError("pool", self.pool, ("language", "all"))
+        return "all" if self.pool == "all" else "language"
 
     def embedder(self, encoder: str | None, device: str) -> Embedder:
         """What makes the vectors by which texts are compared.
@@ -84,10 +93,11 @@ def instructions(
 
     device = hardware.prepared()
     data.refuse_other_settings("data")
+    pool = records.source()
     rows, embedder = data.spec(data.data), records.embedder(encoder, device)
     with console.Meter(quiet=output.quiet) as meter:
         about = make_instructions(
-            rows, out, template=records.template, embedder=embedder, pool=records.pool, seed=seed,
+            rows, out, template=records.template, embedder=embedder, pool=pool, seed=seed,
             data_dir=data.data_dir,
             progress=lambda done, all_: meter.show("embedding", done / all_, f"{done} of {all_}"),
         )  # fmt: skip

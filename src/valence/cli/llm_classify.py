@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 SHOTS = {"zero": "llm-zero-shot", "fixed": "llm-fixed", "retrieved": "llm-retrieved"}
 
+Pool = Annotated[str, typer.Option(help="Take demonstrations from: language (its own), or all.")]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptOptions(OptionGroup):
@@ -52,9 +54,7 @@ class PromptOptions(OptionGroup):
     correct_prior: Annotated[
         bool, typer.Option(help="Divide by the answer to a text without content.")
     ] = False
-    pool: Annotated[
-        str, typer.Option(help="Take demonstrations from: language (its own), or all.")
-    ] = "language"
+    pool: Pool = "language"
 
     @property
     def method(self) -> str:
