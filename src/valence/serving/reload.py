@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from valence.errors import ValenceError
-from valence.inference.predictor import Predictor
+from valence.inference.predictor import Predictor, Speed
 from valence.serving.refusals import LOG
 
 Signature = tuple[tuple[str, int, int, int], ...]
@@ -25,16 +25,23 @@ class LiveModel:
 
     Args:
         folder: The model folder.
-        told: Called with ``"loaded"`` or ``"failed"`` after every reload.
+        callback: Called with ``"loaded"`` or ``"failed"`` after every reload.
+        speed: How the model is run.
 
     Raises:
         ModelError: if the folder holds no model that can be loaded.
     """
 
-    def __init__(self, folder: Path, told: Callable[[str], Any] | None = None) -> None:
-        self.folder, self.told = folder, told
+    def __init__(
+        self,
+        folder: Path,
+        callback: Callable[[str], Any] | None = None,
+        *,
+        speed: Speed | None = None,
+    ) -> None:
+        self.folder, self.callback, self.speed = folder, callback, speed
         self.loaded = signature(folder)
-        self.predictor = load_warm(folder)
+        self.predictor = load_warm(folder, speed)
         self.reloads = 0
         self._refused: Signature | None = None
 
@@ -58,27 +65,27 @@ class LiveModel:
 
     async def _reload(self, now: Signature) -> None:
         try:
-            predictor = await asyncio.to_thread(load_warm, self.folder)
+            predictor = await asyncio.to_thread(load_warm, self.folder, self.speed)
         except Exception as error:
             self._refused = now
             reason = str(error) if isinstance(error, ValenceError) else type(error).__name__
             LOG.warning("The changed model is not used, the old one stays: %s", reason)
-            self._tell("failed")
+            self._notify("failed")
             return
         self.predictor, self.loaded = predictor, now
         self.reloads += 1
         LOG.warning("Reloaded %s: %d classes", self.folder, len(predictor.classes))
-        self._tell("loaded")
+        self._notify("loaded")
 
-    def _tell(self, outcome: str) -> None:
-        if self.told is not None:
-            self.told(outcome)
+    def _notify(self, outcome: str) -> None:
+        if self.callback is not None:
+            self.callback(outcome)
 
 
-def load_warm(folder: Path) -> Predictor:
+def load_warm(folder: Path, speed: Speed | None = None) -> Predictor:
     """A predictor that has answered once, so that the first request finds it ready."""
-    predictor = Predictor(folder)
-    predictor.predict_proba([WARM_TEXT])
+    predictor = Predictor(folder, speed=speed)
+    predictor.columns([WARM_TEXT])
     return predictor
 
 

@@ -253,11 +253,11 @@ def _job(
     fitted = predictor.calibration
     return {
         "source": {"name": source.name, **source.identity()},
+        "target prior": fitted.target,
+        "calibration": texts_digest([fitted.model_dump_json()]),
         "model": model_digest(predictor.folder),
         "target": sink.name,
         "long": predictor.long,
-        "target prior": fitted.target,
-        "calibration": texts_digest([fitted.model_dump_json()]),
         "precision": predictor.precision,
         "text column": options.text_column,
         "encoding": options.encoding,
