@@ -1,4 +1,4 @@
-"""What is wrong with labelled rows before anything is trained on them: leaks, copies, labels.
+"""What is wrong with labeled rows before anything is trained on them: leaks, copies, labels.
 
 A check takes rows and gives a :class:`Finding`: one line that says what it means, and the rows
 it is about. Rows are a table with the columns ``split``, ``row`` (number in the source, from
@@ -58,7 +58,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class LabeledSource:
-    """Labelled rows as they are in the source, nothing cut and no split made.
+    """Labeled rows as they are in the source, nothing cut and no split made.
 
     Attributes:
         name: Where they are from.

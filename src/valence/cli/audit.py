@@ -70,7 +70,7 @@ def audit(
         result = audit_rows(
             spec.data, data_dir=data.data_dir, encoder=spec.encoder, fast=checks.fast,
             near=checks.near, budget=checks.budget, languages=comma_separated(checks.language),
-            told=lambda what, share: meter.show("audit", share, what),
+            progress=lambda what, share: meter.show("audit", share, what),
         )  # fmt: skip
     if not output.quiet:
         console.info(result.verdict)

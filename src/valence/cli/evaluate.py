@@ -54,8 +54,8 @@ def evaluate(
         print_notes(loaded)
         console.info(str(loaded))
     logits, scores = predictor.scored(loaded.rows)
-    asks_for_groups = bool(data.group or data.groups)
-    by_group = scores_by_group(loaded, logits, predictor.classes) if asks_for_groups else {}
+    is_grouped = bool(data.group or data.groups)
+    by_group = scores_by_group(loaded, logits, predictor.classes) if is_grouped else {}
     spec = predictor.config.spec
     entry = {
         "model": spec.method, "mode": "evaluate", "data": data.data, "rows": len(loaded.rows),

@@ -53,7 +53,7 @@ class ExplainOptions(OptionGroup):
 @with_groups
 def explain(
     model: ModelFolder,
-    asks: ExplainOptions,
+    how: ExplainOptions,
     data: OtherDataOptions,
     hardware: ModelHardware,
     output: OutputOptions,
@@ -79,19 +79,19 @@ def explain(
     if clip is not None:
         if rows is not None:
             raise SpecError("A clip is explained without the nearest rows; leave --data out")
-        explanations = [explain_clip(predictor, clip, text or "", target=asks.target)]
+        explanations = [explain_clip(predictor, clip, text or "", target=how.target)]
     else:
-        index = None if rows is None else _index(predictor, rows, asks, output)
+        index = None if rows is None else _index(predictor, rows, how, output)
         explanations = explain_texts(
-            predictor, given, target=asks.target, steps=asks.steps, neighbours=asks.neighbors,
+            predictor, given, target=how.target, steps=how.steps, neighbours=how.neighbors,
             index=index,
         )  # fmt: skip
-    _write(explanations, asks.html, title=model.name, as_json=output.json)
+    _write(explanations, how.html, title=model.name, as_json=output.json)
     if output.quiet:
         return
-    if asks.html is not None:
-        console.info(f"Page: {asks.html}")
-    if not clip and asks.neighbors and not any(one.neighbours for one in explanations):
+    if how.html is not None:
+        console.info(f"Page: {how.html}")
+    if not clip and how.neighbors and not any(one.neighbours for one in explanations):
         console.info("Note: give labeled rows with --data to see the nearest of them")
 
 
@@ -105,7 +105,7 @@ def _rows(predictor: Predictor, data: OtherDataOptions, split: str) -> LabeledRo
 
 
 def _index(
-    predictor: Predictor, loaded: LabeledRows, asks: ExplainOptions, output: OutputOptions
+    predictor: Predictor, loaded: LabeledRows, how: ExplainOptions, output: OutputOptions
 ) -> Index:
     from valence.inference.explain.neighbors import build_index
 
@@ -114,7 +114,7 @@ def _index(
         console.info(f"The nearest of {loaded}")
     with console.Meter(quiet=output.quiet) as meter:
         return build_index(
-            predictor, loaded.rows, keep=asks.keep,
+            predictor, loaded.rows, keep=how.keep,
             progress=lambda done, total: meter.show(
                 f"rows of {loaded.source}", done / max(1, total), f"{done} of {total}"
             ),

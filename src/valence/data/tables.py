@@ -164,15 +164,15 @@ def clean(
     frame = pd.DataFrame({"text": texts, "label": labels, "row": np.arange(len(table))})
     frame = pd.concat([frame, others], axis=1)
     blank = frame["text"].str.strip() == ""
-    unlabelled = ~blank & (frame["label"] == "")
+    unlabeled = ~blank & (frame["label"] == "")
     notes = []
-    for mask, what in ((blank, "text"), (unlabelled, "label")):
+    for mask, what in ((blank, "text"), (unlabeled, "label")):
         if mask.any():
             line = int(np.flatnonzero(mask)[0]) + 1
             notes.append(
                 f"{where}: {int(mask.sum())} rows without {what} left out (first: row {line})"
             )
-    frame = frame[~blank & ~unlabelled].reset_index(drop=True)
+    frame = frame[~blank & ~unlabeled].reset_index(drop=True)
     if not len(frame):
         raise DataError(f"{where}: no row has both a text and a label; check the columns")
     return frame, notes
