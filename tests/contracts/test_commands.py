@@ -153,6 +153,22 @@ def test_no_command_has_options_of_a_group_that_it_is_not_in(name: str) -> None:
     assert own & foreign <= allowed
 
 
+OWN_MEANING = {
+    "--config", "--dry-run", "--model", "--out", "--seed", "--set", "--split", "--table",
+    "--target-prior", "--template", "--text", "--workers",
+}  # fmt: skip
+"""Options of several commands whose help is not one: each says what it is there."""
+
+
+def test_an_option_of_several_commands_says_the_same() -> None:
+    texts: dict[str, set[str]] = {}
+    for name in LEAVES:
+        for one in find(tuple(name.split())).params:
+            if one.opts[0].startswith("--"):
+                texts.setdefault(one.opts[0], set()).add(str(getattr(one, "help", "")))
+    assert {name for name, helps in texts.items() if len(helps) > 1} == OWN_MEANING
+
+
 DEVICES = [
     f"{name} {words}".split()
     for group, commands in HARDWARE.items()
