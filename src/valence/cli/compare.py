@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from valence.cli import console
-from valence.cli.comparison_report import end, print_plan, report
+from valence.cli.compare_report import report_comparison
 from valence.cli.options import (
     ClusterOptions,
     Encoder,
@@ -24,11 +24,12 @@ from valence.cli.options import (
     encoder_settings,
     with_groups,
 )
-from valence.errors import SpecError
+from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
     from valence.comparison.executors.base import Executor
-    from valence.comparison.grid import Comparison, Observer
+    from valence.comparison.grid import Comparison, Observer, Outcome
+    from valence.config.spec import RunSpec
 
 OWN_DATA_METHODS = "majority,tfidf-lr,linear-probe,lora-balanced,logit-adjust,hy-mora"
 OWN_DATA_SEEDS = "3"
@@ -142,7 +143,7 @@ def compare(
     for device in {spec.train.device for spec in specs} if not elsewhere else ():
         check_device(device)
     if dry_run:
-        print_plan(specs, as_json=output.json)
+        _print_plan(specs, as_json=output.json)
         return
     store = RunStore(output.runs)
     if not output.quiet:
@@ -153,8 +154,8 @@ def compare(
             specs, store=store, data_dir=data.data_dir, observer=_observer(meter),
             executor=executor,
         )  # fmt: skip
-    report(comparison, outcome, store, out, as_json=output.json, quiet=output.quiet)
-    end(outcome, output.runs)
+    report_comparison(comparison, outcome, store, out, as_json=output.json, quiet=output.quiet)
+    _end(outcome, output.runs)
 
 
 def _settings(
@@ -245,6 +246,18 @@ def _changed(comparison: Comparison, what: ComparisonOptions) -> Comparison:
     return changed.model_copy(update={"baseline": chosen})
 
 
+def _print_plan(specs: list[RunSpec], *, as_json: bool) -> None:
+    """The runs that would be made, a line each."""
+    if as_json:
+        console.print_json([spec.model_dump(mode="json") for spec in specs])
+        return
+    rows = [
+        [spec.data.name, spec.method, str(spec.seed), str(spec.train.epochs), spec.hash()]
+        for spec in specs
+    ]
+    console.print_table(["data", "method", "seed", "epochs", "spec"], rows)
+
+
 def _observer(meter: console.Meter) -> Observer:
     from valence.comparison.grid import GridProgress
 
@@ -258,3 +271,27 @@ def _observer(meter: console.Meter) -> Observer:
         meter.show(what, now.share, words, important=now.share in (0.0, 1.0))
 
     return observe
+
+
+def _end(outcome: Outcome, runs: Path) -> None:
+    """Say what failed or was stopped; the exit code follows from it.
+
+    Raises:
+        RunError: if runs failed.
+    """
+    for cell in outcome.cells:
+        if cell.repeats:
+            times = f"{cell.repeats} time{'s' * (cell.repeats > 1)}"
+            what = f"{cell.spec.method} seed {cell.spec.seed}"
+            console.info(f"Note: {what} lost its worker {times} and was run again")
+    for cell in outcome.failures:
+        console.info(f"Failed: {cell.spec.method} seed {cell.spec.seed}: {cell.error}")
+    if outcome.interrupted:
+        waiting = sum(cell.status == "waiting" for cell in outcome.cells)
+        console.info(f"Stopped with {waiting} runs left; the same command goes on from here.")
+        raise typer.Exit(130)
+    if outcome.failures:
+        raise RunError(
+            f"{len(outcome.failures)} of {len(outcome.cells)} runs failed (reasons above and in "
+            f"{runs}); mend the cause and give the same command, finished runs are kept"
+        )

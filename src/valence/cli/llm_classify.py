@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from valence.cli import console
-from valence.cli.comparison_report import report
+from valence.cli.compare_report import report_comparison
 from valence.cli.options import (
     DataOptions,
     Encoder,
@@ -165,7 +165,7 @@ def _print_results(store: RunStore, result: RunResult, out: Path | None, *, as_j
         comparison = Comparison(data=(result.spec.data,), methods=methods, baseline=methods[0],
                                 title=result.dataset)  # fmt: skip
         outcome = Outcome([Cell(other.spec, "done", other) for other in same])
-        report(comparison, outcome, store, out, as_json=as_json)
+        report_comparison(comparison, outcome, store, out, as_json=as_json)
         return
     table = leaderboard(store, same, None)
     if as_json:

@@ -1,4 +1,4 @@
-"""What ``valence compare`` prints and writes, of runs of ``valence llm classify`` too."""
+"""What ``valence compare`` and ``valence llm classify`` print and write of their runs."""
 
 from __future__ import annotations
 
@@ -7,30 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from valence.cli import console
-from valence.errors import RunError
 
 if TYPE_CHECKING:
     from valence.comparison.grid import Comparison, Outcome
-    from valence.config.spec import RunSpec
     from valence.runs.store import RunStore
 
 
-def print_plan(specs: list[RunSpec], *, as_json: bool) -> None:
-    """The runs that would be made, a line each."""
-    if as_json:
-        console.print_json([spec.model_dump(mode="json") for spec in specs])
-        return
-    rows = [
-        [spec.data.name, spec.method, str(spec.seed), str(spec.train.epochs), spec.hash()]
-        for spec in specs
-    ]
-    console.print_table(["data", "method", "seed", "epochs", "spec"], rows)
-
-
-def report(
+def report_comparison(
     comparison: Comparison,
     outcome: Outcome,
     store: RunStore,
@@ -100,27 +84,3 @@ def _report_groups(
             if not as_json:
                 console.print_table(*columns_of(own), title=f"{setup}, {method}")
     return list(dict.fromkeys(notes))
-
-
-def end(outcome: Outcome, runs: Path) -> None:
-    """Say what failed or was stopped; the exit code follows from it.
-
-    Raises:
-        RunError: if runs failed.
-    """
-    for cell in outcome.cells:
-        if cell.repeats:
-            times = f"{cell.repeats} time{'s' * (cell.repeats > 1)}"
-            what = f"{cell.spec.method} seed {cell.spec.seed}"
-            console.info(f"Note: {what} lost its worker {times} and was run again")
-    for cell in outcome.failures:
-        console.info(f"Failed: {cell.spec.method} seed {cell.spec.seed}: {cell.error}")
-    if outcome.interrupted:
-        waiting = sum(cell.status == "waiting" for cell in outcome.cells)
-        console.info(f"Stopped with {waiting} runs left; the same command goes on from here.")
-        raise typer.Exit(130)
-    if outcome.failures:
-        raise RunError(
-            f"{len(outcome.failures)} of {len(outcome.cells)} runs failed (reasons above and in "
-            f"{runs}); mend the cause and give the same command, finished runs are kept"
-        )
