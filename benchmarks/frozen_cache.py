@@ -23,12 +23,13 @@ import numpy as np
 import pandas as pd
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
+from valence.methods.fitting import build_seeded
 
-from valence.config.spec import BUILT_IN_ENCODER, DataSpec
+from valence.config.data import DataSpec
+from valence.config.sections import BUILT_IN_ENCODER
 from valence.data.collate import Collator, Encoded
 from valence.data.dataset import Dataset
 from valence.data.demo import demo_dataset
-from valence.methods.fitting import build_seeded
 from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel
 from valence.models.encoder import encoder_location

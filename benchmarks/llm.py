@@ -31,7 +31,7 @@ import pandas as pd
 import torch
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from valence.config.spec import BUILT_IN_ENCODER, EncoderSpec
+from valence.config.sections import BUILT_IN_ENCODER, EncoderSpec
 from valence.data.demo import demo_dataset
 from valence.llm.local import LanguageModel
 from valence.llm.prompts import Demo, make_renderer

@@ -47,7 +47,7 @@ class Seen:
 
 def drawn(data_dir: Path):
     """The corpus with fewer training rows."""
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.data.sources import load_dataset
 
     whole = load_dataset(DataSpec(name="tweeteval"), seed=45, data_dir=data_dir)
@@ -61,9 +61,10 @@ def drawn(data_dir: Path):
 
 def make_models(here: Path, data_dir: Path, method: str) -> None:
     """A fitted model and its exports, in ``model``, ``fp32``, ``int8`` and ``openvino``."""
-    from valence.config.spec import DataSpec
-    from valence.inference.export.export import ExportOptions, export_model
     from valence.methods.fitting import fit_sealed
+
+    from valence.config.data import DataSpec
+    from valence.inference.export.export import ExportOptions, export_model
     from valence.methods.registry import make_spec
 
     data = drawn(data_dir)
@@ -300,7 +301,8 @@ def main() -> None:
     import torch
 
     from valence.data.batches import padded_share
-    from valence.inference.predictor import Predictor, Speed
+    from valence.distributed.device import Hardware
+    from valence.inference.predictor import Predictor
     from valence.models.loader import load_model
 
     torch.set_num_threads(given.threads)
@@ -313,9 +315,9 @@ def main() -> None:
             rows = np.random.default_rng(1).permutation(len(test))[: int(given.rows)]
             test = test.take(rows)
         limit = model.tokenizer.max_length
-        speed = Speed(threads=given.threads, device="cpu")
+        speed = Hardware(threads=given.threads, device="cpu")
         ours = {
-            title: Predictor(here / name, speed=speed)
+            title: Predictor(here / name, hardware=speed)
             for title, name in (
                 ("valence torch", "model"), ("valence ONNX fp32", "fp32"),
                 ("valence ONNX int8", "int8"), ("valence OpenVINO int8", "openvino"),

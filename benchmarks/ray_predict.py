@@ -32,10 +32,11 @@ PROBABILITIES = "prob_"
 
 def prepared(folder: Path, data_dir: Path, parts: int) -> tuple[Path, Path]:
     """The folder of parts, and an exported model."""
-    from valence.config.spec import DataSpec
+    from valence.methods.fitting import fit_sealed
+
+    from valence.config.data import DataSpec
     from valence.data.sources import load_dataset
     from valence.inference.export.export import ExportOptions, export_model
-    from valence.methods.fitting import fit_sealed
     from valence.methods.registry import make_spec
 
     whole = load_dataset(DataSpec(name="tweeteval"), seed=45, data_dir=data_dir)

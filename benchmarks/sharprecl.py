@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from valence.methods.fitting import build_seeded
 
-from valence.config.spec import DataSpec, LossSpec
+from valence.config.data import DataSpec
+from valence.config.sections import LossSpec
 from valence.data.collate import Collator
 from valence.data.demo import demo_dataset
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.sharprecl import SharpContrast
-from valence.methods.fitting import build_seeded
 from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.sources import load_dataset
 from valence.data.sql import import_rows
 from valence.runs.provenance import peak_memory_mib, reset_peak_memory

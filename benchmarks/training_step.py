@@ -14,11 +14,11 @@ import time
 
 import numpy as np
 import torch
+from valence.methods.fitting import build_seeded
 
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.collate import Collator
 from valence.data.demo import demo_dataset
-from valence.methods.fitting import build_seeded
 from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from valence.config.spec import DataSpec, LossSpec
+from valence.config.data import DataSpec
+from valence.config.sections import LossSpec
 from valence.data.collate import IGNORED
 from valence.distributed import process_group
 from valence.losses.base import ClassInfo, ModelOutput

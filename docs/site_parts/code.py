@@ -11,7 +11,8 @@ import yaml
 import valence
 from site_parts.markdown import slug, table
 from site_parts.measured import measured
-from valence.config.spec import DataSpec, RunSpec
+from valence.config.data import DataSpec
+from valence.config.spec import RunSpec
 from valence.data.catalogue import DATASETS
 from valence.data.features.archive import FEATURE_CARDS
 from valence.errors import SpecError

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from valence.comparison.grid import Comparison, Outcome
-    from valence.config.spec import DataSpec, RunSpec
+    from valence.config.data import DataSpec
+    from valence.config.spec import RunSpec
     from valence.data.sources import load_dataset
     from valence.errors import ValenceError
     from valence.estimator import SentimentClassifier
@@ -25,7 +26,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Comparison": "valence.comparison.grid",
-    "DataSpec": "valence.config.spec",
+    "DataSpec": "valence.config.data",
     "Outcome": "valence.comparison.grid",
     "Predictor": "valence.inference.predictor",
     "RunResult": "valence.runs.store",
@@ -76,7 +77,7 @@ def train(
     Raises:
         ValenceError: if the data, the settings or the training fail.
     """
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.methods.registry import make_spec
     from valence.runs.runner import run
     from valence.runs.store import RunStore
@@ -108,7 +109,7 @@ def compare(
         ValenceError: if a name or a setting is wrong; cells that fail are in the outcome.
     """
     from valence.comparison.grid import Comparison, execute, plan
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.runs.store import RunStore
 
     names = [data] if isinstance(data, str) else data

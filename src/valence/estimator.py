@@ -12,23 +12,22 @@ import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.dataset import Split, TrainingData, tail_classes
+from valence.data.examples import Examples
 from valence.data.sampling import stratified_split
 from valence.errors import DataError, SpecError
-from valence.methods.fitting import build_seeded
-from valence.methods.registry import make_spec
-from valence.models.base import TextModel
-from valence.models.baselines import BASELINES
+from valence.methods.fit import fit_spec
+from valence.methods.registry import find_method, make_spec
+from valence.models.base import Model
 from valence.models.loader import load_model
-from valence.training.trainer import train
 
 
 class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Train a method on texts and labels; a part of them chooses the weights.
 
     Args:
-        method: A name of ``METHODS`` that trains by itself.
+        method: A name of ``METHODS``.
         encoder: Hub name or folder of another encoder.
         settings: Dotted settings, for example ``{"train.epochs": 3}``.
         validation_share: Part of the rows of ``fit`` that is kept for choosing.
@@ -59,7 +58,7 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             DataError: if texts are no strings, lengths differ, or there is one class only.
-            SpecError: if the method is not trained by itself.
+            SpecError: if the method reads more than texts, or cannot be fitted so.
         """
         texts = _texts(X)
         labels = np.asarray(y)
@@ -70,20 +69,24 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, ids = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError("All labels are the same; a classifier needs at least two classes")
+        self._check_method()
         named = {"encoder.name": self.encoder} if self.encoder else {}
         spec = make_spec(
             self.method, DataSpec(), seed=self.seed, settings={**named, **(self.settings or {})}
         )
         data = _training_data(texts, ids, self.classes_, self.validation_share, self.seed)
-        if spec.kind == "sklearn":
-            self.model_: TextModel = BASELINES[self.method](spec, data)[0]
-        elif spec.kind == "torch":
-            model = build_seeded(spec, data)
-            train(model, data)
-            self.model_ = model
-        else:
-            raise SpecError(f"Method {self.method!r} corrects another one; use it in compare")
+        self.model_: Model = fit_spec(spec, data, in_memory=True).model
         return self
+
+    def _check_method(self) -> None:
+        method = find_method(self.method)
+        method.check_target("classes")
+        others = [name for name in method.inputs if name != "text"]
+        if others:
+            raise SpecError(
+                f"Method {self.method!r} reads {' and '.join(others)} beside the text, which an "
+                "estimator of texts is not given; train it with valence train"
+            )
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
         """(N,) labels of N texts, of the type given to :meth:`fit`."""
@@ -94,7 +97,7 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: Sequence[str]) -> np.ndarray:
         """(N, C) probabilities in the order of ``classes_``."""
         check_is_fitted(self, "model_")
-        return self.model_.score(_texts(X)).probabilities
+        return self.model_.predict(Examples(_texts(X))).probs
 
     def save(self, folder: str | Path) -> None:
         """Write the model as a folder that ``Predictor`` and the command line take."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.features import mmsa, write_mmsa
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.methods.registry import METHODS, make_spec

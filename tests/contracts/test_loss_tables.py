@@ -13,7 +13,7 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from valence import losses
-from valence.config.spec import LossSpec
+from valence.config.sections import LossSpec
 from valence.losses import table
 from valence.losses.base import ClassInfo, Loss, ModelOutput
 from valence.losses.table import CONTRASTS, INTENSITY_LOSSES, LOSSES, build_loss, reads

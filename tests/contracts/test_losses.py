@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 
-from valence.config.spec import LossSpec
+from valence.config.sections import LossSpec
 from valence.losses.base import ClassInfo, Loss, ModelOutput
 from valence.losses.table import CONTRASTS, LOSSES, build_loss
 

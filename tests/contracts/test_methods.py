@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.methods.registry import METHODS, make_spec

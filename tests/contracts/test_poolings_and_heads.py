@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from valence.config.spec import HeadSpec
+from valence.config.sections import HeadSpec
 from valence.errors import ModelError, SpecError, UnknownNameError
 from valence.models.heads import HEADS, GatedHead, build_head, head_reads
 from valence.models.pooling import POOLINGS

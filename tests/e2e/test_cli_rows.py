@@ -190,7 +190,7 @@ def test_what_drifted_apart_is_there(valence: Call, tmp_path: Path, tiny_words: 
     words = ("--method", "majority", "--group", "place", "--groups", "bar", "--table", "rows")
     code, _, err = valence("train", url, *words, "--out", "model", "--json")
     assert code == 0, err
-    data = read_config(tmp_path / "model").spec.data
+    data = read_config(tmp_path / "model").data
     assert (data.group, data.groups, data.table) == ("place", ("bar",), "rows")
     code, out, err = valence("audit", url, "--fast", "--table", "rows", "--group", "place",
                              "--groups", "bar", "--json", "--fix", "fixed", "--quiet")  # fmt: skip
@@ -215,7 +215,7 @@ def test_an_encoding_is_named_once_and_everywhere(valence: Call, tmp_path: Path)
     )  # fmt: skip
     latin = ("--encoding", "latin-1")
     assert valence(*train, *latin, "--quiet")[0] == 0
-    assert read_config(tmp_path / "model").spec.data.encoding == "iso8859-1"
+    assert read_config(tmp_path / "model").data.encoding == "iso8859-1"
     scores = [
         valence("evaluate", "model", *words, "--json", "--quiet")[1]
         for words in (("latin.csv", *latin), ("utf8.csv",), ("utf8.csv", "--encoding", "UTF-8"))

@@ -15,7 +15,8 @@ import pytest
 
 from tests.causal import make_causal
 from tests.conftest import ROOT, make_reviews
-from valence.config.spec import DataSpec, EncoderSpec
+from valence.config.data import DataSpec
+from valence.config.sections import EncoderSpec
 from valence.llm.instruct import make_instructions
 from valence.llm.retrieval import Embedder
 

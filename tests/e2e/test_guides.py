@@ -12,7 +12,7 @@ from tests.clips import make_clip
 from tests.conftest import ROOT, make_reviews
 from tests.features import mmsa, write_mmsa
 from tests.pages import blocks, commands, give, page, serve_and_ask
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.sources import load_dataset
 from valence.methods.registry import make_spec
 

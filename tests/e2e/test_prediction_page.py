@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from valence.methods.fitting import build_seeded
 
 from tests.conftest import make_reviews
 from tests.pages import commands, give
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.sources import load_dataset
 from valence.inference.export import export
-from valence.methods.fitting import build_seeded
 from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel
 from valence.runs.runner import run

@@ -15,7 +15,7 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'valence[ra
 
 from tests.conftest import ROOT, make_reviews
 from valence import cli
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.distributed.ray_cluster import Cluster, connected
 from valence.methods.registry import make_spec
 from valence.runs.runner import run

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from valence.config.spec import LossSpec
+from valence.config.sections import LossSpec
 from valence.losses.base import ClassInfo, Loss, ModelOutput
 from valence.losses.contrastive import PrototypeMemory
 from valence.losses.supervised import (

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import RobertaConfig, RobertaModel
 
-from valence.config.spec import HeadSpec
+from valence.config.sections import HeadSpec
 from valence.models.sequence import HanHead, LstmHead
 
 # Published names → ours, by the start of the name.

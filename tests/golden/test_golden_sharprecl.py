@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
-from valence.config.spec import HeadSpec, LossSpec
+from valence.config.sections import HeadSpec, LossSpec
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.contrastive import contrast_of_anchors
 from valence.losses.sharprecl import SharpContrast, hardest

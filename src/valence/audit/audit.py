@@ -22,8 +22,10 @@ from valence.audit.checks import (
 from valence.audit.duplicates import near_pairs
 from valence.audit.label_errors import BUDGET, find_label_errors
 from valence.audit.languages import find_languages
-from valence.config.spec import DataSpec, EncoderSpec
-from valence.data.collate import TOKEN_BUDGET, Collator, length_batches
+from valence.config.data import DataSpec
+from valence.config.sections import EncoderSpec
+from valence.data.batches import TOKEN_BUDGET, length_batches
+from valence.data.collate import pad
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.inference import inferred
 from valence.models.pooling import masked_mean
@@ -146,10 +148,9 @@ def mean_features(
     found = np.zeros((len(texts), encoder.hidden_size), dtype=np.float32)
     lengths = [len(ids) for ids in encoded.input_ids]
     done = 0
-    collator = Collator(tokenizer.pad_id)
 
     def embed(rows: np.ndarray) -> int:
-        batch = collator.pad([encoded.input_ids[i] for i in rows])
+        batch = pad([encoded.input_ids[i] for i in rows], tokenizer.pad_id)
         found[rows] = masked_mean(encoder(**batch), batch["attention_mask"]).numpy()
         return len(rows)
 

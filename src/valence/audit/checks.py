@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from valence.audit.duplicates import normalise
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.catalogue import DATASETS
 from valence.data.dataset import Dataset
 from valence.data.groups import choose_rows

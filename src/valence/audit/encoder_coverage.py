@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from valence.config.spec import EncoderSpec
+from valence.config.sections import EncoderSpec
 from valence.data.dataset import Dataset
 from valence.errors import ModelError, RunError
 from valence.models.encoder import TextTokenizer

@@ -60,15 +60,16 @@ def audit(
     """Check rows: leaks, copies, contradictions, wrong labels and languages, cuts, tail sizes."""
     from valence.audit.audit import audit as audit_rows
     from valence.audit.fix import write_fixed
-    from valence.config.spec import RunSpec
+    from valence.methods.registry import make_spec
     from valence.reports.audit_page import write_audit
 
     data.refuse_other_settings("data", "encoder")
     rows = data.spec(data.data)
-    spec = RunSpec(data=rows).override({**data.settings(), **encoder_settings(encoder)})
+    settings = {**encoder_settings(encoder), **data.settings()}
+    spec = make_spec("cross-entropy", rows, settings=settings)
     with console.Meter(quiet=output.quiet) as meter:
         result = audit_rows(
-            spec.data, data_dir=data.data_dir, encoder=spec.encoder, fast=checks.fast,
+            spec.data, data_dir=data.data_dir, encoder=spec.get("encoder"), fast=checks.fast,
             near=checks.near, budget=checks.budget, languages=comma_separated(checks.language),
             progress=lambda what, share: meter.show("audit", share, what),
         )  # fmt: skip

@@ -73,7 +73,7 @@ def calibrate(
         console.info(f"{model} gives its probabilities as they are")
         return
     target = parse_shares(fitting.target_prior) if fitting.target_prior else None
-    predictor = Predictor(model, speed=hardware.speed())
+    predictor = Predictor(model, hardware=hardware.requested())
     if not predictor.classes:
         raise SpecError(f"{model} predicts a number; it has no probabilities to calibrate")
     spec = data.other_rows(target=predictor.target)
@@ -81,7 +81,7 @@ def calibrate(
     if not output.quiet:
         print_notes(loaded)
         console.info(str(loaded))
-    logits = predictor.model.score(loaded.rows.texts).logits
+    logits = predictor.model.predict(loaded.rows.examples()).logits
     fitted = fit(
         logits, loaded.rows.labels, predictor.config,
         adjust=cast("Adjust", fitting.adjust), abstain=fitting.abstain, min_rows=fitting.min_rows,

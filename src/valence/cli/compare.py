@@ -140,7 +140,7 @@ def compare(
     settings = _settings(data, what, encoder, hardware.settings(elsewhere=elsewhere))
     comparison = _transferred(_changed(_comparison(what, data), what), what)
     specs = grid.plan(grid.with_transfer(comparison, settings, data.data_dir), settings)
-    for device in {spec.train.device for spec in specs} if not elsewhere else ():
+    for device in {spec.get("train.device") for spec in specs} if not elsewhere else ():
         check_device(device)
     if dry_run:
         _print_plan(specs, as_json=output.json)
@@ -252,7 +252,13 @@ def _print_plan(specs: list[RunSpec], *, as_json: bool) -> None:
         console.print_json([spec.model_dump(mode="json") for spec in specs])
         return
     rows = [
-        [spec.data.name, spec.method, str(spec.seed), str(spec.train.epochs), spec.hash()]
+        [
+            spec.data.name,
+            spec.method,
+            str(spec.seed),
+            str(spec.get("train.epochs", "–")),
+            spec.digest(),
+        ]
         for spec in specs
     ]
     console.print_table(["data", "method", "seed", "epochs", "spec"], rows)

@@ -37,18 +37,21 @@ def readiness(
     """Say how well an encoder can read the texts of every language, before any training."""
     from valence.audit.encoder_coverage import readiness as read_by_group
     from valence.audit.encoder_coverage import write_readiness
-    from valence.config.spec import RunSpec
     from valence.data.sources import load_dataset
+    from valence.methods.registry import make_spec
 
     data.refuse_other_settings("data", "encoder")
     rows = data.spec(data.data)
-    spec = RunSpec(data=rows).override({**data.settings(), **encoder_settings(encoder)})
+    settings = {**encoder_settings(encoder), **data.settings()}
+    spec = make_spec("cross-entropy", rows, settings=settings)
     dataset = load_dataset(spec.data, seed=seed, data_dir=data.data_dir)
-    entries = read_by_group(dataset, spec.encoder)
+    entries = read_by_group(dataset, spec.get("encoder"))
     if csv is not None:
         write_readiness(entries, csv)
     if output.json:
-        console.print_json({"encoder": spec.encoder.name, "groups": [e.record() for e in entries]})
+        console.print_json(
+            {"encoder": spec.get("encoder.name"), "groups": [e.record() for e in entries]}
+        )
         return
     heads = [dataset.group or "group", *COUNTS, *HEADS]
     console.print_table(heads, [_row(entry) for entry in entries])

@@ -45,7 +45,7 @@ def evaluate(
     from valence.reports.records import record_scores
 
     data.refuse_other_settings("data")
-    predictor = Predictor(model, speed=hardware.speed())
+    predictor = Predictor(model, hardware=hardware.requested())
     loaded = load_split(
         data.spec(data.data, target=predictor.target), predictor.classes,
         split=split, data_dir=data.data_dir,
@@ -56,10 +56,9 @@ def evaluate(
     logits, scores = predictor.scored(loaded.rows)
     is_grouped = bool(data.group or data.groups)
     by_group = scores_by_group(loaded, logits, predictor.classes) if is_grouped else {}
-    spec = predictor.config.spec
     entry = {
-        "model": spec.method, "mode": "evaluate", "data": data.data, "rows": len(loaded.rows),
-        "metrics": scores, "parameters": spec.model_dump(mode="json"),
+        "model": predictor.config.method, "mode": "evaluate", "data": data.data,
+        "rows": len(loaded.rows), "metrics": scores, "parameters": predictor.config.spec,
         **({"groups": by_group} if by_group else {}),
     }  # fmt: skip
     shown = pd.DataFrame({"text": loaded.rows.texts, "label": loaded.rows.labels})

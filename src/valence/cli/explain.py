@@ -71,10 +71,10 @@ def explain(
     from valence.inference.explain.explain import explain_clip
     from valence.inference.predictor import Predictor
 
-    speed = hardware.speed()
+    requested = hardware.requested()
     clip = texts[0] if texts and len(texts) == 1 and is_clip(texts[0]) else None
     given = texts_of([*(texts or []), *([text] if text else [])])
-    predictor = Predictor(model, speed=speed)
+    predictor = Predictor(model, hardware=requested)
     rows = _rows(predictor, data, split)
     if clip is not None:
         if rows is not None:

@@ -44,7 +44,7 @@ def export(
     from valence.models.config_file import read_config
 
     config = read_config(model)
-    spec = data.other_rows(target=config.spec.data.target)
+    spec = data.other_rows(target=config.task.target)
     dataset, checked = rows_of(config, spec, split=split, data_dir=data.data_dir)
     if not output.quiet:
         print_notes(checked)

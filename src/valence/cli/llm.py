@@ -67,7 +67,8 @@ class RecordOptions(OptionGroup):
         Raises:
             ModelError: if the encoder cannot be had.
         """
-        from valence.config.spec import BUILT_IN_ENCODER, EncoderSpec, build
+        from valence.config.sections import BUILT_IN_ENCODER, EncoderSpec
+        from valence.config.spec import build
         from valence.llm.retrieval import Embedder
 
         named = {"name": encoder or BUILT_IN_ENCODER, "max_length": self.max_length}

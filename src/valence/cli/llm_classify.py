@@ -95,7 +95,6 @@ def classify(
     command goes on after an interruption. Trained methods under --runs stand in the same table.
     """
     from valence.data.sources import load_dataset
-    from valence.llm.content_hash import settled
     from valence.methods.registry import make_spec
     from valence.runs.store import RunStore
 
@@ -104,10 +103,10 @@ def classify(
         **data.settings(),
     }  # fmt: skip
     method, rows = prompts.method, data.spec(data.data)
-    spec = settled(make_spec(method, rows, seed=seed, settings=settings))
+    spec = make_spec(method, rows, seed=seed, settings=settings)
     dataset = load_dataset(spec.data, seed=seed, data_dir=data.data_dir)
     store = RunStore(output.runs)
-    is_new = store.get(store.key(spec, dataset.fingerprint)) is None
+    is_new = store.get(store.key(spec, dataset)) is None
     if dry_run or (not output.quiet and is_new):
         _print_plan(spec, dataset, as_json=output.json and dry_run, aside=not dry_run)
     if dry_run:
@@ -122,7 +121,7 @@ def _run(spec: RunSpec, dataset: Dataset, store: RunStore, *, quiet: bool) -> Ru
     with console.Meter(quiet=quiet) as meter:
         result = run(
             spec, store=store, dataset=dataset,
-            report=lambda share, words: meter.show(spec.method, share, words),
+            progress=lambda share, words: meter.show(spec.method, share, words),
         )  # fmt: skip
     if not quiet:
         for note in result.notes:
@@ -135,8 +134,9 @@ def _print_plan(spec: RunSpec, dataset: Dataset, *, as_json: bool, aside: bool) 
     from dataclasses import asdict
 
     from valence.llm.cost_estimate import estimate_cost
+    from valence.methods.prompting import prompt_settings
 
-    plan = estimate_cost(spec, dataset)
+    plan = estimate_cost(prompt_settings(spec), dataset)
     if as_json:
         console.print_json(asdict(plan))
         return

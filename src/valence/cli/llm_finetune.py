@@ -24,7 +24,7 @@ from valence.distributed import process_group
 from valence.errors import SpecError
 
 if TYPE_CHECKING:
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.llm.align import Round
     from valence.llm.finetune import SFTData
     from valence.llm.finetune_spec import FineTuneResult, FinetuneSpec
@@ -141,7 +141,8 @@ def _align(
     spec: FinetuneSpec, alignment: AlignmentOptions, sft_data: SFTData, rows: DataSpec, out: Path,
     encoder: str | None, report: Report,
 ) -> tuple[FineTuneResult, list[Round]]:  # fmt: skip
-    from valence.config.spec import EncoderSpec, build
+    from valence.config.sections import EncoderSpec
+    from valence.config.spec import build
     from valence.llm.align import AlignSpec, self_align
     from valence.llm.retrieval import Embedder
 

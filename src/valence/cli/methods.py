@@ -8,13 +8,15 @@ from valence.cli.options import Json
 
 def methods(json: Json = False) -> None:
     """List every method."""
-    from valence.methods.registry import LLM_METHODS, METHODS
+    from valence.methods.registry import METHODS
 
-    known = METHODS | LLM_METHODS
     if json:
         console.print_json(
-            {n: {"title": m.title, "kind": m.kind, "paper": m.paper} for n, m in known.items()}
+            {
+                n: {"title": m.title, "family": m.family, "paper": m.paper}
+                for n, m in METHODS.items()
+            }
         )
         return
-    rows = [[name, method.kind, method.title, method.paper] for name, method in known.items()]
-    console.print_table(["method", "kind", "what it is", "paper"], rows)
+    rows = [[name, method.family, method.title, method.paper] for name, method in METHODS.items()]
+    console.print_table(["method", "family", "what it is", "paper"], rows)

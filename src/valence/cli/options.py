@@ -14,14 +14,12 @@ import typer
 from valence.cli.option_groups import OldName as OldName
 from valence.cli.option_groups import OptionGroup as OptionGroup
 from valence.cli.option_groups import with_groups as with_groups
-from valence.errors import SpecError, UnknownNameError
+from valence.errors import SpecError
 
 if TYPE_CHECKING:
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
+    from valence.distributed.device import Hardware
     from valence.distributed.ray_cluster import Cluster
-    from valence.inference.predictor import Speed
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 ModelFolder = Annotated[Path, typer.Argument(help="A model folder.")]
@@ -71,7 +69,8 @@ class TextOptions(OptionGroup):
         Raises:
             SpecError: if an option does not fit the source.
         """
-        from valence.config.spec import DataSpec, build
+        from valence.config.data import DataSpec
+        from valence.config.spec import build
 
         given = {path.removeprefix("data."): value for path, value in self.settings().items()
                  if path.startswith("data.")}  # fmt: skip
@@ -222,7 +221,7 @@ class ModelHardware(TrainingHardware):
         int | None, typer.Option(help="Most tokens of a batch; suits the device when none.")
     ] = None
 
-    def speed(self, *, elsewhere: bool = False) -> Speed:
+    def requested(self, *, elsewhere: bool = False) -> Hardware:
         """How a predictor runs its model.
 
         Args:
@@ -231,11 +230,11 @@ class ModelHardware(TrainingHardware):
         Raises:
             SpecError: as :meth:`HardwareOptions.prepared`, or if a number is too small.
         """
-        from valence.inference.predictor import Speed
+        from valence.distributed.device import Hardware
 
         if not elsewhere:
             check_device(self.device)
-        return Speed(
+        return Hardware(
             self.threads, self.device or "auto", self.precision or "fp32", self.batch_tokens
         )
 
@@ -297,13 +296,10 @@ def check_device(name: Any) -> None:
     Raises:
         SpecError: if it is unknown or not there.
     """
-    if name in (None, "auto", "cpu"):  # PyTorch, which takes seconds to load, is not asked
-        return
-    if name not in DEVICES:
-        raise UnknownNameError("device", str(name), DEVICES)
-    from valence.distributed.device import pick_device
+    from valence.distributed import device
 
-    pick_device(name)
+    if name is not None:
+        device.check_device(str(name))
 
 
 def _use_threads(threads: int) -> None:

@@ -24,8 +24,9 @@ from valence.cli.texts import is_clip, texts_of
 from valence.errors import DataError, SpecError
 
 if TYPE_CHECKING:
+    from valence.distributed.device import Hardware
     from valence.inference.bulk.stream import StreamOptions
-    from valence.inference.predictor import Predictor, Speed
+    from valence.inference.predictor import Predictor
 
 NOT_OF_A_FOLDER = ("query", "table", "to_table", "text")
 
@@ -79,10 +80,10 @@ def predict(
     folder of them, go into a folder, each under its own name.
     """
     given = list(inputs or [])
-    speed = hardware.speed(elsewhere=engine != "local")
+    requested = hardware.requested(elsewhere=engine != "local")
     files = _files(given, scoring.out, engine)
     if files is None:
-        _predict_here(model, given, scoring, source, speed, output)
+        _predict_here(model, given, scoring, source, requested, output)
         return
     for name in NOT_OF_A_FOLDER:
         if getattr(scoring, name, None) is not None or getattr(source, name, None) is not None:
@@ -90,21 +91,21 @@ def predict(
     from valence.inference.bulk.folder import FolderJob
 
     job = FolderJob(
-        model, Path(str(scoring.out)), speed, scoring.long, source.text_column,
+        model, Path(str(scoring.out)), requested, scoring.long, source.text_column,
         scoring.target_prior, encoding=source.encoding,
     )  # fmt: skip
     score_folder(job, files, engine, machines, resume=scoring.resume, quiet=output.quiet)
 
 
 def _predict_here(
-    model: Path, given: list[str], scoring: ScoringOptions, source: TextOptions, speed: Speed,
+    model: Path, given: list[str], scoring: ScoringOptions, source: TextOptions, hardware: Hardware,
     output: OutputOptions,
 ) -> None:  # fmt: skip
     from valence.inference.bulk.stream import StreamOptions
     from valence.inference.predictor import Predictor
 
     table = _table(given, scoring.out)
-    predictor = Predictor(model, long=scoring.long, speed=speed)
+    predictor = Predictor(model, long=scoring.long, hardware=hardware)
     if scoring.target_prior is not None:
         from valence.inference.calibration import parse_shares
 

@@ -29,11 +29,11 @@ def score_folder(
     from valence.inference.bulk.engines import make_engine
     from valence.inference.bulk.folder import predict_folder
 
-    threads = job.speed.threads or 1
-    gpus = 1.0 if job.speed.device == "cuda" else 0.0
+    threads = job.hardware.threads or 1
+    gpus = 1.0 if job.hardware.device == "cuda" else 0.0
     chosen = make_engine(engine, machines.cluster(cpus=threads, gpus=gpus))
     if engine != "local":  # each takes what it asks the cluster for, and no more
-        job = replace(job, speed=replace(job.speed, threads=threads))
+        job = replace(job, hardware=replace(job.hardware, threads=threads))
     job = replace(job, model=job.model.absolute(), out=job.out.absolute())
     with console.Meter(quiet=quiet) as meter:
         report = predict_folder(
@@ -103,6 +103,6 @@ def progress_of_rows(meter: console.Meter) -> Callable[[int, int], None]:
 def print_truncated(predictor: Predictor, truncated: int, *, quiet: bool) -> None:
     """Say how many texts were cut, and what reads them whole."""
     if truncated and not quiet:
-        limit = predictor.config.spec.encoder.max_length
+        limit = predictor.model.max_tokens
         more = "" if predictor.long == "windows" else "; --long windows reads them whole"
         console.info(f"Note: {truncated} texts were cut at {limit} tokens{more}")

@@ -73,7 +73,7 @@ def serve(
 
     Stops on Ctrl-C or SIGTERM when what it has accepted is answered.
     """
-    speed = hardware.speed()
+    requested = hardware.requested()
     try:
         from valence.serving.server import serve as run
         from valence.serving.settings import ServeSettings, read_keys
@@ -84,7 +84,7 @@ def serve(
         ) from None
     settings = ServeSettings(
         folder=model, host=address.host, port=address.port, workers=address.workers,
-        keys=read_keys(address.api_key_file), limits=bounds.limits(), speed=speed,
+        keys=read_keys(address.api_key_file), limits=bounds.limits(), hardware=requested,
         reload_seconds=RELOAD_SECONDS if reload else 0.0,
     )  # fmt: skip
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -87,7 +87,7 @@ def train(
     settings = {**encoder_settings(encoder), **hardware.settings(), **data.settings()}
     specs = _specs(what, data, settings)
     for spec in specs:
-        check_device(spec.train.device)  # which a file of settings may name, too
+        check_device(spec.get("train.device"))  # which a file of settings may name, too
     store = RunStore(output.runs)
     scores: dict[str, Any] = {}
     for spec in specs:
@@ -119,10 +119,10 @@ def _configured(
     config: Path, what: WhatToTrain, data: DataOptions, settings: Mapping[str, Any]
 ) -> RunSpec:
     """The spec of a file, on the data of the command line."""
-    from valence.config.spec import RunSpec
+    from valence.methods.registry import read_spec
 
     try:
-        spec = RunSpec.from_yaml(config.read_text(encoding="utf-8"))
+        spec = read_spec(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Config {config} cannot be read: {error}") from None
     named = {"data.name": data.data, "data.query": None, "data.table": None}
@@ -134,13 +134,13 @@ def _continued(
     folder: Path, what: WhatToTrain, data: DataOptions, settings: Mapping[str, Any]
 ) -> RunSpec:
     """The spec of a saved model's further training."""
-    from valence.methods.further import further_spec
+    from valence.runs.continued import continued_spec
 
     console.info(
         "Note: rows that the model was trained on before may be among the new test rows; its "
         "test scores hold only where the data is new"
     )
-    return further_spec(
+    return continued_spec(
         folder, data.spec(data.data), seed=what.seed, settings=settings, data_dir=data.data_dir,
         extend_labels=what.extend_labels,
     )  # fmt: skip
@@ -157,7 +157,7 @@ def _train(
     with console.Meter(quiet=quiet) as meter:
         result = run(
             spec, store=store, data_dir=data_dir, keep_model=True, start=start,
-            report=lambda share, words: meter.show(spec.method, share, words),
+            progress=lambda share, words: meter.show(spec.method, share, words),
         )  # fmt: skip
     mode: Literal["train", "continue"] = "train" if start is None else "continue"
 

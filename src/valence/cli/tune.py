@@ -101,7 +101,7 @@ def tune(
             result = tuning.tune(
                 name, rows, plan=plan, settings=settings,
                 config=study.config(title, runs=output.runs, data_dir=data.data_dir),
-                observer=_observer(meter, name), report=_final(meter, name),
+                observer=_observer(meter, name), progress=_final(meter, name),
             )  # fmt: skip
         folder = _folder(out, name, title, several=len(method) > 1)
         write_study(RunStore(output.runs), result, folder)
@@ -159,7 +159,7 @@ def _print(results: list[TuningResult], *, as_json: bool) -> None:
     columns = ["method", "trials", "pruned", "failed", "validation", "test", "settings"]
     rows = []
     for result in results:
-        metric = result.best.train.metric
+        metric = result.metric
         states = result.trials["state"]
         test = None if result.result is None else result.result.test[metric]
         chosen = ", ".join(f"{p}={_short(v)}" for p, v in result.params.items())
@@ -173,7 +173,7 @@ def _print(results: list[TuningResult], *, as_json: bool) -> None:
 def _record(result: TuningResult) -> dict[str, Any]:
     return {
         "method": result.best.method, "study": result.name, "trials": len(result.trials),
-        "metric": result.best.train.metric, "value": result.value, "params": dict(result.params),
+        "metric": result.metric, "value": result.value, "params": dict(result.params),
         "importance": dict(result.importance), "interrupted": result.interrupted,
         "run": None if result.result is None else result.result.key,
         "test": None if result.result is None else result.result.test,

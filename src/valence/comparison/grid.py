@@ -11,23 +11,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from valence.comparison.executors.base import Batch, Executor, RunEvent, Sizes, make_executor
-from valence.comparison.executors.cost_model import Clock, cost
-from valence.config.spec import (
-    BUILT_IN_ENCODER,
-    DataSpec,
-    RunSpec,
-    build,
-    parse_yaml,
-    setting_paths,
-)
+from valence.comparison.executors.base import Batch, Executor, RunEvent, make_executor
+from valence.comparison.executors.cost_model import Clock
+from valence.config.data import DataSpec
+from valence.config.sections import BUILT_IN_ENCODER
+from valence.config.spec import RunSpec, build, check_path, parse_yaml
 from valence.data.groups import transfer_sets
 from valence.data.sources import load_dataset
 from valence.distributed import process_group
-from valence.errors import RunError, SpecError, UnknownNameError
-from valence.losses.table import reads
+from valence.errors import RunError, SpecError
+from valence.methods.base import Sizes
 from valence.methods.registry import find_method, make_spec, trained_part
-from valence.models.heads import head_reads
 from valence.runs.store import RunResult, RunStore
 
 SEEN_SECONDS = 10.0  # that a network folder may take to show what another machine wrote
@@ -106,11 +100,16 @@ def plan(comparison: Comparison, overrides: Mapping[str, Any] | None = None) -> 
         variants = [spec, *_swept(spec, comparison)]
         swept = swept or len(variants) > 1
         for variant in variants:
-            specs.setdefault((name, seed, variant.hash()), variant)
+            specs.setdefault((name, seed, variant.digest()), variant)
     if comparison.sweep and not swept:
         axes = ", ".join(comparison.sweep)
         raise SpecError(f"No compared method reads {axes}; sweep a setting that one of them uses")
-    return sorted(specs.values(), key=lambda spec: spec.kind != "sklearn")
+    return sorted(specs.values(), key=_is_trained)
+
+
+def _is_trained(spec: RunSpec) -> bool:
+    """Whether a run takes long: such runs come last."""
+    return find_method(spec.method).family != "baseline"
 
 
 def with_transfer(
@@ -162,23 +161,12 @@ def _swept(spec: RunSpec, comparison: Comparison) -> Iterable[RunSpec]:
 
 
 def _is_read(spec: RunSpec, axis: str) -> bool:
-    if axis not in setting_paths():
-        raise UnknownNameError("setting", axis, setting_paths())
-    part, _, name = axis.partition(".")
-    spec = trained_part(spec)
-    if spec.kind == "fusion":
-        return part in ("data", "train", "fusion") or axis in ("encoder.name", "loss.name")
-    if spec.kind == "llm":
-        return part in ("data", "llm")
-    if spec.kind != "torch" or part == "llm" or part == "fusion":
-        return part == "data"
-    if part == "loss":
-        return name in reads(spec.loss) | {"name", "contrast"}
-    if name.startswith("lora_"):
-        return spec.encoder.adaptation in ("lora", "dora")
-    if part == "head":
-        return name in head_reads(spec.head.name) | {"name"}
-    return True
+    """Whether a setting changes the result of a spec."""
+    check_path(axis)
+    if axis.startswith("data."):
+        return True
+    base = trained_part(spec)
+    return axis in find_method(base.method).reads(base.config)
 
 
 @dataclass
@@ -329,7 +317,9 @@ class _ProgressTable:
         """Work of a cell; one of data not seen yet is taken to be as large as the last."""
         last = next(reversed(self.sizes.values()), None)
         sizes = self.sizes.get(cell.spec.data.name, last)
-        return 0.0 if sizes is None else cost(cell.spec, sizes)
+        if sizes is None:
+            return 0.0
+        return find_method(cell.spec.method).cost(cell.spec.config, sizes)
 
     def _tell(self, number: int, news: RunEvent) -> None:
         if self.observer is None:

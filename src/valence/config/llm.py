@@ -1,18 +1,18 @@
-"""How a language model is asked: :class:`LlmSpec`, a part of ``RunSpec``."""
+"""How a language model is prompted: :class:`LlmSpec`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-Count = Annotated[int, Field(ge=1)]
+from valence.config.sections import Count, Section
 
 
-class LlmSpec(BaseModel):
-    """How a language model is asked; read by methods of kind ``llm`` alone."""
+class LlmSpec(Section):
+    """How a language model is prompted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    speed_only: ClassVar[frozenset[str]] = frozenset({"concurrency", "per_minute"})
 
     model: str = ""
     """Hub name, local folder, or the name a server knows it by."""
@@ -42,14 +42,12 @@ class LlmSpec(BaseModel):
     """Of a greedy answer; published for the baselines of Hy-Mora."""
     max_length: Annotated[int, Field(ge=16)] | None = None
     """Tokens of a question with its answer; the model's own limit when not given."""
-    quantisation: Literal["auto", "nf4", "none"] = "auto"
+    quantization: Literal["auto", "nf4", "none"] = "auto"
     """``auto``: 4-bit NF4 on a CUDA GPU with bitsandbytes, as published."""
     concurrency: Count = 4
     """Requests under way at a server."""
     per_minute: Count | None = None
     """Most requests a minute at a server."""
-    content: str | None = None
-    """Hash of a local model and template; filled in when the run begins."""
 
     @field_validator("server")
     @classmethod

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valence.config.spec import ViewSpec
-from valence.data.collate import Collator, length_batches
+from valence.config.sections import ViewSpec
+from valence.data.batches import length_batches
+from valence.data.collate import pad
+from valence.data.quiet import quiet_transformers
 from valence.errors import DataError, UnknownNameError
 from valence.storage import cache
 
@@ -34,6 +36,7 @@ class Texts:
         encoder: Where the encoder's files are.
         max_length: Tokens beyond which a text is not looked at.
         seed: Of everything random.
+        content: Hash of the encoder's files.
     """
 
     texts: Sequence[str]
@@ -41,6 +44,7 @@ class Texts:
     encoder: str
     max_length: int
     seed: int
+    content: str = ""
 
 
 def second_views(view: ViewSpec, source: Texts, told: Told | None = None) -> tuple[list[str], str]:
@@ -64,7 +68,7 @@ def second_views(view: ViewSpec, source: Texts, told: Told | None = None) -> tup
     if name in ("column", "dropout"):
         return VIEWS[name](view, source, told), note
     about = {"view": name, "texts": len(source.texts), "share": view.share, "seed": source.seed}
-    model = source.encoder if name == "substitution" else ""
+    model = f"{source.encoder} {source.content}" if name == "substitution" else ""
     parts = [name, str(view.share), str(source.seed), str(source.max_length), model]
     key = cache.content_key([*parts, *source.texts])
     folder = cache.find("views", key)
@@ -156,8 +160,9 @@ def _substitution(view: ViewSpec, source: Texts, told: Told | None) -> list[str]
             f"Encoder {source.encoder!r} has no masked language model to substitute words with; "
             "set view.name=edits, dropout or column"
         )
-    tokenizer = AutoTokenizer.from_pretrained(source.encoder)
-    model = AutoModelForMaskedLM.from_pretrained(source.encoder).eval()
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(source.encoder)
+        model = AutoModelForMaskedLM.from_pretrained(source.encoder).eval()
     words, goes_on = (torch.from_numpy(kind) for kind in word_tokens(tokenizer))
     draw = torch.Generator().manual_seed(source.seed)
     encoded = tokenizer(
@@ -167,7 +172,7 @@ def _substitution(view: ViewSpec, source: Texts, told: Told | None) -> list[str]
     made = [""] * len(encoded)
     done = 0
     for rows in length_batches([len(ids) for ids in encoded], token_budget=TOKEN_BUDGET):
-        batch = Collator(tokenizer.pad_token_id or 0).pad([encoded[i] for i in rows])
+        batch = pad([encoded[i] for i in rows], tokenizer.pad_token_id or 0)
         ids = batch["input_ids"]
         whole = words[ids] & ~goes_on[torch.roll(ids, -1, dims=1)]
         chosen = _places(whole, view.share, draw)

@@ -1,4 +1,4 @@
-"""Rows in memory: :class:`Split`, :class:`Dataset`, and the sealed :class:`TrainingData`."""
+"""Rows in memory: :class:`Split`, :class:`Dataset`, and :class:`TrainingData` without test rows."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from valence.data.examples import Examples
 from valence.data.features.archive import FeatureView
+from valence.evaluation.regression import Scale as Scale
+from valence.evaluation.task import Classification, Regression, Task
 
-Scale = Literal["mosi", "ch-sims"]
 SECOND_VIEW = "aug_text"
 """The column in which corpora carry second views of their training texts."""
 
@@ -47,6 +48,15 @@ class Split:
         features = None if self.features is None else self.features.take(rows)
         return Split(texts, self.labels[rows], self.ids[rows], extra, features)
 
+    def examples(self, group: str = "") -> Examples:
+        """The rows without their labels.
+
+        Args:
+            group: The column of :attr:`extra` that names the rows' groups; none when empty.
+        """
+        groups = self.extra[group].to_numpy(dtype=str) if group in self.extra else None
+        return Examples(self.texts, self.features, groups, self.ids)
+
     def counts(self, class_count: int) -> np.ndarray:
         """(C,) rows per class; none where the target is an intensity."""
         if not class_count:
@@ -64,6 +74,7 @@ class TrainingData:
         train: Training rows.
         validation: Rows on which everything is chosen.
         scale: How an intensity is scored; see ``valence.evaluation.regression``.
+        group: Column of the rows' ``extra`` that names their group; empty without one.
     """
 
     classes: tuple[str, ...]
@@ -71,11 +82,20 @@ class TrainingData:
     train: Split
     validation: Split
     scale: Scale = "mosi"
+    group: str = ""
 
     @cached_property
     def train_counts(self) -> np.ndarray:
         """(C,) training rows per class."""
         return self.train.counts(len(self.classes))
+
+    @cached_property
+    def task(self) -> Task:
+        """What is predicted, with the sizes of the training classes."""
+        if not self.classes:
+            return Regression.of_scale(self.scale)
+        counts = tuple(int(n) for n in self.train_counts)
+        return Classification(self.classes, counts, self.tail)
 
 
 @dataclass(frozen=True)
@@ -117,17 +137,27 @@ class Dataset:
         return () if names is None else tuple(sorted(set(names.tolist())))
 
     def without_test(self) -> TrainingData:
-        """The part a training may see."""
-        return TrainingData(self.classes, self.tail, self.train, self.validation, self.scale)
+        """The training and validation rows: all that a training may see."""
+        return TrainingData(
+            self.classes, self.tail, self.train, self.validation, self.scale, self.group
+        )
+
+    @cached_property
+    def task(self) -> Task:
+        """What is predicted, with the sizes of the training classes."""
+        return self.without_test().task
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of classes, texts and labels of all splits: the data a result belongs to."""
+        """Hash of classes, tail, texts, labels and groups: the rows a result belongs to."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
+        digest.update(repr(self.tail).encode())
         for split in (self.train, self.validation, self.test):
-            kind = "<i8" if self.classes else "<f4"
-            digest.update(split.labels.astype(kind).tobytes())
+            digest.update(split.labels.astype(self.task.label_format).tobytes())
             digest.update("\0".join(split.texts).encode("utf-8", "surrogatepass"))
+            groups = self.groups(split)
+            if groups is not None:
+                digest.update("\0".join([self.group, *groups]).encode("utf-8", "surrogatepass"))
             if split.features is not None:
                 digest.update(split.features.source.encode() + split.features.rows.tobytes())
         if SECOND_VIEW in self.train.extra:

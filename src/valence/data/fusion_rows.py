@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 
-from valence.data.collate import Collator, Encoded
+from valence.data.batches import Encoded
+from valence.data.collate import Batch, EncodedInputs, pad
 from valence.data.features.archive import FeatureView
 from valence.data.missing import blank, kept_steps
 
 MODALITIES = ("text", "audio", "vision")
-Batch = dict[str, Tensor]
+SCORED_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,23 @@ class FusionRows:
     widths: Mapping[str, int]
     limits: Mapping[str, int]
     pad_id: int
+    views: int = 1
+
+    @property
+    def truncated(self) -> int:
+        """How many texts were truncated at the length limit."""
+        return self.encoded.truncated
 
     def __len__(self) -> int:
         return len(self.encoded)
 
-    def sizes(self) -> np.ndarray:
-        """(N,) steps of all modalities together, for batches of like length."""
+    def batches(self, device: str, token_budget: int | None = None) -> Iterator[np.ndarray]:
+        """Row numbers in batches of 64, the longest rows first."""
+        order = np.argsort(self.lengths(), kind="stable")[::-1]
+        return (order[start : start + SCORED_ROWS] for start in range(0, len(order), SCORED_ROWS))
+
+    def lengths(self) -> np.ndarray:
+        """(N,) steps of all modalities together, for batches of similar length."""
         total = np.array([len(ids) for ids in self.encoded.input_ids], dtype=np.int64)
         if self.features is not None:
             for name, limit in self.limits.items():
@@ -86,61 +96,66 @@ class FusionRows:
         ``input_ids`` (B, T) or ``states`` (B, T, H), ``attention_mask`` and ``text_mask``
         (B, T), and of audio and vision the steps (B, L, d) and the mask (B, L).
         """
-        batch = Collator(self.pad_id).pad([self.encoded.row(int(i)) for i in rows])
+        batch = pad([self.encoded.row(int(i)) for i in rows], self.pad_id)
         batch["text_mask"] = batch["attention_mask"] > 0
-        found = None
+        loaded = None
         if self.features is not None:
-            found = self.features.batch(rows, limits=self.limits)
+            loaded = self.features.batch(rows, limits=self.limits)
         for name, width in self.widths.items():
-            if found is None:
+            if loaded is None:
                 batch[name] = torch.zeros(len(rows), 1, width)
                 batch[f"{name}_mask"] = torch.zeros(len(rows), 1, dtype=torch.bool)
             else:
-                batch[name] = torch.from_numpy(found.steps[name])
-                batch[f"{name}_mask"] = torch.from_numpy(found.masks[name])
+                batch[name] = torch.from_numpy(loaded.steps[name])
+                batch[f"{name}_mask"] = torch.from_numpy(loaded.masks[name])
         return batch
 
-    def cut(self) -> dict[str, int]:
+    def shortened(self) -> dict[str, int]:
         """Rows that are longer than a limit, by modality."""
         if self.features is None:
             return {}
         return {m: int((self.features.lengths(m) > n).sum()) for m, n in self.limits.items()}
 
 
-class RowNumbers(TorchDataset[int]):
-    """The numbers of N rows; the collator reads a whole batch of them at once."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> int:
-        return index
-
-
 @dataclass(frozen=True)
-class FusionCollator:
-    """Batches for training.
+class ModalityDropout:
+    """Training rows that lose whole modalities by chance, each by itself; never all three.
 
     Attributes:
-        rows: The training rows.
-        labels: (N,) class ids or intensities.
-        dropout: Chance that a row loses a modality.
+        inputs: The rows.
+        rate: Chance that a row loses a modality.
     """
 
-    rows: FusionRows
-    labels: np.ndarray
-    dropout: float
+    inputs: FusionRows
+    rate: float
+    views: int = 1
 
-    def __call__(self, numbers: Sequence[int]) -> Batch:
-        """A batch with ``labels`` (B,); some rows without a modality, none without all."""
-        batch = self.rows.batch(numbers)
-        batch["labels"] = torch.from_numpy(self.labels[np.asarray(numbers)])
-        if self.dropout:
-            kept = torch.rand(len(numbers), len(MODALITIES)) >= self.dropout
-            kept[:, 0] |= ~kept.any(dim=1)
-            for i, name in enumerate(MODALITIES):
-                batch[f"{name}_mask"] = batch[f"{name}_mask"] & kept[:, i : i + 1]
+    @property
+    def truncated(self) -> int:
+        """How many texts were truncated at the length limit."""
+        return self.inputs.truncated
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def lengths(self) -> np.ndarray:
+        """As those of the rows."""
+        return self.inputs.lengths()
+
+    def batches(self, device: str, token_budget: int | None = None) -> Iterator[np.ndarray]:
+        """As those of the rows."""
+        return self.inputs.batches(device, token_budget)
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
+        """A batch in which some rows have no real step of a modality."""
+        batch = self.inputs.batch(rows)
+        kept = torch.rand(len(rows), len(MODALITIES)) >= self.rate
+        kept[:, 0] |= ~kept.any(dim=1)
+        for i, name in enumerate(MODALITIES):
+            batch[f"{name}_mask"] = batch[f"{name}_mask"] & kept[:, i : i + 1]
         return batch
+
+
+def with_dropout(rows: FusionRows, rate: float) -> EncodedInputs:
+    """The rows as they are trained on."""
+    return ModalityDropout(rows, rate) if rate else rows

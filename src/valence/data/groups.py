@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.dataset import Dataset, Split
 from valence.data.sampling import stratified_split
 from valence.errors import DataError, SpecError, UnknownNameError

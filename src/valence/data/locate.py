@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
-from valence.config.spec import DataSpec
 from valence.data.catalogue import DATASETS
 from valence.data.groups import LANGUAGE, SOURCE_ROW
 from valence.data.tables import SUFFIXES, open_hub, read_batches, read_table

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
-from valence.config.spec import DataSpec
 from valence.data.dataset import Dataset, Scale, Split
 from valence.data.features.archive import FEATURE_CARDS, SPLITS, FeatureArchive, FeatureView
 from valence.data.features.convert import convert, sha256_of

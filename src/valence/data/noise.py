@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.dataset import Split
 from valence.data.sampling import wrong_labels
 

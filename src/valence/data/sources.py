@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url, short_name
-from valence.config.spec import DataSpec
 from valence.data.catalogue import DATASETS, Card
 from valence.data.dataset import Dataset, Split, tail_classes
 from valence.data.draw import draw_rows

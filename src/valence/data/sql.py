@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
+from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url, refuse_password
-from valence.config.spec import DataSpec
 from valence.data.catalogue import DATASETS
 from valence.data.database import TEXTS, Database, opened
 from valence.data.groups import choose_rows

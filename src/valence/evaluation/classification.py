@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 
 @dataclass(frozen=True)
@@ -169,6 +168,8 @@ def _mean(values: np.ndarray) -> float | None:
 def _auc(labels: np.ndarray, logits: np.ndarray) -> float | None:
     if len(np.unique(labels)) < logits.shape[1] or not np.isfinite(logits).all():
         return None
+    from sklearn.metrics import roc_auc_score  # takes longer to import than many a model to load
+
     shares = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     if logits.shape[1] == 2:

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valence.errors import ModelError, SpecError, UnknownNameError
-from valence.models.base import Scores
+from valence.models.base import Outputs
 from valence.models.config_file import ModelConfig
 
 FILE = "calibration.json"
@@ -64,11 +64,11 @@ class Calibration(BaseModel):
         logits: np.ndarray = done.astype(raw.dtype)
         return logits
 
-    def applied(self, scores: Scores) -> Scores:
-        """Scores with calibrated logits; the same where nothing was fitted."""
-        if self == self.model_copy(update=_identity(len(self.classes))):
-            return scores
-        return replace(scores, logits=self.logits(scores.logits))
+    def applied(self, outputs: Outputs) -> Outputs:
+        """Outputs with calibrated logits; the same where nothing was fitted."""
+        if not self.classes or self == self.model_copy(update=_identity(len(self.classes))):
+            return outputs
+        return replace(outputs, logits=self.logits(outputs.logits))
 
     def sets(self, shares: np.ndarray) -> np.ndarray:
         """(N, C) which labels are left, of probabilities (N, C) that :meth:`logits` gave.

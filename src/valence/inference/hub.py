@@ -83,10 +83,10 @@ def fetch(name: str, *, revision: str | None = None, token: str | None = None) -
 def _check_whole(folder: Path) -> None:
     """Refuse a model that nobody else could load."""
     config = read_config(folder)
-    encoder = config.spec.encoder
-    if config.kind == "torch" and encoder.adaptation != "full" and Path(encoder.name).is_dir():
+    name = config.base_encoder
+    if name is not None and Path(name).is_dir():
         raise ModelError(
-            f"{folder} needs the encoder of the local folder {encoder.name}, which others do not "
+            f"{folder} needs the encoder of the local folder {name}, which others do not "
             "have; train it with a hub name, or with --set encoder.adaptation=full"
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import LabeledRows, load_dataset, load_split
 from valence.errors import DataError
@@ -23,9 +23,11 @@ def training_dataset(config: ModelConfig, *, data_dir: str | Path | None = None)
     Raises:
         DataError: if they cannot be had; says to name others.
     """
-    spec = config.spec.data.model_copy(update={"classes": config.classes or None})
+    if config.data is None:
+        raise DataError("The model was trained on rows in memory; give labeled rows with --data")
+    spec = config.data.model_copy(update={"classes": config.classes or None})
     try:
-        return load_dataset(spec, seed=config.spec.seed, data_dir=data_dir)
+        return load_dataset(spec, seed=config.seed, data_dir=data_dir)
     except DataError as error:
         raise DataError(
             f"{error}; the rows of the training are needed: give others with --data"

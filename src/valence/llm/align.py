@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from valence.config.callbacks import ProgressCallback
 from valence.data.dataset import Split
+from valence.data.examples import Examples
 from valence.distributed import process_group
 from valence.errors import RunError
 from valence.llm.classify import fitted
@@ -27,7 +29,6 @@ from valence.llm.local import LanguageModel, load_language_model
 from valence.llm.prompts import PromptRenderer, Question
 from valence.llm.records import Example, with_demos
 from valence.llm.retrieval import Embedder, Retriever
-from valence.training.trainer import Report
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -75,7 +76,7 @@ def self_align(
     out: Path,
     *,
     embedder: Embedder,
-    report: Report | None = None,
+    report: ProgressCallback | None = None,
 ) -> tuple[FineTuneResult, list[Round]]:
     """Fine-tune on labelled texts, then on the model's own answers while validation gains.
 
@@ -129,16 +130,15 @@ def own_lessons(
         np.array([e.label for e in sft_data.train], dtype=np.int64),
         np.arange(len(sft_data.train)).astype(str),
     )
-    unknown = Split(list(texts), np.zeros(len(texts), dtype=np.int64),
-                    np.arange(len(texts)).astype(str))  # fmt: skip
     wording = sft_data.wording
-    found = Retriever(embedder, pool, len(wording.classes)).find(unknown, how.sets)
+    retriever = Retriever(embedder, pool, len(wording.classes))
+    nearest_rows = retriever.find(Examples(texts), how.sets)
     speaker = load_language_model(
-        str(adapter), quantisation=spec.quantisation, device=spec.device, max_length=spec.cutoff
+        str(adapter), quantization=spec.quantization, device=spec.device, max_length=spec.cutoff
     )
     shares = []
     for place in range(how.sets):
-        demos = with_demos(wording, unknown, pool, found[:, :, place : place + 1])
+        demos = with_demos(wording, pool, nearest_rows[:, :, place : place + 1])
         asked = [Question(text, own) for text, own in zip(texts, demos, strict=True)]
         shares.append(_shares(speaker, wording, asked))
         if place == 0:

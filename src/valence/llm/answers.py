@@ -6,15 +6,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from valence.evaluation.task import CERTAIN
 from valence.llm.prompts import PromptRenderer
 
 NUMBER = re.compile(r"\d+")
-CERTAIN = 5.0
-"""Logit of an answer that came without probabilities; the others have 0."""
 SHOWN = 60  # characters of an invalid answer in a note
 
 
@@ -40,7 +38,7 @@ class Answers:
         missing: np.ndarray = ~np.isfinite(self.logits).all(axis=1)
         return missing
 
-    def told(self) -> tuple[str, ...]:
+    def summary(self) -> tuple[str, ...]:
         """The notes, with the share of invalid answers and an example of one."""
         notes = list(self.notes)
         if self.shortened:
@@ -55,24 +53,11 @@ class Answers:
             )
         return tuple(notes)
 
-    def records(self, ids: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
-        """One record per question: id, label (None where invalid), what was said, as JSON."""
-        named = self.named()
-        said: list[str | None] = [json.dumps(text, ensure_ascii=False) for text in self.raw]
-        said = said or [None] * len(named)
-        return [
-            {
-                "id": str(name), "label": None if label < 0 else classes[label],
-                "answer": said[i],
-            }
-            for i, (name, label) in enumerate(zip(ids, named, strict=True))
-        ]  # fmt: skip
-
-    def named(self) -> np.ndarray:
-        """(N,) class ids; −1 where invalid."""
-        filled = np.where(self.invalid[:, None], 0, self.logits)
-        labels: np.ndarray = np.where(self.invalid, -1, filled.argmax(axis=1))
-        return labels
+    def texts(self) -> tuple[str | None, ...]:
+        """What was generated for each question, as JSON; None where labels were scored."""
+        if not self.raw:
+            return (None,) * len(self.logits)
+        return tuple(json.dumps(text, ensure_ascii=False) for text in self.raw)
 
 
 def parse_answer(raw: str, wording: PromptRenderer) -> int | None:
@@ -131,29 +116,4 @@ def token_logits(
         return None
     floor = shares[shares > 0].min() * 0.1  # of labels not among the tokens that were told
     logits: np.ndarray = np.log(np.maximum(shares, floor)).astype(np.float32)
-    return logits
-
-
-def counted_wrong(
-    answers: Answers, labels: np.ndarray, counts: Sequence[int], fallback: int | None = None
-) -> np.ndarray:
-    """(N, C) logits in which invalid answers are wrong, whatever the truth.
-
-    An invalid answer is put down as the class with the most training rows that is not the
-    true one, or, with a fallback, as that label.
-
-    Args:
-        answers: N answers.
-        labels: (N,) the truth.
-        counts: (C,) training rows per class.
-        fallback: The class id that stands for no answer, or None.
-    """
-    logits = answers.logits.copy()
-    order = np.argsort(np.asarray(counts), kind="stable")[::-1]
-    for row in np.flatnonzero(answers.invalid):
-        given = fallback
-        if given is None:
-            given = int(order[0] if order[0] != labels[row] else order[1])
-        logits[row] = 0.0
-        logits[row, given] = CERTAIN
     return logits

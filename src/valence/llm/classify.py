@@ -1,84 +1,106 @@
-"""Asking a language model about rows: questions, a plan of what they cost, and answers."""
+"""Prompting a language model about rows: questions, backends, and the model that answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
+from valence.config.callbacks import ProgressCallback
 from valence.config.llm import LlmSpec
-from valence.config.spec import RunSpec
+from valence.config.sections import EncoderSpec
 from valence.data.dataset import Dataset, Split, TrainingData
-from valence.data.groups import LANGUAGE
-from valence.errors import SpecError, UnknownNameError
-from valence.llm.answers import Answers, counted_wrong, one_hot, parse_answer, token_logits
+from valence.data.examples import Examples
+from valence.errors import ModelError, SpecError, UnknownNameError
+from valence.evaluation.task import CERTAIN, Task
+from valence.llm.answers import Answers, one_hot, parse_answer, token_logits
 from valence.llm.local import LanguageModel, load_language_model
 from valence.llm.prompts import Demo, PromptRenderer, Question, make_renderer
 from valence.llm.records import with_demos
 from valence.llm.retrieval import NONE, Embedder, Retriever
 from valence.llm.server import Messages, Server
-from valence.models.base import Progress, Scores
-from valence.training.trainer import Report
+from valence.models.base import Model, Outputs, Progress, no_features
 
 LEAST_CHARACTERS = 16
 """A text cut below this says nothing; the context is too short for the template then."""
 HALVINGS = 8
 
 
-class Asker:
-    """Makes the questions of a spec; sees training rows only.
+@dataclass(frozen=True)
+class PromptSettings:
+    """How a language model is prompted.
+
+    Attributes:
+        llm: Model, template and shots.
+        encoder: The encoder that finds demonstrations.
+        device: Where both run.
+        seed: Of demonstrations that are the same for all texts.
+    """
+
+    llm: LlmSpec
+    encoder: EncoderSpec = field(default_factory=EncoderSpec)
+    device: str = "auto"
+    seed: int = 45
+
+
+class QuestionBuilder:
+    """Makes questions of texts; sees training rows only.
 
     Args:
-        spec: How to ask.
+        settings: How the model is prompted.
         data: Training rows, the only source of demonstrations.
-        progress: Told (done, all) texts that had to be embedded.
+        progress: Called with (done, all) texts that had to be embedded.
 
     Raises:
         SpecError: if the template does not fit the labels.
     """
 
-    def __init__(self, spec: RunSpec, data: TrainingData, progress: Progress | None = None) -> None:
-        self.spec, self.data, self.progress = spec, data, progress
-        self.wording = make_renderer(spec.llm.template, data.classes)
+    def __init__(
+        self, settings: PromptSettings, data: TrainingData, progress: Progress | None = None
+    ) -> None:
+        self.settings, self.data, self.progress = settings, data, progress
+        self.wording = make_renderer(settings.llm.template, data.classes)
         self.retriever: Retriever | None = None
 
-    def questions(self, rows: Split) -> list[Question]:
-        """A question for every row; labels of ``rows`` are not read.
+    def questions(self, examples: Examples) -> list[Question]:
+        """A question for every row.
 
         Raises:
             DataError: if a language of the rows has no training rows.
         """
-        demos: Sequence[tuple[Demo, ...]] = [()] * len(rows)
-        if self.spec.llm.shots == "fixed":
-            demos = [self._fixed()] * len(rows)
-        elif self.spec.llm.shots == "retrieved" and len(rows):
+        llm = self.settings.llm
+        demos: Sequence[tuple[Demo, ...]] = [()] * len(examples)
+        if llm.shots == "fixed":
+            demos = [self._fixed()] * len(examples)
+        elif llm.shots == "retrieved" and len(examples):
             self.retriever = self.retriever or self._retriever()
-            found = self.retriever.find(rows, self.spec.llm.per_label)
-            demos = with_demos(self.wording, rows, self.data.train, found)
-        return [Question(text, own) for text, own in zip(rows.texts, demos, strict=True)]
+            nearest = self.retriever.find(examples, llm.per_label)
+            demos = with_demos(self.wording, self.data.train, nearest)
+        return [Question(text, own) for text, own in zip(examples.texts, demos, strict=True)]
 
     def _retriever(self) -> Retriever:
-        llm = self.spec.llm
-        embedder = Embedder(self.spec.encoder, llm.pooling, device=self.spec.train.device)
+        llm, settings = self.settings.llm, self.settings
+        embedder = Embedder(settings.encoder, llm.pooling, device=settings.device)
         return Retriever(
             embedder, self.data.train, len(self.data.classes),
-            group=(self.spec.data.group or LANGUAGE) if llm.pool == "language" else None,
+            group=(self.data.group or None) if llm.pool == "language" else None,
             progress=self.progress,
         )  # fmt: skip
 
     def _fixed(self) -> tuple[Demo, ...]:
         """The same rows for all texts, drawn by the seed; classes without rows give none."""
-        draw = np.random.default_rng(self.spec.seed)
-        rows, wanted = self.data.train, self.spec.llm.per_label
-        found = np.full((1, len(self.data.classes), wanted), NONE, dtype=np.int64)
+        draw = np.random.default_rng(self.settings.seed)
+        rows, per_label = self.data.train, self.settings.llm.per_label
+        chosen = np.full((1, len(self.data.classes), per_label), NONE, dtype=np.int64)
         for label in range(len(self.data.classes)):
             own = np.flatnonzero(rows.labels == label)
-            taken = draw.permutation(own)[:wanted]
-            found[0, label, : len(taken)] = taken
-        return with_demos(self.wording, rows.take([0]), rows, found)[0]
+            taken = draw.permutation(own)[:per_label]
+            chosen[0, label, : len(taken)] = taken
+        return with_demos(self.wording, rows, chosen)[0]
 
 
 class Backend(Protocol):
@@ -227,24 +249,24 @@ def fitted(
     return prompts, len(long)
 
 
-def open_backend(spec: RunSpec, wording: PromptRenderer) -> Backend:
-    """The backend of a spec.
+def open_backend(settings: PromptSettings, wording: PromptRenderer) -> Backend:
+    """The backend that answers.
 
     Raises:
         ModelError, SpecError, RunError: if the model or the server cannot be used.
     """
-    llm = spec.llm
+    llm = settings.llm
     if llm.server is not None:
         return ServerBackend(llm, wording, open_server(llm))
     model = load_language_model(
-        llm.model, quantisation=llm.quantisation, device=spec.train.device,
+        llm.model, quantization=llm.quantization, device=settings.device,
         max_length=llm.max_length,
     )  # fmt: skip
     return LocalBackend(llm, wording, model)
 
 
 def open_server(llm: LlmSpec) -> Server:
-    """The client of a spec's server.
+    """The client of a server.
 
     Raises:
         SpecError, RunError: as :class:`Server`.
@@ -255,63 +277,89 @@ def open_server(llm: LlmSpec) -> Server:
     )  # fmt: skip
 
 
-class Prompted:
-    """A language model asked as a spec says; what ``run`` scores.
+@dataclass
+class PromptedModel(Model):
+    """A language model that answers about texts; rows without an answer are not numbers."""
+
+    task: Task
+    provenance: Mapping[str, Any]
+    builder: QuestionBuilder
+    backend: Backend
+    fallback: int | None = None
+    progress: ProgressCallback | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
+        """Outputs of N rows, in their order, with what was answered to each."""
+        questions = self.builder.questions(examples)
+        if not questions:
+            return Outputs(np.zeros((0, self.task.output_size), np.float32), no_features(0))
+        answers = self.backend.answer(questions, progress or row_progress(self.progress, "answers"))
+        logits = answers.logits
+        if self.fallback is not None and answers.invalid.any():
+            logits = logits.copy()
+            logits[answers.invalid] = 0.0
+            logits[answers.invalid, self.fallback] = CERTAIN
+        return Outputs(
+            logits, no_features(len(examples)), answers=answers.texts(), notes=answers.summary()
+        )
+
+    def save(self, folder: Path) -> None:
+        """A prompted model keeps nothing of its own.
+
+        Raises:
+            ModelError: always, saying what to do.
+        """
+        raise ModelError(
+            "A prompted language model leaves no model to keep; "
+            "prompt it again: valence llm classify DATA"
+        )
+
+
+def prompted_model(
+    settings: PromptSettings, data: TrainingData, provenance: Mapping[str, Any],
+    progress: ProgressCallback | None = None,
+) -> PromptedModel:  # fmt: skip
+    """A language model, ready to be prompted.
 
     Args:
-        spec: What to ask, and how.
+        settings: How it is prompted.
         data: Training rows, for demonstrations.
-        report: Told how far the answering is.
+        provenance: The spec it is prompted by, as plain values.
+        progress: Called with the part of the answers that is there.
 
     Raises:
         SpecError, ModelError, RunError: if template, model or server cannot be used.
         UnknownNameError: if the fallback is no label.
     """
-
-    def __init__(self, spec: RunSpec, data: TrainingData, *, report: Report | None = None) -> None:
-        self.report = report
-        self.asker = Asker(spec, data, self._progress("embedding"))
-        self.backend = open_backend(spec, self.asker.wording)
-        self.counts = [int(count) for count in data.train_counts]
-        self.fallback: int | None = None
-        if spec.llm.fallback is not None:
-            if spec.llm.fallback not in data.classes:
-                raise UnknownNameError("label for llm.fallback", spec.llm.fallback, data.classes)
-            self.fallback = data.classes.index(spec.llm.fallback)
-
-    def answer(self, rows: Split) -> Answers:
-        """Answers about every row, in their order."""
-        questions = self.asker.questions(rows)
-        if not questions:
-            return Answers(np.zeros((0, len(self.asker.wording.classes)), dtype=np.float32))
-        return self.backend.answer(questions, self._progress("answers"))
-
-    def scores(self, rows: Split) -> tuple[Scores, pd.DataFrame, tuple[str, ...]]:
-        """Scores of labelled rows, what was said to each, and notes; no answer counts as wrong."""
-        answers = self.answer(rows)
-        logits = counted_wrong(answers, rows.labels, self.counts, self.fallback)
-        table = pd.DataFrame(
-            answers.records([str(i) for i in rows.ids], self.asker.wording.classes)
-        )
-        return Scores(logits, np.zeros((len(rows), 0), np.float32)), table, answers.told()
-
-    def _progress(self, what: str) -> Progress:
-        def tell(done: int, all_: int) -> None:
-            if self.report is not None:
-                self.report(done / all_, f"{what} {done} of {all_}")
-
-        return tell
+    named, fallback = settings.llm.fallback, None
+    if named is not None:
+        if named not in data.classes:
+            raise UnknownNameError("label for llm.fallback", named, data.classes)
+        fallback = data.classes.index(named)
+    builder = QuestionBuilder(settings, data, row_progress(progress, "embedding"))
+    backend = open_backend(settings, builder.wording)
+    return PromptedModel(data.task, provenance, builder, backend, fallback, progress)
 
 
-def rows_asked(spec: RunSpec, dataset: Dataset) -> list[Split]:
-    """The splits that a run asks about."""
-    return [*([dataset.validation] if spec.llm.validation else []), dataset.test]
+def row_progress(progress: ProgressCallback | None, what: str) -> Progress:
+    """Progress by rows as progress by parts, with words."""
+
+    def tell(done: int, total: int) -> None:
+        if progress is not None:
+            progress(done / total, f"{what} {done} of {total}")
+
+    return tell
 
 
-def all_questions(spec: RunSpec, dataset: Dataset) -> tuple[Asker, list[Question]]:
+def all_questions(
+    settings: PromptSettings, dataset: Dataset
+) -> tuple[QuestionBuilder, list[Question]]:
     """Every question of a run, those without content included where they are asked."""
-    asker = Asker(spec, dataset.without_test())
-    asked = list(chain.from_iterable(asker.questions(rows) for rows in rows_asked(spec, dataset)))
-    if spec.llm.prior == "content-free":
-        asked += [question.without_content() for question in asked]
-    return asker, asked
+    builder = QuestionBuilder(settings, dataset.without_test())
+    splits: list[Split] = [dataset.validation] if settings.llm.validation else []
+    rows = [split.examples(dataset.group) for split in (*splits, dataset.test)]
+    questions = list(chain.from_iterable(builder.questions(examples) for examples in rows))
+    if settings.llm.prior == "content-free":
+        questions += [question.without_content() for question in questions]
+    return builder, questions

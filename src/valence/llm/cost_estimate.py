@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset
 from valence.distributed.device import pick_device
 from valence.errors import ModelError
-from valence.llm.classify import LocalBackend, all_questions, open_server
+from valence.llm.classify import LocalBackend, PromptSettings, all_questions, open_server
 from valence.llm.local import LanguageModel, load_tokenizer
 
 BYTES_PER_TOKEN = 4.0  # of a server's tokenizer, which is not at hand
@@ -39,31 +38,32 @@ class CostEstimate:
     exact: bool
 
 
-def estimate_cost(spec: RunSpec, dataset: Dataset) -> CostEstimate:
-    """What the run of ``spec`` on these rows will take; no model is loaded, no server asked.
+def estimate_cost(settings: PromptSettings, dataset: Dataset) -> CostEstimate:
+    """What prompting on these rows will take; no model is loaded, no server asked.
 
     Raises:
         DataError, ModelError, SpecError, RunError: if something cannot be used.
     """
-    asker, questions = all_questions(spec, dataset)
-    if spec.llm.server is not None:
-        server = open_server(spec.llm)
-        chats = [asker.wording.messages(q.text, q.demos) for q in questions]
+    builder, questions = all_questions(settings, dataset)
+    llm = settings.llm
+    if llm.server is not None:
+        server = open_server(llm)
+        chats = [builder.wording.messages(q.text, q.demos) for q in questions]
         unique = {server.key(messages): messages for messages in chats}
         open_ = [messages for key, messages in unique.items() if server.kept.get(key) is None]
         size = sum(len(m["content"].encode()) for messages in open_ for m in messages)
-        seconds = len(open_) * SECONDS_PER_REQUEST / spec.llm.concurrency
-        if spec.llm.per_minute:
-            seconds = max(seconds, 60.0 * len(open_) / spec.llm.per_minute)
+        seconds = len(open_) * SECONDS_PER_REQUEST / llm.concurrency
+        if llm.per_minute:
+            seconds = max(seconds, 60.0 * len(open_) / llm.per_minute)
         return CostEstimate(len(questions), len(open_), len(unique) - len(open_),
                     round(size / BYTES_PER_TOKEN), seconds, exact=False)  # fmt: skip
-    empty = _without_weights(spec.llm.model)
-    model = LanguageModel(empty, load_tokenizer(spec.llm.model), max_length=spec.llm.max_length)
-    backend = LocalBackend(spec.llm, asker.wording, model)
+    empty = _without_weights(llm.model)
+    model = LanguageModel(empty, load_tokenizer(llm.model), max_length=llm.max_length)
+    backend = LocalBackend(llm, builder.wording, model)
     prompts = {tuple(ids) for ids in backend.encode(questions)}
     read = sum(min(len(ids), backend.room) for ids in prompts)
     weights = sum(p.numel() for p in empty.parameters())
-    rate = OPERATIONS_PER_SECOND[pick_device(spec.train.device)]
+    rate = OPERATIONS_PER_SECOND[pick_device(settings.device)]
     return CostEstimate(
         len(questions), len(prompts), 0, read, 2.0 * weights * read / rate, exact=True
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from valence.config.callbacks import ProgressCallback
 from valence.data.sampling import stratified_split
 from valence.distributed import process_group
 from valence.distributed.device import pick_device, use_bf16
@@ -30,7 +31,6 @@ from valence.llm.prompts import PromptRenderer, Question, make_renderer
 from valence.llm.records import Example, read_about, read_rows
 from valence.models.encoder import without_peft_warnings
 from valence.storage import cache
-from valence.training.trainer import Report
 
 if TYPE_CHECKING:
     from trl import SFTTrainer  # type: ignore[attr-defined]
@@ -84,7 +84,7 @@ def finetune(
     out: Path,
     *,
     start: Path | None = None,
-    report: Report | None = None,
+    report: ProgressCallback | None = None,
 ) -> FineTuneResult:
     """Train an adapter and write it to ``out``; an interrupted training goes on.
 
@@ -149,7 +149,7 @@ def _with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
     from transformers.trainer_utils import set_seed
 
     set_seed(spec.seed)
-    nf4 = use_nf4(spec.quantisation, device)
+    nf4 = use_nf4(spec.quantization, device)
     # Sharded weights go to the GPU in parts; a whole model on each would be what is avoided.
     base = load_weights(spec.model, nf4=nf4, device=device, stays=process_group.shards_weights())
     if nf4:
@@ -169,7 +169,7 @@ class _FineTuneSession:
 
     def __init__(
         self, spec: FinetuneSpec, sft_data: SFTData, speaker: LanguageModel, work: Path,
-        report: Report | None,
+        report: ProgressCallback | None,
     ) -> None:  # fmt: skip
         self.spec, self.sft_data, self.speaker = spec, sft_data, speaker
         self.work, self.report = work, report

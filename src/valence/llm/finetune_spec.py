@@ -43,7 +43,7 @@ class FinetuneSpec(BaseModel):
     """Which adapter: of the epoch with the best validation macro-F1, or the last."""
     save_steps: Count = 50
     """Steps between the points from which an interrupted training goes on."""
-    quantisation: Literal["auto", "nf4", "none"] = "auto"
+    quantization: Literal["auto", "nf4", "none"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     seed: int = 45

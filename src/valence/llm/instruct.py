@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from valence.config.spec import DataSpec, EncoderSpec
+from valence.config.data import DataSpec
+from valence.config.sections import EncoderSpec
 from valence.data.sources import load_dataset
 from valence.llm.prompts import make_renderer
 from valence.llm.records import (

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from valence.data.quiet import quiet_transformers
 from valence.distributed import process_group
 from valence.distributed.device import pick_device
 from valence.errors import ModelError, SpecError
@@ -233,13 +234,13 @@ class LanguageModel:
 
 
 def load_language_model(
-    name: str, *, quantisation: str = "auto", device: str = "auto", max_length: int | None = None
+    name: str, *, quantization: str = "auto", device: str = "auto", max_length: int | None = None
 ) -> LanguageModel:
     """A causal model by hub name or folder; with 4-bit NF4 weights where that can be had.
 
     Args:
         name: Hub name, or a folder that holds a model or an adapter of one.
-        quantisation: ``nf4``, ``none``, or ``auto``: NF4 on a GPU with bitsandbytes.
+        quantization: ``nf4``, ``none``, or ``auto``: NF4 on a GPU with bitsandbytes.
         device: As in ``train.device``.
         max_length: Limit of a question with its answer, in tokens.
 
@@ -248,7 +249,7 @@ def load_language_model(
         SpecError: if NF4 is asked for and cannot be had.
     """
     place = pick_device(device)
-    nf4 = use_nf4(quantisation, place)
+    nf4 = use_nf4(quantization, place)
     tokenizer = load_tokenizer(name)
     model = load_weights(name, nf4=nf4, device=place)
     return LanguageModel(model, tokenizer, device=place, max_length=max_length)
@@ -263,7 +264,8 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise _unavailable(name, error) from None
 
@@ -285,9 +287,9 @@ def load_weights(name: str, *, nf4: bool = False, device: str = "cpu", stays: bo
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    quantised = None
+    quantized = None
     if nf4:
-        quantised = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        quantized = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )  # fmt: skip
@@ -297,20 +299,21 @@ def load_weights(name: str, *, nf4: bool = False, device: str = "cpu", stays: bo
         if adapter:
             from peft import AutoPeftModelForCausalLM
 
-            with without_peft_warnings():
+            with without_peft_warnings(), quiet_transformers():
                 model: Any = AutoPeftModelForCausalLM.from_pretrained(
-                    name, dtype=dtype, quantization_config=quantised, device_map=place
+                    name, dtype=dtype, quantization_config=quantized, device_map=place
                 )
         else:
-            model = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, quantization_config=quantised, device_map=place
-            )
+            with quiet_transformers():
+                model = AutoModelForCausalLM.from_pretrained(
+                    name, dtype=dtype, quantization_config=quantized, device_map=place
+                )
     except (OSError, ValueError, KeyError) as error:
         raise _unavailable(name, error) from None
     return model if nf4 or stays else model.to(device)
 
 
-def use_nf4(quantisation: str, device: str) -> bool:
+def use_nf4(quantization: str, device: str) -> bool:
     """Whether weights are loaded in 4 bits.
 
     Raises:
@@ -318,12 +321,12 @@ def use_nf4(quantisation: str, device: str) -> bool:
     """
     can = device == "cuda" and find_spec("bitsandbytes") is not None
     can = can and not process_group.shards_weights()
-    if quantisation == "nf4" and not can:
+    if quantization == "nf4" and not can:
         raise SpecError(
             "4-bit NF4 needs a CUDA GPU and bitsandbytes (pip install bitsandbytes), and whole "
-            "weights in each process; without them set llm.quantisation=none"
+            "weights in each process; without them set llm.quantization=none"
         )
-    return can and quantisation != "none"
+    return can and quantization != "none"
 
 
 def _unavailable(name: str, error: Exception) -> ModelError:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from valence.data.dataset import Dataset, Split
 from valence.errors import DataError, RunError
 from valence.llm.prompts import Demo, PromptRenderer, Question
-from valence.llm.retrieval import NONE, Retriever, languages_of
+from valence.llm.retrieval import NONE, Retriever
 
 ABOUT = "instructions.json"
 LLAMA_FACTORY = {
@@ -123,26 +123,23 @@ def _origin(name: object) -> str:
     return str(name).rpartition("-")[0]
 
 
-def with_demos(
-    wording: PromptRenderer, rows: Split, pool: Split, found: np.ndarray
-) -> list[tuple[Demo, ...]]:
+def with_demos(renderer: PromptRenderer, pool: Split, chosen: np.ndarray) -> list[tuple[Demo, ...]]:
     """The demonstrations of every row, in the template's order of labels.
 
     Args:
-        wording: Names the order.
-        rows: N rows.
-        pool: What ``found`` points into.
-        found: (N, C, K) rows of the pool, −1 for none; of several the nearest stands last.
+        renderer: Names the order.
+        pool: What ``chosen`` points into.
+        chosen: (N, C, K) rows of the pool, −1 for none; of several the nearest stands last.
     """
-    order = wording.demo_classes
+    order = renderer.demo_classes
     return [
         tuple(
             Demo(pool.texts[row], label)
-            for place in reversed(range(found.shape[2]))
+            for place in reversed(range(chosen.shape[2]))
             for label in order
-            if (row := int(found[i, label, place])) != NONE
+            if (row := int(chosen[i, label, place])) != NONE
         )
-        for i in range(len(rows))
+        for i in range(len(chosen))
     ]
 
 
@@ -154,7 +151,8 @@ def build_records(
     Raises:
         DataError: if a language of the rows has no training rows.
     """
-    demos = with_demos(wording, rows, retriever.rows, retriever.find(rows))
+    queries = rows.examples(retriever.group or "")
+    demos = with_demos(wording, retriever.rows, retriever.find(queries))
     answers = [wording.answers[label] for label in rows.labels]
     return [InstructionRecord(*row) for row in zip(rows.texts, demos, answers, strict=True)]
 
@@ -202,7 +200,7 @@ def write_instructions(
 
 
 def _by_language(rows: Split, group: str | None) -> Iterable[tuple[str, np.ndarray]]:
-    languages = languages_of(rows, group)
+    languages = rows.examples(group).groups if group else None
     if languages is None:
         return [("", np.arange(len(rows)))]
     names = {language: _folder_name(language) for language in dict.fromkeys(languages)}

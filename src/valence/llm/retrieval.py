@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from valence.config.spec import EncoderSpec
-from valence.data.collate import TOKEN_BUDGET, Collator, length_batches
+from valence.config.sections import EncoderSpec
+from valence.data.batches import TOKEN_BUDGET, length_batches
+from valence.data.collate import pad
 from valence.data.dataset import Split
-from valence.data.groups import group_values
+from valence.data.examples import Examples
 from valence.distributed.device import pick_device
 from valence.errors import DataError, ModelError, UnknownNameError
 from valence.models.base import Progress
@@ -107,10 +108,9 @@ class Embedder:
         """(N, H) float32 unit vectors of N lists of token ids; nothing is kept."""
         found = np.zeros((len(rows), self.encoder.hidden_size), dtype=np.float32)
         self.encoder.to(self.device)
-        collator = Collator(self.tokenizer.pad_id)
 
         def embed(batch: np.ndarray) -> int:
-            padded = collator.pad([rows[i] for i in batch])
+            padded = pad([rows[i] for i in batch], self.tokenizer.pad_id)
             moved = {name: tensor.to(self.device) for name, tensor in padded.items()}
             pooled = self._pool(self.encoder(**moved), moved["attention_mask"])
             unit = torch.nn.functional.normalize(pooled.float(), dim=1)
@@ -292,16 +292,16 @@ class Retriever:
         vectors = embedder(rows.texts, progress)
         self.pool = DemonstrationPool(vectors, rows.labels, groups, class_count)
         self.group = group
-        self.languages = languages_of(rows, group)
+        self.languages = rows.examples(group).groups if group else None
 
     def _group(self, text: str) -> int:
         return self.ids.setdefault(text.strip(), len(self.ids))
 
-    def find(self, queries: Split, count: int = 1) -> np.ndarray:
+    def find(self, queries: Examples, count: int = 1) -> np.ndarray:
         """(Q, C, K) training rows, the nearest other ones of every label; −1 for none.
 
         Args:
-            queries: What is asked about; their labels are not read.
+            queries: What the model is prompted about.
             count: K.
 
         Raises:
@@ -310,11 +310,11 @@ class Retriever:
         starts = [text[:QUERY_CHARACTERS] for text in queries.texts]
         vectors = self.embedder(starts, self.progress)
         groups = np.array([self._group(text) for text in queries.texts], dtype=np.int64)
-        asked = languages_of(queries, self.group)
-        if self.languages is None or asked is None:
+        languages = queries.groups if self.group else None
+        if self.languages is None or languages is None:
             return nearest_by_label(vectors, groups, self.pool, count=count)
         found = np.full((len(queries), self.pool.class_count, count), NONE, dtype=np.int64)
-        for language in dict.fromkeys(asked):
+        for language in dict.fromkeys(languages.tolist()):
             own = np.flatnonzero(self.languages == language)
             if not len(own):
                 raise DataError(
@@ -327,14 +327,7 @@ class Retriever:
                 self.pool.groups[own],
                 self.pool.class_count,
             )
-            at = np.flatnonzero(asked == language)
+            at = np.flatnonzero(languages == language)
             near = nearest_by_label(vectors[at], groups[at], pool, count=count)
             found[at] = np.where(near == NONE, NONE, own[near])
         return found
-
-
-def languages_of(rows: Split, column: str | None) -> np.ndarray | None:
-    """(N,) language, or other group, of every row; None where the rows have no such column."""
-    if not column or column not in rows.extra:
-        return None
-    return group_values(rows.extra[column]).to_numpy(dtype=object)

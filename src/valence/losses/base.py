@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from valence.config.ranges import Range
 
 
 @dataclass
@@ -47,10 +51,12 @@ class Loss(nn.Module):
 
     A loss is made from ``(LossSpec, ClassInfo)``; what it learns or remembers it registers
     as parameters and buffers. :attr:`reads` names the ``LossSpec`` fields that change it,
-    so that a sweep over a field that does nothing is refused.
+    so that a sweep over a field that does nothing is refused; :attr:`search_space` says where a
+    tuner looks for the best value of some of them.
     """
 
     reads: frozenset[str] = frozenset()
+    search_space: ClassVar[Mapping[str, Range]] = {}
     progress: Tensor
 
     def __init__(self) -> None:
@@ -58,7 +64,7 @@ class Loss(nn.Module):
         self.register_buffer("progress", torch.zeros(()))
 
     def at(self, progress: float) -> None:
-        """Emit the loss which share of the training is done, in [0, 1]."""
+        """Tell the loss which share of the training is done, in [0, 1]."""
         self.progress.fill_(progress)
 
     def diagnostics(self) -> dict[str, list[float]]:

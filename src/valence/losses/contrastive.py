@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from valence.config.spec import LossSpec
+from valence.config.ranges import Range
+from valence.config.sections import LossSpec
 from valence.losses.base import ClassInfo, Loss, ModelOutput
+
+CONTRAST_SPACE = MappingProxyType(
+    {"weight": Range(0.01, 1.0, log=True), "temperature": Range(0.05, 1.0, log=True)}
+)
 
 
 def contrast_of_anchors(scaled: Tensor, positive: Tensor) -> Tensor:
@@ -39,6 +46,7 @@ class SupervisedContrast(Loss):
     """
 
     reads = frozenset({"temperature", "projection_dim"})
+    search_space = CONTRAST_SPACE
 
     def __init__(self, spec: LossSpec, info: ClassInfo) -> None:
         super().__init__()
@@ -86,6 +94,7 @@ class PrototypeMemory(Loss):
             "min_samples",
         }
     )  # fmt: skip
+    search_space = CONTRAST_SPACE
     bank: Tensor
     sizes: Tensor
     pointers: Tensor

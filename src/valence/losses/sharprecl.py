@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from valence.config.spec import LossSpec
+from valence.config.sections import LossSpec
 from valence.losses.base import ClassInfo, Loss, ModelOutput
-from valence.losses.contrastive import contrast_of_anchors
+from valence.losses.contrastive import CONTRAST_SPACE, contrast_of_anchors
 from valence.losses.supervised import effective_weights
 
 
@@ -58,6 +58,7 @@ class SharpContrast(Loss):
             "prototypes", "anchor_weights", "beta", "weight_clamp",
         }
     )  # fmt: skip
+    search_space = CONTRAST_SPACE
     row_weight: Tensor
     seen_sum: Tensor
     seen: Tensor

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from valence.config.spec import LossSpec
+from valence.config.ranges import Range
+from valence.config.sections import LossSpec
 from valence.losses.base import ClassInfo, Loss, ModelOutput
 
 _WEIGHTS = frozenset({"class_weights"})
@@ -81,6 +83,7 @@ class CrossEntropy(Loss):
     """
 
     reads = _WEIGHTS | {"smoothing"}
+    search_space = MappingProxyType({"smoothing": Range(0.0, 0.2)})
     weight: Tensor
 
     def __init__(self, spec: LossSpec, info: ClassInfo) -> None:
@@ -110,6 +113,7 @@ class Focal(Loss):
     """
 
     reads = _WEIGHTS | {"gamma"}
+    search_space = MappingProxyType({"gamma": Range(0.5, 5.0)})
     weight: Tensor
 
     def __init__(self, spec: LossSpec, info: ClassInfo, *, compat: str | None = None) -> None:
@@ -138,6 +142,7 @@ class LDAM(Loss):
     """
 
     reads = frozenset({"margin", "scale", "deferred_share", "weight_clamp"})
+    search_space = MappingProxyType({"margin": Range(0.1, 1.0), "deferred_share": Range(0.3, 0.9)})
     weight: Tensor
     margins: Tensor
 
@@ -171,6 +176,7 @@ class LogitAdjustment(Loss):
     """
 
     reads = _WEIGHTS | {"tau"}
+    search_space = MappingProxyType({"tau": Range(0.25, 2.0)})
     weight: Tensor
     shift: Tensor
 

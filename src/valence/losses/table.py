@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from valence.config.spec import LossSpec
+from valence.config.ranges import Range
+from valence.config.sections import LossSpec
 from valence.errors import UnknownNameError
 from valence.losses.base import ClassInfo, Loss, ModelOutput
 from valence.losses.contrastive import PrototypeMemory, SupervisedContrast
@@ -36,6 +37,11 @@ CONTRASTS: dict[str, type[Loss]] = {
 }
 
 
+def losses_of(target: str) -> dict[str, type[Loss]]:
+    """The supervised losses that fit a target: ``classes`` or ``intensity``."""
+    return INTENSITY_LOSSES if target == "intensity" else LOSSES
+
+
 _COMBINING = frozenset({"contrast", "weight"})
 
 
@@ -55,7 +61,7 @@ class Combined(Loss):
         self.weight = weight
 
     def at(self, progress: float) -> None:
-        """Emit both losses which share of the training is done."""
+        """Tell both losses which share of the training is done."""
         super().at(progress)
         self.supervised.at(progress)
         self.contrast.at(progress)
@@ -96,6 +102,18 @@ def reads(spec: LossSpec) -> frozenset[str]:
     if spec.contrast == "none":
         return fields
     return fields | _find("contrast", spec.contrast, CONTRASTS).reads | _COMBINING
+
+
+def search_space(spec: LossSpec) -> dict[str, Range]:
+    """Where a tuner looks for the fields of the loss a spec names, by dotted setting.
+
+    Raises:
+        UnknownNameError: if ``spec.name`` or ``spec.contrast`` is in no table.
+    """
+    space = dict(_find("loss", spec.name, LOSSES | INTENSITY_LOSSES).search_space)
+    if spec.contrast != "none":
+        space |= _find("contrast", spec.contrast, CONTRASTS).search_space
+    return {f"loss.{field}": one for field, one in space.items()}
 
 
 def _find(kind: str, name: str, table: dict[str, type[Loss]]) -> type[Loss]:

@@ -1,54 +1,253 @@
-"""What every trained model can do, whatever it is made of: :class:`TextModel`."""
+"""What every trained model can do, whatever it is made of: :class:`Model`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+
+from valence.data.examples import Examples
+from valence.distributed.device import Hardware, check_device
+from valence.errors import ModelError, SpecError
+from valence.evaluation.task import Task, softmax
+
+if TYPE_CHECKING:
+    from valence.models.classifier import TorchModel
 
 Progress = Callable[[int, int], None]
 """Called with (done, all) rows."""
 
+ClipReader = Callable[[Sequence[str], "str | None"], "Outputs"]
+"""Outputs of a clip with N texts, without a modality or with all."""
+
+Piece = tuple[tuple[int, int], float]
+"""A place in a text, (start, end) in characters, and its score."""
+
 
 @dataclass(frozen=True)
-class Scores:
-    """What a model says of N texts.
+class Outputs:
+    """What a model computes of N rows.
 
     Attributes:
-        logits: (N, C) float32.
+        logits: (N, C) float32; (N, 1) where a number is predicted. A row that is not a number
+            has no answer.
         features: (N, H) float32 pooled vectors; (N, 0) where a model has none.
-        truncated: How many texts were cut at the length limit.
+        truncated: How many texts were truncated at the length limit.
+        answers: What a prompted model answered to each row, as JSON text (None for a row whose
+            labels were scored); None for all other models.
+        notes: Lines for the user.
+        seconds: What it took, where that was measured earlier.
     """
 
     logits: np.ndarray
     features: np.ndarray
     truncated: int = 0
+    answers: tuple[str | None, ...] | None = None
+    notes: tuple[str, ...] = ()
+    seconds: float | None = None
 
     @property
-    def probabilities(self) -> np.ndarray:
+    def probs(self) -> np.ndarray:
         """(N, C) softmax of the logits."""
-        shifted = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
-        shares: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
-        return shares
+        return softmax(self.logits)
 
 
-class TextModel(Protocol):
-    """A trained model: scores texts and can be saved."""
+def no_features(rows: int) -> np.ndarray:
+    """(N, 0) features of a model that has none."""
+    return np.zeros((rows, 0), dtype=np.float32)
 
-    classes: tuple[str, ...]
+
+@dataclass(frozen=True)
+class Attribution:
+    """What the words of a text add to a class.
+
+    Attributes:
+        pieces: Places in the text with their scores.
+        method: How the scores were computed.
+        unit: What they are measured in.
+        error: How far their sum is from the difference the whole text makes; None where the
+            method promises no sum.
+        note: What a reader should know; empty for most.
+    """
+
+    pieces: list[Piece] = field(default_factory=list)
+    method: str = ""
+    unit: str = "log-odds of the label"
+    error: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Training texts that a model remembers by their vectors.
+
+    Attributes:
+        vectors: (N, D) float32, of length 1.
+        labels: (N,) class ids.
+    """
+
+    vectors: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model under a change, such as audio that is missing.
+
+    Attributes:
+        about: What is changed, as columns of a table.
+        predict: Outputs of rows under the change.
+    """
+
+    about: Mapping[str, Any]
+    predict: Callable[[Examples], Outputs]
+
+
+class Model(ABC):
+    """A trained model: predicts, explains, and can be saved.
+
+    Attributes:
+        task: What it predicts.
+        provenance: The spec it was trained by, as plain values.
+        inputs: What it can read of a row.
+        trainable_parameters: Numbers that the training set.
+        precision: Number format it computes in.
+    """
+
+    task: Task
+    provenance: Mapping[str, Any]
+    inputs: ClassVar[tuple[str, ...]] = ("text",)
+    trainable_parameters: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     @property
-    def trainable_parameters(self) -> int:
-        """Numbers that the training set."""
-        ...
+    def classes(self) -> tuple[str, ...]:
+        """Label names in the order of the logits; empty where a number is predicted."""
+        return self.task.classes
 
-    def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
-        """Scores of ``texts``, in their order."""
-        ...
+    @property
+    def max_tokens(self) -> int | None:
+        """Most tokens of a text that are read; None without a limit."""
+        return None
 
+    @abstractmethod
+    def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
+        """Outputs of N rows, in their order."""
+
+    @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write what is needed to load the model again into ``folder``."""
-        ...
+        """Write what is needed to load the model again into ``folder``.
+
+        Raises:
+            ModelError: if a model of this family cannot be kept.
+        """
+
+    def prepare(self, hardware: Hardware) -> None:
+        """Get ready to run as ``hardware`` says.
+
+        Raises:
+            SpecError: if the device is not there.
+            ModelError: if the model cannot run so.
+        """
+        check_device(hardware.device)
+
+    def attribute(self, text: str, target: int, steps: int = 32) -> Attribution:
+        """What the words of a text add to a class.
+
+        Args:
+            text: One text.
+            target: Id of the class.
+            steps: Points of the integral, where there is one.
+
+        Raises:
+            ModelError: if an extra is missing.
+        """
+        from valence.models.attribution import leave_one_out
+
+        return leave_one_out(self, text, target)
+
+    def windows(self, texts: Sequence[str]) -> list[list[str]]:
+        """Every text in pieces within the length limit; whole where there is none."""
+        return [[text] for text in texts]
+
+    def uncached(self) -> Model:
+        """The same model, computing everything anew."""
+        return self
+
+    def unit_features(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
+        """(N, D) features of length 1, in the space in which the model tells classes apart."""
+        features = self.predict(Examples(texts), progress).features.astype(np.float32)
+        return unit_rows(features)
+
+    def memory(self) -> Memory | None:
+        """Training texts that the model remembers; None where it remembers none."""
+        return None
+
+    def variants(self) -> Iterator[Variant]:
+        """Changes under which the model is scored too; none for most."""
+        yield from ()
+
+    def shifted(self, shift: Sequence[float], provenance: Mapping[str, Any]) -> Model:
+        """The same model with (C,) numbers added to the logits of every row.
+
+        Args:
+            shift: (C,) numbers.
+            provenance: What the new model says of its training.
+
+        Raises:
+            ModelError: if the family cannot keep them.
+        """
+        raise ModelError(f"The logits of {self.name} cannot be corrected")
+
+    def torch_model(self) -> TorchModel:
+        """The model as a PyTorch classifier over one text, for exports.
+
+        Raises:
+            ModelError: if it has no such network.
+        """
+        raise ModelError(
+            f"{self.name} has no network to export; valence predict uses the model as it is"
+        )
+
+    def predict_clip(self, clip: Path, texts: Sequence[str]) -> Outputs:
+        """Outputs (N, C) of one clip with each of N texts as what is said in it.
+
+        Raises:
+            SpecError, DataError: as :meth:`clip_reader`.
+        """
+        return self.clip_reader(clip)(texts, None)
+
+    def clip_reader(self, clip: Path) -> ClipReader:
+        """Read a sound or video file once, and predict it with several texts.
+
+        Args:
+            clip: The file; it is read as the clips of the training were.
+
+        Returns:
+            A function of N texts (an empty one says that the words are not known) and a modality
+            that is taken away, or None; it gives the outputs (N, C).
+
+        Raises:
+            SpecError: if the model cannot read clips.
+            DataError: if the file cannot be read.
+        """
+        raise SpecError(
+            f"{self.name} was not trained on clips that valence features extract read, so "
+            f"{clip.name} cannot be made into what it reads; give the text alone"
+        )
+
+    @property
+    def name(self) -> str:
+        """The method that made the model, for messages."""
+        return f"A {self.provenance.get('method', 'model')} model"
+
+
+def unit_rows(features: np.ndarray) -> np.ndarray:
+    """(N, D) rows of length 1; zeros stay zeros."""
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    unit: np.ndarray = features / np.maximum(norms, 1e-9)
+    return unit

@@ -1,12 +1,11 @@
-"""The classifier: encoder → head → loss, and how it is scored, saved and loaded."""
+"""The classifier: encoder → head → loss, and how it predicts, is saved and loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,21 +13,36 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from valence.config.spec import EncoderSpec, HeadSpec, LossSpec, RunSpec
-from valence.data.collate import TOKEN_BUDGET, Collator, Encoded, length_batches
-from valence.data.dataset import TrainingData
-from valence.distributed import process_group
+from valence.config.sections import EncoderSpec, HeadSpec, LossSpec, Section
+from valence.data.batches import Encoded
+from valence.data.collate import TextInputs
+from valence.data.examples import Examples
+from valence.distributed.device import Hardware, pick_device, use_bf16
 from valence.errors import ModelError
+from valence.evaluation.task import Task
 from valence.losses.base import ClassInfo
+from valence.losses.contrastive import PrototypeMemory
 from valence.losses.gather import whole_loss
 from valence.losses.table import build_loss
-from valence.models.base import Progress, Scores
+from valence.models.base import Attribution, Memory, Model, Outputs, Progress, unit_rows
 from valence.models.config_file import read_config, write_config
+from valence.models.cpu import usable_cores
 from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
 from valence.models.frozen import FrozenStates
 from valence.models.heads import LinearHead, build_head
-from valence.models.inference import inferred
 from valence.models.pooled import PooledFeatures, pooling_key
+from valence.models.scoring import score_inputs, torch_threads
+
+HEAD_FILE = "head.safetensors"
+ADAPTED = ("lora", "dora")
+
+
+class NetworkConfig(Section):
+    """The sections a classifier is built from."""
+
+    encoder: EncoderSpec
+    head: HeadSpec = HeadSpec()
+    loss: LossSpec = LossSpec()
 
 
 class Classifier(nn.Module):
@@ -49,7 +63,8 @@ class Classifier(nn.Module):
         self.head = build_head(head, encoder.hidden_size, len(info.counts))
         self.head.take_pooler(encoder.pooler_weights, trained=encoder.spec.adaptation != "frozen")
         self.loss = build_loss(loss, replace(info, feature_size=self.head.feature_size))
-        self.class_count = len(info.counts)
+        self.output_size = len(info.counts)
+        self.feature_size = self.head.feature_size
         self.views = 1  # how often a text is in a training batch
 
     def forward(
@@ -98,14 +113,14 @@ class Classifier(nn.Module):
 
 
 @dataclass
-class TorchModel:
-    """A classifier with its tokenizer and label names; a :class:`TextModel`."""
+class TorchModel(Model):
+    """A classifier with its tokenizer."""
 
     classifier: Classifier
     tokenizer: TextTokenizer
-    classes: tuple[str, ...]
-    spec: RunSpec
-    info: ClassInfo
+    task: Task
+    config: NetworkConfig
+    provenance: Mapping[str, Any]
     logit_shift: tuple[float, ...] | None = None
     frozen: FrozenStates | None = None
     pooled: PooledFeatures | None = None
@@ -113,62 +128,88 @@ class TorchModel:
     """Most tokens of a batch that is scored; what suits the device when None."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format in which texts are scored."""
+    threads: int | None = None
+    """Processor threads while texts are scored; those of the process when None."""
 
     @property
-    def trainable_parameters(self) -> int:
+    def trainable_parameters(self) -> int:  # type: ignore[override]
         """Numbers that the training set."""
         return self.classifier.trainable_parameters()
 
-    def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
-        """Scores of ``texts``, in their order."""
-        encoded = self.encode(texts)
-        if self.pooled is not None:
-            scores = self._score_pooled(encoded, self.pooled, progress)
-        else:
-            device = next(self.classifier.parameters()).device.type
-            with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-                scores = score_encoded(
-                    self.classifier, encoded, self.tokenizer.pad_id, progress,
-                    token_budget=self.token_budget,
-                )  # fmt: skip
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a text that are read."""
+        return self.tokenizer.max_length
+
+    def prepare(self, hardware: Hardware) -> None:
+        """Move to a device and take its number format, batches and threads.
+
+        Raises:
+            SpecError: if the device is not there.
+        """
+        device = pick_device(hardware.device)
+        self.classifier.to(device)
+        self.token_budget = hardware.batch_tokens
+        self.precision = "bf16" if use_bf16(hardware.precision, device) else "fp32"
+        self.threads = hardware.threads or min(torch.get_num_threads(), usable_cores())
+
+    def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
+        """Outputs of N texts, in their order."""
+        with torch_threads(self.threads):
+            encoded = self.encode(examples.texts)
+            if self.pooled is not None:
+                outputs = self._predict_pooled(encoded, self.pooled, progress)
+            else:
+                device = next(self.classifier.parameters()).device.type
+                with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+                    outputs = score_inputs(
+                        self.classifier, self.inputs_of(encoded), progress,
+                        token_budget=self.token_budget,
+                    )  # fmt: skip
         if self.logit_shift is None:
-            return scores
-        return replace(scores, logits=scores.logits + np.asarray(self.logit_shift, np.float32))
+            return outputs
+        return replace(outputs, logits=outputs.logits + np.asarray(self.logit_shift, np.float32))
 
     @torch.inference_mode()
-    def _score_pooled(
+    def _predict_pooled(
         self, encoded: Encoded, pooled: PooledFeatures, progress: Progress | None
-    ) -> Scores:
+    ) -> Outputs:
         features = pooled.of(encoded, progress)
-        logits = self.classifier.head.get_submodule("linear")(torch.from_numpy(features))
-        return Scores(logits.numpy(), features, encoded.truncated)
+        linear = self.classifier.head.get_submodule("linear")
+        device = next(linear.parameters()).device
+        logits = linear(torch.from_numpy(features).to(device))
+        return Outputs(logits.cpu().numpy(), features, encoded.truncated)
 
     def enable_feature_cache(self) -> None:
         """From now on, keep the pooled features of a frozen encoder on disk and read them again.
 
         Nothing is kept where the features are not all that the logits are made of.
         """
-        frozen = self.spec.encoder.adaptation == "frozen" and self.spec.train.cache == "auto"
-        if not frozen or type(self.classifier.head) is not LinearHead:
+        if self.config.encoder.adaptation != "frozen":
             return
-        classifier, pad_id = self.classifier, self.tokenizer.pad_id
+        if type(self.classifier.head) is not LinearHead:
+            return
+        classifier = self.classifier
 
         def compute(encoded: Encoded, progress: Progress | None) -> np.ndarray:
-            return score_encoded(classifier, encoded, pad_id, progress).features
+            return score_inputs(classifier, self.inputs_of(encoded), progress).features
 
-        key = pooling_key(
-            classifier.encoder, classifier.head.get_submodule("pooling"), self.spec.head.pooling
-        )
-        self.pooled = PooledFeatures(key, compute, self.spec.encoder.name)
+        pooling = classifier.head.get_submodule("pooling")
+        key = pooling_key(classifier.encoder, pooling, self.config.head.pooling)
+        self.pooled = PooledFeatures(key, compute, self.config.encoder.name)
+
+    def enable_hidden_state_cache(self) -> None:
+        """From now on, keep the token states of a frozen encoder on disk and read them again."""
+        if self.config.encoder.adaptation == "frozen":
+            self.frozen = FrozenStates(self.classifier.encoder, self.tokenizer.pad_id)
+
+    def uncached(self) -> Model:
+        """Without features read from the cache: padded otherwise, they round otherwise."""
+        return replace(self, pooled=None)
 
     def windows(self, texts: Sequence[str]) -> list[list[str]]:
         """Every text in pieces within the length limit; see ``valence.models.windows``."""
         return self.tokenizer.windows(texts)
-
-    def enable_hidden_state_cache(self) -> None:
-        """From now on, keep the token states of a frozen encoder on disk and read them again."""
-        if self.spec.encoder.adaptation == "frozen" and self.spec.train.cache == "auto":
-            self.frozen = FrozenStates(self.classifier.encoder, self.tokenizer.pad_id)
 
     def encode(
         self, texts: Sequence[str], *, device: str = "cpu", progress: Progress | None = None
@@ -178,12 +219,55 @@ class TorchModel:
         Args:
             texts: N texts.
             device: Where states that are missing are computed.
-            progress: Told (done, all) texts whose states had to be computed.
+            progress: Called with (done, all) texts whose states had to be computed.
         """
         encoded = self.tokenizer(texts)
         if self.frozen is None or not len(encoded):
             return encoded
         return self.frozen.attach(encoded, device=device, progress=progress)
+
+    def inputs_of(self, encoded: Encoded) -> TextInputs:
+        """Encoded texts as the network reads them."""
+        return TextInputs(encoded, self.tokenizer.pad_id)
+
+    def attribute(self, text: str, target: int, steps: int = 32) -> Attribution:
+        """Integrated gradients over the token embeddings, summed over each word."""
+        from valence.models.attribution import integrated_gradients
+
+        return integrated_gradients(self, text, target, steps)
+
+    def unit_features(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
+        """(N, D) features of length 1: in the space of the contrastive loss, where there is one."""
+        features = self.predict(Examples(texts), progress).features.astype(np.float32)
+        memory = self._memory()
+        if memory is not None and len(features):
+            device = next(memory.projector.parameters()).device
+            with torch.inference_mode():
+                projected = memory.projector(torch.from_numpy(features).to(device))
+            features = projected.float().cpu().numpy()
+        return unit_rows(features)
+
+    def memory(self) -> Memory | None:
+        """What the prototype memory of the loss remembers of the training texts."""
+        memory = self._memory()
+        if memory is None or not int(memory.sizes.sum()):
+            return None
+        sizes = memory.sizes.tolist()
+        vectors = [memory.bank[i, :size].float().cpu().numpy() for i, size in enumerate(sizes)]
+        return Memory(np.concatenate(vectors), np.repeat(np.arange(len(sizes)), sizes))
+
+    def _memory(self) -> PrototypeMemory | None:
+        modules = self.classifier.loss.modules()
+        return next((m for m in modules if isinstance(m, PrototypeMemory)), None)
+
+    def shifted(self, shift: Sequence[float], provenance: Mapping[str, Any]) -> Model:
+        """The same model with (C,) numbers added to the logits of every text."""
+        numbers = tuple(float(x) for x in shift)
+        return replace(self, logit_shift=numbers, provenance=provenance)
+
+    def torch_model(self) -> TorchModel:
+        """The model itself."""
+        return self
 
     def save(self, folder: Path) -> None:
         """Write ``config.json``, the head, and the adapter or the whole encoder.
@@ -193,7 +277,7 @@ class TorchModel:
         """
         folder.mkdir(parents=True, exist_ok=True)
         encoder = self.classifier.encoder
-        if encoder.spec.adaptation in ("lora", "dora"):
+        if encoder.spec.adaptation in ADAPTED:
             encoder.model.peft_config["default"].base_model_name_or_path = encoder.spec.name
             encoder.model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
         elif encoder.spec.adaptation == "full":
@@ -201,20 +285,26 @@ class TorchModel:
             self.tokenizer.save(folder / "encoder")
         state = self.classifier.state_dict()
         rest = {n: v.contiguous() for n, v in state.items() if not n.startswith("encoder.")}
-        save_file(rest, folder / "head.safetensors", metadata={"format": "pt"})
+        save_file(rest, folder / HEAD_FILE, metadata={"format": "pt"})
         write_config(
-            folder, kind="torch", spec=self.spec, classes=self.classes,
-            counts=self.info.counts, tail=self.info.tail, logit_shift=self.logit_shift,
+            folder, kind="torch", task=self.task, provenance=self.provenance,
+            network={name: getattr(self.config, name) for name in NetworkConfig.model_fields},
+            logit_shift=self.logit_shift,
         )  # fmt: skip
 
 
-def build_model(spec: RunSpec, data: TrainingData) -> TorchModel:
-    """A new, untrained model for the classes of ``data``."""
-    encoder = Encoder(spec.encoder)
-    counts = tuple(int(n) for n in data.train_counts)
-    info = ClassInfo(counts, data.tail, encoder.hidden_size)
-    classifier = Classifier(encoder, spec.head, spec.loss, info)
-    return TorchModel(classifier, TextTokenizer(spec.encoder), data.classes, spec, info)
+def build_model(config: NetworkConfig, task: Task, provenance: Mapping[str, Any]) -> TorchModel:
+    """A new, untrained model.
+
+    Args:
+        config: Encoder, head and loss.
+        task: What it predicts, with the sizes of the training classes.
+        provenance: The spec it is trained by, as plain values.
+    """
+    encoder = Encoder(config.encoder)
+    info = ClassInfo(task.counts, task.tail, encoder.hidden_size)
+    classifier = Classifier(encoder, config.head, config.loss, info)
+    return TorchModel(classifier, TextTokenizer(config.encoder), task, config, provenance)
 
 
 def load_torch_model(folder: Path) -> TorchModel:
@@ -223,29 +313,42 @@ def load_torch_model(folder: Path) -> TorchModel:
     Raises:
         ModelError: if a file is missing, truncated or does not fit.
     """
-    config = read_config(folder)
-    spec = config.spec
-    own = folder / "encoder" if spec.encoder.adaptation == "full" else None
-    encoder = _load_encoder(folder, spec.encoder, own)
-    info = ClassInfo(config.train_counts, config.tail, encoder.hidden_size)
-    classifier = Classifier(encoder, spec.head, spec.loss, info)
+    saved = read_config(folder)
+    parts = {
+        "encoder": saved.section("encoder", EncoderSpec),
+        "head": saved.section("head", HeadSpec),
+        "loss": saved.section("loss", LossSpec),
+    }
+    config = NetworkConfig.model_validate(parts)
+    own = folder / "encoder" if config.encoder.adaptation == "full" else None
+    encoder = _load_encoder(folder, config.encoder, own)
+    info = ClassInfo(saved.train_counts, saved.tail, encoder.hidden_size)
+    classifier = Classifier(encoder, config.head, config.loss, info)
+    load_weights(classifier, folder / HEAD_FILE)
+    classifier.eval()
+    tokenizer = TextTokenizer(config.encoder, own)
+    return TorchModel(classifier, tokenizer, saved.task, config, saved.spec, saved.logit_shift)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load all weights but those of the encoder.
+
+    Raises:
+        ModelError: if the file is missing, truncated or does not fit.
+    """
     try:
-        state = load_file(folder / "head.safetensors")
-        missing, unexpected = classifier.load_state_dict(state, strict=False)
+        missing, unexpected = network.load_state_dict(load_file(path), strict=False)
     except Exception as error:  # safetensors and torch raise errors of their own kinds
-        raise ModelError(_broken(folder / "head.safetensors", error)) from None
+        raise ModelError(_broken(path, error)) from None
     lost = [name for name in missing if not name.startswith("encoder.")] + list(unexpected)
     if lost:
-        raise ModelError(f"{folder / 'head.safetensors'} does not fit its config: {lost[0]}")
-    classifier.eval()
-    tokenizer = TextTokenizer(spec.encoder, own)
-    return TorchModel(classifier, tokenizer, config.classes, spec, info, config.logit_shift)
+        raise ModelError(f"{path} does not fit its config: {lost[0]}")
 
 
 def _load_encoder(folder: Path, spec: EncoderSpec, own: Path | None) -> Encoder:
     if own is not None and not (own / "model.safetensors").exists():
         raise ModelError(f"{own / 'model.safetensors'} is missing; the model folder is not whole")
-    if spec.adaptation not in ("lora", "dora"):
+    if spec.adaptation not in ADAPTED:
         try:
             return Encoder(spec, own)
         except ModelError:
@@ -266,60 +369,3 @@ def _load_encoder(folder: Path, spec: EncoderSpec, own: Path | None) -> Encoder:
 def _broken(path: Path, error: Exception) -> str:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
     return f"{path} is missing or broken ({reason}); save or copy the model folder again"
-
-
-def score_encoded(
-    classifier: Classifier, encoded: Encoded, pad_id: int, progress: Progress | None = None,
-    *, token_budget: int | None = None, shared: bool = False,
-) -> Scores:  # fmt: skip
-    """Logits and features of tokenised texts, in their order; leaves the mode as it was.
-
-    Args:
-        classifier: On any device.
-        encoded: N tokenised texts.
-        pad_id: Id of the padding token.
-        progress: Told (done, all) after every batch.
-        token_budget: Most tokens of a batch; what suits the device when None.
-        shared: Whether all processes call this with the same texts: each computes a part of
-            the batches, and all get the whole.
-    """
-    device = next(classifier.parameters()).device
-    was_training = classifier.training
-    classifier.eval()
-    lengths = [len(ids) for ids in encoded.input_ids]
-    budget = token_budget or TOKEN_BUDGET.get(device.type, 1024)
-    batches = _dealt(length_batches(lengths, token_budget=budget), shared=shared)
-    collator = Collator(pad_id)
-
-    def score(batch: np.ndarray) -> tuple[Tensor, Tensor]:
-        inputs = collator.pad([encoded.row(int(i)) for i in batch])
-        output = classifier(**{name: tensor.to(device) for name, tensor in inputs.items()})
-        return output["logits"].float(), output["features"].float()
-
-    parts: list[tuple[Tensor, Tensor]] = []
-    done = 0
-    for batch, part in zip(batches, inferred(score, batches, device=device.type), strict=True):
-        parts.append(part)
-        done += len(batch)
-        if progress is not None:
-            progress(done, len(encoded))
-    classifier.train(was_training)
-    logits = np.zeros((len(encoded), classifier.class_count), dtype=np.float32)
-    features = np.zeros((len(encoded), classifier.head.feature_size), dtype=np.float32)
-    if parts:
-        rows = np.concatenate(batches)
-        logits[rows] = torch.cat([part[0] for part in parts]).cpu().numpy()
-        features[rows] = torch.cat([part[1] for part in parts]).cpu().numpy()
-    if shared:
-        logits, features = (
-            process_group.all_reduce_sum(logits),
-            process_group.all_reduce_sum(features),
-        )
-    return Scores(logits, features, encoded.truncated)
-
-
-def _dealt(batches: Iterator[np.ndarray], *, shared: bool) -> list[np.ndarray]:
-    """Those batches that this process computes."""
-    if not shared:
-        return list(batches)
-    return list(islice(batches, process_group.rank(), None, process_group.world_size()))

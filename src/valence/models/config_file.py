@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from valence.config.spec import RunSpec
+from valence.config.data import DataSpec
+from valence.config.sections import Section
 from valence.errors import ModelError
+from valence.evaluation.task import Classification, Regression, Task
+
+FORMAT = 2
+"""Format 1 (Valence 0.1) has every section of the spec, read or not, and no ``network``."""
+CONFIG_FILE = "config.json"
+
+Kind = Literal["torch", "tfidf", "majority", "fusion", "onnx", "openvino"]
+Part = TypeVar("Part", bound=Section)
 
 
 class ModelConfig(BaseModel):
@@ -17,17 +27,20 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     model_type: Literal["valence"] = "valence"
     problem_type: Literal["single_label_classification", "regression"] = (
         "single_label_classification"
     )
-    kind: Literal["torch", "tfidf", "majority", "fusion", "onnx", "openvino"]
+    kind: Kind
     id2label: dict[int, str]
     label2id: dict[str, int]
     train_counts: tuple[int, ...]
     tail: tuple[int, ...]
-    spec: RunSpec
+    spec: dict[str, Any]
+    """The spec it was trained by, as plain values: what it says of itself."""
+    network: dict[str, Any] = {}
+    """Sections the network is built from."""
     logit_shift: tuple[float, ...] | None = None
     """Added to the logits of every text: a post-hoc logit adjustment."""
     fusion: dict[str, Any] | None = None
@@ -38,26 +51,95 @@ class ModelConfig(BaseModel):
         """Label names in the order of their ids."""
         return tuple(self.id2label[i] for i in range(len(self.id2label)))
 
+    @property
+    def task(self) -> Task:
+        """What the model predicts."""
+        if self.problem_type == "regression":
+            scale = (self.fusion or {}).get("scale")
+            return Regression.of_scale("ch-sims" if scale == "ch-sims" else "mosi")
+        return Classification(self.classes, self.train_counts, self.tail)
+
+    @property
+    def method(self) -> str:
+        """The method it was trained by."""
+        return str(self.spec.get("method", ""))
+
+    @property
+    def seed(self) -> int:
+        """The seed it was trained with."""
+        return int(self.spec.get("seed", 45))
+
+    @property
+    def data(self) -> DataSpec | None:
+        """The rows it was trained on; None where they were given as objects in memory."""
+        values = self.spec.get("data")
+        return None if values is None else DataSpec.model_validate(values)
+
+    def setting(self, path: str, default: Any = None) -> Any:
+        """The value of a dotted setting of its training; ``default`` where it has none."""
+        value: Any = self.spec.get("config", self.spec)
+        for part in path.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                return default
+            value = value[part]
+        return value
+
+    @property
+    def base_encoder(self) -> str | None:
+        """The encoder that the folder does not hold; None where it needs no other files."""
+        encoder = self.network.get("encoder") or self.spec.get("encoder")
+        if self.kind not in ("torch", "fusion") or not isinstance(encoder, Mapping):
+            return None
+        whole = self.kind == "torch" and encoder.get("adaptation") == "full"
+        return None if whole else str(encoder.get("name"))
+
+    def section(self, name: str, part: type[Part]) -> Part:
+        """A section the network is built from.
+
+        Raises:
+            ValidationError: if it does not fit.
+        """
+        values = self.network.get(name)
+        if values is None:  # format 1
+            values = self.spec.get(name, {})
+        return part.model_validate(values)
+
 
 def write_config(
-    folder: Path, *, kind: Literal["torch", "tfidf", "majority", "fusion"], spec: RunSpec,
-    classes: tuple[str, ...], counts: tuple[int, ...], tail: tuple[int, ...],
-    logit_shift: tuple[float, ...] | None = None, fusion: dict[str, Any] | None = None,
-) -> None:  # fmt: skip
-    """Write ``config.json`` into ``folder``."""
+    folder: Path,
+    *,
+    kind: Kind,
+    task: Task,
+    provenance: Mapping[str, Any],
+    network: Mapping[str, Section] | None = None,
+    logit_shift: tuple[float, ...] | None = None,
+    fusion: dict[str, Any] | None = None,
+) -> None:
+    """Write ``config.json`` into ``folder``.
+
+    Args:
+        folder: The model folder; it exists.
+        kind: Which loader reads it.
+        task: What the model predicts.
+        provenance: The spec it was trained by, as plain values.
+        network: Sections the network is built from.
+        logit_shift: Added to the logits of every text.
+        fusion: Of a multimodal model.
+    """
     config = ModelConfig(
         kind=kind,
-        problem_type="single_label_classification" if classes else "regression",
-        id2label=dict(enumerate(classes)),
-        label2id={name: i for i, name in enumerate(classes)},
-        train_counts=counts,
-        tail=tail,
-        spec=spec,
+        problem_type=task.problem_type,
+        id2label=dict(enumerate(task.classes)),
+        label2id={name: i for i, name in enumerate(task.classes)},
+        train_counts=task.counts,
+        tail=task.tail,
+        spec=dict(provenance),
+        network={name: part.model_dump(mode="json") for name, part in (network or {}).items()},
         logit_shift=logit_shift,
         fusion=fusion,
     )
     text = json.dumps(config.model_dump(mode="json"), ensure_ascii=False, indent=1)
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -66,7 +148,7 @@ def read_config(folder: Path) -> ModelConfig:
     Raises:
         ModelError: if the folder or file is missing, or is not one Valence wrote.
     """
-    path = folder / "config.json"
+    path = folder / CONFIG_FILE
     try:
         return ModelConfig.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -78,5 +160,5 @@ def read_config(folder: Path) -> ModelConfig:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
         raise ModelError(
-            f"{path} is no Valence model of format 1 ({where}: {first['msg']}); save it again"
+            f"{path} is no Valence model of format 1 or 2 ({where}: {first['msg']}); save it again"
         ) from None

@@ -13,12 +13,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
-from valence.config.spec import BUILT_IN_ENCODER, EncoderSpec
-from valence.data.collate import Encoded
+from valence.config.sections import BUILT_IN_ENCODER, EncoderSpec
+from valence.data.batches import Encoded
+from valence.data.quiet import quiet_transformers
 from valence.errors import ModelError
 from valence.models.windows import split_windows
+from valence.storage.key import folder_content
 
 
 def encoder_location(name: str) -> str:
@@ -37,13 +38,22 @@ def encoder_location(name: str) -> str:
     return str(Path(found.origin).parent / "model")
 
 
-# Its loading bars and advice would stand between our own lines on stderr.
-transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+def encoder_content(name: str) -> str:
+    """A short hash of an encoder's files: another encoder under the same name has another one.
+
+    Of a hub name it is the commit that is in the local cache, or the name where there is none.
+    """
+    location = Path(encoder_location(name))
+    if location.is_dir():
+        return folder_content(location)
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json") if name.count("/") < 2 else None
+    return Path(config).parent.name if isinstance(config, str) else name
 
 
 class TextTokenizer:
-    """The tokenizer of an encoder, cutting at the length limit and padding nothing.
+    """The tokenizer of an encoder, truncating at the length limit and padding nothing.
 
     Args:
         spec: Names the encoder and the limit.
@@ -53,7 +63,8 @@ class TextTokenizer:
     def __init__(self, spec: EncoderSpec, location: str | Path | None = None) -> None:
         where = str(location or encoder_location(spec.name))
         try:
-            self.backend = AutoTokenizer.from_pretrained(where)
+            with quiet_transformers():
+                self.backend = AutoTokenizer.from_pretrained(where)
         except (OSError, ValueError) as error:
             raise _unavailable(spec.name, error) from None
         self.max_length = min(spec.max_length, int(self.backend.model_max_length))
@@ -61,7 +72,7 @@ class TextTokenizer:
         self.pad_id = 0 if pad_id is None else int(pad_id)
 
     def __call__(self, texts: Sequence[str]) -> Encoded:
-        """Token ids of every text, with the number of texts that were cut."""
+        """Token ids of every text, with the number of texts that were truncated."""
         if not texts:
             return Encoded([], 0)
         batch = self.backend(
@@ -72,7 +83,7 @@ class TextTokenizer:
         if not self.backend.is_fast:
             rows = batch["input_ids"]
             return Encoded(rows, sum(len(ids) >= self.max_length for ids in rows))
-        # A cut text gives several pieces; the first of each text is the one that is read.
+        # A truncated text gives several pieces; the first of each text is the one that is read.
         owners = batch["overflow_to_sample_mapping"]
         firsts = [i for i, owner in enumerate(owners) if i == 0 or owner != owners[i - 1]]
         truncated = sum(1 for i in firsts if i + 1 < len(owners) and owners[i + 1] == owners[i])
@@ -112,7 +123,8 @@ class Encoder(nn.Module):
         self.spec = spec
         where = str(location or encoder_location(spec.name))
         try:
-            model = AutoModel.from_pretrained(where, dtype=torch.float32)
+            with quiet_transformers():
+                model = AutoModel.from_pretrained(where, dtype=torch.float32)
         except (OSError, ValueError) as error:
             raise _unavailable(spec.name, error) from None
         self.hidden_size = int(model.config.hidden_size)

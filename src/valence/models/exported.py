@@ -14,9 +14,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from valence.data.batches import Encoded, length_batches
+from valence.data.examples import Examples
 from valence.data.files import whole_characters
+from valence.distributed.device import Hardware
 from valence.errors import ModelError
-from valence.models.base import Progress, Scores
+from valence.evaluation.task import Task
+from valence.models.base import Model, Outputs, Progress
 from valence.models.config_file import ModelConfig, read_config
 from valence.models.cpu import is_bulk, spread, usable_cores
 from valence.models.windows import split_windows
@@ -166,8 +169,8 @@ RUNNERS: dict[str, Callable[[Path, int], Runner]] = {
 
 
 @dataclass
-class ExportedModel:
-    """An exported model with its tokenizer; a :class:`TextModel` that cannot be trained."""
+class ExportedModel(Model):
+    """An exported model with its tokenizer; it cannot be trained."""
 
     folder: Path
     config: ModelConfig
@@ -175,12 +178,33 @@ class ExportedModel:
     tokenizer: Any
     token_budget: int = TOKEN_BUDGET
     runner: Runner | None = None
-    trainable_parameters: int = 0
-    classes: tuple[str, ...] = field(init=False)
+    task: Task = field(init=False)
 
     def __post_init__(self) -> None:
-        self.classes = self.config.classes
+        self.task = self.config.task
+        self.provenance = self.config.spec
         self.tokenizer.enable_truncation(self.settings.max_length)
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a text that are read."""
+        return self.settings.max_length
+
+    def prepare(self, hardware: Hardware) -> None:
+        """Open the model file; exports run on the processor, in the format they were written in.
+
+        Raises:
+            SpecError: if the device is not there.
+            ModelError: if the runtime is not installed or refuses the file, or another number
+                format is requested.
+        """
+        super().prepare(hardware)
+        if hardware.precision == "bf16":
+            raise ModelError(
+                f"{self.folder} computes in {self.settings.precision}; leave out --precision bf16"
+            )
+        self.open(threads=hardware.threads or usable_cores())
+        self.token_budget = hardware.batch_tokens or self.token_budget
 
     def open(self, *, threads: int) -> Runner:
         """Open the model file for as many threads.
@@ -203,15 +227,15 @@ class ExportedModel:
         return self.runner
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        """Token ids of texts, cut at the length limit."""
-        found = self.tokenizer.encode_batch_fast(list(texts))
-        cut = sum(1 for encoding in found if encoding.overflowing)
-        return Encoded([encoding.ids for encoding in found], cut)
+        """Token ids of texts, truncated at the length limit."""
+        encodings = self.tokenizer.encode_batch_fast(list(texts))
+        truncated = sum(1 for encoding in encodings if encoding.overflowing)
+        return Encoded([encoding.ids for encoding in encodings], truncated)
 
-    def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
-        """Scores of ``texts``, in their order."""
+    def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
+        """Outputs of N texts, in their order."""
         runner = self.runner or self.open(threads=usable_cores())
-        encoded = self.encode([whole_characters(text) for text in texts])
+        encoded = self.encode([whole_characters(text) for text in examples.texts])
         count = len(encoded)
         logits = np.zeros((count, len(self.classes)), dtype=np.float32)
         features = np.zeros((count, self.settings.feature_size), dtype=np.float32)
@@ -231,7 +255,7 @@ class ExportedModel:
                 progress(done, count)
         if self.config.logit_shift is not None:
             logits += np.asarray(self.config.logit_shift, np.float32)
-        return Scores(logits, features, encoded.truncated)
+        return Outputs(logits, features, encoded.truncated)
 
     def windows(self, texts: Sequence[str]) -> list[list[str]]:
         """Every text in pieces within the length limit; see ``valence.models.windows``."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from valence.data.collate import TOKEN_BUDGET, Collator, Encoded, length_batches
+from valence.data.batches import TOKEN_BUDGET, Encoded, length_batches
+from valence.data.collate import pad
 from valence.models.base import Progress
 from valence.models.encoder import Encoder
 from valence.models.inference import inferred
@@ -112,10 +113,9 @@ class FrozenStates:
                 folder / "states.npy", mode="w+", dtype=np.float32,
                 shape=(total, self.encoder.hidden_size),
             )  # fmt: skip
-            collator = Collator(self.pad_id)
 
             def compute(rows: np.ndarray) -> None:
-                batch = collator.pad([input_ids[i] for i in rows])
+                batch = pad([input_ids[i] for i in rows], self.pad_id)
                 found = self.encoder(**{name: t.to(device) for name, t in batch.items()})
                 real = batch["attention_mask"].numpy() > 0
                 places = starts[rows][:, None] + np.arange(real.shape[1])

@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from valence.config.spec import RunSpec
-from valence.data.dataset import Scale, Split, TrainingData
+from valence.config.sections import EncoderSpec, FusionSpec, LossSpec, Section
+from valence.data.collate import Batch
+from valence.data.dataset import Split
+from valence.data.examples import Examples
 from valence.data.features.archive import FEATURE_CARDS, FeatureView, read_manifest
 from valence.data.features.extractor import ClipFeatures, Extractor, ExtractorSettings
-from valence.data.fusion_rows import Batch, FusionRows
+from valence.data.fusion_rows import FusionRows
+from valence.distributed.device import Hardware, pick_device
 from valence.errors import ModelError, SpecError
+from valence.evaluation.task import Task
 from valence.losses.base import ClassInfo
-from valence.losses.table import INTENSITY_LOSSES, LOSSES, build_loss
-from valence.models.base import Progress, Scores
+from valence.losses.table import build_loss, losses_of
+from valence.models.base import ClipReader, Model, Outputs, Progress, Variant
+from valence.models.classifier import load_weights
 from valence.models.config_file import read_config, write_config
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import FrozenStates
 from valence.models.fusion import build_fusion, set_feature_statistics
-from valence.models.multimodal import ALMT_SETUPS, FusionSettings, Stack
+from valence.models.multimodal import ALMT_SETUPS, MODALITIES, FusionSettings, Stack
+from valence.models.perturbation import perturbations
+from valence.models.scoring import Change, score_inputs, torch_threads
 
 READ = ("audio", "vision")
-SCORED_ROWS = 64
 FILE = "fusion.safetensors"
 
-Change = Callable[[Batch, np.ndarray], Batch]
-"""What is done to a batch, given its row numbers, before it is scored."""
+
+class FusionConfig(Section):
+    """The sections a multimodal network is built from."""
+
+    encoder: EncoderSpec
+    fusion: FusionSpec = FusionSpec()
+    loss: LossSpec = LossSpec(name="mse")
 
 
 class FusionNet(nn.Module):
@@ -49,6 +60,9 @@ class FusionNet(nn.Module):
     def __init__(self, encoder: Encoder, fusion: nn.Module, loss: nn.Module) -> None:
         super().__init__()
         self.encoder, self.fusion, self.loss = encoder, fusion, loss
+        self.output_size: int = fusion.settings.outputs  # type: ignore[assignment,union-attr]
+        self.feature_size: int = fusion.settings.dim  # type: ignore[assignment,union-attr]
+        self.views = 1
 
     def forward(  # noqa: PLR0913  the Trainer hands over a batch by name
         self,
@@ -96,53 +110,83 @@ class FusionNet(nn.Module):
 
 
 @dataclass
-class FusionModel:
-    """A fusion with tokenizer and names; a ``TextModel`` that can read features too."""
+class FusionModel(Model):
+    """A fusion with tokenizer and names; reads texts alone too."""
 
     net: FusionNet
     tokenizer: TextTokenizer
-    classes: tuple[str, ...]
-    spec: RunSpec
-    info: ClassInfo
+    task: Task
+    config: FusionConfig
+    provenance: Mapping[str, Any]
     sizes: FusionSettings
-    scale: Scale = "mosi"
     extractor: dict[str, Any] | None = None
     frozen: FrozenStates | None = None
+    threads: int | None = None
+    seed: int = 0
+    """Of the steps that are taken away where the model is scored under changes."""
+
+    inputs: ClassVar[tuple[str, ...]] = MODALITIES
 
     @property
-    def trainable_parameters(self) -> int:
+    def trainable_parameters(self) -> int:  # type: ignore[override]
         """Numbers that the training set."""
         return sum(p.numel() for p in self.net.parameters() if p.requires_grad)
 
-    def score(self, texts: Sequence[str], progress: Progress | None = None) -> Scores:
-        """Scores of texts without audio and vision, in their order."""
-        return self.score_rows(self.rows(texts, None), progress)
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a text that are read."""
+        return self.sizes.text_length
 
-    def score_split(self, split: Split, progress: Progress | None = None) -> Scores:
-        """Scores of rows with their audio and vision, in their order."""
-        return self.score_rows(self.rows(split.texts, split.features), progress)
-
-    def read_clip(self, clip: Path) -> ClipFeatures:
-        """Audio and vision of a sound or video file, read as the clips of the training were.
+    def prepare(self, hardware: Hardware) -> None:
+        """Move to a device; scores are computed in float32.
 
         Raises:
+            SpecError: if the device is not there.
+            ModelError: if another number format is requested.
+        """
+        if hardware.precision == "bf16":
+            raise ModelError("A multimodal model computes in float32; leave out --precision bf16")
+        self.net.to(pick_device(hardware.device))
+        self.threads = hardware.threads
+
+    def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
+        """Outputs of rows with their audio and vision where they have some, in their order."""
+        return self.predict_rows(self.rows(examples.texts, examples.features), progress)
+
+    def predict_rows(
+        self, rows: FusionRows, progress: Progress | None = None, *, change: Change | None = None
+    ) -> Outputs:
+        """Outputs of encoded rows, in their order.
+
+        Args:
+            rows: N rows.
+            progress: Called with (done, all) after every batch.
+            change: Applied to every batch, for example to take steps away.
+        """
+        with torch_threads(self.threads):
+            return score_inputs(self.net, rows, progress, change=change)
+
+    def clip_reader(self, clip: Path) -> ClipReader:
+        """As :meth:`Model.clip_reader`.
+
+        Raises:
+            SpecError: if the model was trained on features that cannot be made here.
             DataError: if the file cannot be read.
             ModelError: if its features do not fit the model.
         """
-        found = Extractor(ExtractorSettings.model_validate(self.extractor))(clip)
-        self._check_widths({"audio": found.audio.shape[1], "vision": found.vision.shape[1]})
-        return found
+        if self.extractor is None:
+            return super().clip_reader(clip)
+        features = Extractor(ExtractorSettings.model_validate(self.extractor))(clip)
+        self._check_widths({"audio": features.audio.shape[1], "vision": features.vision.shape[1]})
 
-    def score_clip(
-        self, clip: ClipFeatures, texts: Sequence[str], *, without: str | None = None
-    ) -> Scores:
-        """Scores (N, C) of one clip with each of N texts as what is said in it.
+        def predict(texts: Sequence[str], without: str | None) -> Outputs:
+            return self._predict_features(features, texts, without)
 
-        Args:
-            clip: What :meth:`read_clip` gave.
-            texts: N texts; an empty one says that the words are not known.
-            without: A modality that is taken away.
-        """
+        return predict
+
+    def _predict_features(
+        self, clip: ClipFeatures, texts: Sequence[str], without: str | None
+    ) -> Outputs:
         unknown = torch.tensor([without == "text" or not text.strip() for text in texts])
 
         def filled(batch: Batch, rows: np.ndarray) -> Batch:
@@ -155,7 +199,7 @@ class FusionModel:
             changed["text_mask"] = batch["text_mask"] & ~unknown[rows.tolist(), None]
             return changed
 
-        return self.score_rows(self.rows(texts, None), change=filled)
+        return self.predict_rows(self.rows(texts, None), change=filled)
 
     def _check_widths(self, widths: Mapping[str, int]) -> None:
         for name, width in widths.items():
@@ -175,7 +219,7 @@ class FusionModel:
             texts: N texts.
             features: Audio and vision of them, or None.
             device: Where token states that are missing are computed.
-            progress: Told (done, all) texts whose states had to be computed.
+            progress: Called with (done, all) texts whose states had to be computed.
 
         Raises:
             ModelError: if the features have other widths than those of the training.
@@ -191,67 +235,59 @@ class FusionModel:
 
     def enable_hidden_state_cache(self) -> None:
         """From now on, keep the token states of the encoder on disk and read them again."""
-        if self.spec.train.cache == "auto":
-            self.frozen = FrozenStates(self.net.encoder, self.tokenizer.pad_id)
+        self.frozen = FrozenStates(self.net.encoder, self.tokenizer.pad_id)
 
-    @torch.inference_mode()
-    def score_rows(
-        self, rows: FusionRows, progress: Progress | None = None, *, change: Change | None = None
-    ) -> Scores:
-        """Scores of rows, in their order; leaves the mode as it was.
+    def variants(self) -> Iterator[Variant]:
+        """Steps that are missing or noisy, of every modality that is read."""
+        encoded: list[tuple[Examples, FusionRows]] = []  # of the rows that came last
 
-        Args:
-            rows: N rows.
-            progress: Told (done, all) after every batch.
-            change: Applied to every batch, for example to take steps away.
-        """
-        device = next(self.net.parameters()).device
-        was_training = self.net.training
-        self.net.eval()
-        order = np.argsort(rows.sizes(), kind="stable")[::-1]
-        width = max(1, len(self.classes))
-        logits = np.zeros((len(rows), width), dtype=np.float32)
-        features = np.zeros((len(rows), self.sizes.dim), dtype=np.float32)
-        for start in range(0, len(rows), SCORED_ROWS):
-            part = order[start : start + SCORED_ROWS]
-            batch = rows.batch(part)
-            if change is not None:
-                batch = change(batch, part)
-            output = self.net(**{name: tensor.to(device) for name, tensor in batch.items()})
-            logits[part] = output["logits"].float().cpu().numpy()
-            features[part] = output["features"].float().cpu().numpy()
-            if progress is not None:
-                progress(start + len(part), len(rows))
-        self.net.train(was_training)
-        return Scores(logits, features, rows.encoded.truncated)
+        def rows_of(examples: Examples) -> FusionRows:
+            if not encoded or encoded[0][0] is not examples:
+                encoded[:] = [(examples, self.rows(examples.texts, examples.features))]
+            return encoded[0][1]
+
+        for about, change in perturbations(self.net.fusion, self.config.fusion.name, self.seed):
+
+            def predict(examples: Examples, change: Change = change) -> Outputs:
+                return self.predict_rows(rows_of(examples), change=change)
+
+            yield Variant(about, predict)
 
     def save(self, folder: Path) -> None:
         """Write ``config.json`` and the weights; the encoder is named, not copied."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {n: v.contiguous() for n, v in self.net.trainable_state_dict().items()}
         save_file(state, folder / FILE, metadata={"format": "pt"})
+        scale = getattr(self.task, "scale", "mosi")
         write_config(
-            folder, kind="fusion", spec=self.spec, classes=self.classes, counts=self.info.counts,
-            tail=self.info.tail,
-            fusion={
-                "sizes": self.sizes.model_dump(), "scale": self.scale, "extractor": self.extractor,
-            },
+            folder, kind="fusion", task=self.task, provenance=self.provenance,
+            network={name: getattr(self.config, name) for name in FusionConfig.model_fields},
+            fusion={"sizes": self.sizes.model_dump(), "scale": scale, "extractor": self.extractor},
         )  # fmt: skip
 
 
-def build_fusion_model(spec: RunSpec, data: TrainingData) -> FusionModel:
+def build_fusion_model(
+    config: FusionConfig, task: Task, train: Split, provenance: Mapping[str, Any]
+) -> FusionModel:
     """A new, untrained model; features are scaled by the training rows.
+
+    Args:
+        config: Encoder, fusion and loss.
+        task: What it predicts.
+        train: The training rows.
+        provenance: The spec it is trained by, as plain values.
 
     Raises:
         SpecError: if the method cannot be used on these rows, or a setting does not fit.
     """
-    check_fusion(spec, data)
-    features = data.train.features
-    encoder = Encoder(spec.encoder)
-    sizes = _sizes(spec, data).model_copy(update={"text_dim": encoder.hidden_size})
-    tokenizer = TextTokenizer(spec.encoder.model_copy(update={"max_length": sizes.text_length}))
-    info = ClassInfo(tuple(int(n) for n in data.train_counts), data.tail, sizes.dim)
-    fusion = build_fusion(spec.fusion.name, sizes)
+    method, data = str(provenance.get("method", "")), provenance.get("data") or {}
+    source = str(data.get("name", "")) if isinstance(data, Mapping) else ""
+    check_fusion(config, task, train, method=method, source=source)
+    features = train.features
+    encoder = Encoder(config.encoder)
+    sizes = _sizes(config, task, train, source).model_copy(update={"text_dim": encoder.hidden_size})
+    tokenizer = TextTokenizer(config.encoder.model_copy(update={"max_length": sizes.text_length}))
+    fusion = build_fusion(config.fusion.name, sizes)
     extractor = None
     if features is not None:
         found = {name: features.statistics(name) for name in READ}
@@ -259,54 +295,57 @@ def build_fusion_model(spec: RunSpec, data: TrainingData) -> FusionModel:
             fusion, {n: (torch.from_numpy(m), torch.from_numpy(d)) for n, (m, d) in found.items()}
         )
         extractor = read_manifest(features.split.folder).extractor
-    net = FusionNet(encoder, fusion, build_loss(spec.loss, info))
-    return FusionModel(net, tokenizer, data.classes, spec, info, sizes, data.scale, extractor)
+    net = FusionNet(encoder, fusion, build_loss(config.loss, _info(task, sizes)))
+    seed = int(provenance.get("seed", 0))
+    return FusionModel(net, tokenizer, task, config, provenance, sizes, extractor, seed=seed)
 
 
-def check_fusion(spec: RunSpec, data: TrainingData) -> None:
+def check_fusion(
+    config: FusionConfig, task: Task, train: Split, *, method: str, source: str
+) -> None:
     """Refuse what a fusion cannot be trained on.
 
     Raises:
         SpecError: saying what it needs.
     """
-    if data.train.features is None and spec.fusion.name != "text-only":
+    if train.features is None and config.fusion.name != "text-only":
         raise SpecError(
-            f"Method {spec.method!r} reads audio and vision and {spec.data.name} has none; name "
+            f"Method {method!r} reads audio and vision and {source or 'the data'} has none; name "
             "their file with --set data.features=FILE, or use --method text-only"
         )
-    if spec.encoder.adaptation != "frozen":
+    if config.loss.name not in losses_of(task.target) or config.loss.contrast != "none":
+        advice = {
+            "classes": "--set loss.name=cross-entropy --set train.metric=macro_f1",
+            "intensity": "loss.name=mse and no contrast",
+        }
         raise SpecError(
-            f"Method {spec.method!r} reads a frozen text encoder; leave out encoder.adaptation="
-            f"{spec.encoder.adaptation}"
-        )
-    table = LOSSES if data.classes else INTENSITY_LOSSES
-    if spec.loss.name not in table or spec.loss.contrast != "none":
-        told = "classes" if data.classes else "an intensity"
-        advice = "loss.name=cross-entropy --set train.metric=macro_f1"
-        raise SpecError(
-            f"Loss {spec.loss.name!r} with contrast {spec.loss.contrast!r} is not for {told}; use "
-            + (f"--set {advice}" if data.classes else "loss.name=mse and no contrast")
+            f"Loss {config.loss.name!r} with contrast {config.loss.contrast!r} is not for "
+            f"{task.target}; use {advice[task.target]}"
         )
 
 
-def _sizes(spec: RunSpec, data: TrainingData) -> FusionSettings:
-    wanted = spec.fusion
-    name = Path(spec.data.name).stem.replace("_", "-")
+def _info(task: Task, sizes: FusionSettings) -> ClassInfo:
+    return ClassInfo(task.counts, task.tail, sizes.dim)
+
+
+def _sizes(config: FusionConfig, task: Task, train: Split, source: str) -> FusionSettings:
+    requested = config.fusion
+    name = Path(source).stem.replace("_", "-")
     known = name if name in FEATURE_CARDS else "mosi"
-    base = ALMT_SETUPS[known if wanted.setup == "auto" else wanted.setup]
-    changes: dict[str, Any] = {"dim": wanted.dim, "dropout": wanted.dropout}
-    changes["outputs"] = max(1, len(data.classes))
-    text = wanted.text_length or base.text_length
-    changes["text_length"] = min(text, spec.encoder.max_length)
-    if wanted.depth is not None:
-        changes["fusion"] = Stack(depth=wanted.depth)
-    features = data.train.features
+    base = ALMT_SETUPS[known if requested.setup == "auto" else requested.setup]
+    changes: dict[str, Any] = {"dim": requested.dim, "dropout": requested.dropout}
+    changes["outputs"] = task.output_size
+    text = requested.text_length or base.text_length
+    changes["text_length"] = min(text, config.encoder.max_length)
+    if requested.depth is not None:
+        changes["fusion"] = Stack(depth=requested.depth)
     for modality in READ:
-        given = getattr(wanted, f"{modality}_length")
-        longest = 1 if features is None else int(features.lengths(modality).max(initial=1))
+        given = getattr(requested, f"{modality}_length")
+        lengths = None if train.features is None else train.features.lengths(modality)
+        longest = 1 if lengths is None else int(lengths.max(initial=1))
         least = max(1, min(longest, base.length(modality)))
         changes[f"{modality}_length"] = given or least
-        changes[f"{modality}_dim"] = 1 if features is None else features.width(modality)
+        changes[f"{modality}_dim"] = 1 if train.features is None else train.features.width(modality)
     return base.model_copy(update=changes)
 
 
@@ -316,45 +355,30 @@ def load_fusion_model(folder: Path) -> FusionModel:
     Raises:
         ModelError: if a file is missing, truncated or does not fit.
     """
-    config = read_config(folder)
+    saved = read_config(folder)
+    told = saved.fusion or {}
     try:
-        told = config.fusion or {}
         sizes = FusionSettings.model_validate(told["sizes"])
-        scale: Scale = "ch-sims" if told["scale"] == "ch-sims" else "mosi"
     except (KeyError, ValueError):
         where = folder / "config.json"
         raise ModelError(f"{where} lacks the sizes of the fusion; save it again") from None
-    spec = config.spec
-    info = ClassInfo(config.train_counts, config.tail, sizes.dim)
+    parts = {
+        "encoder": saved.section("encoder", EncoderSpec).model_copy(
+            update={"adaptation": "frozen"}
+        ),
+        "fusion": saved.section("fusion", FusionSpec),
+        "loss": saved.section("loss", LossSpec),
+    }
+    config = FusionConfig.model_validate(parts)
     net = FusionNet(
-        Encoder(spec.encoder), build_fusion(spec.fusion.name, sizes), build_loss(spec.loss, info)
-    )
-    try:
-        missing, unexpected = net.load_state_dict(load_file(folder / FILE), strict=False)
-    except Exception as error:  # safetensors and torch raise errors of their own kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise ModelError(
-            f"{folder / FILE} is missing or broken ({reason}); save or copy the model folder again"
-        ) from None
-    lost = [name for name in missing if not name.startswith("encoder.")] + list(unexpected)
-    if lost:
-        raise ModelError(f"{folder / FILE} does not fit its config: {lost[0]}")
+        Encoder(config.encoder), build_fusion(config.fusion.name, sizes),
+        build_loss(config.loss, _info(saved.task, sizes)),
+    )  # fmt: skip
+    load_weights(net, folder / FILE)
     net.eval()
     limit = {"max_length": sizes.text_length}
-    tokenizer = TextTokenizer(spec.encoder.model_copy(update=limit))
+    tokenizer = TextTokenizer(config.encoder.model_copy(update=limit))
     return FusionModel(
-        net, tokenizer, config.classes, spec, info, sizes, scale, told.get("extractor")
-    )
-
-
-def text_limit(model: Any, spec: RunSpec) -> int:
-    """Most tokens of a text that a model reads."""
-    return model.sizes.text_length if isinstance(model, FusionModel) else spec.encoder.max_length
-
-
-def score_split(model: Any, split: Split, progress: Progress | None = None) -> Scores:
-    """Scores of rows by any model; their audio and vision are read where the model can."""
-    if isinstance(model, FusionModel):
-        return model.score_split(split, progress)
-    found: Scores = model.score(split.texts, progress)
-    return found
+        net, tokenizer, saved.task, config, saved.spec, sizes, told.get("extractor"),
+        seed=saved.seed,
+    )  # fmt: skip

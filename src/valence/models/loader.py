@@ -6,43 +6,43 @@ from collections.abc import Callable
 from pathlib import Path
 
 from valence.errors import ModelError
-from valence.models.base import TextModel
+from valence.models.base import Model
 from valence.models.config_file import read_config
 
 # Each loader is imported when a folder needs it: an exported model is used without PyTorch.
 
 
-def _torch(folder: Path) -> TextModel:
+def _torch(folder: Path) -> Model:
     from valence.models.classifier import load_torch_model
 
     return load_torch_model(folder)
 
 
-def _tfidf(folder: Path) -> TextModel:
+def _tfidf(folder: Path) -> Model:
     from valence.models.baselines import load_tfidf_model
 
     return load_tfidf_model(folder)
 
 
-def _majority(folder: Path) -> TextModel:
+def _majority(folder: Path) -> Model:
     from valence.models.baselines import load_majority_model
 
     return load_majority_model(folder)
 
 
-def _fusion(folder: Path) -> TextModel:
+def _fusion(folder: Path) -> Model:
     from valence.models.fusion_model import load_fusion_model
 
     return load_fusion_model(folder)
 
 
-def _exported(folder: Path) -> TextModel:
+def _exported(folder: Path) -> Model:
     from valence.models.exported import load_exported_model
 
     return load_exported_model(folder)
 
 
-LOADERS: dict[str, Callable[[Path], TextModel]] = {
+LOADERS: dict[str, Callable[[Path], Model]] = {
     "torch": _torch,
     "tfidf": _tfidf,
     "majority": _majority,
@@ -52,7 +52,7 @@ LOADERS: dict[str, Callable[[Path], TextModel]] = {
 }
 
 
-def load_model(folder: str | Path) -> TextModel:
+def load_model(folder: str | Path) -> Model:
     """The model saved in ``folder``; needs no network beyond its base encoder.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from valence.data.collate import Encoded
+from valence.data.batches import Encoded
 from valence.models.base import Progress
 from valence.models.encoder import Encoder
 from valence.models.frozen import (

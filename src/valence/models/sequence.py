@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from valence.config.spec import HeadSpec
+from valence.config.sections import HeadSpec
 from valence.errors import ModelError, SpecError
 from valence.losses.base import ModelOutput
 from valence.models.head import Head

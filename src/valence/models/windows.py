@@ -1,7 +1,7 @@
 """Texts over the length limit, read in windows: pieces that overlap, and what is made of them.
 
-A piece ends where a word ends. Neighbours share about a quarter of the limit, so that a word
-at the edge of one is read with its neighbourhood in the other, and the last piece is as long
+A piece ends where a word ends. Neighbors share about a quarter of the limit, so that a word
+at the edge of one is read with its surroundings in the other, and the last piece is as long
 as the others. The probabilities of a text are the mean over its pieces; a text within the
 limit is one piece and is scored as it is.
 """
@@ -10,26 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from valence.models.base import Progress, Scores, TextModel
+from valence.data.examples import Examples
+from valence.models.base import Model, Outputs, Progress
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 OVERLAP_SHARE = 0.25
-LEAST_SHARE = 1e-30  # keeps the logarithm of a mean of zeros finite
-
-
-@runtime_checkable
-class Windowed(Protocol):
-    """A model with a length limit that can say where it would cut."""
-
-    def windows(self, texts: Sequence[str]) -> list[list[str]]:
-        """Every text in pieces within the limit."""
-        ...
+LEAST_PROBABILITY = 1e-30  # keeps the logarithm of a mean of zeros finite
 
 
 def split_windows(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> list[list[str]]:
@@ -77,25 +69,26 @@ def _after(starts: Sequence[bool], place: int) -> int:
     return next((i for i in range(place, len(starts) - 1) if starts[i]), place)
 
 
-def score_windows(
-    model: TextModel, texts: Sequence[str], progress: Progress | None = None
-) -> Scores:
-    """As ``model.score``, the probabilities of long texts averaged over their windows.
+def predict_windows(model: Model, examples: Examples, progress: Progress | None = None) -> Outputs:
+    """As ``model.predict``, the probabilities of long texts averaged over their windows.
 
-    Logits are the logarithm of the mean probabilities where a text has several windows;
-    features are their mean. A model without a length limit scores texts as they are.
+    Logits are the logarithm of the mean probabilities where a text has several windows (the
+    mean of the numbers where one is predicted); features are their mean. A model without a
+    length limit reads texts as they are.
     """
-    if not isinstance(model, Windowed):
-        return model.score(texts, progress)
-    split = model.windows(texts)
+    split = model.windows(examples.texts)
     sizes = np.array([len(pieces) for pieces in split], dtype=np.int64)
-    scores = model.score([piece for pieces in split for piece in pieces], progress)
     if not len(sizes) or sizes.max() == 1:
-        return scores
+        return model.predict(examples, progress)
+    outputs = model.predict(Examples([piece for pieces in split for piece in pieces]), progress)
     first = np.cumsum(sizes) - sizes
-    logits = scores.logits[first]
+    logits = outputs.logits[first]
     several = sizes > 1
-    mean = np.add.reduceat(scores.probabilities, first, axis=0) / sizes[:, None]
-    logits[several] = np.log(np.maximum(mean[several], LEAST_SHARE))
-    features = np.add.reduceat(scores.features, first, axis=0) / sizes[:, None]
-    return replace(scores, logits=logits, features=features.astype(np.float32))
+    if model.task.output_size > 1:
+        mean = np.add.reduceat(outputs.probs, first, axis=0) / sizes[:, None]
+        logits[several] = np.log(np.maximum(mean[several], LEAST_PROBABILITY))
+    else:
+        mean = np.add.reduceat(outputs.logits, first, axis=0) / sizes[:, None]
+        logits[several] = mean[several]
+    features = np.add.reduceat(outputs.features, first, axis=0) / sizes[:, None]
+    return replace(outputs, logits=logits, features=features.astype(np.float32))

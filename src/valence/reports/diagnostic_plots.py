@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from valence.evaluation.calibration import confidence_curve
-from valence.models.base import Scores
+from valence.evaluation.task import softmax
 from valence.reports.plots import class_colors, line_style, new_figure, quiet_frame, side_legend
 from valence.reports.tables import runs_table
 from valence.runs.store import RunResult, RunStore
@@ -67,7 +67,7 @@ def reliability(store: RunStore, results: Sequence[RunResult]) -> Figure:
         rows = store.predictions(result.key)
         test = rows[rows["split"] == "test"]
         logits = test[[f"logit_{i}" for i in range(len(result.classes))]].to_numpy(np.float32)
-        shares = Scores(logits, np.zeros((0, 0), np.float32)).probabilities
+        shares = softmax(logits)
         parts.setdefault(result.spec.method, []).append((test["label"].to_numpy(), shares))
     figure, axes = _reliability_axes()
     for i, (method, own) in enumerate(parts.items()):

@@ -58,7 +58,8 @@ class Published:
 
     def beside(self, spec: RunSpec) -> Mapping[str, Mapping[str, float]]:
         """The scores, if they belong beside runs of this spec."""
-        return self.scores if spec == spec.override(self.settings) else {}
+        fits = all(spec.get(path, value) == value for path, value in self.settings.items())
+        return self.scores if fits else {}
 
 
 def write_report(

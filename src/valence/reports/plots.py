@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
 from valence.evaluation.classification import confusion
+from valence.methods.registry import trained_part
 from valence.reports.scoring import scoring_of
 from valence.reports.tables import runs_table, sensitivity_table
 from valence.runs.store import RunResult, RunStore
@@ -21,7 +22,6 @@ COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#44
 STYLES = ("-", "--", ":", "-.")
 INK = "#333333"
 LEADER = {"arrowstyle": "-", "color": "#bbbbbb", "lw": 0.7}
-TRAINED = ("torch", "fusion")
 MAP_POINTS = 600  # more only hide each other
 
 
@@ -122,7 +122,7 @@ def score_against_cost(results: Sequence[RunResult]) -> Figure:
 def training_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
     """Validation macro-F1 over optimiser steps, mean over seeds; None where nothing trained."""
     figure, axes = new_figure(9.0, 3.6)
-    methods = list(dict.fromkeys(r.spec.method for r in results if r.spec.kind in TRAINED))
+    methods = list(dict.fromkeys(r.spec.method for r in results))
     drawn = 0
     for i, method in enumerate(methods):
         series: dict[int, list[float]] = {}
@@ -206,7 +206,7 @@ def _with_features(
     """First-seed runs that have features, best macro-F1 first."""
     first: dict[str, RunResult] = {}
     for result in results:
-        if result.spec.kind != "posthoc":
+        if trained_part(result.spec).method == result.spec.method:
             first.setdefault(result.spec.method, result)
     found = []
     for result in sorted(first.values(), key=lambda r: -(r.test["macro_f1"] or 0)):

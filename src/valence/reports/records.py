@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from valence.errors import RunError
 from valence.evaluation.classification import confusion
-from valence.models.base import Scores
+from valence.evaluation.task import softmax
 from valence.reports.plots import COLORS, INK, draw_confusion, new_figure
 from valence.runs.store import RunResult, RunStore
 
@@ -55,7 +55,7 @@ def record_run(
         "run": result.key,
         "rows": result.sizes,
         "metrics": {"validation": result.validation, "test": result.test},
-        "parameters": result.spec.model_dump(mode="json", exclude={"method", "kind"}),
+        "parameters": result.spec.model_dump(mode="json", exclude={"method"}),
         **(more or {}),
     }
     record_scores(folder, entry, table, logits, result.classes)
@@ -74,7 +74,7 @@ def record_scores(
         folder: Gets both files; the picture is ``confusion.png``, or ``predicted.png`` where
             the target is an intensity.
         entry: Model, mode, metrics, parameters.
-        table: RunOutputs rows: ``text`` and ``label`` (ids, or intensities).
+        table: Scored rows: ``text`` and ``label`` (ids, or intensities).
         logits: (N, C), or (N, 1) intensities.
         classes: Label names; empty where the target is an intensity.
 
@@ -142,7 +142,7 @@ def _examples(
 ) -> list[dict[str, Any]]:
     """Predictions as they come, and as many errors as right ones where there are both."""
     predicted = logits.argmax(axis=1)
-    chances = Scores(logits, np.zeros((0, 0), np.float32)).probabilities.max(axis=1)
+    chances = softmax(logits).max(axis=1)
     right = predicted == table["label"].to_numpy()
     rows = [*np.flatnonzero(right)[: EXAMPLES // 2], *np.flatnonzero(~right)[: EXAMPLES // 2]]
     return [

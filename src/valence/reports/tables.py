@@ -31,12 +31,13 @@ def setup_label(result: RunResult) -> str:
         parts.append(f"only {', '.join(spec.data.groups)}")
     if spec.data.train_groups is not None:
         parts.append(f"trained on {', '.join(spec.data.train_groups)}")
-    parts.append(Path(spec.encoder.name).name)
+    if result.encoder is not None:
+        parts.append(Path(result.encoder).name)
     return ", ".join(parts)
 
 
 def _setup_key(result: RunResult) -> str:
-    return json.dumps([result.spec.data.model_dump(mode="json"), result.spec.encoder.name])
+    return json.dumps([result.spec.data.model_dump(mode="json"), result.encoder])
 
 
 def _data_key(result: RunResult) -> str:
@@ -48,13 +49,16 @@ def by_setup(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     groups: dict[str, list[RunResult]] = {}
     labels: dict[str, str] = {}
     encoders: dict[str, str] = {}
-    for result in sorted(results, key=lambda result: result.spec.kind == "llm"):
-        key, data = _setup_key(result), _data_key(result)
-        if result.spec.kind == "llm":  # beside what was trained on the same rows
-            key = encoders.get(data, key)
-        encoders.setdefault(data, key)
+    for result in results:
+        if result.encoder is not None:
+            encoders.setdefault(_data_key(result), _setup_key(result))
+    named = {_setup_key(r): r for r in results if r.encoder is not None}
+    for result in results:
+        key = _setup_key(result)
+        if result.encoder is None:  # beside what was trained on the same rows
+            key = encoders.get(_data_key(result), key)
         if key not in labels:
-            label = setup_label(result)
+            label = setup_label(named.get(key, result))
             same = sum(label == known.partition(" #")[0] for known in labels.values())
             labels[key] = f"{label} #{same + 1}" if same else label
         groups.setdefault(labels[key], []).append(result)
@@ -244,9 +248,7 @@ def sensitivity_table(
     rows = []
     for result in results:
         values = {axis: setting(result, axis) for axis in axes}
-        if result.spec.kind in ("torch", "fusion") and all(
-            values[a] in list(axes[a]) for a in axes
-        ):
+        if all(values[a] in list(axes[a]) for a in axes):
             scores = {name: result.test.get(name) for name in scoring_of(result).titles}
             own = {"dataset": result.dataset, "n_train": result.sizes["train"]}
             rows.append(
@@ -257,10 +259,7 @@ def sensitivity_table(
 
 def setting(result: RunResult, path: str) -> Any:
     """The value of a dotted setting in a run's spec."""
-    value: Any = result.spec.model_dump()
-    for part in path.split("."):
-        value = value[part]
-    return value
+    return result.spec.get(path)
 
 
 def cases(store: RunStore, result: RunResult) -> pd.DataFrame:

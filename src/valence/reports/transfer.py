@@ -81,14 +81,14 @@ def _setups(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
             continue
         spec = result.spec
         data = spec.data.model_copy(update={"train_groups": None})
-        key = f"{data.model_dump_json()} {spec.encoder.name}"
+        key = f"{data.model_dump_json()} {result.encoder}"
         whole.setdefault(key, []).append(result)
     kept = [group for group in whole.values() if any(is_transfer(r) for r in group)]
     found: dict[str, list[RunResult]] = {}
     for group in kept:
         first = group[0]
-        encoder = Path(first.spec.encoder.name).name
-        label = f"{first.dataset}, {encoder}"
+        encoder = f", {Path(first.encoder).name}" if first.encoder else ""
+        label = f"{first.dataset}{encoder}"
         found[f"{label} #{len(found) + 1}" if label in found else label] = group
     return found
 

@@ -14,10 +14,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from valence.config.ranges import Range
 from valence.errors import RunError
 from valence.evaluation.classification import METRICS
 from valence.evaluation.regression import INTENSITY_METRICS, signed
-from valence.methods.search_space import Range
 from valence.reports.plots import COLORS, INK, new_figure, quiet_frame, side_legend
 from valence.runs.store import RunStore
 from valence.tuning.tune import TuningResult
@@ -31,7 +31,7 @@ def write_study(store: RunStore, tuned: TuningResult, folder: Path) -> None:
     """
     from valence.reports.records import record_run
 
-    metric = tuned.best.train.metric
+    metric = tuned.metric
     pictures = {
         "history.png": history(tuned.trials, metric),
         "importance.png": importance(tuned.importance),

@@ -63,11 +63,12 @@ def _made(result: RunResult) -> str:
     spec = result.spec
     rows = ", ".join(f"{count:,} {name}" for name, count in result.sizes.items())
     lines = [f"Rows: {rows}."]
-    if spec.kind == "torch":
+    encoder = spec.get("encoder.name")
+    if encoder is not None:
         lines.append(
-            f"Encoder: {_cell(Path(spec.encoder.name).name)}, {spec.encoder.adaptation}, "
-            f"up to {spec.encoder.max_length} tokens; {result.trainable_parameters:,} trained "
-            "numbers."
+            f"Encoder: {_cell(Path(encoder).name)}, {spec.get('encoder.adaptation', 'frozen')}, "
+            f"up to {spec.get('encoder.max_length')} tokens; {result.trainable_parameters:,} "
+            "trained numbers."
         )
     lines.append(
         f"Weights and strengths were chosen on validation; seed {spec.seed}; trained in "

@@ -1,60 +1,57 @@
-"""The only way anything is trained: :func:`run` turns a ``RunSpec`` into a ``RunResult``.
+"""The only way anything is trained and tested: :func:`run`, from a spec to a result.
 
-Test rows meet a model here and nowhere else, after the training has returned.
+Test rows meet a model here and nowhere else, after the fit has returned.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from valence.config.callbacks import ProgressCallback
 from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset, Split, TrainingData
 from valence.data.sources import load_dataset
 from valence.distributed import process_group
-from valence.distributed.device import pick_device
-from valence.errors import DataError, ModelError, RunError, SpecError
-from valence.evaluation.classification import group_scores
-from valence.losses.supervised import log_prior
-from valence.methods.fitting import fit_fusion, fit_sealed, fusion_notes
-from valence.methods.registry import METHODS, trained_part
-from valence.models.base import Scores, TextModel
-from valence.models.classifier import TorchModel
-from valence.models.fusion_model import score_split, text_limit
+from valence.distributed.device import Hardware, pick_device
+from valence.errors import DataError, ModelError
+from valence.evaluation.task import MetricScores
+from valence.methods.base import FitResult, Method
+from valence.methods.fit import fit_spec
+from valence.methods.registry import find_method
+from valence.models.base import Model, Outputs
 from valence.models.loader import load_model
-from valence.runs.artifacts import NO_OUTPUTS, RunOutputs, as_asked, write_result
+from valence.runs.artifacts import RunOutputs, answers_table, write_artifacts
+from valence.runs.continued import check_start
 from valence.runs.model_card import write_card
 from valence.runs.provenance import peak_memory_mib, provenance, reset_peak_memory
+from valence.runs.recorded import recorded_model
 from valence.runs.store import RunResult, RunStore
-from valence.training.continue_training import checked_start
-from valence.training.fusion_trainer import scores_of
-from valence.training.robustness import own_best, robustness
-from valence.training.trainer import Report
 
 CHECKED_ROWS = 8
 CHECK_TOLERANCE = 1e-5
-SHARED_KINDS = ("torch", "posthoc")
-"""Kinds that several processes can train together."""
-POSTHOC_STRENGTHS = tuple(round(0.1 * i, 1) for i in range(21))
-"""Strengths τ of post-hoc logit adjustment tried on validation, 0 (no change) to 2."""
 
 
 @dataclass(frozen=True)
-class Context:
-    """Where a run reads and writes, and whom it tells."""
+class _Job:
+    """One run: what, on which rows, and where it is kept."""
 
-    store: RunStore
+    spec: RunSpec
+    method: Method[Any]
     dataset: Dataset
+    store: RunStore
+    key: str
     keep_model: bool
-    report: Report | None
-    start: Path | None = None
+    progress: ProgressCallback | None
+    start: Path | None
 
 
 def run(
@@ -64,13 +61,13 @@ def run(
     dataset: Dataset | None = None,
     data_dir: str | Path | None = None,
     keep_model: bool = False,
-    report: Report | None = None,
+    progress: ProgressCallback | None = None,
     start: str | Path | None = None,
 ) -> RunResult:
     """Train what ``spec`` says, score it on the test rows, and write the run folder.
 
     A run that is there already is not done again; an interrupted one goes on from its last
-    checkpoint.
+    checkpoint; one that another process of this machine is at is waited for.
 
     Args:
         spec: What to train, on which rows.
@@ -78,7 +75,7 @@ def run(
         dataset: The rows, if they are loaded already.
         data_dir: Folder of corpora, as for ``load_dataset``.
         keep_model: Keep the model in the run folder.
-        report: Told how far the training is.
+        progress: Called with the part of the training that is done.
         start: The model folder that a spec with ``start`` goes on from.
 
     Raises:
@@ -86,47 +83,44 @@ def run(
         RunError: if the training breaks down or the result cannot be written.
     """
     store = store or RunStore()
-    _meet(spec)
-    if spec.kind == "llm":
-        from valence.llm.content_hash import settled
-
-        spec = settled(spec)
+    method = find_method(spec.method)
+    method.check_target(spec.data.target)
+    device = pick_device(method.device(spec.config))
+    _init_processes(method, spec, device)
     with process_group.main_process_first():
         dataset = dataset or load_dataset(spec.data, seed=spec.seed, data_dir=data_dir)
-    key = store.key(spec, dataset.fingerprint)
+    key = store.key(spec, dataset)
     process_group.assert_equal_across_ranks(key, "rows or settings")
-    done = process_group.run_on_main_process(lambda: _done(store, key, keep_model=keep_model))
-    if done is not None:
-        return done
-    if spec.kind not in KINDS:
-        raise RunError(f"Method {spec.method!r} of kind {spec.kind!r} is not trained by run")
-    _check_target(spec)
-    _check_classes(dataset.without_test())
-    origin = None if spec.start is None else checked_start(spec, start)
-    started = datetime.now(UTC)
-    reset_peak_memory()
-    report = report if process_group.is_main_process() else None
-    outcome = KINDS[spec.kind](spec, Context(store, dataset, keep_model, report, origin))
-    result = process_group.run_on_main_process(
-        lambda: _kept(store, _result(key, spec, dataset, outcome, started), dataset, outcome,
-                      keep_model=keep_model)
-    )  # fmt: skip
+    with ExitStack() as stack:
+        if process_group.is_main_process():
+            stack.enter_context(store.lock(key))
+        done = process_group.run_on_main_process(
+            lambda: _finished(store, key, keep_model=keep_model)
+        )
+        if done is not None:
+            return done
+        _check_model_is_kept(method, keep_model)
+        check_rows(dataset.without_test(), spec)
+        origin = None if spec.start is None else check_start(spec, start)
+        progress = progress if process_group.is_main_process() else None
+        job = _Job(spec, method, dataset, store, key, keep_model, progress, origin)
+        result = _carry_out(job, device)
     shutil.rmtree(store.checkpoint(key), ignore_errors=True)  # this machine's own part of it
     return result
 
 
-def _meet(spec: RunSpec) -> None:
+def _init_processes(method: Method[Any], spec: RunSpec, device: str) -> None:
     """Join the other processes, if there are any and the method can be trained by several."""
     if process_group.world_size() == 1:
         return
-    if spec.kind not in SHARED_KINDS:
+    if not method.capabilities.several_processes:
         process_group.require_single_process(
             f"Method {spec.method!r}", "start it without torchrun or accelerate launch"
         )
-    process_group.init_process_group(pick_device(spec.train.device))
+    process_group.init_process_group(device)
 
 
-def _done(store: RunStore, key: str, *, keep_model: bool) -> RunResult | None:
+def _finished(store: RunStore, key: str, *, keep_model: bool) -> RunResult | None:
     """The result of a run that need not be done again."""
     done = store.get(key)
     if done is None or (keep_model and not (store.path(key) / "model").is_dir()):
@@ -134,179 +128,21 @@ def _done(store: RunStore, key: str, *, keep_model: bool) -> RunResult | None:
     return done
 
 
-def _kept(
-    store: RunStore, result: RunResult, dataset: Dataset, outcome: RunOutputs, *, keep_model: bool
-) -> RunResult:
-    """Write the run folder."""
-    with store.writing(result.key) as folder:
-        write_result(folder, result, dataset, outcome)
-        if outcome.model is not None:
-            rows = dataset.validation.take(range(min(CHECKED_ROWS, len(dataset.validation))))
-            save_checked(_computing(outcome.model), folder / "model", rows)
-            write_card(folder / "model", result)
-            if not keep_model:
-                shutil.rmtree(folder / "model")
-    return result
+def _check_model_is_kept(method: Method[Any], keep_model: bool) -> None:
+    if keep_model and not method.capabilities.keeps_model:
+        raise ModelError(
+            f"Method {method.name!r} leaves no model to keep; prompt the language model again: "
+            "valence llm classify DATA"
+        )
 
 
-def _computing(model: TextModel) -> TextModel:
-    """The model without features read from the cache: padded otherwise, they round otherwise."""
-    return replace(model, pooled=None) if isinstance(model, TorchModel) else model
-
-
-def save_checked(model: TextModel, folder: Path, rows: Split) -> None:
-    """Save ``model``, load it again, and hold both to the same predictions on ``rows``.
+def check_rows(data: TrainingData, spec: RunSpec) -> None:
+    """Refuse rows that nothing can be chosen or learned on, before anything is fitted.
 
     Raises:
-        ModelError: if they differ; the folder cannot be relied on.
+        DataError: if there is one class only, or there are no validation rows.
+        UnknownNameError, SpecError: if ``train.metric`` is unknown or has no value on them.
     """
-    model.save(folder)
-    before, after = (_shown(score_split(m, rows)) for m in (model, load_model(folder)))
-    gap = float(np.abs(before - after).max(initial=0.0))
-    if not gap <= CHECK_TOLERANCE:
-        raise ModelError(
-            f"The model saved in {folder} gives other predictions than the trained one (by "
-            f"{gap:.1e}); please report this with the spec of the run"
-        )
-
-
-def _shown(scores: Scores) -> np.ndarray:
-    """What a user sees: probabilities, or the intensity itself."""
-    return scores.probabilities if scores.logits.shape[1] > 1 else scores.logits
-
-
-def _fit_and_score(
-    spec: RunSpec, context: Context, fit: Callable[[], tuple[TextModel, Any]]
-) -> RunOutputs:
-    """Time a fit that sees no test row, then score both splits."""
-    clock = time.perf_counter()
-    model, (history, notes) = fit()
-    train_seconds = time.perf_counter() - clock
-    dataset = context.dataset
-    if not process_group.is_main_process():
-        return NO_OUTPUTS
-    validation = score_split(model, dataset.validation)
-    clock = time.perf_counter()
-    test = score_split(model, dataset.test)
-    seconds = time.perf_counter() - clock
-    if test.truncated:
-        cut = f"{test.truncated} of {len(dataset.test)} test texts were cut at the length limit"
-        notes = (*notes, f"{cut} ({text_limit(model, spec)} tokens)")
-    return RunOutputs(
-        model, validation, test, train_seconds, seconds, model.trainable_parameters, history, notes
-    )
-
-
-def _run_fitted(spec: RunSpec, context: Context) -> RunOutputs:
-    data = context.dataset.without_test()
-    checkpoint = context.store.checkpoint(context.store.key(spec, context.dataset.fingerprint))
-    return _fit_and_score(
-        spec, context,
-        lambda: fit_sealed(
-            spec, data, checkpoint=checkpoint, report=context.report, start=context.start
-        ),
-    )  # fmt: skip
-
-
-def _run_posthoc(spec: RunSpec, context: Context) -> RunOutputs:
-    """Correct the saved logits of a trained run by the class shares of its training rows.
-
-    logits − τ·log π (Menon et al. 2021, eq. 9), τ chosen on the validation rows.
-    """
-    store, dataset = context.store, context.dataset
-    base = run(
-        trained_part(spec), store=store, dataset=dataset, keep_model=context.keep_model,
-        report=context.report, start=context.start,
-    )  # fmt: skip
-    if not process_group.is_main_process():
-        return NO_OUTPUTS
-    rows = store.predictions(base.key)
-    columns = [f"logit_{i}" for i in range(len(dataset.classes))]
-    logits = {
-        name: rows.loc[rows["split"] == name, columns].to_numpy(dtype=np.float32)
-        for name in ("validation", "test")
-    }
-    prior = log_prior(base.train_counts).numpy()
-
-    def value(tau: float) -> float:
-        found = _scores(dataset, dataset.validation, logits["validation"] - tau * prior)
-        return found[spec.train.metric] or 0.0
-
-    tau = max(POSTHOC_STRENGTHS, key=value)  # of equals the first, which changes least
-    shift = tuple(float(x) for x in -tau * prior)
-    features = np.load(store.path(base.key) / "features.npz")["features"]
-    model: TextModel | None = None
-    if context.keep_model:
-        model = replace(load_model(store.path(base.key) / "model"), logit_shift=shift, spec=spec)  # type: ignore[type-var]
-    return RunOutputs(
-        model,
-        Scores(
-            logits["validation"] + np.asarray(shift, np.float32), np.zeros((0, 0), dtype=np.float32)
-        ),
-        Scores(logits["test"] + np.asarray(shift, np.float32), features),
-        base.train_seconds,
-        base.inference_seconds,
-        base.trainable_parameters,
-        notes=(f"τ = {tau:g} chosen on validation; no training beyond run {base.key}",),
-    )
-
-
-def _run_prompted(spec: RunSpec, context: Context) -> RunOutputs:
-    """Ask a language model; demonstrations come from training rows alone."""
-    from valence.llm.classify import Prompted
-
-    if context.keep_model:
-        raise RunError("A prompted model leaves none to keep; ask it: valence llm classify DATA")
-    dataset = context.dataset
-    clock = time.perf_counter()
-    prompted = Prompted(spec, dataset.without_test(), report=context.report)
-    wanted = dataset.validation if spec.llm.validation else dataset.validation.take([])
-    validation = prompted.scores(wanted)[0]
-    prepared = time.perf_counter() - clock
-    test, table, notes = prompted.scores(dataset.test)
-    seconds = time.perf_counter() - clock - prepared
-    return RunOutputs(
-        None, validation, test, prepared, seconds, 0, notes=notes, tables={"answers.csv": table}
-    )
-
-
-def _run_fusion(spec: RunSpec, context: Context) -> RunOutputs:
-    """Train a multimodal model, then score what papers report beside the usual."""
-    dataset = context.dataset
-    data = dataset.without_test()
-    checkpoint = context.store.checkpoint(context.store.key(spec, dataset.fingerprint))
-    clock = time.perf_counter()
-    model, log = fit_fusion(spec, data, checkpoint=checkpoint, report=context.report)
-    seconds = time.perf_counter() - clock
-    notes = fusion_notes(log, len(data.train))
-    scored = _fit_and_score(spec, context, lambda: (model, (log.history, notes)))
-    best = own_best(model, log, dataset)
-    return replace(
-        scored, train_seconds=seconds,
-        own_best={name: (best.step[name], value) for name, value in best.test.items()},
-        tables={"robustness.csv": robustness(model, dataset)},
-    )  # fmt: skip
-
-
-KINDS: dict[str, Callable[[RunSpec, Context], RunOutputs]] = {
-    "torch": _run_fitted,
-    "sklearn": _run_fitted,
-    "posthoc": _run_posthoc,
-    "llm": _run_prompted,
-    "fusion": _run_fusion,
-}
-
-
-def _check_target(spec: RunSpec) -> None:
-    if spec.data.target == "intensity" and spec.kind != "fusion":
-        able = ", ".join(name for name, method in METHODS.items() if method.kind == "fusion")
-        raise SpecError(
-            f"Method {spec.method!r} predicts classes and data.target is intensity; use one of "
-            f"{able}, or data.target=classes"
-        )
-
-
-def _check_classes(data: TrainingData) -> None:
     present = int((data.train_counts > 0).sum())
     if data.classes and present < 2:
         only = data.classes[int(data.train_counts.argmax())]
@@ -316,48 +152,164 @@ def _check_classes(data: TrainingData) -> None:
         )
     if not len(data.validation):
         raise DataError("There are no validation rows; give more data or data.validation_share")
+    metric = spec.get("train.metric")
+    if metric is not None:
+        data.task.check_metric(metric, data.validation.labels)
 
 
-def _scores(dataset: Dataset, split: Split, logits: np.ndarray) -> dict[str, float | None]:
-    return scores_of(dataset.without_test(), split.labels, logits)
+def _carry_out(job: _Job, device: str) -> RunResult:
+    """Fit, score and keep."""
+    started = datetime.now(UTC)
+    reset_peak_memory()
+    clock = time.perf_counter()
+    fitted = fit_spec(
+        job.spec, job.dataset.without_test(), checkpoint=job.store.checkpoint(job.key),
+        progress=job.progress, start=job.start, fit_base=lambda spec: _base_run(job, spec),
+    )  # fmt: skip
+    seconds = time.perf_counter() - clock
+
+    def finish() -> RunResult:
+        fitted.model.prepare(Hardware(device=device))
+        outputs = _score(job, fitted, seconds)
+        return _keep(job, _result(job, outputs, device, started), outputs, device)
+
+    return process_group.run_on_main_process(finish)
 
 
-def _group_scores(dataset: Dataset, logits: np.ndarray) -> dict[str, dict[str, float | None]]:
-    names = dataset.groups(dataset.test)
-    if names is None or not len(names):
-        return {}
-    return group_scores(dataset.test.labels, logits.argmax(axis=1), names, dataset.classes)
+def _base_run(job: _Job, spec: RunSpec) -> FitResult:
+    """The run that this one rests on, made if it is not there."""
+    base = run(
+        spec, store=job.store, dataset=job.dataset, keep_model=job.keep_model,
+        progress=job.progress, start=job.start,
+    )  # fmt: skip
+    model = recorded_model(job.store, base)
+    return FitResult(model, train_seconds=base.train_seconds, origin=f"run {base.key}")
 
 
-def _result(
-    key: str, spec: RunSpec, dataset: Dataset, outcome: RunOutputs, started: datetime
-) -> RunResult:
-    device = pick_device(spec.train.device) if spec.kind in ("torch", "fusion") else "cpu"
+def _score(job: _Job, fitted: FitResult, seconds: float) -> RunOutputs:
+    """Score both splits, and what papers report beside the usual."""
+    dataset, model = job.dataset, fitted.model
+    validation = None
+    if fitted.scores_validation:
+        validation = _answered(dataset, dataset.validation, _predict(dataset, model, "validation"))
+    clock = time.perf_counter()
+    raw = _predict(dataset, model, "test")
+    taken = time.perf_counter() - clock if raw.seconds is None else raw.seconds
+    test = _answered(dataset, dataset.test, raw)
+    notes = (*fitted.notes, *raw.notes)
+    if test.truncated:
+        truncated = f"{test.truncated} of {len(dataset.test)} test texts were truncated"
+        notes = (*notes, f"{truncated} at the length limit ({model.max_tokens} tokens)")
+    tables: dict[str, pd.DataFrame] = {}
+    if raw.answers is not None:
+        tables["answers.csv"] = answers_table(dataset, raw)
+    variants = _variants(dataset, model)
+    if len(variants):
+        tables["robustness.csv"] = variants
+    train_seconds = seconds if fitted.train_seconds is None else fitted.train_seconds
+    return RunOutputs(
+        model, validation, test, train_seconds, taken, fitted.history, notes,
+        _own_best(dataset, fitted), tables,
+    )  # fmt: skip
+
+
+def _predict(dataset: Dataset, model: Model, split: str) -> Outputs:
+    rows: Split = getattr(dataset, split)
+    return model.predict(rows.examples(dataset.group))
+
+
+def _answered(dataset: Dataset, rows: Split, outputs: Outputs) -> Outputs:
+    """Rows without an answer count as wrong."""
+    logits = dataset.task.answered(outputs.logits, rows.labels)
+    return outputs if logits is outputs.logits else replace(outputs, logits=logits)
+
+
+def _own_best(dataset: Dataset, fitted: FitResult) -> dict[str, tuple[int, float | None]]:
+    """For each metric (step, test score) with the weights of its own best epoch."""
+    found: dict[str, tuple[int, float | None]] = {}
+    for own in fitted.own_best:
+        with own.weights() as model:
+            outputs = _predict(dataset, model, "test")
+        scores = dataset.task.scores(outputs.logits, dataset.test.labels)
+        found |= {name: (own.step, scores[name]) for name in own.metrics}
+    return found
+
+
+def _variants(dataset: Dataset, model: Model) -> pd.DataFrame:
+    """Test scores under every change that the model knows: one row each."""
+    examples = dataset.test.examples(dataset.group)
+    rows = []
+    for variant in model.variants():
+        outputs = variant.predict(examples)
+        rows.append({**variant.about, **dataset.task.scores(outputs.logits, dataset.test.labels)})
+    return pd.DataFrame(rows)
+
+
+def _keep(job: _Job, result: RunResult, outputs: RunOutputs, device: str) -> RunResult:
+    """Write the run folder."""
+    with job.store.writing(result.key) as folder:
+        write_artifacts(folder, result, job.dataset, outputs)
+        rests_on_itself = job.method.base_spec(job.spec).method == job.spec.method
+        if job.method.capabilities.keeps_model and (job.keep_model or rests_on_itself):
+            rows = job.dataset.validation
+            checked = rows.take(range(min(CHECKED_ROWS, len(rows))))
+            save_checked(outputs.model.uncached(), folder / "model", checked, device=device)
+            write_card(folder / "model", result)
+            if not job.keep_model:
+                shutil.rmtree(folder / "model")
+    return result
+
+
+def save_checked(model: Model, folder: Path, rows: Split, *, device: str = "cpu") -> None:
+    """Save ``model``, load it again, and hold both to the same predictions on ``rows``.
+
+    Raises:
+        ModelError: if they differ; the folder cannot be relied on.
+    """
+    model.save(folder)
+    loaded = load_model(folder)
+    loaded.prepare(Hardware(device=device))
+    before, after = (_shown(m.predict(rows.examples())) for m in (model, loaded))
+    gap = float(np.abs(before - after).max(initial=0.0))
+    if not gap <= CHECK_TOLERANCE:
+        raise ModelError(
+            f"The model saved in {folder} gives other predictions than the trained one (by "
+            f"{gap:.1e}); please report this with the spec of the run"
+        )
+
+
+def _shown(outputs: Outputs) -> np.ndarray:
+    """What a user sees: probabilities, or the intensity itself."""
+    return outputs.probs if outputs.logits.shape[1] > 1 else outputs.logits
+
+
+def _result(job: _Job, outputs: RunOutputs, device: str, started: datetime) -> RunResult:
+    dataset, task = job.dataset, job.dataset.task
+    groups = dataset.groups(dataset.test)
+    test = task.scores(outputs.test.logits, dataset.test.labels)
+    validation: MetricScores = dict.fromkeys(test)
+    if outputs.validation is not None:
+        validation = task.scores(outputs.validation.logits, dataset.validation.labels)
     return RunResult(
-        key=key,
-        spec=spec,
+        key=job.key,
+        spec=job.spec,
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
         synthetic=dataset.synthetic,
         classes=dataset.classes,
         tail=dataset.tail,
-        train_counts=tuple(int(n) for n in dataset.without_test().train_counts),
-        sizes={
-            "train": len(dataset.train),
-            "validation": len(dataset.validation),
-            "test": len(dataset.test),
-        },
-        validation=_scores(
-            dataset, as_asked(dataset, outcome).validation, outcome.validation.logits
-        ),
-        test=_scores(dataset, dataset.test, outcome.test.logits),
-        own_best=outcome.own_best,
+        train_counts=task.counts,
+        sizes={name: len(getattr(dataset, name)) for name in ("train", "validation", "test")},
+        validation=validation,
+        test=test,
+        own_best=outputs.own_best,
         group=dataset.group,
-        groups=_group_scores(dataset, outcome.test.logits),
-        train_seconds=outcome.train_seconds,
-        inference_seconds=outcome.inference_seconds,
+        groups={} if groups is None or not len(groups)
+        else task.group_scores(outputs.test.logits, dataset.test.labels, groups),
+        train_seconds=outputs.train_seconds,
+        inference_seconds=outputs.inference_seconds,
         peak_memory_mib=peak_memory_mib(device),
-        trainable_parameters=outcome.trainable_parameters,
-        notes=(*dataset.notes, *outcome.notes),
+        trainable_parameters=outputs.model.trainable_parameters,
+        notes=(*dataset.notes, *outputs.notes),
         provenance=provenance(device, started),
-    )
+    )  # fmt: skip

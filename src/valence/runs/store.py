@@ -14,23 +14,30 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from valence.config.spec import RunSpec
-from valence.errors import RunError
+from valence.errors import RunError, SpecError
+from valence.evaluation.task import Classification, Regression, Task
+from valence.methods.registry import find_method, parse_spec
+from valence.storage.file_lock import alone
+from valence.storage.key import ResultKey
+
+if TYPE_CHECKING:
+    from valence.data.dataset import Dataset
 
 
 class RunResult(BaseModel):
-    """What a run found; everything tables, statistics and reports need besides predictions."""
+    """The result of a run; everything tables, statistics and reports need besides predictions."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="allow")  # fields of a later version are kept
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     key: str
-    spec: RunSpec
+    spec: Annotated[RunSpec, BeforeValidator(lambda v: parse_spec(v) if isinstance(v, dict) else v)]
     dataset: str
     """Short name of the corpus, for tables."""
     fingerprint: str
@@ -59,6 +66,18 @@ class RunResult(BaseModel):
     notes: tuple[str, ...] = ()
     provenance: dict[str, Any] = {}
 
+    @property
+    def encoder(self) -> str | None:
+        """The encoder that the model is made of; None where there is none."""
+        return find_method(self.spec.method).encoder_name(self.spec.config)
+
+    @property
+    def task(self) -> Task:
+        """What was predicted."""
+        if self.classes:
+            return Classification(self.classes, self.train_counts, self.tail)
+        return Regression.of_scale("ch-sims" if "acc2" in self.test else "mosi")
+
 
 class RunStore:
     """The run folders under one root.
@@ -70,11 +89,16 @@ class RunStore:
     def __init__(self, root: str | Path = "runs") -> None:
         self.root = Path(root)
 
-    def key(self, spec: RunSpec, fingerprint: str) -> str:
-        """The folder name of a spec on this data: readable, and unique by its hash."""
+    def key(self, spec: RunSpec, dataset: Dataset) -> str:
+        """The folder name of a spec on these rows: readable, and unique by its hash.
+
+        Raises:
+            ModelError, SpecError: if what the method reads cannot be found.
+        """
         name = Path(spec.data.name).name or "data"
         stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(name).stem).strip("-").lower() or "data"
-        return f"{stem[:40]}-{spec.method}-s{spec.seed}-{spec.hash(fingerprint)}"
+        digest = result_key(spec, dataset).digest()
+        return f"{stem[:40]}-{spec.method}-s{spec.seed}-{digest}"
 
     def path(self, key: str) -> Path:
         """Where the run ``key`` is or would be."""
@@ -84,18 +108,53 @@ class RunStore:
         """Where an unfinished run keeps what it needs to go on."""
         return self.root / ".unfinished" / key
 
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Keep other processes of this machine from making the same run meanwhile."""
+        with alone(self.root / ".unfinished" / f"{key}.lock"):
+            yield
+
     def get(self, key: str) -> RunResult | None:
-        """The result of a finished run, or None where it is missing or unreadable."""
+        """The result of a finished run, or None where there is none.
+
+        Raises:
+            RunError: if there is one that cannot be read; it is not made again over it.
+        """
+        path = self.path(key) / "result.json"
         try:
-            text = (self.path(key) / "result.json").read_text(encoding="utf-8")
-            return RunResult.model_validate_json(text)
-        except (OSError, ValidationError):
+            return RunResult.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
             return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{path} cannot be read: {error}") from None
+        except (ValidationError, SpecError) as error:
+            raise RunError(
+                f"{path} cannot be read ({_first_line(error)}); it is of another version of "
+                "Valence, or damaged: update Valence, or delete the folder to run it again"
+            ) from None
 
     def all(self) -> list[RunResult]:
-        """Every finished run under the root, by key."""
-        keys = sorted(path.parent.name for path in self.root.glob("*/result.json"))
-        return [result for key in keys if (result := self.get(key)) is not None]
+        """Every finished run under the root that can be read, by key; see :meth:`unreadable`."""
+        return list(self._read().values())
+
+    def unreadable(self) -> dict[str, str]:
+        """Runs that cannot be read, with the reason, by key."""
+        reasons: dict[str, str] = {}
+        self._read(reasons)
+        return reasons
+
+    def _read(self, reasons: dict[str, str] | None = None) -> dict[str, RunResult]:
+        results: dict[str, RunResult] = {}
+        for key in sorted(path.parent.name for path in self.root.glob("*/result.json")):
+            try:
+                result = self.get(key)
+            except RunError as error:
+                if reasons is not None:
+                    reasons[key] = str(error)
+                continue
+            if result is not None:
+                results[key] = result
+        return results
 
     def predictions(self, key: str) -> pd.DataFrame:
         """Rows scored by a run: split, id, text, group (if any), label, predicted, ``logit_<i>``.
@@ -153,3 +212,23 @@ class RunStore:
         self.root.mkdir(parents=True, exist_ok=True)
         record = {"key": key, "error": type(error).__name__, "message": str(error)}
         (self.root / f"{key}.failed.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def result_key(spec: RunSpec, dataset: Dataset) -> ResultKey:
+    """Everything that decides the result of a spec on these rows.
+
+    Raises:
+        ModelError, SpecError: if what the method reads cannot be found.
+    """
+    method = find_method(spec.method)
+    return ResultKey(
+        spec=spec.identity(), rows=dataset.fingerprint, content=method.content(spec.config),
+        precision=method.precision(spec.config),
+    )  # fmt: skip
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return str(error)

@@ -88,7 +88,9 @@ def make_app(settings: ServeSettings) -> Guard:
     """
     metrics = Metrics()
     live = LiveModel(
-        settings.folder, lambda outcome: metrics.reloads.labels(outcome).inc(), speed=settings.speed
+        settings.folder,
+        lambda outcome: metrics.reloads.labels(outcome).inc(),
+        hardware=settings.hardware,
     )
     service = Service(settings, live, metrics, Batcher(live.current, settings.limits, metrics))
     app = FastAPI(
@@ -195,10 +197,10 @@ def describe(service: Service) -> Info:
     limits, predictor = service.settings.limits, service.live.current()
     return Info(
         model=service.settings.folder.resolve().name,
-        method=predictor.config.spec.method,
+        method=predictor.config.method,
         target=predictor.target,
         classes=list(predictor.classes),
-        max_tokens=predictor.config.spec.encoder.max_length,
+        max_tokens=predictor.model.max_tokens,
         reloads=service.live.reloads,
         version=valence.__version__,
         limits=Bounds(

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from valence.distributed.device import Hardware
 from valence.errors import ValenceError
-from valence.inference.predictor import Predictor, Speed
+from valence.inference.predictor import Predictor
 from valence.serving.refusals import LOG
 
 Signature = tuple[tuple[str, int, int, int], ...]
@@ -26,7 +27,7 @@ class LiveModel:
     Args:
         folder: The model folder.
         callback: Called with ``"loaded"`` or ``"failed"`` after every reload.
-        speed: How the model is run.
+        hardware: How the model is run.
 
     Raises:
         ModelError: if the folder holds no model that can be loaded.
@@ -37,11 +38,11 @@ class LiveModel:
         folder: Path,
         callback: Callable[[str], Any] | None = None,
         *,
-        speed: Speed | None = None,
+        hardware: Hardware | None = None,
     ) -> None:
-        self.folder, self.callback, self.speed = folder, callback, speed
+        self.folder, self.callback, self.hardware = folder, callback, hardware
         self.loaded = signature(folder)
-        self.predictor = load_warm(folder, speed)
+        self.predictor = load_warm(folder, hardware)
         self.reloads = 0
         self._refused: Signature | None = None
 
@@ -65,7 +66,7 @@ class LiveModel:
 
     async def _reload(self, now: Signature) -> None:
         try:
-            predictor = await asyncio.to_thread(load_warm, self.folder, self.speed)
+            predictor = await asyncio.to_thread(load_warm, self.folder, self.hardware)
         except Exception as error:
             self._refused = now
             reason = str(error) if isinstance(error, ValenceError) else type(error).__name__
@@ -82,9 +83,9 @@ class LiveModel:
             self.callback(outcome)
 
 
-def load_warm(folder: Path, speed: Speed | None = None) -> Predictor:
+def load_warm(folder: Path, hardware: Hardware | None = None) -> Predictor:
     """A predictor that has answered once, so that the first request finds it ready."""
-    predictor = Predictor(folder, speed=speed)
+    predictor = Predictor(folder, hardware=hardware)
     predictor.columns([WARM_TEXT])
     return predictor
 

@@ -105,7 +105,7 @@ class Info(BaseModel):
     method: str
     target: str = Field(description="classes or intensity")
     classes: list[str]
-    max_tokens: int
+    max_tokens: int | None = Field(description="Most tokens of a text; none without a limit.")
     reloads: int
     version: str
     limits: Bounds

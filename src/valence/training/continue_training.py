@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from valence.config.spec import RunSpec
-from valence.data.dataset import TrainingData
-from valence.errors import ModelError, SpecError
+from valence.errors import ModelError
+from valence.evaluation.task import Task
 from valence.losses.base import ClassInfo
-from valence.models.classifier import Classifier, TorchModel, load_torch_model
-from valence.models.config_file import ModelConfig, read_config
+from valence.models.classifier import (
+    ADAPTED,
+    HEAD_FILE,
+    Classifier,
+    NetworkConfig,
+    TorchModel,
+    load_torch_model,
+)
 
-MODEL_FILES = ("config.json", "head.safetensors", "adapter", "encoder")
+MODEL_FILES = ("config.json", HEAD_FILE, "adapter", "encoder")
 HASH_BLOCK_BYTES = 1 << 20
 
 
@@ -34,49 +41,20 @@ def content_hash(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def start_config(folder: Path) -> ModelConfig:
-    """The config of a model that a training can go on from.
-
-    Raises:
-        ModelError: if the folder is no model, or its kind is fitted in one go.
-    """
-    if not folder.is_dir():
-        raise ModelError(f"No model folder at {folder}; give one that valence train wrote")
-    config = read_config(folder)
-    if config.kind != "torch" or config.spec.kind == "sklearn":
-        raise ModelError(
-            f"{folder} is a {config.spec.method} model, which is fitted in one go; "
-            "train it anew on all rows"
-        )
-    return config
-
-
-def checked_start(spec: RunSpec, folder: str | Path | None) -> Path:
-    """The folder of the model that a spec goes on from.
-
-    Raises:
-        SpecError: if it is not given, or holds another model than the spec names.
-        ModelError: if no training can go on from it.
-    """
-    if folder is None:
-        raise SpecError(f"The spec goes on from model {spec.start}; say where it is with --from")
-    path = Path(folder)
-    start_config(path)
-    if content_hash(path) != spec.start:
-        raise SpecError(f"{path} is not the model {spec.start} that the spec goes on from")
-    return path
-
-
-def load_start(spec: RunSpec, data: TrainingData, folder: Path) -> TorchModel:
-    """The saved model, ready to be trained further on ``data``.
+def load_start(
+    folder: Path, config: NetworkConfig, task: Task, provenance: Mapping[str, Any], *, seed: int
+) -> TorchModel:
+    """The saved model, ready to be trained further.
 
     Its weights are kept. Of layers that have a row per class, new classes get new rows behind
-    the old ones, and what the loss had learnt or remembered is then made anew.
+    the old ones, and what the loss had learned or remembered is then made anew.
 
     Args:
-        spec: Settings of the new training; encoder and head must be the model's.
-        data: The new rows; the model's classes come first in ``data.classes``.
         folder: The model folder.
+        config: Sections of the new training; encoder and head must be the model's.
+        task: Of the new rows; the model's classes come first in it.
+        provenance: The spec of the new training, as plain values.
+        seed: Seed of what is new.
 
     Raises:
         ModelError: if a file is broken, or classes or parts do not fit.
@@ -84,23 +62,23 @@ def load_start(spec: RunSpec, data: TrainingData, folder: Path) -> TorchModel:
     from transformers.trainer_utils import set_seed
 
     old = load_torch_model(folder)
-    if data.classes[: len(old.classes)] != old.classes:
+    if task.classes[: len(old.classes)] != old.classes:
         raise ModelError(
             f"{folder} knows the classes {', '.join(old.classes)}, which must come first among "
-            f"those of the data ({', '.join(data.classes)}); set data.classes"
+            f"those of the data ({', '.join(task.classes)}); set data.classes"
         )
-    if (spec.encoder, spec.head) != (old.spec.encoder, old.spec.head):
+    if (config.encoder, config.head) != (old.config.encoder, old.config.head):
         raise ModelError(f"{folder} has another encoder or head than the spec; leave them as saved")
     encoder = old.classifier.encoder
-    if spec.encoder.adaptation in ("lora", "dora"):
+    if config.encoder.adaptation in ADAPTED:
         for name, parameter in encoder.named_parameters():  # an adapter is loaded frozen
             parameter.requires_grad_("lora_" in name)
-    set_seed(spec.seed)
-    info = ClassInfo(tuple(int(n) for n in data.train_counts), data.tail, encoder.hidden_size)
-    classifier = Classifier(encoder, spec.head, spec.loss, info)
-    saved = load_file(folder / "head.safetensors")
+    set_seed(seed)
+    info = ClassInfo(task.counts, task.tail, encoder.hidden_size)
+    classifier = Classifier(encoder, config.head, config.loss, info)
+    saved = load_file(folder / HEAD_FILE)
     classifier.load_state_dict(_grown(saved, classifier, folder), strict=False)
-    return TorchModel(classifier, old.tokenizer, data.classes, spec, info)
+    return TorchModel(classifier, old.tokenizer, task, config, provenance)
 
 
 def _grown(saved: dict[str, Tensor], classifier: Classifier, folder: Path) -> dict[str, Tensor]:
@@ -116,7 +94,7 @@ def _grown(saved: dict[str, Tensor], classifier: Classifier, folder: Path) -> di
             continue
         old = saved.get(name)
         if old is None or old.shape[1:] != value.shape[1:] or old.dim() != value.dim():
-            raise ModelError(f"{folder / 'head.safetensors'} does not fit the head: {name}")
+            raise ModelError(f"{folder / HEAD_FILE} does not fit the head: {name}")
         if old.shape == value.shape:
             state[name] = old
         else:  # a row per class: the old ones first

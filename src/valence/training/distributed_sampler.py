@@ -15,7 +15,7 @@ class SharedBatches(Sampler[list[int]]):
 
     Process 0 draws the order, as it would alone. Every batch is cut into one run of rows per
     process, in the order of the processes; the last may be uneven. A process that is left
-    without a row gets ``~i`` of one, which takes no part in the loss (see ``LabeledRows``).
+    without a row gets ``~i`` of one, which takes no part in the loss (see ``InputCollator``).
 
     Args:
         sampler: Draws the order of all rows.

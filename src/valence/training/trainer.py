@@ -1,18 +1,17 @@
-"""Training: the one ``transformers.Trainer`` subclass, and :func:`train`.
+"""Training: the one ``transformers.Trainer`` subclass, and :func:`train_network`.
 
 What is added to the Trainer: evaluation in length-sorted batches, the best weights kept in
 memory (and in checkpoints, without the untrained encoder), early stopping, a learning rate
-of its own for Hy-Mora's gate, and the loss told how far the training is.
+of its own for Hy-Mora's gate, and a loss that knows how far the training is. What the rows are
+made of (texts, or texts with audio and vision) is the business of their ``EncodedInputs``.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,44 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import set_seed
 
-from valence.config.spec import TrainSpec
-from valence.data.augment import Texts, second_views
-from valence.data.collate import Collator, Encoded, LabeledRows
-from valence.data.dataset import TrainingData
+from valence.config.callbacks import EvalCallback, ProgressCallback
+from valence.config.sections import TrainSpec
+from valence.data.collate import EncodedInputs, InputCollator, RowNumbers
 from valence.distributed import process_group
-from valence.distributed.device import pick_device
-from valence.errors import RunError, SpecError
-from valence.evaluation.classification import classification_scores
-from valence.models.classifier import Classifier, TorchModel, score_encoded
-from valence.models.encoder import encoder_location, without_peft_warnings
+from valence.errors import RunError
+from valence.evaluation.task import MetricScores, Task
+from valence.models.encoder import without_peft_warnings
+from valence.models.scoring import Network, score_inputs
 from valence.training.distributed_sampler import SharedBatches
-from valence.training.training_args import training_arguments
 
 GATE_LR_FACTOR = 5.0  # published for Hy-Mora: one scalar moves too little at the common rate
+OWN_BEST_FILE = "own.json"
 
-Report = Callable[[float, str], None]
-"""Called with the share done in [0, 1] and a few words on what happened."""
+State = dict[str, Tensor]
 
-EvalCallback = Callable[[float], None]
-"""Called with the validation score of every evaluation; what it raises ends the training."""
 
-logger = logging.getLogger(__name__)
+@dataclass(frozen=True)
+class TrainingRows:
+    """What a network is trained and chosen on; there are no test rows.
+
+    Attributes:
+        task: What is predicted.
+        train, validation: Encoded rows.
+        train_labels, validation_labels: Their class ids or numbers.
+        grouped: Whether batches hold rows of similar length.
+    """
+
+    task: Task
+    train: EncodedInputs
+    validation: EncodedInputs
+    train_labels: np.ndarray
+    validation_labels: np.ndarray
+    grouped: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,73 +66,69 @@ class TrainingLog:
     Attributes:
         history: Records of losses and validation scores by step.
         best_step: Step whose weights were kept.
-        steps: Optimiser steps made.
-        truncated: Training texts cut at the length limit.
-        view: Where second views came from; empty without any.
+        steps: Optimizer steps made.
+        own_best: For each metric the step at which it was best on validation, where the
+            weights of these steps were to be kept.
+        states: The weights at those steps.
     """
 
     history: list[dict[str, Any]]
     best_step: int
     steps: int
-    truncated: int
-    view: str = ""
+    own_best: dict[str, int] = field(default_factory=dict)
+    states: dict[int, State] = field(default_factory=dict)
 
 
 @dataclass
 class Best:
-    """The best evaluation so far."""
+    """The best evaluation so far; ``score`` is signed so that larger is better."""
 
     score: float = -math.inf
     step: int = 0
     without_gain: int = 0
-    state: dict[str, Tensor] | None = None
+    state: State | None = None
 
 
-class ClassifierTrainer(Trainer):
+class EncodedTrainer(Trainer):
     """The Trainer with the additions the module's docstring names.
 
     Args:
-        model: The classifier.
+        network: Takes a batch by name and gives ``logits``, ``features`` and ``loss``.
         args: Arguments of the Trainer.
-        data: Classes, and the labels of the validation rows.
-        rows: Encoded (training, validation) texts.
-        second: Encoded second views of the training texts, or None.
+        rows: Encoded training and validation rows with their labels.
         spec: Training settings.
-        pad_id: Id of the padding token.
+        keep_own_best: Whether to keep the weights of every metric's own best evaluation, by
+            which many papers report.
+        on_evaluate: Called with the validation score of every evaluation.
     """
 
     def __init__(
-        self,
-        model: Classifier,
-        args: TrainingArguments,
-        *,
-        data: TrainingData,
-        rows: tuple[Encoded, Encoded],
-        second: Encoded | None,
-        spec: TrainSpec,
-        pad_id: int,
-    ) -> None:
+        self, network: nn.Module, args: TrainingArguments, *, rows: TrainingRows,
+        spec: TrainSpec, keep_own_best: bool = False, on_evaluate: EvalCallback | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(
-            model=model,
+            model=network,
             args=args,
-            train_dataset=LabeledRows(rows[0], data.train.labels, second),
-            eval_dataset=LabeledRows(rows[1], data.validation.labels),
-            data_collator=Collator(pad_id),
+            train_dataset=RowNumbers(len(rows.train)),
+            eval_dataset=RowNumbers(len(rows.validation)),
+            data_collator=InputCollator(rows.train, rows.train_labels),
         )
-        self.classifier = model
-        model.views = 1 if second is None else 2
-        self.sealed = data
-        self.train_rows, self.validation_rows = rows
+        self.network: Network = network  # type: ignore[assignment]
+        self.network.views = rows.train.views
+        self.rows = rows
         self.spec = spec
-        self.pad_id = pad_id
+        self.keep_own_best = keep_own_best
+        self.on_evaluate = on_evaluate
         self.best = Best()
-        self.on_evaluate: EvalCallback | None = None
+        self.own_best: dict[str, tuple[float, int]] = {}
+        self.states: dict[int, State] = {}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        if not self.rows.grouped:
+            return RandomSampler(RowNumbers(len(self.rows.train)))
         # With the lengths at hand; the Trainer would read every row to measure it.
-        lengths = [len(ids) for ids in self.train_rows.input_ids]
         size = self.spec.batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(size, lengths=lengths)
+        return LengthGroupedSampler(size, lengths=self.rows.train.lengths().tolist())
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches; of several processes, this one's part of the batches one would see."""
@@ -136,14 +141,18 @@ class ClassifierTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with no decay on biases and norms, and rates of their own for gate and encoder."""
         if self.optimizer is None:
-            named = [(n, p) for n, p in self.classifier.named_parameters() if p.requires_grad]
-            decayed = set(self.get_decay_parameter_names(self.classifier))
+            network: nn.Module = self.network  # type: ignore[assignment]
+            named = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
+            decayed = set(self.get_decay_parameter_names(network))
             rate = self.args.learning_rate
             grouped: dict[tuple[float, float], list[nn.Parameter]] = {}
             for name, parameter in named:
                 decay = self.args.weight_decay if name in decayed else 0.0
                 grouped.setdefault(self._rate_and_decay(name, decay), []).append(parameter)
-            groups = [_group(p, rate * factor, decay) for (factor, decay), p in grouped.items()]
+            groups = [
+                {"params": parameters, "lr": rate * factor, "weight_decay": decay}
+                for (factor, decay), parameters in grouped.items()
+            ]
             fused = self.args.device.type in ("cpu", "cuda")
             self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=fused)
         return self.optimizer
@@ -156,87 +165,104 @@ class ClassifierTrainer(Trainer):
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Score the validation rows, keep the weights if they are the best so far."""
-        scores = self.validation_logits()
-        if not np.isfinite(scores).all():
+        network: nn.Module = self.network  # type: ignore[assignment]
+        logits = score_inputs(network, self.rows.validation, shared=True).logits
+        if not np.isfinite(logits).all():
             raise RunError(
                 f"Training broke down at step {self.state.global_step}: the model's outputs are "
                 f"not numbers; lower train.learning_rate (now {self.args.learning_rate:g})"
             )
-        found = self.measured(scores)
-        metrics: dict[str, Any] = {f"eval_{k}": v for k, v in found.items() if v is not None}
-        seen = self.classifier.loss.diagnostics()
-        metrics |= {f"diagnostics/{k}": v for k, v in seen.items()}
+        scores = self.rows.task.scores(logits, self.rows.validation_labels)
+        metrics: dict[str, Any] = {f"eval_{k}": v for k, v in scores.items() if v is not None}
+        diagnostics = self.network.loss.diagnostics()
+        metrics |= {f"diagnostics/{k}": v for k, v in diagnostics.items()}
         self.log(metrics)
-        self._keep_best(found)
+        self._keep_best(scores)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
 
-    def validation_logits(self) -> np.ndarray:
-        """(N, C) of the validation rows."""
-        return score_encoded(self.classifier, self.validation_rows, self.pad_id, shared=True).logits
-
-    def measured(self, logits: np.ndarray) -> dict[str, float | None]:
-        """Scores of the validation rows."""
-        data = self.sealed
-        return classification_scores(
-            data.validation.labels, logits, classes=data.classes,
-            train_counts=[int(n) for n in data.train_counts], tail=data.tail,
-        )  # fmt: skip
-
-    def _keep_best(self, found: dict[str, float | None]) -> None:
-        value = found.get(self.spec.metric)
-        if value is None:
-            raise SpecError(
-                f"train.metric {self.spec.metric!r} has no value on the validation rows"
-            )
+    def _keep_best(self, scores: MetricScores) -> None:
+        value = self.rows.task.chosen_score(scores, self.spec.metric)
+        step = self.state.global_step
+        if self.keep_own_best:
+            self._keep_own_best(scores, step)
         if value > self.best.score:
-            state = {
-                n: v.detach().cpu().clone()
-                for n, v in self.classifier.trainable_state_dict().items()
-            }
-            self.best = Best(value, self.state.global_step, 0, state)
+            state = self.states.get(step) or self._copied_state()
+            self.best = Best(value, step, 0, state)
         else:
             self.best.without_gain += 1
         if self.on_evaluate is not None:
             self.on_evaluate(value)
 
+    def _keep_own_best(self, scores: MetricScores, step: int) -> None:
+        """Keep the weights of this step if some metric was never better."""
+        task = self.rows.task
+        signed = {
+            name: task.signed(name, value)
+            for name, value in scores.items()
+            if value is not None and name in task.titles
+        }
+        better = {
+            name: (value, step)
+            for name, value in signed.items()
+            if name not in self.own_best or value > self.own_best[name][0]
+        }
+        self.own_best |= better
+        if better:
+            self.states[step] = self._copied_state()
+        needed = {at for _, at in self.own_best.values()}
+        self.states = {at: state for at, state in self.states.items() if at in needed}
+
+    def _copied_state(self) -> State:
+        state = self.network.trainable_state_dict()
+        return {name: value.detach().cpu().clone() for name, value in state.items()}
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(_contiguous(self.classifier.trainable_state_dict()), folder / "now.safetensors")
+        save_file(_contiguous(self.network.trainable_state_dict()), folder / "now.safetensors")
         if self.best.state is not None:
             save_file(_contiguous(self.best.state), folder / "best.safetensors")
         record = {"score": self.best.score, "step": self.best.step}
         record["without_gain"] = self.best.without_gain
         (folder / "best.json").write_text(json.dumps(record), encoding="utf-8")
+        if self.keep_own_best:
+            for step, state in self.states.items():
+                save_file(_contiguous(state), _own_file(folder, step))
+            (folder / OWN_BEST_FILE).write_text(json.dumps(self.own_best), encoding="utf-8")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
-        self.classifier.load_trainable_state_dict(load_file(folder / "now.safetensors"))
+        self.network.load_trainable_state_dict(load_file(folder / "now.safetensors"))
         record = json.loads((folder / "best.json").read_text(encoding="utf-8"))
         if (folder / "best.safetensors").exists():
             self.best = Best(**record, state=load_file(folder / "best.safetensors"))
+        if self.keep_own_best:
+            own = json.loads((folder / OWN_BEST_FILE).read_text(encoding="utf-8"))
+            self.own_best = {name: (value, step) for name, (value, step) in own.items()}
+            steps = {step for _, step in self.own_best.values()}
+            self.states = {step: load_file(_own_file(folder, step)) for step in steps}
 
 
 class _ProgressCallback(TrainerCallback):
     """Tells the loss and the caller how far it is, and stops when nothing is gained."""
 
-    def __init__(self, trainer: ClassifierTrainer, report: Report | None) -> None:
+    def __init__(self, trainer: EncodedTrainer, progress: ProgressCallback | None) -> None:
         self.trainer = trainer
-        self.report = report
+        self.progress = progress
 
     def on_step_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.trainer.classifier.loss.at(state.global_step / max(1, state.max_steps))
+        self.trainer.network.loss.at(state.global_step / max(1, state.max_steps))
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if self.report is not None:
-            self.report(state.global_step / max(1, state.max_steps), "")
+        if self.progress is not None:
+            self.progress(state.global_step / max(1, state.max_steps), "")
 
     def on_evaluate(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
@@ -244,68 +270,30 @@ class _ProgressCallback(TrainerCallback):
         best = self.trainer.best
         if best.without_gain >= self.trainer.spec.patience:
             control.should_training_stop = True
-        if self.report is not None:
-            words = f"{self.trainer.spec.metric} {abs(best.score):.3f}"  # errors are kept negated
-            self.report(state.global_step / max(1, state.max_steps), words)
+        if self.progress is not None:
+            metric = self.trainer.spec.metric
+            message = f"{metric} {self.trainer.rows.task.signed(metric, best.score):.3f}"
+            self.progress(state.global_step / max(1, state.max_steps), message)
         return control
 
 
-def train(
-    model: TorchModel,
-    data: TrainingData,
-    *,
-    checkpoint: Path | None = None,
-    report: Report | None = None,
-    on_evaluate: EvalCallback | None = None,
+def train_network(
+    trainer: EncodedTrainer, *, checkpoint: Path | None, progress: ProgressCallback | None
 ) -> TrainingLog:
-    """Train ``model`` on ``data``; it ends with the weights that did best on validation.
+    """Train from the last checkpoint on; the network ends with the best weights.
 
     Args:
-        model: A new or a loaded model; its ``spec.train`` and ``spec.seed`` apply.
-        data: Training and validation rows; there are no others.
+        trainer: With network, rows and settings.
         checkpoint: Where an interrupted training keeps what it needs to go on.
-        report: Told how far the training is.
-        on_evaluate: Told the validation score of every evaluation.
+        progress: Called with the part done and the best score so far.
 
     Raises:
         RunError: if the outputs stop being numbers.
-        SpecError: if the device is not there or the metric is unknown.
-        DataError: if the second views asked for cannot be had.
+        SpecError, UnknownNameError: if the metric is unknown or has no value.
     """
-    spec = model.spec
-    process_group.init_process_group(pick_device(spec.train.device))
-    args = training_arguments(spec, checkpoint)
-    model.enable_hidden_state_cache()
-    train, validation = (
-        _encode(model, split.texts, report) for split in (data.train, data.validation)
-    )
-    rows = (train, validation)
-    second, view = _second_views(model, data, report)
-    set_seed(spec.seed)  # whatever was computed or found above, the training is the same
-    trainer = ClassifierTrainer(
-        model.classifier, args, data=data, rows=rows, second=second, spec=spec.train,
-        pad_id=model.tokenizer.pad_id,
-    )  # fmt: skip
-    trainer.on_evaluate = on_evaluate
-    watched(trainer, report)
-    if not process_group.is_main_process():
-        torch.manual_seed(spec.seed + process_group.rank())  # other dropout than process 0
-    fit(trainer, checkpoint)
-    model.classifier.to("cpu")
-    history = [_record(row) for row in trainer.state.log_history]
-    return TrainingLog(
-        history, trainer.best.step, trainer.state.global_step, rows[0].truncated, view
-    )
-
-
-def watched(trainer: ClassifierTrainer, report: Report | None) -> None:
-    """Let a trainer tell how far it is, stop without gain, and print nothing."""
-    trainer.add_callback(_ProgressCallback(trainer, report))
+    trainer.rows.task.check_metric(trainer.spec.metric)
+    trainer.add_callback(_ProgressCallback(trainer, progress))
     trainer.remove_callback(PrinterCallback)
-
-
-def fit(trainer: ClassifierTrainer, checkpoint: Path | None) -> None:
-    """Train from the last checkpoint on; the model ends with the best weights."""
     last = process_group.broadcast_object(_last_checkpoint(checkpoint))
     if last is not None and not Path(last).is_dir():
         raise RunError(f"{last} is not here; all machines need one folder of runs, give --runs")
@@ -318,48 +306,19 @@ def fit(trainer: ClassifierTrainer, checkpoint: Path | None) -> None:
     if not any(r.get("step") == steps and _is_eval(r) for r in trainer.state.log_history):
         trainer.evaluate()
     if trainer.best.state is not None:
-        trainer.classifier.load_trainable_state_dict(trainer.best.state)
-    trainer.classifier.eval()
+        trainer.network.load_trainable_state_dict(trainer.best.state)
+    network: nn.Module = trainer.network  # type: ignore[assignment]
+    network.eval()
+    history = [_record(row) for row in trainer.state.log_history]
+    own_best = {name: step for name, (_, step) in trainer.own_best.items()}
+    return TrainingLog(history, trainer.best.step, steps, own_best, trainer.states)
 
 
-def _encode(model: TorchModel, texts: list[str], report: Report | None) -> Encoded:
-    """Encoded texts, with the states of a frozen encoder."""
-
-    def told(done: int, total: int) -> None:
-        if report is not None:
-            report(0.0, f"token states: {done} of {total} texts")
-
-    device = pick_device(model.spec.train.device)
-    with process_group.main_process_first():
-        return model.encode(texts, device=device, progress=told)
+def _own_file(folder: Path, step: int) -> Path:
+    return folder / f"own-{step}.safetensors"
 
 
-def _second_views(
-    model: TorchModel, data: TrainingData, report: Report | None
-) -> tuple[Encoded | None, str]:
-    """Encoded second views of the training texts, and where they came from."""
-    spec = model.spec
-    if spec.view.name == "none":
-        return None, ""
-    source = Texts(
-        data.train.texts, data.train.extra, encoder_location(spec.encoder.name),
-        spec.encoder.max_length, spec.seed,
-    )  # fmt: skip
-
-    def told(done: int, total: int) -> None:
-        if report is not None:
-            report(0.0, f"second views: {done} of {total} texts")
-
-    with process_group.main_process_first():
-        texts, note = second_views(spec.view, source, told)
-    return _encode(model, texts, report), note
-
-
-def _group(parameters: list[nn.Parameter], rate: float, decay: float) -> dict[str, Any]:
-    return {"params": parameters, "lr": rate, "weight_decay": decay}
-
-
-def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _contiguous(state: State) -> State:
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
 
@@ -375,7 +334,7 @@ def _last_checkpoint(folder: Path | None) -> str | None:
     """The newest whole checkpoint; one that a kill left half-written is passed over."""
     if folder is None or not folder.is_dir():
         return None
-    # trainer_state.json is written after the weights and the optimiser.
+    # trainer_state.json is written after the weights and the optimizer.
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     numbers = {int(path.name.rpartition("-")[2]): str(path) for path in whole}
     return numbers[max(numbers)] if numbers else None

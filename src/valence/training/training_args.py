@@ -1,4 +1,4 @@
-"""The Trainer's arguments for a spec."""
+"""The Trainer's arguments for a training section."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
-from valence.config.spec import RunSpec
+from valence.config.sections import TrainSpec
 from valence.distributed import process_group
 from valence.distributed.device import pick_device, use_bf16
 
 
-def training_arguments(spec: RunSpec, checkpoint: Path | None) -> TrainingArguments:
-    """The Trainer's arguments for a spec.
+def training_arguments(
+    train: TrainSpec, *, learning_rate: float, seed: int, checkpoint: Path | None = None
+) -> TrainingArguments:
+    """The Trainer's arguments.
+
+    Args:
+        train: How the training goes.
+        learning_rate: The rate in effect.
+        seed: Seed of everything random.
+        checkpoint: Where an interrupted training keeps what it needs to go on; None keeps
+            nothing.
 
     Raises:
         SpecError: if the device asked for is not there.
     """
-    train = spec.train
     device = pick_device(train.device)
-    adapted = spec.encoder.adaptation in ("lora", "dora")
     by_step = train.eval_steps is not None
+    batch_size = process_group.per_process_batch_size(train.batch_size, "train.batch_size")
     return TrainingArguments(
         output_dir=str(checkpoint) if checkpoint else ".",
-        per_device_train_batch_size=process_group.per_process_batch_size(
-            train.batch_size, "train.batch_size"
-        ),
+        per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=train.accumulation,
         num_train_epochs=train.epochs,
-        learning_rate=train.learning_rate * (train.lr_scale if adapted else 1.0),
+        learning_rate=learning_rate,
         weight_decay=train.weight_decay,
         lr_scheduler_type=train.schedule,
         warmup_steps=train.warmup_share,
@@ -44,8 +50,8 @@ def training_arguments(spec: RunSpec, checkpoint: Path | None) -> TrainingArgume
         remove_unused_columns=False,
         dataloader_pin_memory=device == "cuda",
         use_cpu=device == "cpu",
-        seed=spec.seed,
-        data_seed=spec.seed,
+        seed=seed,
+        data_seed=seed,
         disable_tqdm=True,
         report_to="none",
     )

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from valence.config.ranges import Range
 from valence.config.spec import RunSpec
 from valence.data.dataset import TrainingData
-from valence.errors import RunError, SpecError
-from valence.evaluation.classification import classification_scores
-from valence.evaluation.regression import signed
-from valence.methods.fitting import fit_sealed
-from valence.methods.search_space import Range
+from valence.errors import RunError
+from valence.methods.fit import fit_spec
+from valence.models.base import Model
 from valence.tuning.study import (
     ERROR,
     POLL_SECONDS,
@@ -66,6 +65,11 @@ class Job:
     url: str
     name: str
 
+    @property
+    def metric(self) -> str:
+        """The validation score that chooses."""
+        return str(self.spec.get("train.metric"))
+
 
 @dataclass(frozen=True)
 class StudyProgress:
@@ -95,7 +99,7 @@ def all_trials(
     """Make what trials are missing, in this process or in ``workers`` others.
 
     Args:
-        job: What is result.
+        job: What is tuned.
         study: Its study.
         workers: Processes.
         observer: Told how far it is.
@@ -132,7 +136,7 @@ class _StudyWatcher:
         rest = max(0.0, self.job.trials - self.now.finished - share)
         left = (seconds - self.begun) / done * rest if done > 0 else None
         best = self.now.best
-        shown = None if best is None else signed(self.job.spec.train.metric, best)
+        shown = None if best is None else self.job.data.task.signed(self.job.metric, best)
         self.observer(StudyProgress(self.now, shown, self.job.trials, share, left))
 
 
@@ -214,7 +218,7 @@ def make_trials(
     """Make trials until the study has as many as the job wants; wait for those of others.
 
     Args:
-        job: What is result.
+        job: What is tuned.
         study: Its study.
         told: Called with the share done of the trial at work.
         stop: Whether to end as Ctrl-C does.
@@ -280,22 +284,22 @@ def objective(
         if trial.should_prune():
             raise TrialPruned(f"behind the median after {len(scores)} evaluations")
 
-    def report(share: float, _: str) -> None:
+    def progress(done: float, _: str) -> None:
         if stop():
             raise KeyboardInterrupt
-        told(share)
+        told(done)
 
     try:
         spec = job.spec.override({p: suggest(trial, p, r) for p, r in job.space.items()})
         with heartbeat(trial):
-            model, _ = fit_sealed(spec, job.data, report=report, on_evaluate=on_evaluate)
+            fitted = fit_spec(spec, job.data, progress=progress, on_evaluate=on_evaluate)
     except TrialPruned:
         raise
     except Exception as error:  # whatever breaks one trial, the others still run
         lines = str(error).strip().splitlines() or [type(error).__name__]
         trial.set_user_attr(ERROR, lines[0][:300])
         raise
-    return max(scores) if scores else _score(model, spec, job.data)
+    return max(scores) if scores else _score(fitted.model, job)
 
 
 def suggest(trial: Trial, path: str, found: Range) -> Any:
@@ -310,13 +314,8 @@ def suggest(trial: Trial, path: str, found: Range) -> Any:
     return trial.suggest_float(path, found.low, found.high, log=found.log, step=found.step)
 
 
-def _score(model: Any, spec: RunSpec, data: TrainingData) -> float:
+def _score(model: Model, job: Job) -> float:
     """The validation score of a model that was fitted in one go."""
-    found = classification_scores(
-        data.validation.labels, model.score(data.validation.texts).logits, classes=data.classes,
-        train_counts=[int(n) for n in data.train_counts], tail=data.tail,
-    )  # fmt: skip
-    value = found[spec.train.metric]
-    if value is None:
-        raise SpecError(f"train.metric {spec.train.metric!r} has no value on the validation rows")
-    return value
+    data = job.data
+    logits = model.predict(data.validation.examples(data.group)).logits
+    return data.task.chosen_score(data.task.scores(logits, data.validation.labels), job.metric)

@@ -1,6 +1,6 @@
 """Tuning: Optuna chooses settings on validation rows, then :func:`run` trains with the best.
 
-What is result is a :class:`TuningPlan`: how many trials, on which share of the rows, over which
+What is tuned is a :class:`TuningPlan`: how many trials, on which share of the rows, over which
 ranges. The ranges are the method's own, changed by a space file.
 """
 
@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from valence.config.spec import DataSpec, RunSpec, parse_yaml, setting_paths
+from valence.config.callbacks import ProgressCallback
+from valence.config.data import DataSpec
+from valence.config.ranges import Range, every_point, parse_range
+from valence.config.spec import RunSpec, parse_yaml, setting_paths
 from valence.data.dataset import Dataset, TrainingData
 from valence.data.sampling import stratified_split
 from valence.data.sources import load_dataset
 from valence.distributed import process_group
 from valence.errors import RunError, SpecError, UnknownNameError
-from valence.evaluation.classification import METRICS
-from valence.evaluation.regression import INTENSITY_METRICS, signed
-from valence.methods.registry import METHODS, find_method, make_spec, search_space, trained_part
-from valence.methods.search_space import Range, every_point, parse_range
-from valence.runs.runner import run
+from valence.evaluation.task import Task
+from valence.methods.registry import METHODS, find_method, make_spec, trained_part
+from valence.runs.runner import check_rows, run
 from valence.runs.store import RunResult, RunStore
 from valence.storage.file_lock import alone
-from valence.training.trainer import Report
 from valence.tuning.study import (
     bind,
     close_stale,
@@ -61,7 +61,7 @@ ALONE = "give --workers, or start several that share one --storage and --study"
 
 @dataclass(frozen=True)
 class TuningPlan:
-    """How a method is result; the contents of a space file, changed by options.
+    """How a method is tuned; the contents of a space file, changed by options.
 
     Attributes:
         n_trials: Trials in all, those of earlier calls counted.
@@ -119,6 +119,7 @@ class TuningResult:
         value: Their validation score in the trial.
         trials: One row per trial.
         importance: Share of the score's spread by setting.
+        task: What is predicted.
         result: The run of ``best`` on everything; None where it was not made.
         interrupted: Whether the user stopped it.
     """
@@ -130,8 +131,14 @@ class TuningResult:
     value: float
     trials: pd.DataFrame
     importance: Mapping[str, float]
+    task: Task
     result: RunResult | None
     interrupted: bool
+
+    @property
+    def metric(self) -> str:
+        """The validation score that chose."""
+        return str(self.best.get("train.metric"))
 
 
 def read_tuning_plan(path: str | Path) -> TuningPlan:
@@ -180,7 +187,7 @@ def ranges_of(spec: RunSpec, plan: TuningPlan, fixed: Mapping[str, Any]) -> dict
     """What is chosen for a spec: its method's ranges, those of the plan, less what is fixed.
 
     Args:
-        spec: What is result.
+        spec: What is tuned.
         plan: Its ranges replace the method's; None takes one out.
         fixed: Settings the user gave a value.
 
@@ -188,18 +195,20 @@ def ranges_of(spec: RunSpec, plan: TuningPlan, fixed: Mapping[str, Any]) -> dict
         SpecError: if nothing is left, a range holds a value that does not fit, or the method
             does not read a setting.
     """
+    method = find_method(spec.method)
     own = (plan.ranges or {}).get(spec.method, {})
-    merged = {**search_space(spec), **own}
+    for path in own:
+        if path not in type(spec.config).paths():
+            raise SpecError(f"Method {spec.method!r} does not read {path}; take it out")
+    merged = {**method.search_space(spec.config), **own}
+    if not merged:
+        raise SpecError(f"Method {spec.method!r} has nothing to tune; train it as it is")
     space = {p: r for p, r in merged.items() if r is not None and p not in fixed}
     if not space:
         raise SpecError(f"Nothing is left to tune for {spec.method!r}; give a range in --space")
-    for path, found in space.items():
-        for value in found.ends:
+    for path, one in space.items():
+        for value in one.ends:
             spec.override({path: value})
-            if path not in own or trained_part(spec).kind != "sklearn":
-                continue
-            if not path.startswith(("encoder.", "head.")) and path != "loss.class_weights":
-                raise SpecError(f"Method {spec.method!r} does not read {path}; take it out")
     return space
 
 
@@ -211,7 +220,7 @@ def tune(
     settings: Mapping[str, Any] | None = None,
     config: TuningConfig | None = None,
     observer: Observer | None = None,
-    report: Report | None = None,
+    progress: ProgressCallback | None = None,
 ) -> TuningResult:
     """Choose the settings of a method on validation rows, and train with the best.
 
@@ -219,13 +228,13 @@ def tune(
     ``plan.n_trials``; several processes may call it at once.
 
     Args:
-        method: A name of ``METHODS``; a ``posthoc`` method's base is result.
+        method: A name of ``METHODS``; a ``posthoc`` method's base is tuned.
         data: Which rows.
         plan: How many trials, on which share of the rows, over which ranges.
         settings: Dotted settings of all trials and of the final run.
         config: Where things are read and kept.
         observer: Told how far the trials are.
-        report: Told how far the final training is.
+        progress: Called with the part of the final training that is done.
 
     Raises:
         UnknownNameError, SpecError: if a name or range is wrong, or there is nothing to tune.
@@ -237,10 +246,8 @@ def tune(
     find_method(method)
     spec = make_spec(method, data, seed=config.seed, settings=settings)
     space = ranges_of(spec, plan, settings or {})
-    known = METRICS | INTENSITY_METRICS if spec.kind == "fusion" else METRICS
-    if spec.train.metric not in known:
-        raise UnknownNameError("metric", spec.train.metric, known)
     dataset = load_dataset(spec.data, seed=spec.seed, data_dir=config.data_dir)
+    check_rows(dataset.without_test(), spec)
     job, task = _job(spec, space, plan, dataset, config)
     study = open_study(job.url, job.name)
     bind(study, task)
@@ -258,17 +265,20 @@ def tune(
     if count(study).best is None:
         return _none_done(study, interrupted)
     params = study.best_trial.params
+    metric = str(spec.get("train.metric"))
     found = TuningResult(
         job.name, spec.override(params), space, params,
-        signed(spec.train.metric, study.best_value), _as_shown(trials_table(study), spec),
-        importances(study), None, interrupted,
+        dataset.task.signed(metric, study.best_value),
+        _as_shown(trials_table(study), dataset.task.signed(metric, 1.0)),
+        importances(study), dataset.task, None, interrupted,
     )  # fmt: skip
     if interrupted or not config.final:
         return found
     with alone(config.runs / ".unfinished" / f"{job.name}.lock"):
         result = run(
-            found.best, store=RunStore(config.runs), dataset=dataset, keep_model=True, report=report
-        )
+            found.best, store=RunStore(config.runs), dataset=dataset, keep_model=True,
+            progress=progress,
+        )  # fmt: skip
     return replace(found, result=result)
 
 
@@ -281,12 +291,13 @@ def _job(
     spec: RunSpec, space: dict[str, Range], plan: TuningPlan, dataset: Dataset, config: TuningConfig
 ) -> tuple[Job, dict[str, str]]:
     base = trained_part(spec)
-    if plan.epochs is not None and base.kind != "sklearn":
+    if plan.epochs is not None and find_method(base.method).capabilities.streams_epochs:
         base = base.override({"train.epochs": plan.epochs})
     name = config.study or study_name(spec.method, spec.data)
     digest = hashlib.sha256(repr(sorted(space.items())).encode()).hexdigest()[:10]
-    task = {"data": dataset.fingerprint, "settings": base.hash(), "ranges": digest,
-            "sample": f"{plan.sample:g}"}  # fmt: skip
+    content = ",".join(find_method(base.method).content(base.config))
+    task = {"data": dataset.fingerprint, "settings": base.digest(), "encoder": content,
+            "ranges": digest, "sample": f"{plan.sample:g}"}  # fmt: skip
     url = config.storage or sqlite_url(config.folder / f"{name}.db")
     data = sample_rows(dataset.without_test(), plan.sample, seed=spec.seed)
     return Job(base, space, plan.n_trials, data, url, name), task
@@ -305,10 +316,9 @@ def sample_rows(data: TrainingData, share: float, *, seed: int) -> TrainingData:
     return replace(data, train=data.train.take(np.union1d(taken, lone)))
 
 
-def _as_shown(trials: pd.DataFrame, spec: RunSpec) -> pd.DataFrame:
+def _as_shown(trials: pd.DataFrame, sign: float) -> pd.DataFrame:
     """Optuna's largest is best; scores that are best when low get their own sign back."""
-    turn = signed(spec.train.metric, 1.0)
-    return trials.assign(**{name: trials[name] * turn for name in ("value", "last")})
+    return trials.assign(**{name: trials[name] * sign for name in ("value", "last")})
 
 
 def _none_done(study: Study, interrupted: bool) -> TuningResult:

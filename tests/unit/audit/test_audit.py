@@ -24,7 +24,7 @@ from valence.audit.duplicates import BANDS, SMALL_BUCKET, near_pairs, normalise
 from valence.audit.fix import write_fixed
 from valence.audit.label_errors import find_label_errors, within_budget
 from valence.audit.languages import find_languages, main_script
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 
 
 def source(**splits: list[tuple[str, str]]) -> LabeledSource:
@@ -223,7 +223,7 @@ def test_audit_of_a_real_leak(real_data: Path) -> None:
 
 def test_whole_audit(tmp_path: Path, tiny_encoder: Path) -> None:
     from valence.audit.audit import audit
-    from valence.config.spec import EncoderSpec
+    from valence.config.sections import EncoderSpec
     from valence.reports.audit_page import write_audit
 
     rows = make_reviews(140)

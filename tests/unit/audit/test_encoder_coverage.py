@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import make_reviews
 from valence.audit.encoder_coverage import Readiness, readiness, script_mix, write_readiness
-from valence.config.spec import DataSpec, EncoderSpec
+from valence.config.data import DataSpec
+from valence.config.sections import EncoderSpec
 from valence.data.sources import load_dataset
 
 LINES = {

@@ -26,8 +26,8 @@ from valence.cli.options import (
     comma_separated,
     with_groups,
 )
-from valence.config.spec import DataSpec
-from valence.errors import SpecError, UnknownNameError
+from valence.config.data import DataSpec
+from valence.errors import SpecError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,14 +154,14 @@ def test_a_device_is_looked_for_before_anything_is_done(without_gpu: None) -> No
         with pytest.raises(SpecError, match="'cuda' is not available here"):
             options.settings()
     with pytest.raises(SpecError, match="not available"):
-        ModelHardware(device="cuda").speed()
+        ModelHardware(device="cuda").requested()
     with pytest.raises(SpecError, match="not available"):
         RowOptions(set_=["train.device=cuda"]).settings()
-    with pytest.raises(UnknownNameError, match="Unknown device 'gpu'"):
+    with pytest.raises(SpecError, match="Device 'gpu' is unknown; write auto, cpu, cuda, mps"):
         check_device("gpu")
     # the machines of a cluster are other ones
     assert TrainingHardware(device="cuda").settings(elsewhere=True) == {"train.device": "cuda"}
-    assert ModelHardware(device="cuda").speed(elsewhere=True).device == "cuda"
+    assert ModelHardware(device="cuda").requested(elsewhere=True).device == "cuda"
 
 
 def test_hardware_as_trainings_and_predictors_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,13 +173,13 @@ def test_hardware_as_trainings_and_predictors_take_it(monkeypatch: pytest.Monkey
     given = TrainingHardware(device="cpu", precision="bf16", threads=1).settings()
     assert given == {"train.device": "cpu", "train.precision": "bf16"}
     assert os.environ["OMP_NUM_THREADS"] == os.environ["RAYON_NUM_THREADS"] == "1"
-    speed = ModelHardware(threads=2, batch_tokens=64).speed()
+    speed = ModelHardware(threads=2, batch_tokens=64).requested()
     assert (speed.threads, speed.device, speed.precision, speed.batch_tokens) == (
         2, "auto", "fp32", 64,
     )  # fmt: skip
     for options in (HardwareOptions(threads=0), ModelHardware(threads=0)):
         with pytest.raises(SpecError, match="0 threads are not possible"):
-            options.speed() if isinstance(options, ModelHardware) else options.prepared()
+            options.requested() if isinstance(options, ModelHardware) else options.prepared()
 
 
 def test_lists() -> None:

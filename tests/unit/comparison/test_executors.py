@@ -13,7 +13,8 @@ from valence.comparison import grid
 from valence.comparison.executors.base import Batch, OnEvent, RunEvent, Sizes, make_executor
 from valence.comparison.executors.cells import DependencyQueue
 from valence.comparison.grid import Comparison, GridProgress, Outcome
-from valence.config.spec import DataSpec, RunSpec
+from valence.config.data import DataSpec
+from valence.config.spec import RunSpec
 from valence.distributed.ray_cluster import Cluster
 from valence.errors import RunError, UnknownNameError
 from valence.runs.store import RunStore

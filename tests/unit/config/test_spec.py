@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from valence.config.data import DataSpec
 from valence.config.overrides import parse_axis, parse_setting
-from valence.config.spec import DataSpec, RunSpec, setting_paths
+from valence.config.spec import RunSpec, setting_paths
 from valence.errors import SpecError, UnknownNameError
 from valence.methods.registry import METHODS, find_method, make_spec, trained_part
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
-from valence.config.spec import ViewSpec
+from valence.config.sections import ViewSpec
 from valence.data import augment
 from valence.data.augment import Texts, edited, second_views, word_tokens
 from valence.errors import DataError, UnknownNameError

@@ -11,7 +11,7 @@ import pytest
 
 from tests.features import mmsa, write_mmsa
 from valence.audit.checks import read_source
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.sources import load_dataset, load_split
 from valence.data.sql import import_rows
 from valence.data.tables import read_hub

@@ -17,8 +17,9 @@ import sqlalchemy as sa
 
 from tests import postgres
 from tests.conftest import make_reviews
+from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url, refuse_password, short_name
-from valence.config.spec import DataSpec, RunSpec, build
+from valence.config.spec import RunSpec, build
 from valence.data.database import opened
 from valence.data.sources import load_dataset, load_split
 from valence.data.sql import ImportOptions, Occurrences, import_rows

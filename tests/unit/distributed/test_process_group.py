@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 from torch.utils.data import SequentialSampler
 
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.distributed import process_group
 from valence.errors import RunError, SpecError
 from valence.methods.registry import make_spec

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from tests.conftest import make_reviews
 from valence.comparison.grid import Comparison, execute, plan, with_transfer
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.evaluation.classification import group_scores
 from valence.reports.groups import groups_table, markdown, wide_table, write_group_tables
 from valence.reports.transfer import (

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import make_reviews
-from valence.config.spec import DataSpec, RunSpec
+from valence.config.data import DataSpec
+from valence.config.spec import RunSpec
 from valence.data.dataset import Split, TrainingData
 from valence.errors import DataError, ModelError, SpecError, UnknownNameError
 from valence.evaluation.calibration import CALIBRATION_METRICS, calibration_scores, curve

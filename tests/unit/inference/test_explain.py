@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from valence.inference.explain.attribution import integrated_gradients, left_out, log_odds
+from valence.methods.fitting import build_seeded
 
 from tests.conftest import make_reviews
 from tests.features import mmsa, write_mmsa
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.dataset import Split, TrainingData
 from valence.data.sources import load_dataset
 from valence.errors import ModelError, SpecError, UnknownNameError
-from valence.inference.explain.attribution import integrated_gradients, left_out, log_odds
 from valence.inference.explain.explain import as_document, explain, modalities_of
 from valence.inference.explain.neighbors import FILE, NO_TEXT, build_index, find_index
 from valence.inference.explain.page import write_page
 from valence.inference.predictor import Predictor
-from valence.methods.fitting import build_seeded
 from valence.methods.registry import METHODS, make_spec
 from valence.models.baselines import BASELINES
 from valence.models.classifier import TorchModel

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from valence.methods.fitting import build_seeded
 
 from tests.conftest import make_reviews
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
+from valence.distributed.device import Hardware
 from valence.errors import DataError, ModelError, RunError
 from valence.inference.export import export
 from valence.inference.export.export import ExportOptions, export_model
-from valence.inference.predictor import Predictor, Speed
-from valence.methods.fitting import build_seeded
+from valence.inference.predictor import Predictor
 from valence.methods.registry import make_spec
 from valence.models.classifier import load_torch_model
 from valence.models.exported import LEFT_OUT, ExportedModel, OnnxRunner
@@ -75,12 +76,12 @@ def test_export_equals_the_model(
     checks = export_model(source, tmp_path / "onnx", data)
     assert checks["rows"] == len(data.validation)
     assert checks["largest_difference"] < 1e-5
-    expected = Predictor(source, speed=Speed(device="cpu"))
+    expected = Predictor(source, hardware=Hardware(device="cpu"))
     found = Predictor(tmp_path / "onnx")
     want = expected.model.score(TEXTS)
     for batch_tokens in (None, 24, 4096):
-        speed = Speed(batch_tokens=batch_tokens)
-        have = Predictor(tmp_path / "onnx", speed=speed).model.score(TEXTS)
+        speed = Hardware(batch_tokens=batch_tokens)
+        have = Predictor(tmp_path / "onnx", hardware=speed).model.score(TEXTS)
         np.testing.assert_allclose(have.probabilities, want.probabilities, atol=1e-5)
         np.testing.assert_allclose(have.features, want.features, atol=1e-4)
         assert have.truncated == want.truncated == 1
@@ -164,8 +165,8 @@ def test_onnx_by_several_threads_changes_nothing(
     data: Dataset, model: Path, tmp_path: Path, traced_once: None
 ) -> None:
     export_model(model, tmp_path / "onnx", data)
-    alone = Predictor(tmp_path / "onnx", speed=Speed(threads=1))
-    fast = Predictor(tmp_path / "onnx", speed=Speed(threads=3, batch_tokens=16))
+    alone = Predictor(tmp_path / "onnx", hardware=Hardware(threads=1))
+    fast = Predictor(tmp_path / "onnx", hardware=Hardware(threads=3, batch_tokens=16))
     texts = [*TEXTS, *(f"{'very ' * (n % 5)}good food {n}" for n in range(24))]
     np.testing.assert_allclose(fast.predict_proba(texts), alone.predict_proba(texts), atol=1e-5)
     assert isinstance(fast.model, ExportedModel)
@@ -181,10 +182,10 @@ def test_openvino_int8_streams_in_order(
     options = ExportOptions("openvino", int8=True, max_drop=100)
     checks = export_model(model, tmp_path / "ov", data, options=options)
     assert checks["largest_difference"] < 0.2
-    fast = Predictor(tmp_path / "ov", speed=Speed(threads=3, batch_tokens=48))
+    fast = Predictor(tmp_path / "ov", hardware=Hardware(threads=3, batch_tokens=48))
     alone = np.concatenate([fast.predict_proba([text]) for text in TEXTS])
     np.testing.assert_allclose(fast.predict_proba(TEXTS), alone, atol=1e-5)
-    exact = Predictor(model, speed=Speed(device="cpu")).predict_proba(TEXTS)
+    exact = Predictor(model, hardware=Hardware(device="cpu")).predict_proba(TEXTS)
     np.testing.assert_allclose(fast.predict_proba(TEXTS), exact, atol=0.1)
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from tests.cluster import kill_all
 from tests.conftest import make_reviews
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
+from valence.distributed.device import Hardware
 from valence.distributed.ray_cluster import Cluster
 from valence.errors import DataError, ModelError, UnknownNameError
 from valence.inference.bulk.engines import make_engine
@@ -28,7 +29,7 @@ from valence.inference.bulk.folder import (
     find_tables,
     predict_folder,
 )
-from valence.inference.predictor import Predictor, Speed, predict_file
+from valence.inference.predictor import Predictor, predict_file
 from valence.methods.registry import make_spec
 from valence.runs.runner import run
 from valence.runs.store import RunStore
@@ -70,7 +71,7 @@ def score(
     model: Path, parts: Path, out: Path, engine: str = "local", *, resume: bool | None = None,
     **more: object,
 ) -> FolderReport:  # fmt: skip
-    job = FolderJob(model, out, Speed(threads=1), **more)  # type: ignore[arg-type]
+    job = FolderJob(model, out, Hardware(threads=1), **more)  # type: ignore[arg-type]
     made = make_engine(engine, Cluster(workers=2))
     return predict_folder(job, find_tables([str(parts)]), engine=made, resume=resume)
 
@@ -90,7 +91,7 @@ def test_local_is_as_one_by_one_and_goes_on(
 ) -> None:
     out = tmp_path / "out"
     seen: list[FolderProgress] = []
-    job = FolderJob(model, out, Speed(threads=1))
+    job = FolderJob(model, out, Hardware(threads=1))
     engine = make_engine("local")
     report = predict_folder(job, find_tables([str(parts)]), engine=engine, observer=seen.append)
     assert (report.rows, report.failures) == (FILES * ROWS, [])
@@ -189,7 +190,7 @@ def test_broken_and_empty_files_do_not_stop_the_others(model: Path, tmp_path: Pa
     ("what", "change"),
     [
         ("target prior", {"target_prior": "bad=.98,good=.01,meh=.01"}),
-        ("precision", {"speed": Speed(threads=1, precision="bf16")}),
+        ("precision", {"hardware": Hardware(threads=1, precision="bf16")}),
         ("encoding", {"encoding": "latin-1"}),
         ("long", {"long": "windows"}),
     ],
@@ -198,7 +199,7 @@ def test_a_folder_of_another_job_is_not_gone_on_from(
     model: Path, tmp_path: Path, what: str, change: dict[str, Any]
 ) -> None:
     make_reviews(5).to_csv(tmp_path / "a.csv", index=False)
-    job = FolderJob(model, tmp_path / "out", Speed(threads=1))
+    job = FolderJob(model, tmp_path / "out", Hardware(threads=1))
     files = [tmp_path / "a.csv"]
     predict_folder(job, files, engine=make_engine("local"))
     with pytest.raises(DataError, match=f"made with another {what};"):

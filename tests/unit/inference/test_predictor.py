@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from valence.methods.fitting import build_seeded
 
 from tests.conftest import make_reviews
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.batches import TOKEN_BUDGET, padded_share
 from valence.data.sources import load_dataset
+from valence.distributed.device import Hardware
 from valence.errors import SpecError
-from valence.inference.predictor import Predictor, Speed
-from valence.methods.fitting import build_seeded
+from valence.inference.predictor import Predictor
 from valence.methods.registry import make_spec
 from valence.models.cpu import usable_cores
 from valence.models.windows import split_windows
@@ -38,7 +39,7 @@ def test_same_answer_whatever_the_batch(model: Path, long: str) -> None:
         [Predictor(model, long=long).predict_proba([text]) for text in TEXTS[:9]]
     )
     for batch_tokens in (1, 60, 1024, 100_000):
-        found = Predictor(model, long=long, speed=Speed(batch_tokens=batch_tokens))
+        found = Predictor(model, long=long, hardware=Hardware(batch_tokens=batch_tokens))
         np.testing.assert_allclose(found.predict_proba(TEXTS)[:9], alone, atol=1e-5)
 
 
@@ -100,14 +101,14 @@ def test_settings_that_do_not_exist_are_told(model: Path) -> None:
     with pytest.raises(SpecError, match="cut or windows"):
         Predictor(model, long="fold")
     with pytest.raises(SpecError, match="0 threads"):
-        Speed(threads=0)
+        Hardware(threads=0)
     with pytest.raises(SpecError, match="fp32, bf16 or auto"):
-        Speed(precision="fp8")  # type: ignore[arg-type]
+        Hardware(precision="fp8")  # type: ignore[arg-type]
 
 
 def test_bfloat16_is_close(model: Path) -> None:
-    exact = Predictor(model, speed=Speed(device="cpu")).predict_proba(TEXTS)
-    rough = Predictor(model, speed=Speed(device="cpu", precision="bf16")).predict_proba(TEXTS)
+    exact = Predictor(model, hardware=Hardware(device="cpu")).predict_proba(TEXTS)
+    rough = Predictor(model, hardware=Hardware(device="cpu", precision="bf16")).predict_proba(TEXTS)
     assert 0 < np.abs(exact - rough).max() < 0.05
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import make_reviews
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.errors import DataError
 from valence.inference.bulk.stream import StreamOptions, predict_file, predict_stream
 from valence.inference.predictor import Predictor
@@ -220,7 +221,7 @@ def test_another_prior_calibration_or_precision_is_not_gone_on_from(
     changes = {
         "target prior": {"calibration": fitted.towards(shares)},
         "calibration": {"calibration": fitted.model_copy(update={"temperature": 2.0})},
-        "precision": {"precision": "bf16"},
+        "precision": {"model": SimpleNamespace(precision="bf16")},
         "long": {"long": "windows"},
     }
     killed_after(predictor, 30, *paths)

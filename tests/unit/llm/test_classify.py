@@ -5,15 +5,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from valence.llm.content_hash import settled
 
 from tests.causal import FailingServer, answer, failing_server, make_causal
 from valence.comparison.grid import Comparison, execute, plan
-from valence.config.spec import DataSpec, RunSpec
+from valence.config.data import DataSpec
+from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.errors import ModelError, RunError, SpecError, UnknownNameError
 from valence.llm.classify import Asker
-from valence.llm.content_hash import settled
 from valence.llm.cost_estimate import estimate_cost
 from valence.methods.registry import make_spec
 from valence.reports.tables import by_setup, leaderboard

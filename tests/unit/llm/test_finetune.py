@@ -9,7 +9,8 @@ import pytest
 from tests.causal import make_causal
 from tests.conftest import make_reviews
 from tests.together import alone, launched
-from valence.config.spec import DataSpec, EncoderSpec
+from valence.config.data import DataSpec
+from valence.config.sections import EncoderSpec
 from valence.errors import DataError, ModelError, RunError
 from valence.llm.align import AlignSpec, choose, self_align
 from valence.llm.finetune import SFTData, _FineTuneSession, finetune, read_sft_data

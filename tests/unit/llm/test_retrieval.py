@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from valence.config.spec import EncoderSpec
+from valence.config.sections import EncoderSpec
 from valence.data.dataset import Split
 from valence.errors import DataError, ModelError, UnknownNameError
 from valence.llm.retrieval import NONE, DemonstrationPool, Embedder, Retriever, nearest_by_label

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from valence.config.spec import LossSpec
+from valence.config.sections import LossSpec
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.contrastive import PrototypeMemory
 

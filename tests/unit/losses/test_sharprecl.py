@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from valence.config.spec import LossSpec
+from valence.config.sections import LossSpec
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.contrastive import SupervisedContrast, contrast_of_anchors
 from valence.losses.sharprecl import SharpContrast, hardest

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from valence.config.spec import LossSpec
+from valence.config.sections import LossSpec
 from valence.errors import UnknownNameError
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.contrastive import PrototypeMemory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.errors import UnknownNameError
 from valence.methods.registry import make_spec, trained_part
 

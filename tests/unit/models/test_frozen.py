@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from valence.methods.fitting import build_seeded
 
-from valence.config.spec import DataSpec, RunSpec
+from valence.config.data import DataSpec
+from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
-from valence.methods.fitting import build_seeded
 from valence.methods.registry import make_spec
 from valence.models import frozen
 from valence.models.classifier import TorchModel
@@ -151,7 +152,7 @@ def test_a_kill_while_writing_loses_one_chunk_at_most(
         import time
         from valence.models import frozen
         from valence.models.encoder import Encoder, TextTokenizer
-        from valence.config.spec import EncoderSpec
+        from valence.config.sections import EncoderSpec
         frozen.CHUNK = 50
         spec = EncoderSpec(name={str(tiny_encoder)!r}, adaptation="frozen")
         texts = [f"good film {{'very ' * (i % 30)}} {{'not ' * (i // 30)}}" for i in range(900)]

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from valence.config.spec import DataSpec, EncoderSpec
-from valence.data.dataset import Split, TrainingData
 from valence.methods.fitting import build_seeded
+
+from valence.config.data import DataSpec
+from valence.config.sections import EncoderSpec
+from valence.data.dataset import Split, TrainingData
 from valence.methods.registry import METHODS, make_spec
 from valence.models import classifier
 from valence.models.encoder import TextTokenizer

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from valence.config.spec import DataSpec, RunSpec
+from valence.config.data import DataSpec
+from valence.config.spec import RunSpec
 from valence.data.sources import load_dataset
 from valence.methods.registry import make_spec
 from valence.models.encoder import Encoder

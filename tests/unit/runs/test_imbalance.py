@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import make_reviews
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.sources import load_dataset
 from valence.methods.registry import METHODS, make_spec
 from valence.reports.html import write_report

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from valence.methods.fitting import build_seeded
 
 from valence.comparison import grid
-from valence.config.spec import DataSpec, RunSpec
+from valence.config.data import DataSpec
+from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset, TrainingData
 from valence.data.sources import load_dataset
 from valence.errors import DataError, ModelError, RunError, SpecError, UnknownNameError
-from valence.methods.fitting import build_seeded
 from valence.methods.registry import make_spec
 from valence.models.loader import load_model
 from valence.runs.runner import run

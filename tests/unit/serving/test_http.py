@@ -21,8 +21,9 @@ pytest.importorskip("fastapi")
 from tests.conftest import make_reviews
 from tests.serving import Running, serving, wait_for
 from tests.unit.serving.conftest import careful, trained
+from valence.distributed.device import Hardware
 from valence.errors import ModelError, RunError, SpecError
-from valence.inference.predictor import Predictor, Speed
+from valence.inference.predictor import Predictor
 from valence.serving import explaining, reload
 from valence.serving.guard import PAGE_FILES
 from valence.serving.server import bind
@@ -90,18 +91,18 @@ def test_a_model_of_numbers_gives_numbers(numeric_model: Path) -> None:
 
 
 def test_the_model_runs_as_it_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    speeds: list[Speed | None] = []
+    requests: list[Hardware | None] = []
     load = reload.load_warm
 
-    def load_warm(folder: Path, speed: Speed | None = None) -> Predictor:
-        speeds.append(speed)
-        return load(folder, speed)
+    def load_warm(folder: Path, hardware: Hardware | None = None) -> Predictor:
+        requests.append(hardware)
+        return load(folder, hardware)
 
     monkeypatch.setattr(reload, "load_warm", load_warm)
-    speed = Speed(threads=1, batch_tokens=128)
-    with serving(model, speed=speed) as running:
+    hardware = Hardware(threads=1, batch_tokens=128)
+    with serving(model, hardware=hardware) as running:
         assert running.labels("the food was great")
-    assert speeds == [speed]
+    assert requests == [hardware]
 
 
 def test_many_at_once_are_not_mixed_up(server: Running, model: Path) -> None:

@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from valence.methods.fitting import build_seeded, fit_sealed
+from valence.methods.further import further_spec
 
 from tests.conftest import make_reviews
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.errors import DataError, ModelError, SpecError
-from valence.methods.fitting import build_seeded, fit_sealed
-from valence.methods.further import further_spec
 from valence.methods.registry import make_spec
 from valence.models.loader import load_model
 from valence.runs.runner import run

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import postgres
-from valence.config.spec import DataSpec
+from valence.config.data import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.errors import RunError, SpecError, UnknownNameError

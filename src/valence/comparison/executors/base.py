@@ -10,23 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from valence.config.spec import RunSpec
 from valence.distributed.ray_cluster import Cluster
 from valence.errors import UnknownNameError
+from valence.methods.base import Sizes as Sizes
 
 RETRIES = 3
 """How often a cell is run again whose worker was lost."""
 FINAL = ("there", "done", "failed")
-
-
-class Sizes(NamedTuple):
-    """Rows per split."""
-
-    train: int
-    validation: int
-    test: int
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class CellRunner:
         key = ""
         try:
             dataset = self._dataset(spec)
-            key = self.store.key(spec, dataset.fingerprint)
+            key = self.store.key(spec, dataset)
             if self.store.get(key) is not None:
                 return RunEvent("there", key=key)
             sizes = Sizes(len(dataset.train), len(dataset.validation), len(dataset.test))
@@ -45,7 +45,7 @@ class CellRunner:
             clock = time.perf_counter()
             result = run(
                 spec, store=self.store, dataset=dataset,
-                report=lambda share, words: tell(RunEvent("going", share, words)),
+                progress=lambda share, words: tell(RunEvent("going", share, words)),
             )  # fmt: skip
             words = f"done, test {headline(result.test)}"
             return RunEvent("done", 1.0, words, sizes, result.key, time.perf_counter() - clock)
@@ -74,7 +74,7 @@ class DependencyQueue:
     def __init__(self, specs: Sequence[RunSpec]) -> None:
         lanes: dict[str, list[int]] = {}
         for number, spec in enumerate(specs):
-            lanes.setdefault(trained_part(spec).hash(), []).append(number)
+            lanes.setdefault(trained_part(spec).digest(), []).append(number)
         self.width = len(lanes)
         self.ready = deque(lane[0] for lane in lanes.values())
         self.behind = {

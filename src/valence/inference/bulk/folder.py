@@ -25,7 +25,8 @@ from valence.models.base import Progress
 from valence.models.config_file import read_config
 
 if TYPE_CHECKING:
-    from valence.inference.predictor import Predictor, Speed
+    from valence.distributed.device import Hardware
+from valence.inference.predictor import Predictor
 
 DONE = ".done"
 
@@ -37,7 +38,7 @@ class FolderJob:
     Attributes:
         model: The model folder.
         out: The folder for scored files.
-        speed: How the model is run.
+        hardware: How the model is run.
         long: What is done with long texts.
         text_column: Name of the column of texts.
         target_prior: Class shares of the texts, as ``valence predict`` takes them.
@@ -47,7 +48,7 @@ class FolderJob:
 
     model: Path
     out: Path
-    speed: Speed
+    hardware: Hardware
     long: str = "cut"
     text_column: str | None = None
     target_prior: str | None = None
@@ -258,7 +259,7 @@ def _open(job: FolderJob, files: Sequence[Path], resume: bool | None) -> None:
         "long": job.long,
         "text column": job.text_column,
         "target prior": job.target_prior,
-        "precision": job.speed.precision,
+        "precision": job.hardware.precision,
         "encoding": job.encoding,
         "part size": job.part_rows,
     }
@@ -323,7 +324,7 @@ class FileScorer:
             from valence.inference.predictor import Predictor
 
             job = self.job
-            self._predictor = Predictor(job.model, long=job.long, speed=job.speed)
+            self._predictor = Predictor(job.model, long=job.long, hardware=job.hardware)
             if job.target_prior is not None:
                 fitted = self._predictor.calibration
                 self._predictor.calibration = fitted.towards(parse_shares(job.target_prior))

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
-from valence.config.spec import DataSpec
 from valence.data.files import json_objects, reading, text_encoding
 from valence.errors import DataError
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from valence.data.dataset import Split
 from valence.errors import SpecError, UnknownNameError
-from valence.inference.explain.attribution import MOST_WORDS, Attribution, attribute, log_odds
 from valence.inference.explain.neighbors import Index, Neighbor, find_index
 from valence.inference.predictor import Predictor
+from valence.models.attribution import MOST_WORDS, log_odds
+from valence.models.base import Attribution
 
 INTENSITY = "intensity"
 
@@ -111,7 +111,9 @@ def explain(
     if found is not None:
         near = found.nearest(predictor.model, texts, neighbours)
     return [
-        _explanation(text, predictor, row, goal, nearest, attribute(predictor, text, goal, steps))
+        _explanation(
+            text, predictor, row, goal, nearest, predictor.model.attribute(text, goal, steps)
+        )
         for text, row, goal, nearest in zip(texts, shares, wanted, near, strict=True)
     ]
 
@@ -126,43 +128,6 @@ def _explanation(
         text, predictor.classes[goal], named, tokens, nearest, None,
         found.method, found.unit, found.error, found.note,
     )  # fmt: skip
-
-
-def modalities_of(
-    predictor: Predictor, rows: Split, *, target: str | None = None
-) -> list[dict[str, float]]:
-    """What each modality adds to every row: the value with it minus the value without it.
-
-    The value is the log-odds of the label, or the intensity itself.
-
-    Args:
-        predictor: A multimodal model.
-        rows: N rows with their audio and vision.
-        target: The label; each row's most probable one when None.
-
-    Raises:
-        SpecError: if the model reads texts alone.
-        UnknownNameError: if the target is no label.
-    """
-    from valence.data.fusion_rows import MODALITIES, Missing
-    from valence.models.fusion_model import FusionModel
-
-    model = predictor.model
-    if not isinstance(model, FusionModel):
-        raise SpecError(f"{predictor.folder} reads texts alone; it has no modalities to take away")
-    if target is not None and target not in predictor.classes:
-        raise UnknownNameError("label", target, predictor.classes)
-    read = model.rows(rows.texts, rows.features)
-    whole = model.score_rows(read).logits
-    goals = whole.argmax(axis=1)
-    if target is not None:
-        goals[:] = predictor.classes.index(target)
-    effects = {
-        name: _values(whole, goals)
-        - _values(model.score_rows(read, change=Missing(1.0, (name,))).logits, goals)
-        for name in MODALITIES
-    }
-    return [{name: float(effects[name][i]) for name in MODALITIES} for i in range(len(rows))]
 
 
 def explain_clip(
@@ -184,23 +149,20 @@ def explain_clip(
         DataError: if the file cannot be read.
         UnknownNameError: if the target is no label.
     """
-    from valence.data.fusion_rows import MODALITIES
-
     if target is not None and target not in predictor.classes:
         raise UnknownNameError("label", target, predictor.classes)
-    model = predictor.clip_model(clip)
-    read = model.read_clip(Path(clip))
-    spans = [found.span() for found in re.finditer(r"\S+", text)][:MOST_WORDS]
+    predict = predictor.model.clip_reader(Path(clip))
+    spans = [match.span() for match in re.finditer(r"\S+", text)][:MOST_WORDS]
     versions = [text, *(text[:a] + text[b:] for a, b in spans)]
-    scores = predictor.calibration.applied(model.score_clip(read, versions))
+    scores = predictor.calibration.applied(predict(versions, None))
     goal = int(scores.logits[0].argmax()) if target is None else predictor.classes.index(target)
     values = _values(scores.logits, np.full(len(versions), goal))
     effects = {}
-    for name in MODALITIES:
-        rest = predictor.calibration.applied(model.score_clip(read, [text], without=name))
+    for name in predictor.model.inputs:
+        rest = predictor.calibration.applied(predict([text], name))
         effects[name] = float(values[0] - _values(rest.logits, np.array([goal]))[0])
     shares = (
-        dict(zip(predictor.classes, scores.probabilities[0].tolist(), strict=True))
+        dict(zip(predictor.classes, scores.probs[0].tolist(), strict=True))
         if predictor.classes
         else {INTENSITY: float(values[0])}
     )

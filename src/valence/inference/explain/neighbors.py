@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,11 +20,8 @@ import pandas as pd
 from valence.data.dataset import Split
 from valence.errors import ModelError
 from valence.inference.predictor import Predictor
-from valence.models.base import Progress, TextModel
+from valence.models.base import Model, Progress
 from valence.storage import cache
-
-if TYPE_CHECKING:
-    from valence.losses.contrastive import PrototypeMemory
 
 KIND = "neighbours"
 FILE = "neighbours.parquet"
@@ -63,63 +59,22 @@ class Index:
     labels: Sequence[str]
     vectors: np.ndarray
 
-    def nearest(self, model: TextModel, texts: Sequence[str], count: int) -> list[list[Neighbor]]:
+    def nearest(self, model: Model, texts: Sequence[str], count: int) -> list[list[Neighbor]]:
         """The ``count`` nearest of every text, the nearest first; none without features."""
-        wanted = unit_vectors(model, texts)
-        if not wanted.shape[1] or wanted.shape[1] != self.vectors.shape[1]:
+        vectors = model.unit_features(texts)
+        if not vectors.shape[1] or vectors.shape[1] != self.vectors.shape[1]:
             return [[] for _ in texts]
         found = []
         for start in range(0, len(texts), BLOCK):
-            likeness = wanted[start : start + BLOCK] @ self.vectors.T
-            size = min(count, likeness.shape[1])
-            best = np.argpartition(-likeness, size - 1, axis=1)[:, :size]
-            for row, own in zip(likeness, best, strict=True):
+            similarity = vectors[start : start + BLOCK] @ self.vectors.T
+            size = min(count, similarity.shape[1])
+            best = np.argpartition(-similarity, size - 1, axis=1)[:, :size]
+            for row, own in zip(similarity, best, strict=True):
                 order = own[np.argsort(-row[own], kind="stable")]
                 found.append(
                     [Neighbor(self.texts[i], self.labels[i], float(row[i])) for i in order]
                 )
         return found
-
-
-def unit_vectors(
-    model: TextModel, texts: Sequence[str], progress: Progress | None = None
-) -> np.ndarray:
-    """(N, D) features of length 1: in the space of the contrastive loss, where there is one."""
-    features = model.score(texts, progress).features.astype(np.float32)
-    projector = _projector(model)
-    if projector is not None and len(features):
-        features = projector(features)
-    unit: np.ndarray = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
-    return unit
-
-
-def _projector(model: TextModel) -> Callable[[np.ndarray], np.ndarray] | None:
-    memory = _memory(model)
-    if memory is None:
-        return None
-    import torch
-
-    layers = memory.projector
-    device = next(layers.parameters()).device
-
-    @torch.inference_mode()
-    def project(features: np.ndarray) -> np.ndarray:
-        found: np.ndarray = layers(torch.from_numpy(features).to(device)).float().cpu().numpy()
-        return found
-
-    return project
-
-
-def _memory(model: TextModel) -> PrototypeMemory | None:
-    """The prototype memory of a model that has one."""
-    if type(model).__name__ != "TorchModel":  # without PyTorch there is nothing to import
-        return None
-    from valence.losses.contrastive import PrototypeMemory
-    from valence.models.classifier import TorchModel
-
-    assert isinstance(model, TorchModel)
-    found = [m for m in model.classifier.loss.modules() if isinstance(m, PrototypeMemory)]
-    return found[0] if found else None
 
 
 def find_index(predictor: Predictor) -> Index | None:
@@ -131,14 +86,11 @@ def find_index(predictor: Predictor) -> Index | None:
     path = predictor.folder / FILE
     if path.exists():
         return _read(path)
-    memory = _memory(predictor.model)
-    if memory is None or not int(memory.sizes.sum()):
+    memory = predictor.model.memory()
+    if memory is None:
         return None
-    rings = [
-        memory.bank[i, :size].float().cpu().numpy() for i, size in enumerate(memory.sizes.tolist())
-    ]
-    labels = [n for n, ring in zip(predictor.classes, rings, strict=True) for _ in ring]
-    return Index([NO_TEXT] * len(labels), labels, np.concatenate(rings))
+    labels = [predictor.classes[i] for i in memory.labels]
+    return Index([NO_TEXT] * len(labels), labels, memory.vectors)
 
 
 def build_index(
@@ -160,7 +112,7 @@ def build_index(
     folder = cache.find(KIND, key)
     if folder is None:
         table = pd.DataFrame({"text": rows.texts, "label": labels})
-        vectors = unit_vectors(predictor.model, rows.texts, progress)
+        vectors = predictor.model.unit_features(rows.texts, progress)
         table["vector"] = list(vectors.astype(np.float16))
         about = {"model": predictor.folder.name, "texts": len(rows)}
         with cache.writing(KIND, key, about) as scratch:

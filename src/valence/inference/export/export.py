@@ -33,7 +33,6 @@ from valence.inference.export.quantize import (
     quantised,
 )
 from valence.inference.model_rows import OWN_ROWS, training_dataset
-from valence.models.config_file import read_config
 from valence.models.exported import (
     EXPORT_FILE,
     TOKENIZER_FILE,
@@ -46,7 +45,7 @@ from valence.models.loader import load_model
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from valence.config.spec import DataSpec
+    from valence.config.data import DataSpec
     from valence.models.classifier import TorchModel
     from valence.models.config_file import ModelConfig
 
@@ -160,15 +159,7 @@ def rows_of(
 
 
 def _exportable(folder: Path) -> TorchModel:
-    from valence.models.classifier import TorchModel
-
-    model = load_model(folder)
-    if not isinstance(model, TorchModel):
-        kind = read_config(folder).kind
-        raise ModelError(
-            f"{folder} is a model of kind {kind}, which has no network to export; "
-            "valence predict uses it as it is"
-        )
+    model = load_model(folder).torch_model()
     if not model.tokenizer.backend.is_fast:
         raise ModelError(f"The tokenizer of {folder} has no tokenizer.json; it cannot be exported")
     return model
@@ -234,8 +225,8 @@ def write_onnx(model: TorchModel, path: Path) -> None:
         cause = error.__cause__ or error
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:160]
         raise ModelError(
-            f"The head {model.spec.head.name!r} on {model.spec.encoder.name!r} cannot be exported "
-            f"({reason}); use the PyTorch model"
+            f"The head {model.config.head.name!r} on {model.config.encoder.name!r} cannot be "
+            f"exported ({reason}); use the PyTorch model"
         ) from None
     # Shapes that the trace took for fixed stay as remarks; runtimes find their own.
     for node in program.model.graph:
@@ -259,8 +250,10 @@ def _network(model: TorchModel) -> nn.Module:
             output = self.head(states.last_hidden_state, attention_mask)
             return output.logits, output.features
 
+    from valence.models.classifier import ADAPTED
+
     encoder: Any = copy.deepcopy(model.classifier.encoder.model).cpu()
-    if model.spec.encoder.adaptation in ("lora", "dora"):
+    if model.config.encoder.adaptation in ADAPTED:
         encoder = encoder.merge_and_unload()
     encoder.set_attn_implementation("eager")  # the fused kernel hides attention from optimisers
     return Network(encoder, copy.deepcopy(model.classifier.head).cpu())
@@ -334,7 +327,10 @@ def _checked(
     """
     rows = _drawn(rows, CHECKED_ROWS)
     checks = compare_scores(
-        rows.labels, model.score(rows.texts), exported.score(rows.texts), model.classes
+        rows.labels,
+        model.predict(rows.examples()),
+        exported.predict(rows.examples()),
+        model.classes,
     )
     gap = checks["largest_difference"]
     if not options.int8 and not gap <= FP32_TOLERANCE:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from valence.models.base import Scores
+    from valence.models.base import Outputs
 
 
 def compare_scores(
-    labels: np.ndarray, before: Scores, after: Scores, classes: tuple[str, ...]
+    labels: np.ndarray, before: Outputs, after: Outputs, classes: tuple[str, ...]
 ) -> dict[str, Any]:
     """How an export differs from its model on N labeled rows.
 
@@ -36,6 +36,6 @@ def compare_scores(
         pairs["macro_f1"].append(float(f1.mean()))
         pairs["macro_recall"].append(float(recall.mean()))
         pairs["worst_f1"].append(float(f1.min()))
-    gap = np.abs(before.probabilities - after.probabilities).max(initial=0.0)
+    gap = np.abs(before.probs - after.probs).max(initial=0.0)
     flips = float((first != second).mean()) if len(labels) else 0.0
     return {"rows": len(labels), "largest_difference": float(gap), "flips": flips, **pairs}

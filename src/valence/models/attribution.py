@@ -1,18 +1,17 @@
-"""What every word of a text adds to a label, by the kind of the model."""
+"""What every word of a text adds to a class: gradients, coefficients, or leaving it out."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import logsumexp
 
+from valence.data.examples import Examples
 from valence.errors import ModelError
-from valence.inference.predictor import Predictor
-from valence.models.base import TextModel
+from valence.models.base import Attribution, Model, Piece
 
 if TYPE_CHECKING:
     import torch
@@ -21,75 +20,34 @@ if TYPE_CHECKING:
     from valence.models.baselines import TfidfModel
     from valence.models.classifier import TorchModel
 
-Piece = tuple[tuple[int, int], float]
-LOG_ODDS = "log-odds of the label"
 STEP_TOKENS = 4096  # of a batch of interpolated texts, which bounds the memory
 LONGEST_WORD = 24  # letters; what a tokenizer calls a longer word is shown in its parts
 MOST_WORDS = 400  # left out one by one: each costs a run of the model
 
 
-@dataclass(frozen=True)
-class Attribution:
-    """Scores of the pieces of a text: ((start, end) in characters, score)."""
-
-    pieces: list[Piece] = field(default_factory=list)
-    method: str = ""
-    unit: str = LOG_ODDS
-    error: float | None = None
-    note: str = ""
-
-
-def log_odds(logits: np.ndarray, goal: int) -> np.ndarray:
+def log_odds(logits: np.ndarray, target: int) -> np.ndarray:
     """(N,) logarithm of p / (1 - p) of a class of logits (N, C)."""
-    rest = np.delete(logits.astype(np.float64), goal, axis=1)
-    found: np.ndarray = logits[:, goal] - logsumexp(rest, axis=1)
-    return found
+    rest = np.delete(logits.astype(np.float64), target, axis=1)
+    odds: np.ndarray = logits[:, target] - logsumexp(rest, axis=1)
+    return odds
 
 
-def attribute(predictor: Predictor, text: str, goal: int, steps: int) -> Attribution:
-    """What the words of ``text`` add to class ``goal``.
-
-    Args:
-        predictor: A model of any kind.
-        text: One text.
-        goal: Id of the class.
-        steps: Points of the integral, where there is one.
-
-    Raises:
-        ModelError: if captum is needed and missing.
-    """
-    model, kind = predictor.model, predictor.config.kind
-    if kind == "majority":
-        return Attribution(note="This model gives every text the same label and reads no word.")
-    if kind == "tfidf":
-        from valence.models.baselines import TfidfModel
-
-        assert isinstance(model, TfidfModel)
-        return of_terms(model, text, goal)
-    if kind == "torch":
-        from valence.models.classifier import TorchModel
-
-        assert isinstance(model, TorchModel)
-        return integrated_gradients(model, text, goal, steps)
-    return left_out(model, text, goal)
-
-
-def left_out(model: TextModel, text: str, goal: int) -> Attribution:
+def leave_one_out(model: Model, text: str, target: int) -> Attribution:
     """What leaving out each word changes, for models that give no gradients.
 
     Args:
-        model: Scores texts.
+        model: Any model of texts.
         text: One text; of its words the first 400 are looked at.
-        goal: Id of the class.
+        target: Id of the class.
     """
-    spans = [found.span() for found in re.finditer(r"\S+", text)][:MOST_WORDS]
+    spans = [match.span() for match in re.finditer(r"\S+", text)][:MOST_WORDS]
     versions = [text, *(text[:a] + text[b:] for a, b in spans)]
-    values = log_odds(model.score(versions).logits, goal)
+    values = log_odds(model.predict(Examples(versions)).logits, target)
     pieces = [(span, float(values[0] - x)) for span, x in zip(spans, values[1:], strict=True)]
     return Attribution(pieces, "each word left out")
 
 
-def of_terms(model: TfidfModel, text: str, goal: int) -> Attribution:
+def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution:
     """Coefficient × value of every term, shared evenly among the places where it occurs.
 
     Measured against the mean of the other classes, which is linear: the scores sum up to the
@@ -98,11 +56,11 @@ def of_terms(model: TfidfModel, text: str, goal: int) -> Attribution:
     Args:
         model: The regression.
         text: One text.
-        goal: Id of the class.
+        target: Id of the class.
     """
-    others = np.delete(np.arange(len(model.classes)), goal)
-    weight = model.weight[goal] - model.weight[others].mean(axis=0)
-    spans = [found.span() for found in re.finditer(r"\S+", text)]
+    others = np.delete(np.arange(len(model.classes)), target)
+    weight = model.weight[target] - model.weight[others].mean(axis=0)
+    spans = [match.span() for match in re.finditer(r"\S+", text)]
     scores = np.zeros(len(spans))
     start, total = 0, 0.0
     for vectorizer in model.vectorizers:
@@ -125,25 +83,25 @@ def _places(
     vectorizer: object, text: str, spans: Sequence[tuple[int, int]]
 ) -> dict[str, list[int]]:
     """The numbers of the words (by spaces) in which every term of a text occurs."""
-    found: dict[str, list[int]] = {}
+    numbers: dict[str, list[int]] = {}
     if vectorizer.analyzer == "char_wb":  # type: ignore[attr-defined]
-        analyse = vectorizer.build_analyzer()  # type: ignore[attr-defined]
+        analyze = vectorizer.build_analyzer()  # type: ignore[attr-defined]
         for number, (a, b) in enumerate(spans):
-            for term in analyse(text[a:b]):
-                found.setdefault(term, []).append(number)
-        return found
-    tokenise = vectorizer.build_tokenizer()  # type: ignore[attr-defined]
-    words = [(w, n) for n, (a, b) in enumerate(spans) for w in tokenise(text[a:b].lower())]
+            for term in analyze(text[a:b]):
+                numbers.setdefault(term, []).append(number)
+        return numbers
+    tokenize = vectorizer.build_tokenizer()  # type: ignore[attr-defined]
+    words = [(w, n) for n, (a, b) in enumerate(spans) for w in tokenize(text[a:b].lower())]
     for place, (word, number) in enumerate(words):
-        found.setdefault(word, []).append(number)
+        numbers.setdefault(word, []).append(number)
         if place:
             before, earlier = words[place - 1]
             # A pair counts half in each of its words.
-            found.setdefault(f"{before} {word}", []).extend([earlier, number])
-    return found
+            numbers.setdefault(f"{before} {word}", []).extend([earlier, number])
+    return numbers
 
 
-def integrated_gradients(model: TorchModel, text: str, goal: int, steps: int) -> Attribution:
+def integrated_gradients(model: TorchModel, text: str, target: int, steps: int) -> Attribution:
     """Integrated gradients over the token embeddings, summed over each word.
 
     The text they start from has the padding token in place of every token but the special
@@ -152,7 +110,7 @@ def integrated_gradients(model: TorchModel, text: str, goal: int, steps: int) ->
     Args:
         model: Any model with an encoder.
         text: One text, cut at the length limit.
-        goal: Id of the class.
+        target: Id of the class.
         steps: Points of the integral.
 
     Raises:
@@ -179,7 +137,7 @@ def integrated_gradients(model: TorchModel, text: str, goal: int, steps: int) ->
         start, end = embed(without), embed(given)
     with torch.enable_grad():
         scores, delta = IntegratedGradients(
-            lambda states: _odds_of_embeddings(model, states, goal), multiply_by_inputs=True
+            lambda states: _odds_of_embeddings(model, states, target), multiply_by_inputs=True
         ).attribute(
             end, baselines=start, n_steps=steps, return_convergence_delta=True,
             internal_batch_size=max(1, STEP_TOKENS // len(ids)),
@@ -188,10 +146,12 @@ def integrated_gradients(model: TorchModel, text: str, goal: int, steps: int) ->
     by_token = scores[0].sum(1).detach().cpu().numpy().astype(np.float64)
     pieces = _by_word(spans, by_token)
     note = "The end of the text was cut at the length limit." if _is_cut(model, text) else ""
-    return Attribution(pieces, "integrated gradients", LOG_ODDS, abs(float(delta[0])), note)
+    return Attribution(
+        pieces, "integrated gradients", "log-odds of the label", abs(float(delta[0])), note
+    )
 
 
-def _odds_of_embeddings(model: TorchModel, states: Tensor, goal: int) -> Tensor:
+def _odds_of_embeddings(model: TorchModel, states: Tensor, target: int) -> Tensor:
     """(B,) log-odds of a class of token embeddings (B, T, E) without padding."""
     import torch
 
@@ -202,8 +162,8 @@ def _odds_of_embeddings(model: TorchModel, states: Tensor, goal: int) -> Tensor:
     logits = classifier.head(hidden.last_hidden_state, mask).logits
     if model.logit_shift is not None:
         logits = logits + torch.tensor(model.logit_shift, device=logits.device)
-    rest = torch.cat([logits[:, :goal], logits[:, goal + 1 :]], dim=1)
-    odds: torch.Tensor = logits[:, goal] - rest.logsumexp(1)
+    rest = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1)
+    odds: torch.Tensor = logits[:, target] - rest.logsumexp(1)
     return odds
 
 
@@ -222,24 +182,24 @@ def _spans(model: TorchModel, text: str, ids: list[int]) -> tuple[list[Span], li
     )  # fmt: skip
     special = [bool(mark) for mark in batch["special_tokens_mask"]]
     words = batch.word_ids()
-    found = [(int(a), int(b), w) for (a, b), w in zip(batch["offset_mapping"], words, strict=True)]
-    return found, special
+    spans = [(int(a), int(b), w) for (a, b), w in zip(batch["offset_mapping"], words, strict=True)]
+    return spans, special
 
 
 def _searched(tokens: Sequence[str], text: str, special: Sequence[bool]) -> list[Span]:
-    """Places of tokens that a tokenizer without offsets gives, found one after the other."""
-    found: list[Span] = []
+    """Places of tokens that a tokenizer without offsets gives, searched one after the other."""
+    spans: list[Span] = []
     at = 0
     folded = text.lower() if len(text.lower()) == len(text) else text
     for number, (token, mark) in enumerate(zip(tokens, special, strict=True)):
         bare = token.replace("##", "").replace("▁", "").replace("@@", "")
         start = -1 if mark or not bare else max(text.find(bare, at), folded.find(bare.lower(), at))
         if start < 0:
-            found.append((at, at, None))
+            spans.append((at, at, None))
             continue
         at = start + len(bare)
-        found.append((start, at, number))
-    return found
+        spans.append((start, at, number))
+    return spans
 
 
 def _by_word(spans: Sequence[Span], scores: np.ndarray) -> list[Piece]:

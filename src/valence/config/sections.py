@@ -1,0 +1,187 @@
+"""The parts that the configs of methods are made of: encoder, head, loss, view, training.
+
+Every default of Valence stands once, in this package. A section is frozen and refuses unknown
+fields; :attr:`Section.speed_only` names the fields that decide how fast a result is there and
+not what it is.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+BUILT_IN_ENCODER = "all-MiniLM-L6-v2"
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of a config: frozen, without unknown fields, infinities and NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    speed_only: ClassVar[frozenset[str]] = frozenset()
+    """Fields that change the speed of a run and not its result."""
+
+
+class EncoderSpec(Section):
+    """The pretrained text encoder and how it is adapted."""
+
+    name: str = BUILT_IN_ENCODER
+    """The built-in encoder, a hub name, or a local folder."""
+    adaptation: Literal["frozen", "full", "lora", "dora"] = "lora"
+    max_length: Annotated[int, Field(ge=4)] = 128
+    """Tokens; longer texts are cut and counted. 128 is the published Hy-Mora set-up."""
+    lora_rank: Count = 16
+    lora_alpha: Positive = 32
+    lora_dropout: Fraction = 0.1
+    lora_targets: tuple[str, ...] = ("query", "key", "value")
+
+
+class HeadSpec(Section):
+    """From token states to logits."""
+
+    name: str = "linear"
+    """A name of ``HEADS``."""
+    pooling: str = "cls"
+    """A name of ``POOLINGS``."""
+    dropout: Fraction = 0.1
+    fusion_init: float = 0.0
+    """Start value of the learned gate scalar of the ``gated`` head."""
+    cell: Literal["lstm", "gru"] = "lstm"
+    """Of the recurrent heads."""
+    hidden_size: Count = 256
+    """Per direction, of the recurrent heads; the published value."""
+    layers: Count = 1
+    """Recurrent layers; published: 2 for ``lstm``, 1 for ``han``."""
+    attention_heads: Count = 4
+    """Of the self-attention of ``lstm``; the published value."""
+    norm: bool = True
+    """LayerNorm between the parts of the recurrent heads."""
+    residual: bool = True
+    """Whether ``lstm`` adds the recurrent states to what attention makes of them."""
+    pooler: bool = False
+    """Whether ``lstm`` reads the encoder's pretrained pooler beside its own maximum."""
+
+
+class LossSpec(Section):
+    """The supervised loss and the contrastive one beside it."""
+
+    name: str = "cross-entropy"
+    """A name of ``LOSSES``."""
+    class_weights: Literal["none", "balanced", "effective"] = "none"
+    """``balanced``: N / (C · n_c); ``effective``: by the effective number of rows."""
+    beta: Fraction = 0.9999
+    """Of the effective number (1 − β^n) / (1 − β)."""
+    weight_clamp: Positive | None = 10.0
+    """Upper limit of a class weight; without one, a class of a few rows rules the loss."""
+    smoothing: Fraction = 0.0
+    gamma: Annotated[float, Field(ge=0)] = 2.0
+    """Focusing exponent of the focal loss."""
+    margin: Positive = 0.5
+    """Largest margin of LDAM."""
+    scale: Positive = 30.0
+    """Logit scale of LDAM."""
+    deferred_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the training after which LDAM gives way to weighted cross-entropy."""
+    tau: Annotated[float, Field(ge=0)] = 1.0
+    """Strength of logit adjustment."""
+    contrast: str = "none"
+    """A name of ``CONTRASTS``."""
+    weight: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the contrastive loss."""
+    temperature: Positive = 0.2
+    memory_size: Count = 1200
+    """Stored vectors, all classes together."""
+    memory_warmup_steps: Count = 20
+    """Steps before vectors are stored."""
+    projection_dim: Count = 128
+    """Size of the projected vectors that are contrasted."""
+    tail_weight: Positive = 2.0
+    """Factor on the memory loss of tail rows."""
+    min_samples: Count = 5
+    """Stored vectors a class needs before it takes part."""
+    positives: Annotated[int, Field(ge=0)] = 20
+    """Synthetic positives per class of SharpReCL; 20 and 60 are the paper's."""
+    negatives: Annotated[int, Field(ge=0)] = 60
+    """Synthetic negatives per class."""
+    hard_count: Count = 20
+    """Hard samples per class and side that mixup draws from."""
+    mixing: Literal["growing", "always", "never"] = "growing"
+    """Share of the synthetic samples that is mixed from hard ones: from a half to all over
+    the training, all, or none (drawn evenly instead)."""
+    prototypes: Literal["classifier", "none"] = "classifier"
+    """Whether projected classifier rows join the batch; without them, class means guide."""
+    anchor_weights: Literal["effective", "constant"] = "effective"
+    """``constant``: class 0's weight for every anchor, as the published code does."""
+
+
+class ViewSpec(Section):
+    """A second view of every training text, for losses that contrast two."""
+
+    name: str = "none"
+    """A name of ``VIEWS``, ``auto`` (a column of second views where the data has one, else
+    substitution where the encoder has a language model, else edits), or ``none``."""
+    column: str = "aug_text"
+    """The column that holds second views."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Part of the words that is changed."""
+
+
+class FusionSpec(Section):
+    """How text, audio and vision are joined; sizes not given follow the set-up."""
+
+    name: str = "almt"
+    """A name of ``FUSIONS``."""
+    setup: Literal["auto", "mosi", "mosei", "ch-sims"] = "auto"
+    """Published sizes; ``auto``: those of the corpus of that name, else of MOSI."""
+    text_length: Count | None = None
+    """Most tokens of a text, at most ``encoder.max_length``."""
+    audio_length: Count | None = None
+    """Most steps; when not given the set-up's, or the longest training row if that is less."""
+    vision_length: Count | None = None
+    dim: Count = 128
+    """Width of the model; the published value."""
+    depth: Count | None = None
+    """Layers of ALMT's cross-transformer."""
+    dropout: Fraction = 0.0
+    """Of ALMT; none in the published code."""
+    modality_dropout: Fraction = 0.0
+    """Chance that a training row loses a modality, each by itself; never all three."""
+
+
+class TrainSpec(Section):
+    """How the training goes."""
+
+    speed_only: ClassVar[frozenset[str]] = frozenset({"device", "cache", "precision"})
+    """The number format in effect stands in the key of a run by itself."""
+
+    epochs: Count = 20
+    batch_size: Count = 64
+    accumulation: Count = 1
+    learning_rate: Positive = 3e-4
+    """3e-4 for adapters; methods set 2e-5 for full fine-tuning."""
+    lr_scale: Positive = 1.0
+    """Of adapters; a method takes 10 on the built-in encoder where no rate is given."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_share: Fraction = 0.1
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls after the warm-up."""
+    max_grad_norm: Positive = 1.0
+    encoder_lr_factor: Positive = 1.0
+    """Of the learning rate, for the encoder's own weights; 0.1 is published for the
+    recurrent heads."""
+    cache: Literal["auto", "off"] = "auto"
+    """Whether token states of a frozen encoder are kept on disk and read again. The result
+    is the same."""
+    eval_steps: Count | None = None
+    """Optimiser steps between evaluations; once an epoch when not given."""
+    patience: Count = 8
+    """Evaluations without gain before the training stops."""
+    metric: str = "macro_f1"
+    """The validation score that chooses the kept weights."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

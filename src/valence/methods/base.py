@@ -1,0 +1,251 @@
+"""What a method is: :class:`Method`, an object that turns training rows into a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+
+from valence.config.callbacks import EvalCallback, ProgressCallback
+from valence.config.ranges import Range
+from valence.config.spec import MethodConfig, RunSpec
+from valence.errors import ModelError, SpecError
+
+if TYPE_CHECKING:
+    from valence.data.dataset import Split
+    from valence.evaluation.task import Task
+    from valence.models.base import Model
+
+ConfigT = TypeVar("ConfigT", bound=MethodConfig)
+
+
+class Sizes(NamedTuple):
+    """Rows per split."""
+
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a family of methods can do.
+
+    Attributes:
+        targets: Values of ``data.target`` that it can be trained for.
+        inputs: What it reads of a row.
+        several_processes: Whether several processes can train it together.
+        keeps_model: Whether its models can be saved.
+        streams_epochs: Whether it is trained in epochs that are evaluated one by one, so that a
+            tuner can stop a trial early and an interrupted training goes on.
+        continues: Whether a saved model can be trained further.
+    """
+
+    targets: tuple[str, ...] = ("classes",)
+    inputs: tuple[str, ...] = ("text",)
+    several_processes: bool = False
+    keeps_model: bool = True
+    streams_epochs: bool = False
+    continues: bool = False
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What a fit is given beside its rows.
+
+    Attributes:
+        spec: What is fitted; ``spec.config`` is of the method's own class.
+        task: What is predicted, with the sizes of the training classes.
+        provenance: What the model says of its training: the spec as plain values, without its
+            data where the rows were given in memory.
+        checkpoint: Where an interrupted training keeps what it needs to go on.
+        progress: Called with the part done.
+        on_evaluate: Called with the validation score of every evaluation.
+        start: The model folder that a spec with ``start`` goes on from.
+        group: Name of the rows' group column; empty without one.
+        fit_base: Fits another spec on the same rows, for methods that rest on one.
+    """
+
+    spec: RunSpec
+    task: Task
+    provenance: Mapping[str, Any]
+    checkpoint: Path | None = None
+    progress: ProgressCallback | None = None
+    on_evaluate: EvalCallback | None = None
+    start: Path | None = None
+    group: str = ""
+    fit_base: Callable[[RunSpec], FitResult] | None = None
+
+    def report(self, done: float, message: str) -> None:
+        """Call ``progress``, if there is one."""
+        if self.progress is not None:
+            self.progress(done, message)
+
+
+@dataclass(frozen=True)
+class OwnBest:
+    """The weights of some metrics' own best validation epoch.
+
+    Attributes:
+        step: Optimizer step of that epoch.
+        metrics: The metrics that were best there.
+        weights: Gives the model these weights while a block runs.
+    """
+
+    step: int
+    metrics: tuple[str, ...]
+    weights: Callable[[], AbstractContextManager[Model]]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit gives.
+
+    Attributes:
+        model: The model.
+        history: Training records by step.
+        notes: Lines for the user.
+        own_best: Weights of each metric's own best epoch, where a method keeps them.
+        scores_validation: Whether validation rows are to be scored for a run.
+        train_seconds: Time of the training a method rests on; None where it is what was measured.
+        origin: The run the fit was taken from; empty where it was made now.
+    """
+
+    model: Model
+    history: list[dict[str, Any]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    own_best: tuple[OwnBest, ...] = ()
+    scores_validation: bool = True
+    train_seconds: float | None = None
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Method(ABC, Generic[ConfigT]):
+    """One entry of the table of methods.
+
+    Attributes:
+        title: One line for tables and help.
+        settings: Dotted settings that make the method.
+        paper: Where it comes from.
+        space: What a tuner chooses, by dotted setting; empty for the family's own ranges.
+        name: Its name in the table, which the table fills in.
+        Config: The settings it reads.
+        capabilities: What its family can do.
+        family: A word for the family, for tables.
+    """
+
+    title: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    paper: str = ""
+    space: Mapping[str, Range] = field(default_factory=dict)
+    name: str = ""
+
+    Config: ClassVar[type[MethodConfig]]
+    capabilities: ClassVar[Capabilities] = Capabilities()
+    family: ClassVar[str]
+
+    @abstractmethod
+    def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
+        """Turn training rows into a model; everything is chosen on the validation rows.
+
+        Raises:
+            SpecError, DataError, ModelError, RunError: if settings, rows or encoder cannot be
+                used, or the training breaks down.
+        """
+
+    def config(self, spec: RunSpec) -> ConfigT:
+        """The config of a spec as this method's class.
+
+        Raises:
+            SpecError: if the spec is of another method.
+        """
+        if not isinstance(spec.config, self.Config):
+            raise SpecError(f"Method {self.name!r} cannot be fitted with a spec of {spec.method!r}")
+        return spec.config  # type: ignore[return-value]
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Dotted settings that make the method; they win over those of a comparison."""
+        return self.settings
+
+    def complete(self, spec: RunSpec, given: Mapping[str, Any]) -> RunSpec:
+        """The spec with settings that follow from others.
+
+        Args:
+            spec: The spec with all that was given.
+            given: Dotted settings that were given, by method, comparison or user.
+        """
+        return spec
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What the method reads of a row: ``text``, ``audio``, ``vision``."""
+        return self.capabilities.inputs
+
+    def encoder_name(self, config: ConfigT) -> str | None:
+        """The encoder that the model is made of; None where there is none."""
+        name: str | None = config.get("encoder.name")
+        return name
+
+    def base_spec(self, spec: RunSpec) -> RunSpec:
+        """The spec of the training a spec rests on: itself for most."""
+        return spec
+
+    def reads(self, config: ConfigT) -> frozenset[str]:
+        """Dotted settings of the config that change the result."""
+        return frozenset(type(config).paths())
+
+    def search_space(self, config: ConfigT) -> dict[str, Range]:
+        """What a tuner chooses, by dotted setting; empty where there is nothing to choose."""
+        return dict(self.space)
+
+    def cost(self, config: ConfigT, sizes: Sizes) -> float:
+        """Expected work of a run, in texts scored once by the encoder; for the time left."""
+        return 0.0
+
+    def content(self, config: ConfigT) -> tuple[str, ...]:
+        """Hashes of the files that decide a result beside settings and rows.
+
+        Raises:
+            ModelError, SpecError: if they cannot be found.
+        """
+        return ()
+
+    def device(self, config: ConfigT) -> str:
+        """The device setting: where the method is trained and scored."""
+        device: str = config.get("train.device", "cpu")
+        return device
+
+    def precision(self, config: ConfigT) -> str:
+        """The number format in effect: ``fp32`` or ``bf16``."""
+        return "fp32"
+
+    def check_target(self, target: str) -> None:
+        """Refuse a target the method cannot be trained for.
+
+        Raises:
+            SpecError: naming what can be done.
+        """
+        if target not in self.capabilities.targets:
+            from valence.methods.registry import METHODS
+
+            able = [n for n, m in METHODS.items() if target in m.capabilities.targets]
+            raise SpecError(
+                f"Method {self.name!r} predicts {' or '.join(self.capabilities.targets)} and "
+                f"data.target is {target}; use one of {', '.join(able)}, or another data.target"
+            )
+
+    def check_continues(self, folder: Path) -> None:
+        """Refuse to train a saved model further where the family cannot.
+
+        Raises:
+            ModelError: saying what to do.
+        """
+        if not self.capabilities.continues:
+            raise ModelError(
+                f"{folder} is a {self.name} model, which is fitted in one go; "
+                "train it anew on all rows"
+            )

@@ -1,0 +1,255 @@
+"""Methods that are fitted in one go: the largest class, n-grams, and a probe of an encoder."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from valence.config.sections import (
+    BUILT_IN_ENCODER,
+    EncoderSpec,
+    HeadSpec,
+    LossSpec,
+    Section,
+)
+from valence.config.spec import MethodConfig
+from valence.methods.base import FitContext, FitResult, Method, Sizes
+from valence.methods.search_space import CLASS_WEIGHTS, PROBED
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+    from valence.data.dataset import Split
+    from valence.evaluation.task import Task
+
+# Inverse regularization strengths tried on validation; three decades around the default.
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+class ReadEncoder(Section):
+    """A pretrained encoder that is read and not trained."""
+
+    name: str = BUILT_IN_ENCODER
+    """The built-in encoder, a hub name, or a local folder."""
+    max_length: Annotated[int, Field(ge=4)] = 128
+    """Tokens; longer texts are truncated and counted."""
+
+    def frozen(self) -> EncoderSpec:
+        """The section as an encoder is built from."""
+        return EncoderSpec(name=self.name, max_length=self.max_length, adaptation="frozen")
+
+
+class PooledHead(Section):
+    """How token states become one vector."""
+
+    pooling: str = "mean"
+    """A name of ``POOLINGS``."""
+
+
+class RegressionLoss(Section):
+    """The loss of a logistic regression."""
+
+    class_weights: Literal["none", "balanced"] = "none"
+    """``balanced``: N / (C · n_c)."""
+
+
+class Choice(Section):
+    """How a strength is chosen."""
+
+    metric: str = "macro_f1"
+    """The validation score that chooses."""
+
+
+class EncodedChoice(Choice):
+    """How a strength is chosen on an encoder's features."""
+
+    speed_only: ClassVar[frozenset[str]] = frozenset({"device", "cache"})
+
+    cache: Literal["auto", "off"] = "auto"
+    """Whether pooled features are kept on disk and read again. The result is the same."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+class MajorityConfig(MethodConfig):
+    """The largest class reads no setting."""
+
+
+class TfidfConfig(MethodConfig):
+    """What the regression on n-grams reads."""
+
+    loss: RegressionLoss = RegressionLoss()
+    train: Choice = Choice()
+
+
+class ProbeConfig(MethodConfig):
+    """What the regression on an encoder's features reads."""
+
+    encoder: ReadEncoder = ReadEncoder()
+    head: PooledHead = PooledHead()
+    loss: RegressionLoss = RegressionLoss()
+    train: EncodedChoice = EncodedChoice()
+
+
+class Majority(Method[MajorityConfig]):
+    """Always the most frequent class."""
+
+    Config = MajorityConfig
+    family = "baseline"
+
+    def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
+        """Count the classes."""
+        from valence.models.baselines import MajorityModel
+
+        return FitResult(MajorityModel(context.task, context.provenance))
+
+
+class TfidfRegression(Method[TfidfConfig]):
+    """Logistic regression on TF-IDF of word and letter n-grams."""
+
+    Config = TfidfConfig
+    family = "baseline"
+
+    def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
+        """Fit the regression; its strength is chosen on validation."""
+        from valence.models.baselines import TfidfModel, new_vectorizers, vectorize
+
+        config = self.config(context.spec)
+        vectorizers = new_vectorizers(train.texts)
+        rows = [vectorize(vectorizers, split.texts) for split in (train, validation)]
+        chosen = _regression(
+            (rows[0], rows[1]), (train.labels, validation.labels), context.task,
+            class_weights=config.loss.class_weights, metric=config.train.metric,
+        )  # fmt: skip
+        model = TfidfModel(
+            context.task, context.provenance, vectorizers, chosen.weight, chosen.bias
+        )
+        return FitResult(model, notes=(chosen.note,))
+
+
+class LinearProbe(Method[ProbeConfig]):
+    """Logistic regression on the pooled features of a frozen encoder (Alain & Bengio 2016)."""
+
+    Config = ProbeConfig
+    family = "baseline"
+
+    def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
+        """Fit the regression on standardized features; its strength is chosen on validation."""
+        import torch
+
+        from valence.data.examples import Examples
+        from valence.distributed.device import Hardware
+        from valence.models.classifier import NetworkConfig, build_model
+
+        config = self.config(context.spec)
+        network = NetworkConfig(
+            encoder=config.encoder.frozen(),
+            head=HeadSpec(pooling=config.head.pooling),
+            loss=LossSpec(class_weights=config.loss.class_weights),
+        )
+        model = build_model(network, context.task, context.provenance)
+        if config.train.cache == "auto":
+            model.enable_feature_cache()
+        model.prepare(Hardware(device=config.train.device))
+        features, held_out = (
+            model.predict(Examples(split.texts)).features for split in (train, validation)
+        )
+        mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
+        chosen = _regression(
+            ((features - mean) / deviation, (held_out - mean) / deviation),
+            (train.labels, validation.labels), context.task,
+            class_weights=config.loss.class_weights, metric=config.train.metric,
+        )  # fmt: skip
+        linear = model.classifier.head.get_submodule("linear")
+        assert isinstance(linear, torch.nn.Linear)
+        weight = chosen.weight / deviation
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(weight))
+            linear.bias.copy_(torch.from_numpy(chosen.bias - weight @ mean))
+        model.classifier.eval()
+        return FitResult(model, notes=(chosen.note,))
+
+    def cost(self, config: ProbeConfig, sizes: Sizes) -> float:
+        """Every text is scored once."""
+        return float(sum(sizes))
+
+    def content(self, config: ProbeConfig) -> tuple[str, ...]:
+        """The encoder's files."""
+        from valence.models.encoder import encoder_content
+
+        return (encoder_content(config.encoder.name),)
+
+
+@dataclass(frozen=True)
+class _Regression:
+    """A regression with the strength that did best on validation."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    strength: float
+
+    @property
+    def note(self) -> str:
+        return f"regularization strength C={self.strength:g} chosen on validation"
+
+
+def _regression(
+    rows: tuple[np.ndarray | sparse.csr_matrix, np.ndarray | sparse.csr_matrix],
+    labels: tuple[np.ndarray, np.ndarray],
+    task: Task,
+    *,
+    class_weights: str,
+    metric: str,
+) -> _Regression:
+    """Weight (C, D) and bias (C,) of the strength that does best on validation."""
+    best: tuple[float, _Regression] | None = None
+    for strength in STRENGTHS:
+        weight, bias = _fit(rows[0], labels[0], len(task.classes), strength, class_weights)
+        scores = task.scores(rows[1] @ weight.T + bias, labels[1])
+        value = task.chosen_score(scores, metric)
+        if best is None or value > best[0]:
+            best = (value, _Regression(weight, bias, strength))
+    assert best is not None
+    return best[1]
+
+
+def _fit(
+    rows: np.ndarray | sparse.csr_matrix, labels: Sequence[int] | np.ndarray, class_count: int,
+    strength: float, class_weights: str,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    weights = "balanced" if class_weights == "balanced" else None
+    regression = LogisticRegression(C=strength, class_weight=weights, max_iter=1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        regression.fit(rows, labels)
+    weight = np.zeros((class_count, rows.shape[1]), dtype=np.float32)
+    # A class without training rows keeps a bias no text overcomes.
+    bias = np.full(class_count, -1e4, dtype=np.float32)
+    if len(regression.classes_) == 2:  # one row of coefficients stands for both classes
+        weight[regression.classes_[1]] = regression.coef_[0]
+        bias[regression.classes_] = (0.0, float(regression.intercept_[0]))
+    else:
+        weight[regression.classes_] = regression.coef_
+        bias[regression.classes_] = regression.intercept_
+    return weight, bias
+
+
+ENTRIES: dict[str, Method[MajorityConfig] | Method[TfidfConfig] | Method[ProbeConfig]] = {
+    "majority": Majority("always the most frequent class"),
+    "tfidf-lr": TfidfRegression(
+        "word and letter n-grams, logistic regression", space=CLASS_WEIGHTS
+    ),
+    "linear-probe": LinearProbe(
+        "logistic regression on the frozen encoder's mean features",
+        {"loss.class_weights": "balanced"},
+        paper="Alain & Bengio 2016, arXiv 1610.01644",
+        space=PROBED,
+    ),
+}

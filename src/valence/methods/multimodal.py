@@ -1,0 +1,203 @@
+"""Fusion of text, audio and vision: fine-tuning with another input adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from valence.config.ranges import Range
+from valence.config.sections import FusionSpec, LossSpec, TrainSpec
+from valence.config.spec import MethodConfig
+from valence.methods.base import Capabilities, FitContext, FitResult, Method, OwnBest, Sizes
+from valence.methods.baselines import ReadEncoder
+from valence.methods.finetune import HEAD_WORK, TRAINING_WORK, evaluation_work
+from valence.methods.search_space import rate_space
+
+if TYPE_CHECKING:
+    from valence.data.dataset import Split
+    from valence.models.fusion_model import FusionModel
+    from valence.training.trainer import TrainingLog
+
+CHECKPOINTS = 20  # over a training; its epochs are short and there are many
+SPACE = {
+    "train.weight_decay": Range(0.0, 0.1),
+    "fusion.modality_dropout": Range(0.0, 0.5),
+    "fusion.dropout": Range(0.0, 0.5),
+}
+UNUSED = {
+    "almt": frozenset[str](),
+    "early": frozenset({"fusion.dropout", "fusion.depth"}),
+    "late": frozenset({"fusion.dropout", "fusion.depth"}),
+}
+"""Fields a fusion does not use; one modality has none to leave out either."""
+UNUSED_BY_ONE = frozenset({"fusion.dropout", "fusion.modality_dropout", "fusion.depth"})
+
+
+class MultimodalConfig(MethodConfig):
+    """What a fusion reads."""
+
+    encoder: ReadEncoder = ReadEncoder()
+    fusion: FusionSpec = FusionSpec()
+    loss: LossSpec = LossSpec()
+    train: TrainSpec = TrainSpec()
+
+
+class Multimodal(Method[MultimodalConfig]):
+    """A frozen text encoder and a network that joins three modalities."""
+
+    Config = MultimodalConfig
+    family = "multimodal"
+    capabilities = Capabilities(
+        targets=("intensity", "classes"), inputs=("text", "audio", "vision"), streams_epochs=True
+    )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The modalities that the fusion reads."""
+        name = str(self.settings.get("fusion.name", "almt"))
+        alone = name.endswith("-only")
+        return (name.removesuffix("-only"),) if alone else self.capabilities.inputs
+
+    def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
+        """Train the fusion; it ends with the weights that did best on validation."""
+        from transformers.trainer_utils import set_seed
+
+        from valence.data.fusion_rows import with_dropout
+        from valence.distributed.device import pick_device
+        from valence.models.fusion_model import FusionConfig, build_fusion_model
+        from valence.training.trainer import EncodedTrainer, TrainingRows, train_network
+        from valence.training.training_args import training_arguments
+
+        config, seed = self.config(context.spec), context.spec.seed
+        set_seed(seed)
+        network = FusionConfig(
+            encoder=config.encoder.frozen(), fusion=config.fusion, loss=config.loss
+        )
+        model = build_fusion_model(network, context.task, train, context.provenance)
+        args = training_arguments(
+            config.train, learning_rate=config.train.learning_rate, seed=seed,
+            checkpoint=context.checkpoint,
+        )  # fmt: skip
+        if context.checkpoint is not None:
+            per_epoch = -(-len(train) // (config.train.batch_size * config.train.accumulation))
+            args.set_save("steps", per_epoch * max(1, config.train.epochs // CHECKPOINTS), 1)
+        if config.train.cache == "auto":
+            model.enable_hidden_state_cache()
+
+        def progress(done: int, total: int) -> None:
+            context.report(0.0, f"token states: {done} of {total} texts")
+
+        device = pick_device(config.train.device)
+        inputs, held_out = (
+            model.rows(split.texts, split.features, device=device, progress=progress)
+            for split in (train, validation)
+        )
+        set_seed(seed)
+        rows = TrainingRows(
+            context.task, with_dropout(inputs, config.fusion.modality_dropout), held_out,
+            train.labels, validation.labels, grouped=False,
+        )  # fmt: skip
+        trainer = EncodedTrainer(
+            model.net, args, rows=rows, spec=config.train, keep_own_best=True,
+            on_evaluate=context.on_evaluate,
+        )  # fmt: skip
+        log = train_network(trainer, checkpoint=context.checkpoint, progress=context.progress)
+        notes = [f"weights of step {log.best_step} of {log.steps}"]
+        if inputs.truncated:
+            notes.append(f"{inputs.truncated} of {len(train)} training texts were truncated")
+        shortened = inputs.shortened().items()
+        notes += [f"{n} training rows of {m} were truncated" for m, n in shortened if n]
+        return FitResult(model, log.history, tuple(notes), _own_best(model, log))
+
+    def reads(self, config: MultimodalConfig) -> frozenset[str]:
+        """Without fields that the fusion and the loss do not use."""
+        from valence.losses.table import reads
+
+        loss = {f"loss.{name}" for name in reads(config.loss) | {"name"}}
+        unused = UNUSED.get(config.fusion.name, UNUSED_BY_ONE) | {"train.lr_scale"}
+        paths = type(config).paths()
+        return frozenset(
+            path for path in paths
+            if path not in unused and (not path.startswith("loss.") or path in loss)
+        )  # fmt: skip
+
+    def search_space(self, config: MultimodalConfig) -> dict[str, Range]:
+        """Rates around the method's own, and what its fusion uses."""
+        used = self.reads(config)
+        own = {path: one for path, one in SPACE.items() if path in used}
+        return dict(self.space) or {**rate_space(config.train), **own}
+
+    def cost(self, config: MultimodalConfig, sizes: Sizes) -> float:
+        """Texts are encoded once, then the fusion alone is trained."""
+        learned = HEAD_WORK * TRAINING_WORK * config.train.epochs * sizes.train
+        return sizes.train + learned + evaluation_work(config.train, sizes)
+
+    def content(self, config: MultimodalConfig) -> tuple[str, ...]:
+        """The encoder's files."""
+        from valence.models.encoder import encoder_content
+
+        return (encoder_content(config.encoder.name),)
+
+    def precision(self, config: MultimodalConfig) -> str:
+        """The number format of the training."""
+        from valence.distributed.device import precision_in_effect
+
+        return precision_in_effect(config.train.precision, config.train.device)
+
+
+def _own_best(model: FusionModel, log: TrainingLog) -> tuple[OwnBest, ...]:
+    """The weights of every metric's own best epoch, by which many papers report."""
+    own = {name: value.clone() for name, value in model.net.trainable_state_dict().items()}
+
+    def at(state: dict[str, Any]) -> Any:
+        @contextmanager
+        def weights() -> Iterator[FusionModel]:
+            model.net.load_trainable_state_dict(state)
+            try:
+                yield model
+            finally:
+                model.net.load_trainable_state_dict(own)
+
+        return weights
+
+    steps = sorted(log.states)
+    metrics = {step: tuple(n for n, s in log.own_best.items() if s == step) for step in steps}
+    return tuple(OwnBest(step, metrics[step], at(log.states[step])) for step in steps)
+
+
+# As published; the weights kept are those of the best validation MAE.
+FUSION = {
+    "data.target": "intensity",
+    "loss.name": "mse",
+    "train.metric": "mae",
+    "train.epochs": 200,
+    "train.learning_rate": 1e-4,
+    "train.weight_decay": 1e-4,
+    "train.schedule": "cosine",
+    "train.patience": 40,
+}
+
+ENTRIES: dict[str, Method[MultimodalConfig]] = {
+    "almt": Multimodal(
+        "text, audio and vision: language-guided fusion",
+        FUSION,
+        paper="Zhang et al. 2023, arXiv 2310.05804",
+    ),
+    "text-only": Multimodal(
+        "intensity from the text's mean state alone", {**FUSION, "fusion.name": "text-only"}
+    ),
+    "audio-only": Multimodal(
+        "intensity from the audio alone", {**FUSION, "fusion.name": "audio-only"}
+    ),
+    "vision-only": Multimodal(
+        "intensity from the vision alone", {**FUSION, "fusion.name": "vision-only"}
+    ),
+    "early-fusion": Multimodal(
+        "the means of three modalities joined before one perceptron",
+        {**FUSION, "fusion.name": "early"},
+    ),
+    "late-fusion": Multimodal(
+        "a model per modality, outputs averaged", {**FUSION, "fusion.name": "late"}
+    ),
+}

@@ -1,0 +1,143 @@
+"""Language models that are prompted, not trained; ``name@model`` names the model too."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from valence.config.llm import LlmSpec
+from valence.config.sections import Section
+from valence.config.spec import MethodConfig, RunSpec
+from valence.errors import SpecError
+from valence.methods.base import Capabilities, FitContext, FitResult, Method, Sizes
+from valence.methods.baselines import ReadEncoder
+
+if TYPE_CHECKING:
+    from valence.data.dataset import Split
+    from valence.llm.classify import PromptSettings
+
+# A language model's answer, in texts scored by the built-in encoder: a guess, since models
+# differ by thousands.
+ANSWER_WORK = 100.0
+
+
+class Placement(Section):
+    """Where a language model runs."""
+
+    speed_only: ClassVar[frozenset[str]] = frozenset({"device"})
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+class PromptConfig(MethodConfig):
+    """What prompting reads; the encoder is the one that finds demonstrations."""
+
+    encoder: ReadEncoder = ReadEncoder()
+    llm: LlmSpec = LlmSpec()
+    train: Placement = Placement()
+
+
+class Prompting(Method[PromptConfig]):
+    """A language model that is prompted about each text."""
+
+    Config = PromptConfig
+    family = "prompting"
+    capabilities = Capabilities(keeps_model=False)
+
+    def complete(self, spec: RunSpec, given: Mapping[str, Any]) -> RunSpec:
+        """The model after the @ of the name; the name tells it in tables."""
+        plain, _, model = spec.method.partition("@")
+        if model:
+            spec = spec.override({"llm.model": model})
+        model = self.config(spec).llm.model
+        short = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2])
+        return spec.model_copy(update={"method": f"{plain}@{short}" if short else plain})
+
+    def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
+        """Open the model; demonstrations come from training rows alone."""
+        from valence.data.dataset import TrainingData
+        from valence.llm.classify import prompted_model
+
+        task = context.task
+        data = TrainingData(task.classes, task.tail, train, validation, group=context.group)
+        settings = prompt_settings(context.spec)
+        model = prompted_model(settings, data, context.provenance, context.progress)
+        return FitResult(model, scores_validation=settings.llm.validation)
+
+    def encoder_name(self, config: PromptConfig) -> str | None:
+        """None: the encoder only finds demonstrations."""
+        return None
+
+    def cost(self, config: PromptConfig, sizes: Sizes) -> float:
+        """An answer for every test row."""
+        return ANSWER_WORK * sizes.test
+
+    def content(self, config: PromptConfig) -> tuple[str, ...]:
+        """The files of a local model, and the words of a template of one's own.
+
+        Raises:
+            SpecError: if no model is named, or the template is no template.
+        """
+        from valence.llm.prompts import SUFFIXES, find_template
+        from valence.models.encoder import encoder_content
+        from valence.storage.key import folder_content
+
+        llm = config.llm
+        if not llm.model:
+            raise SpecError("No language model is named; give --model (or --set llm.model=NAME)")
+        folder, parts = Path(llm.model), []
+        if llm.server is None and folder.is_dir():
+            parts.append(folder_content(folder))
+        template = find_template(llm.template)
+        if llm.template.endswith(SUFFIXES):
+            parts.append(template.model_dump_json())
+        if llm.shots == "retrieved":
+            parts.append(encoder_content(config.encoder.name))
+        return tuple(parts)
+
+    def precision(self, config: PromptConfig) -> str:
+        """The format of the weights: a server's own, NF4, or that of the device."""
+        if config.llm.server is not None:
+            return "server"
+        from valence.distributed.device import pick_device
+        from valence.llm.local import use_nf4
+
+        device = pick_device(config.train.device)
+        if use_nf4(config.llm.quantization, device):
+            return "nf4"
+        return "bf16" if device == "cuda" else "fp32"
+
+    def reads(self, config: PromptConfig) -> frozenset[str]:
+        """Without the encoder where it finds no demonstrations."""
+        paths = type(config).paths()
+        skipped = "encoder." if config.llm.shots != "retrieved" else "-"
+        return frozenset(path for path in paths if not path.startswith(skipped))
+
+
+def prompt_settings(spec: RunSpec) -> PromptSettings:
+    """How the model of a spec is prompted."""
+    from valence.llm.classify import PromptSettings
+
+    config = spec.config
+    if not isinstance(config, PromptConfig):
+        raise SpecError(f"Method {spec.method!r} prompts no language model")
+    return PromptSettings(config.llm, config.encoder.frozen(), config.train.device, spec.seed)
+
+
+ENTRIES: dict[str, Method[PromptConfig]] = {
+    "llm-zero-shot": Prompting(
+        "a language model, prompted without demonstrations", {"llm.shots": "zero"}
+    ),
+    "llm-fixed": Prompting(
+        "a language model, prompted with the same demonstrations for all texts",
+        {"llm.shots": "fixed"},
+        paper="Brown et al. 2020, arXiv 2005.14165",
+    ),
+    "llm-retrieved": Prompting(
+        "a language model, prompted with the most similar training text of each label",
+        {"llm.shots": "retrieved"},
+        paper="Liu et al. 2022, arXiv 2101.06804",
+    ),
+}
