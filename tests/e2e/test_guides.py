@@ -144,6 +144,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows.assign(label=range(60)).to_csv(work / "numbers.csv", index=False)
     rows[rows["label"] == "good"].to_csv(work / "one.csv", index=False)
     rows.assign(label=["new", *rows["label"][1:]]).to_csv(work / "other.csv", index=False)
+    rows.assign(text=rows["text"] + " à").to_csv(work / "latin.csv", index=False, encoding="cp1252")
     (work / "report").mkdir()
     (work / "report/report.html").touch()
     return work

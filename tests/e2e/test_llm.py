@@ -96,12 +96,13 @@ def test_errors_are_one_line(
 
 
 def test_every_config_of_finetuning_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    from valence.cli.llm import _finetune_spec
+    from valence.cli.llm_finetune import FineTuneOptions
+    from valence.cli.options import TrainingHardware
 
     found = sorted((ROOT / "configs/finetune").glob("*.yaml"))
     assert found
     for path in found:
-        spec = _finetune_spec(path, None, model=None, device=None)
+        spec = FineTuneOptions(config=path).spec(TrainingHardware())
         assert (spec.learning_rate, spec.cutoff, spec.accumulation) == (1e-4, 1024, 8)
 
 

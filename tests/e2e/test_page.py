@@ -22,6 +22,7 @@ from playwright import sync_api as api
 from tests.conftest import make_reviews
 from tests.serving import Running, serving, wait_for
 from tests.unit.serving.conftest import careful, trained
+from tests.unit.serving.conftest import numeric_model as numeric_model
 from tests.unit.serving.test_http import explain
 from valence.inference.predictor import Predictor
 from valence.serving import explaining
@@ -158,6 +159,31 @@ def test_a_model_that_abstains_gives_no_label(browser: Any, folder: Path, tmp_pa
         page.close()
     scored = pd.read_csv(tmp_path / "scored.csv", keep_default_na=False)
     assert scored["label"].tolist() == expected
+    assert complaints == []
+
+
+def test_a_model_of_numbers_shows_numbers(
+    browser: Any, numeric_model: Path, tmp_path: Path
+) -> None:
+    frame = make_reviews(30, seed=4).drop(columns="label")
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    expected = Predictor(numeric_model).columns(frame["text"].tolist())["intensity"]
+    with serving(numeric_model) as running:
+        page, complaints = visit(browser, running)
+        page.locator("#text").fill(frame["text"][0])
+        until(page, "document.getElementById('verdict').textContent.includes('intensity')")
+        assert page.locator("#verdict").inner_text().startswith(f"{expected[0]:.3f}")
+        assert page.locator("#bars button").count() == 0
+        assert page.locator("#model").inner_text().endswith("a number")
+        page.set_input_files("#file", tmp_path / "new.csv")
+        until(page, "!document.getElementById('save').disabled")
+        with page.expect_download() as download:
+            page.locator("#save").click()
+        download.value.save_as(tmp_path / "scored.csv")
+        picture(page, "numeric")
+    scored = pd.read_csv(tmp_path / "scored.csv")
+    assert list(scored) == ["text", "number", "intensity"]
+    assert scored["intensity"].tolist() == pytest.approx(expected, abs=1e-4)
     assert complaints == []
 
 

@@ -1,1 +1,1 @@
-"""Checks of labelled rows before any training."""
+"""Checks of labeled rows before any training."""

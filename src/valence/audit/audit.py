@@ -1,4 +1,4 @@
-"""Look at labelled rows before anything is trained on them: :func:`audit`."""
+"""Look at labeled rows before anything is trained on them: :func:`audit`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.inference import inferred
 from valence.models.pooling import masked_mean
 
-Told = Callable[[str, float], None]
+AuditProgress = Callable[[str, float], None]
 """Called with what is being done and the share of the whole that is behind."""
 LEVELS = ("problem", "warning", "fine", "skipped")
 SLOW_ROWS = 20_000  # training rows above which label errors are sought with n-grams alone
-PIECE = 2000  # texts tokenised at once
+PIECE = 2000  # texts tokenized at once
 
 
 @dataclass(frozen=True)
@@ -70,46 +70,49 @@ def audit(
     near: float = 0.8,
     budget: float = BUDGET,
     languages: Sequence[str] = (),
-    told: Told | None = None,
+    progress: AuditProgress | None = None,
 ) -> Audit:
     """Check rows for leaks, copies, contradictions, wrong labels and languages, cuts and tails.
 
     Args:
-        data: Names the rows; cuts are not applied and no split is made.
+        data: Names the rows; no split is made.
         data_dir: As for ``load_dataset``.
-        encoder: Whose length limit is checked and whose features on_evaluate the labels.
-        fast: EvalCallback labels by n-gram counts; the encoder is not run.
+        encoder: Whose length limit is checked and whose features judge the labels.
+        fast: Judge labels by n-gram counts; the encoder is not run.
         near: Least similarity of near duplicates, in (0, 1].
         budget: Most labels of a class that are named as wrong, as a share of it.
         languages: ISO 639 codes the texts should be in.
-        told: Hears how far it is.
+        progress: Called with the step and the share done.
 
     Raises:
         DataError: if the rows cannot be had.
+        SpecError: if the spec cuts them.
         ModelError: if the encoder cannot be had.
     """
-    say = told or (lambda what, share: None)
+    report = progress or (lambda what, share: None)
     spec = (encoder or EncoderSpec()).model_copy(update={"adaptation": "frozen"})
-    say("read", 0.0)
+    report("read", 0.0)
     source = read_source(data, data_dir)
-    say("duplicates", 0.1)
+    report("duplicates", 0.1)
     pairs = near_pairs(source.rows["key"].tolist(), threshold=near)
     findings = [*find_leaks(source, pairs), *find_copies(source, pairs)]
     findings += [find_contradictions(source), find_spellings(source), find_sizes(source)]
-    say("languages", 0.2)
+    report("languages", 0.2)
     findings.append(find_languages(source, languages))
-    say("lengths", 0.3)
+    report("lengths", 0.3)
     tokenizer = TextTokenizer(spec)
     lengths = token_counts(tokenizer, source.rows["text"].tolist())
     findings.append(find_cut(source, lengths, tokenizer.max_length))
-    say("labels", 0.4)
+    report("labels", 0.4)
     cheap = fast or len(source.of(source.training)) > SLOW_ROWS
 
     def embed(texts: Sequence[str]) -> np.ndarray:
-        return mean_features(Encoder(spec), tokenizer, texts, lambda x: say("labels", 0.4 + x / 2))
+        return mean_features(
+            Encoder(spec), tokenizer, texts, lambda x: report("labels", 0.4 + x / 2)
+        )
 
     findings.append(find_label_errors(source, None if cheap else embed, budget=budget))
-    say("done", 1.0)
+    report("done", 1.0)
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     return Audit(source, tuple(findings))
 
@@ -130,7 +133,7 @@ def mean_features(
     encoder: Encoder,
     tokenizer: TextTokenizer,
     texts: Sequence[str],
-    told: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
     """(N, H) means of the token states of texts.
 
@@ -138,7 +141,7 @@ def mean_features(
         encoder: Is put into evaluation mode.
         tokenizer: Its own.
         texts: N texts, cut at the limit.
-        told: Hears the share that is done.
+        progress: Called with the share that is done.
     """
     encoder.eval()
     encoded = tokenizer(texts)
@@ -154,6 +157,6 @@ def mean_features(
     batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET["cpu"]))
     for count in inferred(embed, batches, device="cpu"):
         done += count
-        if told is not None:
-            told(done / len(texts))
+        if progress is not None:
+            progress(done / len(texts))
     return found

@@ -1,4 +1,4 @@
-"""What is wrong with labelled rows before anything is trained on them: leaks, copies, labels.
+"""What is wrong with labeled rows before anything is trained on them: leaks, copies, labels.
 
 A check takes rows and gives a :class:`Finding`: one line that says what it means, and the rows
 it is about. Rows are a table with the columns ``split``, ``row`` (number in the source, from
@@ -21,7 +21,8 @@ from valence.audit.duplicates import normalise
 from valence.config.data import DataSpec
 from valence.data.catalogue import DATASETS
 from valence.data.dataset import Dataset
-from valence.data.locate import locate
+from valence.data.groups import choose_rows
+from valence.data.locate import locate, refuse_cuts
 from valence.data.sources import load_dataset
 from valence.data.tables import clean
 
@@ -57,7 +58,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class LabeledSource:
-    """Labelled rows as they are in the source, nothing cut and no split made.
+    """Labeled rows as they are in the source, nothing cut and no split made.
 
     Attributes:
         name: Where they are from.
@@ -96,19 +97,21 @@ def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> LabeledSo
     """The rows a spec names, whatever their labels are.
 
     Args:
-        spec: Names the source and its columns; cuts are not applied.
+        spec: Names the source, its columns and its groups.
         data_dir: As for ``load_dataset``.
 
     Raises:
         DataError: if something cannot be found, read or used.
+        SpecError: if the spec cuts rows.
     """
+    refuse_cuts(spec, "an audit looks at all rows")
     card = DATASETS.get(spec.name)
     notes: list[str] = []
     if spec.name == "demo":
-        tables = _as_tables(load_dataset(DataSpec()))
+        tables = _as_tables(load_dataset(spec))
     else:
-        found, notes = locate(spec, data_dir)
-        tables = {split: table.read() for split, table in found.items()}
+        located, notes = locate(spec, data_dir)
+        tables = {name: table.read() for name, table in choose_rows(spec, located).items()}
     text = spec.text_column or (card.text_column if card else None)
     label = spec.label_column or (card.label_column if card else None)
     frames = []

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from valence.audit.checks import LabeledSource
+from valence.data.groups import SOURCE_ROW
 from valence.storage import atomic
 
 
@@ -39,7 +40,8 @@ def write_fixed(source: LabeledSource, folder: Path) -> list[str]:
         gone[rows.loc[why != "", "row"].to_numpy(dtype=np.int64)] = True
         name = f"{Path(source.name).stem}.csv" if split == "all" else f"{split}.csv"
         with atomic.new_file(folder / name) as path:
-            table[~gone].to_csv(path, index=False)
+            whole = table[~gone].drop(columns=SOURCE_ROW, errors="ignore")
+            whole.to_csv(path, index=False)
         parts = [f"{count} {reason}" for reason, count in why[why != ""].value_counts().items()]
         done = f"{int(gone.sum())} of {len(table)} rows left out" if parts else "as it was"
         lines.append(f"{name}: {done}{' (' + ', '.join(parts) + ')' if parts else ''}")

@@ -23,6 +23,7 @@ from valence.cli import (
     export,
     features,
     llm,
+    methods,
     predict,
     push,
     serve,
@@ -49,7 +50,7 @@ app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
-app.command("methods")(compare.methods)
+app.command("methods")(methods.methods)
 app.command("serve")(serve.serve)
 app.command("push")(push.push)
 app.command("doctor")(doctor.doctor)
@@ -76,7 +77,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
     log_file: Annotated[
-        Path | None, typer.Option(help="Also write what is said on stderr here, with the time.")
+        Path | None, typer.Option(help="Also write what stands on stderr here, with the time.")
     ] = None,
 ) -> None:
     if context.invoked_subcommand not in TOGETHER:
@@ -86,14 +87,14 @@ def _options(
             "share out one training: torchrun --nproc_per_node 2 -m valence train",
         )
     if process_group.launched_alone():
-        console.say(
+        console.info(
             "Note: accelerate launch starts one process on CPUs; for several: torchrun "
             "--nproc_per_node N -m valence …"
         )
     if log_file is not None and process_group.is_main_process():
         sys.stderr = cast(TextIO, console.Logged(sys.stderr, log_file))
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nobody asked for it to be sent
-    # Tokenising is an eighth of the time of an 8-bit model; by more threads than there are
+    # Tokenizing is an eighth of the time of an 8-bit model; by more threads than there are
     # cores it would only wait.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("RAYON_NUM_THREADS", str(usable_cores()))

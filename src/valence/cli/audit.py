@@ -1,101 +1,99 @@
-"""``valence audit``: what is wrong with labelled rows, before any training."""
+"""``valence audit``: what is wrong with labeled rows, before any training."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from valence.cli import console
-from valence.cli.compare import (
-    DataDir,
+from valence.cli.options import (
+    DataOptions,
     Encoder,
-    Json,
-    LabelColumn,
-    Query,
-    Quiet,
-    Settings,
-    TableName,
-    TextColumn,
-    settings,
+    OptionGroup,
+    OutputOptions,
+    comma_separated,
+    encoder_settings,
+    with_groups,
 )
 
 if TYPE_CHECKING:
     from valence.audit.audit import Audit
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(OptionGroup):
+    """What is checked, and how strictly."""
+
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Judge labels by n-grams, without the encoder.")
+    ] = False
+    near: Annotated[
+        float, typer.Option(min=0.3, max=1, help="Least similarity of near copies.")
+    ] = 0.8
+    budget: Annotated[
+        float, typer.Option(min=0, max=1, help="Most labels of a class to doubt, as a share.")
+    ] = 0.05
+    language: Annotated[
+        str | None, typer.Option(help="Languages the texts should be in: en or en,fr.")
+    ] = None
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with exit code 1 where there is a problem.")
+    ] = False
+
+
+@with_groups
 def audit(
-    data: Annotated[str, typer.Argument(help="A file, folder, card or hub id.")],
+    data: DataOptions,
+    checks: CheckOptions,
+    output: OutputOptions,
+    encoder: Encoder = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for audit.html and a CSV per check.")
     ] = None,
     fix: Annotated[
         Path | None, typer.Option(help="Folder for a copy without leaks, copies, contradictions.")
     ] = None,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="EvalCallback labels by n-grams, without the encoder.")
-    ] = False,
-    near: Annotated[
-        float, typer.Option(min=0.3, max=1, help="Least likeness of near copies.")
-    ] = 0.8,
-    budget: Annotated[
-        float, typer.Option(min=0, max=1, help="Most labels of a class to doubt, as a share.")
-    ] = 0.05,
-    language: Annotated[
-        str | None, typer.Option(help="Languages the texts should be in: en or en,fr.")
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="End with exit code 1 where there is a problem.")
-    ] = False,
-    data_dir: DataDir = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    query: Query = None,
-    table: TableName = None,
-    encoder: Encoder = None,
-    set_: Settings = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Check rows: leaks, copies, contradictions, wrong labels and languages, cuts, tail sizes."""
-    from valence.audit.audit import audit as find
+    from valence.audit.audit import audit as audit_rows
     from valence.audit.fix import write_fixed
-    from valence.config.data import DataSpec
     from valence.methods.registry import make_spec
     from valence.reports.audit_page import write_audit
 
-    rows = DataSpec(
-        name=data, text_column=text_column, label_column=label_column, query=query, table=table
-    )
-    spec = make_spec("cross-entropy", rows, settings=settings(set_, encoder=encoder))
-    with console.Meter(quiet=quiet) as meter:
-        found = find(
-            spec.data, data_dir=data_dir, encoder=spec.get("encoder"), fast=fast, near=near,
-            budget=budget, languages=[name for name in (language or "").split(",") if name],
-            told=lambda what, share: meter.show("audit", share, what),
+    data.refuse_other_settings("data", "encoder")
+    rows = data.spec(data.data)
+    settings = {**encoder_settings(encoder), **data.settings()}
+    spec = make_spec("cross-entropy", rows, settings=settings)
+    with console.Meter(quiet=output.quiet) as meter:
+        result = audit_rows(
+            spec.data, data_dir=data.data_dir, encoder=spec.get("encoder"), fast=checks.fast,
+            near=checks.near, budget=checks.budget, languages=comma_separated(checks.language),
+            progress=lambda what, share: meter.show("audit", share, what),
         )  # fmt: skip
-    if not quiet:
-        console.say(found.verdict)
-    page = write_audit(found, out) if out else None
-    fixed = write_fixed(found.source, fix) if fix else []
-    _show(found, page, fixed, as_json=json, quiet=quiet)
-    if strict and any(finding.level == "problem" for finding in found.findings):
+    if not output.quiet:
+        console.info(result.verdict)
+    page = write_audit(result, out) if out else None
+    fixed = write_fixed(result.source, fix) if fix else []
+    _print(result, page, fixed, output)
+    if checks.strict and any(finding.level == "problem" for finding in result.findings):
         raise typer.Exit(1)
 
 
-def _show(found: Audit, page: Path | None, fixed: list[str], *, as_json: bool, quiet: bool) -> None:
+def _print(result: Audit, page: Path | None, fixed: list[str], output: OutputOptions) -> None:
     from valence.reports.audit_page import summary
 
-    if as_json:
-        console.print_json({**summary(found), "fixed": fixed})
+    if output.json:
+        console.print_json({**summary(result), "fixed": fixed})
     else:
-        lines = [[f.level, f.check, f.line] for f in found.findings]
+        lines = [[f.level, f.check, f.line] for f in result.findings]
         console.print_table(["", "check", "what it means"], lines)
-    if not quiet:
-        for note in found.source.notes:
-            console.say(f"Note: {note}")
+    if not output.quiet:
+        for note in result.source.notes:
+            console.info(f"Note: {note}")
         for line in fixed:
-            console.say(f"Fixed: {line}")
+            console.info(f"Fixed: {line}")
         where = f"Details: {page}" if page else "Details as tables and a page: --out audit"
-        console.say(where)
+        console.info(where)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from valence.cli import console
-from valence.cli.compare import Json
+from valence.cli.options import Json
 
 if TYPE_CHECKING:
     from valence.storage.cache import Entry
@@ -48,7 +48,7 @@ def list_(kind: Kind = None, json: Json = False) -> None:
     limit = cache.limit_bytes()
     total = cache.readable_bytes(sum(entry.size for entry in there))
     most = "no limit" if limit is None else f"limit {cache.readable_bytes(limit)}"
-    console.say(
+    console.info(
         f"{len(there)} entries, {total}, {most} (VALENCE_CACHE_LIMIT), in {cache.cache_root()}"
     )
 
@@ -58,17 +58,17 @@ def clear(kind: Kind = None) -> None:
     """Delete entries; all kinds when none is named, but for what cannot be made again for free."""
     from valence.storage import cache
 
-    console.say(f"Freed {cache.readable_bytes(cache.clear(kind))} in {cache.cache_root()}")
+    console.info(f"Freed {cache.readable_bytes(cache.clear(kind))} in {cache.cache_root()}")
     left = cache.entries()
     for name, one in cache.KINDS.items():
         size = sum(entry.size for entry in left if entry.kind == name)
         if kind is None and size and not one.recomputable:
-            console.say(
+            console.info(
                 f"Left {cache.readable_bytes(size)} of {one.description}; to delete them too: "
                 f"valence cache clear --kind {name}"
             )
         elif size and kind in (None, name):
-            console.say(
+            console.info(
                 f"Left {cache.readable_bytes(size)} of {name}: in use, or not yours to delete"
             )
 

@@ -52,8 +52,8 @@ def report_comparison(
     )
     if not quiet:
         for note in notes:
-            console.say(f"Note: {note}")
-        console.say(f"Report: {page}")
+            console.info(f"Note: {note}")
+        console.info(f"Report: {page}")
 
 
 def print_leaderboard(table: pd.DataFrame, *, title: str, as_json: bool) -> None:

@@ -81,7 +81,7 @@ def _last_state(line: str) -> str:
     return line.rstrip("\r").rpartition("\r")[2]
 
 
-def say(text: str) -> None:
+def info(text: str) -> None:
     """A line for the person, not part of the result."""
     log().print(text, markup=False)
 
@@ -110,6 +110,11 @@ def print_table(columns: list[str], rows: list[list[str]], *, title: str = "") -
     for row in rows:
         table.add_row(*row)
     out().print(table)
+
+
+def number(value: float | None) -> str:
+    """``0.5`` → ``0.500``; a dash where there is no value."""
+    return "–" if value is None else f"{value:.3f}"
 
 
 def duration(seconds: float) -> str:
@@ -168,4 +173,4 @@ class Meter:
         now = time.monotonic()
         if important or now - self.last_line > QUIET_SECONDS:
             self.last_line = now
-            say(f"{what} {share:4.0%} {words}")
+            info(f"{what} {share:4.0%} {words}")

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from valence.cli import console, encoder_coverage, import_
-from valence.cli.compare import (
-    DataDir,
+from valence.cli.options import (
+    DataOptions,
     Json,
-    LabelColumn,
-    Query,
-    Settings,
-    TableName,
-    TextColumn,
-    settings,
+    OptionGroup,
+    OutputOptions,
+    Seed,
+    with_groups,
 )
 from valence.errors import DataError
 
 if TYPE_CHECKING:
     from valence.data.dataset import Dataset
+
+SPLITS = ("train", "validation", "test")
+EXAMPLES = 3
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,82 +53,93 @@ def list_(json: Json = False) -> None:
 
 
 @app.command()
-def show(
-    data: Annotated[str, typer.Argument(help="A file, folder, card or hub id.")],
-    data_dir: DataDir = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    query: Query = None,
-    table: TableName = None,
-    set_: Settings = None,
-    seed: Annotated[int, typer.Option(help="Seed of splits and cuts.")] = 45,
-    json: Json = False,
-) -> None:
+@with_groups
+def show(data: DataOptions, output: OutputOptions, seed: Seed = 45) -> None:
     """Show rows per class and split, notes, and a few texts."""
-    from valence.config.data import DataSpec
-    from valence.config.spec import RunSpec
     from valence.data.sources import load_dataset
 
-    rows_of = DataSpec(
-        name=data, text_column=text_column, label_column=label_column, query=query, table=table
-    )
-    spec = RunSpec(data=rows_of, seed=seed).override(settings(set_))
-    found = load_dataset(spec.data, seed=seed, data_dir=data_dir)
-    counts = _table(found)
-    if json:
-        console.print_json({"name": found.name, "notes": found.notes, "classes": counts})
+    data.refuse_other_settings("data")
+    dataset = load_dataset(data.spec(data.data), seed=seed, data_dir=data.data_dir)
+    counts = _counts(dataset)
+    if output.json:
+        console.print_json({"name": dataset.name, "notes": dataset.notes, "classes": counts})
         return
     rows = [
         [r["class"] + (" *" if r["tail"] else ""), *(str(r[s]) for s in SPLITS)] for r in counts
     ]
-    totals = [str(sum(r[s] for r in counts)) for s in SPLITS]
+    totals = [str(len(getattr(dataset, split))) for split in SPLITS]
     console.print_table(["class (* tail)", *SPLITS], [*rows, ["all", *totals]])
-    for note in found.notes:
-        console.say(f"Note: {note}")
-    for text, label in list(zip(found.train.texts, found.train.labels, strict=True))[:3]:
-        console.say(f"  {found.classes[label]}: {text[:100]}")
+    if output.quiet:
+        return
+    _print_notes(dataset)
+    first = list(zip(dataset.train.texts, dataset.train.labels, strict=True))[:EXAMPLES]
+    for text, label in first:
+        name = dataset.classes[label] if dataset.classes else f"{label:g}"
+        console.info(f"  {name}: {text[:100]}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutOptions(OptionGroup):
+    """How the training rows are cut."""
+
+    ratio: Annotated[float | None, typer.Option(help="Largest class over smallest.")] = None
+    total: Annotated[int | None, typer.Option(help="Training rows in all.")] = None
+    head: Annotated[int | None, typer.Option(help="Training rows of the largest class.")] = None
+    profile: Annotated[str, typer.Option(help="exponential or step.")] = "exponential"
+    noise: Annotated[float, typer.Option(help="Share of wrong training labels.")] = 0.0
+    noise_kind: Annotated[str, typer.Option(help="symmetric or confusable.")] = "symmetric"
+
+    def settings(self) -> dict[str, Any]:
+        """The dotted settings of the cut.
+
+        Raises:
+            DataError: if nothing is cut.
+        """
+        if self.ratio is None and self.total is None and not self.noise:
+            raise DataError("Say how to cut: --ratio 20, --total 1000, or both")
+        return {
+            "data.imbalance_ratio": self.ratio, "data.train_total": self.total,
+            "data.head_count": self.head, "data.profile": self.profile,
+            "data.noise_share": self.noise, "data.noise": self.noise_kind,
+        }  # fmt: skip
 
 
 @app.command()
+@with_groups
 def longtail(
-    data: Annotated[str, typer.Argument(help="A file, folder, card or hub id.")],
+    data: DataOptions,
     out: Annotated[Path, typer.Option(help="Folder for train.csv, validation.csv, test.csv.")],
-    ratio: Annotated[float | None, typer.Option(help="Largest class over smallest.")] = None,
-    total: Annotated[int | None, typer.Option(help="Training rows in all.")] = None,
-    head: Annotated[int | None, typer.Option(help="Training rows of the largest class.")] = None,
-    profile: Annotated[str, typer.Option(help="exponential or step.")] = "exponential",
-    noise: Annotated[float, typer.Option(help="Share of wrong training labels.")] = 0.0,
-    noise_kind: Annotated[str, typer.Option(help="symmetric or confusable.")] = "symmetric",
-    data_dir: DataDir = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    seed: Annotated[int, typer.Option(help="Seed of splits and cuts.")] = 45,
+    cut: CutOptions,
+    output: OutputOptions,
+    seed: Seed = 45,
 ) -> None:
     """Cut the training rows to a long tail; write the splits and a picture; test stays whole."""
-    from valence.config.data import DataSpec
-    from valence.config.spec import build
+    from valence.config.spec import RunSpec
     from valence.reports.longtail import write_cut
 
-    if ratio is None and total is None and not noise:
-        raise DataError("Say how to cut: --ratio 20, --total 1000, or both")
-    values = {
-        "name": data, "text_column": text_column, "label_column": label_column,
-        "imbalance_ratio": ratio, "train_total": total, "head_count": head, "profile": profile,
-        "noise_share": noise, "noise": noise_kind,
-    }  # fmt: skip
-    found = write_cut(build(DataSpec, values), out, seed=seed, data_dir=data_dir)
-    console.print_table(["class", "train"], [[r["class"], str(r["train"])] for r in _table(found)])
-    for note in found.notes:
-        console.say(f"Note: {note}")
-    console.say(f"Written: {out}")
+    settings = cut.settings()
+    data.refuse_other_settings("data")
+    spec = RunSpec(data=data.spec(data.data)).override(settings).data
+    dataset = write_cut(spec, out, seed=seed, data_dir=data.data_dir)
+    counts = _counts(dataset)
+    if output.json:
+        console.print_json({"name": dataset.name, "notes": dataset.notes, "classes": counts})
+    else:
+        console.print_table(["class", "train"], [[r["class"], str(r["train"])] for r in counts])
+    if not output.quiet:
+        _print_notes(dataset)
+        console.info(f"Written: {out}")
 
 
-SPLITS = ("train", "validation", "test")
+def _print_notes(dataset: Dataset) -> None:
+    for note in dataset.notes:
+        console.info(f"Note: {note}")
 
 
-def _table(found: Dataset) -> list[dict[str, Any]]:
-    counts = {name: getattr(found, name).counts(len(found.classes)) for name in SPLITS}
+def _counts(dataset: Dataset) -> list[dict[str, Any]]:
+    """Rows per class and split."""
+    counts = {name: getattr(dataset, name).counts(len(dataset.classes)) for name in SPLITS}
     return [
-        {"class": label, "tail": i in found.tail, **{n: int(c[i]) for n, c in counts.items()}}
-        for i, label in enumerate(found.classes)
+        {"class": label, "tail": i in dataset.tail, **{n: int(c[i]) for n, c in counts.items()}}
+        for i, label in enumerate(dataset.classes)
     ]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import typer
 
 from valence.cli import console
-from valence.cli.compare import Json
+from valence.cli.options import Json
 
 
 def doctor(json: Json = False) -> None:
@@ -25,6 +25,6 @@ def doctor(json: Json = False) -> None:
     else:
         rows = [[one.name, one.found, one.state, one.advice] for one in findings]
         console.print_table(["what", "found", "state", "what to do"], rows)
-        console.say(f"{len(bad)} to mend" if bad else "Nothing needs mending.")
+        console.info(f"{len(bad)} to mend" if bad else "Nothing needs mending.")
     if bad:
         raise typer.Exit(1)

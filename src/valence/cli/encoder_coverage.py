@@ -3,74 +3,73 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from valence.cli import console
-from valence.cli.compare import (
-    DataDir,
+from valence.cli.options import (
+    DataOptions,
     Encoder,
-    Group,
-    Groups,
-    Json,
-    LabelColumn,
-    Query,
-    Settings,
-    TableName,
-    TextColumn,
-    group_settings,
-    settings,
+    OutputOptions,
+    Seed,
+    encoder_settings,
+    with_groups,
 )
 
+if TYPE_CHECKING:
+    from valence.audit.encoder_coverage import Readiness
 
+COUNTS = ("train", "validation", "test")
+HEADS = (
+    "smallest class", "tail rows", "tokens", "tokens/word", "unknown", "over limit", "scripts",
+)  # fmt: skip
+
+
+@with_groups
 def readiness(
-    data: Annotated[str, typer.Argument(help="A file, folder, card or hub id.")],
+    data: DataOptions,
+    output: OutputOptions,
     encoder: Encoder = None,
-    group: Group = None,
-    groups: Groups = None,
-    data_dir: DataDir = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    query: Query = None,
-    table: TableName = None,
-    set_: Settings = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of splits and cuts.")] = 45,
-    json: Json = False,
+    seed: Seed = 45,
 ) -> None:
     """Say how well an encoder can read the texts of every language, before any training."""
-    from valence.audit.encoder_coverage import readiness as entries_of
-    from valence.audit.encoder_coverage import script_mix, write_readiness
-    from valence.config.data import DataSpec
+    from valence.audit.encoder_coverage import readiness as read_by_group
+    from valence.audit.encoder_coverage import write_readiness
     from valence.data.sources import load_dataset
     from valence.methods.registry import make_spec
 
-    rows_of = DataSpec(
-        name=data, text_column=text_column, label_column=label_column, query=query, table=table
-    )
-    given = {**group_settings(group, groups), **settings(set_, encoder=encoder)}
-    spec = make_spec("cross-entropy", rows_of, seed=seed, settings=given)
-    found = load_dataset(spec.data, seed=seed, data_dir=data_dir)
-    entries = entries_of(found, spec.get("encoder"))
+    data.refuse_other_settings("data", "encoder")
+    rows = data.spec(data.data)
+    settings = {**encoder_settings(encoder), **data.settings()}
+    spec = make_spec("cross-entropy", rows, settings=settings)
+    dataset = load_dataset(spec.data, seed=seed, data_dir=data.data_dir)
+    entries = read_by_group(dataset, spec.get("encoder"))
     if csv is not None:
         write_readiness(entries, csv)
-    if json:
+    if output.json:
         console.print_json(
             {"encoder": spec.get("encoder.name"), "groups": [e.record() for e in entries]}
         )
         return
-    rows = [
-        [e.group, str(e.train), str(e.validation), str(e.test), f"{e.smallest} {e.smallest_rows}",
-         str(e.tail_rows), f"{e.tokens:.0f}", f"{e.tokens_per_word:.2f}", f"{e.unknown:.1%}",
-         f"{e.over_limit:.0%}", script_mix(e)]
-        for e in entries
-    ]  # fmt: skip
-    heads = [found.group or "group", "train", "validation", "test", "smallest class", "tail rows",
-             "tokens", "tokens/word", "unknown", "over limit", "scripts"]  # fmt: skip
-    console.print_table(heads, rows)
+    heads = [dataset.group or "group", *COUNTS, *HEADS]
+    console.print_table(heads, [_row(entry) for entry in entries])
+    if output.quiet:
+        return
     for entry in entries:
         for line in entry.warnings:
-            console.say(f"Warning: {entry.group}: {line}")
+            console.info(f"Warning: {entry.group}: {line}")
     if csv is not None:
-        console.say(f"Written: {csv}")
+        console.info(f"Written: {csv}")
+
+
+def _row(entry: Readiness) -> list[str]:
+    from valence.audit.encoder_coverage import script_mix
+
+    return [
+        entry.group, str(entry.train), str(entry.validation), str(entry.test),
+        f"{entry.smallest} {entry.smallest_rows}", str(entry.tail_rows), f"{entry.tokens:.0f}",
+        f"{entry.tokens_per_word:.2f}", f"{entry.unknown:.1%}", f"{entry.over_limit:.0%}",
+        script_mix(entry),
+    ]  # fmt: skip

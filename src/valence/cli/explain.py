@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from valence.cli import console
-from valence.cli.compare import (
-    DataDir,
-    Json,
-    LabelColumn,
-    Query,
-    Quiet,
-    TableName,
-    TextColumn,
+from valence.cli.evaluate import print_notes
+from valence.cli.options import (
+    ModelFolder,
+    ModelHardware,
+    OldName,
+    OptionGroup,
+    OtherDataOptions,
+    OutputOptions,
+    SplitName,
+    with_groups,
 )
-from valence.cli.predict import is_clip, texts_of
+from valence.cli.texts import is_clip, texts_of
+from valence.errors import SpecError
 
 if TYPE_CHECKING:
-    from valence.config.data import DataSpec
+    from valence.data.sources import LabeledRows
     from valence.inference.explain.explain import Explanation
     from valence.inference.explain.neighbors import Index
     from valence.inference.predictor import Predictor
@@ -29,133 +33,149 @@ if TYPE_CHECKING:
 SHOWN_TEXT = 90
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions(OptionGroup):
+    """What is explained, and how."""
+
+    target: Annotated[
+        str | None, typer.Option(help="The label to explain; the most probable one when none.")
+    ] = None
+    neighbors: Annotated[
+        int, typer.Option(min=0, help="How many nearest texts."), OldName("--neighbours")
+    ] = 5
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the texts of --data in the model folder.")
+    ] = False
+    steps: Annotated[int, typer.Option(min=1, help="Points of the integral.")] = 32
+    html: Annotated[Path | None, typer.Option(help="Also write a page.")] = None
+
+
+@with_groups
 def explain(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: ModelFolder,
+    how: ExplainOptions,
+    data: OtherDataOptions,
+    hardware: ModelHardware,
+    output: OutputOptions,
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts, or a clip; lines of stdin when none.")
     ] = None,
-    said: Annotated[
-        str | None, typer.Option("--text", help="Beside a clip, what is said in it.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="The label to explain; the most probable one when none.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Training rows, to show the texts nearest to each.")
-    ] = None,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the texts of --data in the model folder.")
-    ] = False,
-    neighbours: Annotated[int, typer.Option(min=0, help="How many nearest texts.")] = 5,
-    steps: Annotated[int, typer.Option(min=1, help="Points of the integral.")] = 32,
-    html: Annotated[Path | None, typer.Option(help="Also write a page.")] = None,
-    data_dir: DataDir = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    query: Query = None,
-    table: TableName = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    text: Annotated[str | None, typer.Option(help="Beside a clip, what is said in it.")] = None,
+    split: SplitName = "train",
 ) -> None:
-    """Show what every word adds to the label, and the training texts nearest to each text.
+    """Show what every word adds to the label, and the rows of --data nearest to each text.
 
     Of a clip and a model trained on clips: what words, sound and picture add.
     """
-    from valence.config.data import DataSpec
-    from valence.inference.explain.explain import explain as find
+    from valence.inference.explain.explain import explain as explain_texts
     from valence.inference.explain.explain import explain_clip
     from valence.inference.predictor import Predictor
 
+    requested = hardware.requested()
     clip = texts[0] if texts and len(texts) == 1 and is_clip(texts[0]) else None
-    given = texts_of([*(texts or []), *([said] if said else [])])
-    predictor = Predictor(model)
-    index = None
-    if data is not None and clip is None:
-        rows = DataSpec(name=data, text_column=text_column, label_column=label_column,
-                        query=query, table=table)  # fmt: skip
-        index = _index(predictor, rows, data_dir, keep=keep, quiet=quiet)
-    found = (
-        find(predictor, given, target=target, steps=steps, neighbours=neighbours, index=index)
-        if clip is None
-        else [explain_clip(predictor, clip, said or "", target=target)]
-    )
-    _give(found, html, title=model.name, as_json=json)
-    if not quiet and html is not None:
-        console.say(f"Page: {html}")
-    if not quiet and not clip and neighbours and not any(item.neighbours for item in found):
-        console.say("Note: give --data TRAINING-ROWS to see the nearest training texts")
-
-
-def _give(found: list[Explanation], html: Path | None, *, title: str, as_json: bool) -> None:
-    from valence.inference.explain.explain import as_document
-    from valence.inference.explain.page import write_page
-
-    if html is not None:
-        write_page(found, html, title=title)
-    if as_json:
-        console.print_json([as_document(item) for item in found])
+    given = texts_of([*(texts or []), *([text] if text else [])])
+    predictor = Predictor(model, hardware=requested)
+    rows = _rows(predictor, data, split)
+    if clip is not None:
+        if rows is not None:
+            raise SpecError("A clip is explained without the nearest rows; leave --data out")
+        explanations = [explain_clip(predictor, clip, text or "", target=how.target)]
+    else:
+        index = None if rows is None else _index(predictor, rows, how, output)
+        explanations = explain_texts(
+            predictor, given, target=how.target, steps=how.steps, neighbours=how.neighbors,
+            index=index,
+        )  # fmt: skip
+    _write(explanations, how.html, title=model.name, as_json=output.json)
+    if output.quiet:
         return
-    for item in found:
-        _show(item)
+    if how.html is not None:
+        console.info(f"Page: {how.html}")
+    if not clip and how.neighbors and not any(one.neighbours for one in explanations):
+        console.info("Note: give labeled rows with --data to see the nearest of them")
+
+
+def _rows(predictor: Predictor, data: OtherDataOptions, split: str) -> LabeledRows | None:
+    from valence.data.sources import load_split
+
+    spec = data.other_rows(target=predictor.target)
+    if spec is None:
+        return None
+    return load_split(spec, predictor.classes, split=split, data_dir=data.data_dir)
 
 
 def _index(
-    predictor: Predictor, rows: DataSpec, data_dir: Path | None, *, keep: bool, quiet: bool
+    predictor: Predictor, loaded: LabeledRows, how: ExplainOptions, output: OutputOptions
 ) -> Index:
-    from valence.data.sources import load_split
     from valence.inference.explain.neighbors import build_index
 
-    split, _ = load_split(rows, predictor.classes, split="train", data_dir=data_dir)
-    with console.Meter(quiet=quiet) as meter:
+    if not output.quiet:
+        print_notes(loaded)
+        console.info(f"The nearest of {loaded}")
+    with console.Meter(quiet=output.quiet) as meter:
         return build_index(
-            predictor, split, keep=keep,
+            predictor, loaded.rows, keep=how.keep,
             progress=lambda done, total: meter.show(
-                "training texts", done / max(1, total), f"{done} of {total}"
+                f"rows of {loaded.source}", done / max(1, total), f"{done} of {total}"
             ),
         )  # fmt: skip
 
 
-def _show(found: Explanation) -> None:
-    if sys.stdout.isatty():
-        _draw(found)
+def _write(
+    explanations: list[Explanation], html: Path | None, *, title: str, as_json: bool
+) -> None:
+    from valence.inference.explain.explain import as_document
+    from valence.inference.explain.page import write_page
+
+    if html is not None:
+        write_page(explanations, html, title=title)
+    if as_json:
+        console.print_json([as_document(one) for one in explanations])
         return
-    share = found.probabilities[found.label]
-    lines = [f"{found.label}\t{share:.3f}\t{found.text}"]
-    lines += [f"{token.score:+.3f}\t{token.text}" for token in found.tokens]
-    lines += [f"near\t{n.similarity:.3f}\t{n.label}\t{n.text}" for n in found.neighbours]
-    lines += [f"{name}\t{value:+.3f}" for name, value in (found.modalities or {}).items()]
-    lines += [f"note\t{found.note}"] if found.note else []
-    sys.stdout.write("\n".join([*lines, *_method(found), ""]) + "\n")
+    for one in explanations:
+        _print(one)
 
 
-def _method(found: Explanation) -> list[str]:
-    if not found.method:
+def _print(one: Explanation) -> None:
+    if sys.stdout.isatty():
+        _draw(one)
+        return
+    lines = [f"{one.label}\t{one.probabilities[one.label]:.3f}\t{one.text}"]
+    lines += [f"{token.score:+.3f}\t{token.text}" for token in one.tokens]
+    lines += [f"near\t{n.similarity:.3f}\t{n.label}\t{n.text}" for n in one.neighbours]
+    lines += [f"{name}\t{value:+.3f}" for name, value in (one.modalities or {}).items()]
+    lines += [f"note\t{one.note}"] if one.note else []
+    sys.stdout.write("\n".join([*lines, *_method(one), ""]) + "\n")
+
+
+def _method(one: Explanation) -> list[str]:
+    if not one.method:
         return []
-    error = "" if found.error is None else f"; the sum is off by {found.error:.2g}"
-    return [f"method\t{found.method}, {found.unit}{error}"]
+    error = "" if one.error is None else f"; the sum is off by {one.error:.2g}"
+    return [f"method\t{one.method}, {one.unit}{error}"]
 
 
-def _draw(found: Explanation) -> None:
+def _draw(one: Explanation) -> None:
     from rich.text import Text
 
     out = console.out()
-    title = Text(f"{found.label} ", style="bold")
-    for name, share in sorted(found.probabilities.items(), key=lambda pair: -pair[1])[:5]:
-        title.append(f" {name} {share:.3f}", style="dim")
+    title = Text(f"{one.label} ", style="bold")
+    for name, value in sorted(one.probabilities.items(), key=lambda pair: -pair[1])[:5]:
+        title.append(f" {name} {value:.3f}", style="dim")
     out.print(title)
-    most = max((abs(token.score) for token in found.tokens), default=0.0) or 1.0
+    most = max((abs(token.score) for token in one.tokens), default=0.0) or 1.0
     line, at = Text(), 0
-    for token in found.tokens:
-        line.append(found.text[at : token.start])
-        line.append(found.text[token.start : token.end], style=_style(token.score / most))
+    for token in one.tokens:
+        line.append(one.text[at : token.start])
+        line.append(one.text[token.start : token.end], style=_style(token.score / most))
         at = token.end
-    out.print(line.append(found.text[at:], style="dim" if found.tokens else ""))
-    for neighbour in found.neighbours:
-        words = neighbour.text[:SHOWN_TEXT]
-        out.print(Text(f"  {neighbour.similarity:.2f} {neighbour.label}: {words}", style="dim"))
-    for name, value in (found.modalities or {}).items():
+    out.print(line.append(one.text[at:], style="dim" if one.tokens else ""))
+    for near in one.neighbours:
+        words = near.text[:SHOWN_TEXT]
+        out.print(Text(f"  {near.similarity:.2f} {near.label}: {words}", style="dim"))
+    for name, value in (one.modalities or {}).items():
         out.print(Text(f"  {name} {value:+.3f}"))
-    for extra in [found.note, *(part.partition("\t")[2] for part in _method(found))]:
+    for extra in [one.note, *(part.partition("\t")[2] for part in _method(one))]:
         if extra:
             out.print(Text(f"  {extra}", style="dim italic"))
 
@@ -164,5 +184,5 @@ def _style(part: float) -> str:
     """Green speaks for the label, red against it; bold and underlined where it is strong."""
     if abs(part) < 0.1:
         return ""
-    colour = "green" if part > 0 else "red"
-    return f"bold underline {colour}" if abs(part) > 0.5 else colour
+    color = "green" if part > 0 else "red"
+    return f"bold underline {color}" if abs(part) > 0.5 else color

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from valence.cli import console
-from valence.cli.compare import DataDir, Json, Quiet
+from valence.cli.evaluate import print_notes
+from valence.cli.options import OtherDataOptions, OutputOptions, SplitName, with_groups
+
+TITLES = {"macro_f1": "macro-F1", "macro_recall": "macro recall", "worst_f1": "worst F1"}
 
 
+@with_groups
 def export(
     model: Annotated[Path, typer.Argument(help="A model folder that valence train wrote.")],
     out: Annotated[Path, typer.Option(help="Folder for the exported model.")],
+    data: OtherDataOptions,
+    output: OutputOptions,
+    split: SplitName = "validation",
     format_: Annotated[
         Literal["onnx", "openvino"],
         typer.Option("--format", help="What runs it: ONNX Runtime, or OpenVINO for bulk."),
@@ -22,32 +29,39 @@ def export(
     max_drop: Annotated[
         float, typer.Option(help="Points of macro-F1 and of the worst class's F1 it may lose.")
     ] = 0.5,
-    data: Annotated[
-        str | None, typer.Option(help="Rows to check on; those of the training when none.")
-    ] = None,
-    data_dir: DataDir = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Write a model that runs without PyTorch, after checking it on validation rows.
+    """Write a model that runs without PyTorch, after holding it to the model on labeled rows.
 
-    The folder is a model folder: predict and evaluate take it as it is.
+    On the rows of --data, or on the validation rows of the training. The folder is a model
+    folder: predict and evaluate take it as it is.
     """
-    from valence.inference.export.export import ExportOptions, export_model, rows_of
+    from valence.inference.export.export import (
+        CHECKED_ROWS,
+        ExportOptions,
+        export_model,
+        rows_of,
+    )
+    from valence.models.config_file import read_config
 
-    rows = rows_of(model, data=data, data_dir=data_dir)
-    if not quiet:
-        console.say(f"{model} → {format_}, checked on {len(rows.validation)} validation rows")
-    options = ExportOptions(format_, int8, max_drop)
-    checks = export_model(model, out, rows, options=options)
-    if json:
+    config = read_config(model)
+    spec = data.other_rows(target=config.task.target)
+    dataset, checked = rows_of(config, spec, split=split, data_dir=data.data_dir)
+    if not output.quiet:
+        print_notes(checked)
+        drawn = "" if len(checked.rows) <= CHECKED_ROWS else f"{CHECKED_ROWS} of "
+        console.info(f"{model} → {format_}, checked on {drawn}{checked}")
+    checks = export_model(model, out, dataset, options=ExportOptions(format_, int8, max_drop))
+    _print(checks, out, output)
+
+
+def _print(checks: dict[str, Any], out: Path, output: OutputOptions) -> None:
+    if output.json:
         console.print_json(checks)
         return
-    titles = {"macro_f1": "macro-F1", "macro_recall": "macro recall", "worst_f1": "worst F1"}
-    lines = [[title, *(f"{value:.4f}" for value in checks[n])] for n, title in titles.items()]
+    lines = [[title, *(f"{value:.4f}" for value in checks[n])] for n, title in TITLES.items()]
     console.print_table([f"{checks['rows']} rows", "before", "after"], lines)
-    if not quiet:
-        console.say(
+    if not output.quiet:
+        console.info(
             f"{checks['flips']:.2%} of the labels changed; probabilities differ by "
             f"{checks['largest_difference']:.1e} at most. Model: {out}"
         )

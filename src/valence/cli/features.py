@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from valence.cli import console
-from valence.cli.compare import Json, Quiet
+from valence.cli.options import Encoding, Json, OptionGroup, OutputOptions, with_groups
+from valence.errors import SpecError
 
 if TYPE_CHECKING:
     from valence.data.features.archive import FeatureArchive
+    from valence.data.features.extractor import ExtractorSettings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,20 +24,46 @@ app = typer.Typer(
 
 
 @app.command()
+@with_groups
 def convert(
     file: Annotated[Path, typer.Argument(help="A feature file of the MMSA layout (.pkl).")],
     out: Annotated[Path, typer.Option(help="Folder for the archive.")],
-    json: Json = False,
+    output: OutputOptions,
 ) -> None:
     """Convert a pickle of features to an archive that is read row by row; nothing in it runs."""
     from valence.data.features.convert import convert as convert_file
 
     archive = convert_file(file, out)
-    _tell(archive, as_json=json)
-    console.say(f"Archive: {out}")
+    _print(archive, output)
+    if not output.quiet:
+        console.info(f"Archive: {out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractorOptions(OptionGroup):
+    """How features are made."""
+
+    audio: Annotated[
+        str, typer.Option(help="mel, or a hub name or folder of an audio encoder.")
+    ] = "mel"
+    vision: Annotated[
+        str, typer.Option(help="frames, or a hub name or folder of an image encoder.")
+    ] = "frames"
+    frames_per_second: Annotated[float, typer.Option(min=0.01, help="Frames to read.")] = 5.0
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Most of a clip to read.")] = 120.0
+
+    def settings(self) -> ExtractorSettings:
+        """The same as the extractor takes it."""
+        from valence.data.features.extractor import ExtractorSettings
+
+        return ExtractorSettings(
+            audio=self.audio, vision=self.vision, frames_per_second=self.frames_per_second,
+            max_seconds=self.max_seconds,
+        )  # fmt: skip
 
 
 @app.command()
+@with_groups
 def extract(
     clip: Annotated[
         Path,
@@ -43,56 +72,55 @@ def extract(
     out: Annotated[
         Path, typer.Option(help="A .safetensors file for a clip, a folder for a table.")
     ],
-    audio: Annotated[
-        str, typer.Option(help="mel, or a hub name or folder of an audio encoder.")
-    ] = "mel",
-    vision: Annotated[
-        str, typer.Option(help="frames, or a hub name or folder of an image encoder.")
-    ] = "frames",
-    frames_per_second: Annotated[float, typer.Option(min=0.01, help="Frames to read.")] = 5.0,
-    max_seconds: Annotated[float, typer.Option(min=0.1, help="Most of a clip to read.")] = 120.0,
-    json: Json = False,
-    quiet: Quiet = False,
+    how: ExtractorOptions,
+    output: OutputOptions,
+    encoding: Encoding = None,
 ) -> None:
     """Make features of one's own clips; a table of clips becomes an archive to train on."""
     from valence.data.features.clip_table import archive_clips
-    from valence.data.features.extractor import Extractor, ExtractorSettings, save_clip
+    from valence.data.features.extractor import Extractor
     from valence.data.tables import SUFFIXES
 
-    settings = ExtractorSettings(
-        audio=audio, vision=vision, frames_per_second=frames_per_second, max_seconds=max_seconds
-    )
-    extractor = Extractor(settings)
-    if clip.suffix.lower() in SUFFIXES:
-        with console.Meter(quiet=quiet) as meter:
-            archive = archive_clips(
-                clip, out, extractor,
-                progress=lambda done, of: meter.show("clips", done / of, f"{done}/{of}"),
-            )  # fmt: skip
-        _tell(archive, as_json=json)
+    settings = how.settings()
+    if clip.suffix.lower() not in SUFFIXES:
+        if encoding is not None:
+            raise SpecError("--encoding is for a table of clips; leave it out")
+        _extract_one(clip, settings, out, output)
         return
-    features = extractor(clip)
+    with console.Meter(quiet=output.quiet) as meter:
+        archive = archive_clips(
+            clip, out, Extractor(settings), encoding=encoding,
+            progress=lambda done, of: meter.show("clips", done / of, f"{done}/{of}"),
+        )  # fmt: skip
+    _print(archive, output)
+
+
+def _extract_one(clip: Path, settings: ExtractorSettings, out: Path, output: OutputOptions) -> None:
+    from valence.data.features.extractor import Extractor, save_clip
+
+    features = Extractor(settings)(clip)
     save_clip(features, settings, out)
     sizes = {"audio": list(features.audio.shape), "vision": list(features.vision.shape)}
-    if json:
+    if output.json:
         console.print_json({**sizes, "notes": features.notes})
         return
     console.print_table(
         ["modality", "steps", "width"], [[m, str(n), str(d)] for m, (n, d) in sizes.items()]
     )
-    for note in features.notes:
-        console.say(f"Note: {note}")
+    for note in features.notes if not output.quiet else ():
+        console.info(f"Note: {note}")
 
 
 @app.command()
+@with_groups
 def show(
     folder: Annotated[Path, typer.Argument(help="A folder that valence features convert wrote.")],
-    json: Json = False,
+    output: OutputOptions,
 ) -> None:
     """Show rows, labels, widths and lengths of an archive, and what was mended in it."""
     from valence.data.features.archive import FeatureArchive
 
-    _tell(FeatureArchive.open(folder), as_json=json)
+    _print(FeatureArchive.open(folder), output)
 
 
 @app.command()
@@ -118,13 +146,14 @@ def _sizes(numbers: tuple[int, ...]) -> str:
     return "/".join(str(n) for n in numbers)
 
 
-def _tell(archive: FeatureArchive, *, as_json: bool) -> None:
-    if as_json:
-        console.print_json(archive.manifest.model_dump())
-        return
+def _print(archive: FeatureArchive, output: OutputOptions) -> None:
     from valence.data.features.archive import SPLITS
     from valence.data.features.mmsa import FEATURES
 
+    manifest = archive.manifest
+    if output.json:
+        console.print_json(manifest.model_dump())
+        return
     rows = []
     for name in SPLITS:
         split = archive.split(name)
@@ -135,11 +164,13 @@ def _tell(archive: FeatureArchive, *, as_json: bool) -> None:
         rows.append(row)
     heads = [f"{m} {what}" for m in FEATURES for what in ("mean steps", "most steps")]
     console.print_table(["split", "rows", "labels", *heads], rows)
-    widths = ", ".join(f"{m} {archive.manifest.widths[m]}" for m in FEATURES)
-    console.say(f"Numbers in a step: {widths}")
-    for modality, kinds in archive.manifest.zeroed.items():
+    if output.quiet:
+        return
+    widths = ", ".join(f"{m} {manifest.widths[m]}" for m in FEATURES)
+    console.info(f"Numbers in a step: {widths}")
+    for modality, kinds in manifest.zeroed.items():
         for kind, count in kinds.items():
             if count:
-                console.say(f"Note: {count} of {kind} in {modality} read as 0")
-    for note in archive.manifest.notes:
-        console.say(f"Note: {note}")
+                console.info(f"Note: {count} of {kind} in {modality} read as 0")
+    for note in manifest.notes:
+        console.info(f"Note: {note}")

@@ -6,49 +6,81 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from valence.cli import console
-from valence.cli.compare import DataDir, Json, LabelColumn, Quiet, TextColumn
+from valence.cli.options import OptionGroup, OutputOptions, RowOptions, with_groups
 from valence.errors import SpecError
 
 if TYPE_CHECKING:
-    from valence.data.sql import ImportReport, Progress
+    from valence.data.sql import ImportOptions, ImportReport, Progress
 
 
-def import_(
-    source: Annotated[
+@dataclass(frozen=True, kw_only=True)
+class ImportedData(RowOptions):
+    """The rows that are imported; ``--table`` is where they go."""
+
+    data: Annotated[
         str,
         typer.Argument(
-            help="A file, folder of splits, card, hub id, or kaggle:owner/dataset (or …/file)."
+            metavar="SOURCE",
+            help="A file, folder of splits, card, hub id, kaggle:owner/dataset (or …/file), or "
+            "database URL.",
         ),
-    ],
+    ]
+    table: Annotated[
+        str | None,
+        typer.Option("--from-table", help="The table to read, of a database with several."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoringOptions(OptionGroup):
+    """Which rows are stored, and how."""
+
+    to_table: Annotated[str, typer.Option("--table", help="Table; made if it is not there.")] = (
+        "texts"
+    )
+    clean: Annotated[
+        str, typer.Option(help="default, none, or cleaners: urls,mentions,lemmas.")
+    ] = "default"
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split to store a file's rows under; of several splits the one to take."),
+    ] = None
+    label_map: Annotated[
+        str | None, typer.Option(help="0=negative,4=positive; other labels are left out.")
+    ] = None
+    batch_rows: Annotated[int, typer.Option(help="Rows at once, each time a transaction.")] = 10_000
+
+    def options(self) -> ImportOptions:
+        """The same as the importer takes it.
+
+        Raises:
+            SpecError: if the label map is not understood.
+            UnknownNameError: if a cleaner is unknown.
+        """
+        from valence.data.sql import ImportOptions
+        from valence.data.text import parse_cleaners
+
+        return ImportOptions(
+            table=self.to_table, clean=parse_cleaners(self.clean), split=self.split,
+            label_map=_label_map(self.label_map), batch_rows=self.batch_rows,
+        )  # fmt: skip
+
+
+@with_groups
+def import_(
+    data: ImportedData,
     to: Annotated[
         str,
         typer.Option(help="Database: sqlite:///tweets.db, postgresql://me:${PGPASSWORD}@host/db"),
     ],
-    table: Annotated[str, typer.Option(help="Table; made if it is not there.")] = "texts",
-    clean: Annotated[
-        str, typer.Option(help="default, none, or cleaners: urls,mentions,lemmas.")
-    ] = "default",
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="Split to store a file's rows under; of several splits the one to take."),
-    ] = None,
-    label_map: Annotated[
-        str | None, typer.Option(help="0=negative,4=positive; other labels are left out.")
-    ] = None,
-    batch_rows: Annotated[
-        int, typer.Option(help="Rows at once, each time a transaction.")
-    ] = 10_000,
-    data_dir: DataDir = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    storing: StoringOptions,
+    output: OutputOptions,
 ) -> None:
     """Copy rows into a database, cleaned beside the original.
 
@@ -56,23 +88,21 @@ def import_(
     again and keep their cleaned text. Cleaners: html, urls, mentions, hashtags, whitespace
     (these are default), contractions, negation, digits, punctuation, stop-words, lemmas.
     """
-    from valence.data.sql import ImportOptions, import_rows
-    from valence.data.text import parse_cleaners
+    from valence.data.sql import import_rows
 
-    options = ImportOptions(
-        table=table, clean=parse_cleaners(clean), text_column=text_column,
-        label_column=label_column, split=split, label_map=_label_map(label_map),
-        batch_rows=batch_rows,
-    )  # fmt: skip
-    with _rows_told(quiet) as told:
-        report = import_rows(source, to, options=options, data_dir=data_dir, progress=told)
-    if json:
+    options = storing.options()
+    data.refuse_other_settings("data")
+    with _row_progress(quiet=output.quiet) as progress:
+        report = import_rows(
+            data.spec(data.data), to, options=options, data_dir=data.data_dir, progress=progress
+        )
+    if output.json:
         console.print_json(asdict(report))
     else:
         console.print_table(["import", "rows"], _lines(report))
-    if not quiet:
-        name = "" if table == "texts" else f" --table {table}"
-        console.say(f"Use it: valence train '{to}'{name} --out model")
+    if not output.quiet:
+        name = "" if storing.to_table == "texts" else f" --table {storing.to_table}"
+        console.info(f"Use it: valence train '{to}'{name} --out model")
 
 
 def _lines(report: ImportReport) -> list[list[str]]:
@@ -95,7 +125,7 @@ def _label_map(text: str | None) -> dict[str, str] | None:
 
 
 @contextmanager
-def _rows_told(quiet: bool) -> Iterator[Progress | None]:
+def _row_progress(*, quiet: bool) -> Iterator[Progress | None]:
     """Rows done so far: a line that moves in a terminal, sparse lines elsewhere."""
     if quiet:
         yield None
@@ -104,7 +134,7 @@ def _rows_told(quiet: bool) -> Iterator[Progress | None]:
     terminal = sys.stderr.isatty()
     with console.log().status("reading") as status:
 
-        def told(rows: int) -> None:
+        def show(rows: int) -> None:
             nonlocal last
             now = time.monotonic()
             words = f"{rows:,} rows, {rows / max(now - start, 1e-3):,.0f} a second"
@@ -112,6 +142,6 @@ def _rows_told(quiet: bool) -> Iterator[Progress | None]:
                 status.update(words)
             elif now - last > console.QUIET_SECONDS:
                 last = now
-                console.say(words)
+                console.info(words)
 
-        yield told
+        yield show

@@ -22,4 +22,4 @@ def push(
     from valence.inference.hub import push as send
 
     address = send(model, repo, private=not public, message=message)
-    console.say(f"Pushed {model}: {address}")
+    console.info(f"Pushed {model}: {address}")

@@ -3,142 +3,147 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from valence.cli import console
-from valence.cli.compare import (
-    DataDir,
-    Device,
-    Encoder,
-    Json,
-    LabelColumn,
-    Query,
-    Quiet,
-    Runs,
-    Settings,
-    TableName,
-    TextColumn,
-    settings,
-)
 from valence.cli.evaluate import print_scores
+from valence.cli.options import (
+    DataOptions,
+    Encoder,
+    OptionGroup,
+    RunsOptions,
+    TrainingHardware,
+    check_device,
+    encoder_settings,
+    with_groups,
+)
 from valence.distributed import process_group
 from valence.errors import RunError, SpecError
 from valence.storage import atomic
 
 if TYPE_CHECKING:
-    from valence.config.data import DataSpec
     from valence.config.spec import RunSpec
     from valence.runs.store import RunResult, RunStore
 
 METHOD = "hy-mora"
+SEED = 45
 
 
+@dataclass(frozen=True, kw_only=True)
+class WhatToTrain(OptionGroup):
+    """Which methods with which settings, or which saved model."""
+
+    method: Annotated[
+        list[str] | None, typer.Option(help="A method; see valence methods. Repeatable.")
+    ] = None
+    config: Annotated[
+        Path | None, typer.Option(help="A spec in YAML, as tune's best.yaml; DATA stands in.")
+    ] = None
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Model folder whose training goes on.")
+    ] = None
+    extend_labels: Annotated[
+        bool, typer.Option(help="With --from: take labels the model does not know as new classes.")
+    ] = False
+    seed: Annotated[int | None, typer.Option(help="Seed of splits and everything random; 45.")] = (
+        None
+    )
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            SpecError: if several things to train are named.
+        """
+        if sum((bool(self.method), self.config is not None, self.from_ is not None)) > 1:
+            raise SpecError("Give one of --method, --config and --from")
+        if self.extend_labels and self.from_ is None:
+            raise SpecError("--extend-labels goes with --from MODEL; a new model takes all labels")
+
+
+@with_groups
 def train(
-    data: Annotated[str, typer.Argument(help="A file, folder, card or hub id.")],
+    data: DataOptions,
     out: Annotated[
         Path, typer.Option(help="Folder for the model; of a folder per method for several.")
     ],
-    method: Annotated[
-        list[str] | None, typer.Option(help="A method; see valence methods. Repeatable.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="A spec in YAML, as tune's best.yaml; DATA stands in.")
-    ] = None,
-    from_: Annotated[
-        Path | None, typer.Option("--from", help="Model folder whose training goes on.")
-    ] = None,
-    extend_labels: Annotated[
-        bool, typer.Option(help="With --from: take labels the model does not know as new classes.")
-    ] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random; 45.")] = None,
-    set_: Settings = None,
-    data_dir: DataDir = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    query: Query = None,
-    table: TableName = None,
+    what: WhatToTrain,
+    hardware: TrainingHardware,
+    output: RunsOptions,
     encoder: Encoder = None,
-    device: Device = None,
-    runs: Runs = Path("runs"),
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Train a model, choose its weights on validation, report on test, and save it.
 
     Scores, settings and examples are added to report/results.json in the model's folder.
     """
-    from valence.config.data import DataSpec
     from valence.runs.store import RunStore
 
-    if sum((bool(method), config is not None, from_ is not None)) > 1:
-        raise SpecError("Give one of --method, --config and --from")
-    if extend_labels and from_ is None:
-        raise SpecError("--extend-labels goes with --from MODEL; a new model takes all labels")
-    rows = DataSpec(
-        name=data, text_column=text_column, label_column=label_column, query=query, table=table
-    )
-    given = settings(set_, encoder=encoder, device=device)
-    if from_ is not None:
-        specs = [_continued(from_, rows, given, seed, data_dir, extend_labels)]
-    elif config is not None:
-        specs = [_configured(config, rows, given, seed)]
-    else:
-        specs = _new(method or [METHOD], rows, given, seed)
-    store = RunStore(runs)
+    what.check()
+    settings = {**encoder_settings(encoder), **hardware.settings(), **data.settings()}
+    specs = _specs(what, data, settings)
+    for spec in specs:
+        check_device(spec.get("train.device"))  # which a file of settings may name, too
+    store = RunStore(output.runs)
     scores: dict[str, Any] = {}
     for spec in specs:
         target = out / spec.method if len(specs) > 1 else out
-        result = _train(spec, store, target, start=from_, data_dir=data_dir, quiet=quiet)
+        result = _train(spec, store, target, start=what.from_, data_dir=data.data_dir,
+                        quiet=output.quiet)  # fmt: skip
         scores[spec.method] = result.test
     if len(specs) == 1:
-        print_scores(next(iter(scores.values())), as_json=json)
+        print_scores(next(iter(scores.values())), as_json=output.json)
     else:
-        _print_all(scores, as_json=json)
+        _print_all(scores, as_json=output.json)
 
 
-def _new(
-    methods: list[str], rows: DataSpec, given: dict[str, Any], seed: int | None
-) -> list[RunSpec]:
+def _specs(what: WhatToTrain, data: DataOptions, settings: Mapping[str, Any]) -> list[RunSpec]:
+    """What is trained, one spec a model."""
     from valence.methods.registry import make_spec
 
-    seed = 45 if seed is None else seed
-    return [make_spec(name, rows, seed=seed, settings=given) for name in dict.fromkeys(methods)]
+    if what.from_ is not None:
+        return [_continued(what.from_, what, data, settings)]
+    if what.config is not None:
+        return [_configured(what.config, what, data, settings)]
+    rows = data.spec(data.data)
+    seed = SEED if what.seed is None else what.seed
+    names = dict.fromkeys(what.method or [METHOD])
+    return [make_spec(name, rows, seed=seed, settings=settings) for name in names]
 
 
-def _configured(config: Path, rows: DataSpec, given: dict[str, Any], seed: int | None) -> RunSpec:
-    """The spec of a file on the data of the command line."""
+def _configured(
+    config: Path, what: WhatToTrain, data: DataOptions, settings: Mapping[str, Any]
+) -> RunSpec:
+    """The spec of a file, on the data of the command line."""
     from valence.methods.registry import read_spec
 
     try:
         spec = read_spec(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Config {config} cannot be read: {error}") from None
-    named = {n: v for n, v in rows.model_dump().items() if n in NAMING and v is not None}
-    spec = spec.model_copy(update={"data": spec.data.model_copy(update=named)})
-    return spec.override(given if seed is None else {**given, "seed": seed})
-
-
-NAMING = ("name", "text_column", "label_column", "query", "table")
-"""What the command line says of the data; the rest is the config's."""
+    named = {"data.name": data.data, "data.query": None, "data.table": None}
+    seed = {} if what.seed is None else {"seed": what.seed}
+    return spec.override({**named, **settings, **seed})
 
 
 def _continued(
-    folder: Path, rows: DataSpec, given: dict[str, Any], seed: int | None,
-    data_dir: Path | None, extend: bool,
-) -> RunSpec:  # fmt: skip
+    folder: Path, what: WhatToTrain, data: DataOptions, settings: Mapping[str, Any]
+) -> RunSpec:
     """The spec of a saved model's further training."""
     from valence.runs.continued import continued_spec
 
-    console.say(
+    console.info(
         "Note: rows that the model was trained on before may be among the new test rows; its "
         "test scores hold only where the data is new"
     )
     return continued_spec(
-        folder, rows, seed=seed, settings=given, data_dir=data_dir, extend_labels=extend
-    )
+        folder, data.spec(data.data), seed=what.seed, settings=settings, data_dir=data.data_dir,
+        extend_labels=what.extend_labels,
+    )  # fmt: skip
 
 
 def _train(
@@ -163,8 +168,8 @@ def _train(
     process_group.run_on_main_process(hand_over)
     if not quiet:
         for note in result.notes:
-            console.say(f"Note: {note}")
-        console.say(f"Model: {target}   Run: {store.path(result.key)}")
+            console.info(f"Note: {note}")
+        console.info(f"Model: {target}   Run: {store.path(result.key)}")
     return result
 
 
@@ -176,8 +181,7 @@ def _print_all(scores: dict[str, dict[str, Any]], *, as_json: bool) -> None:
         return
     names = [name for name in METRICS if any(own.get(name) is not None for own in scores.values())]
     rows = [
-        [method, *("–" if own[name] is None else f"{own[name]:.3f}" for name in names)]
-        for method, own in scores.items()
+        [method, *(console.number(own[name]) for name in names)] for method, own in scores.items()
     ]
     console.print_table(["method", *(METRICS[name].title for name in names)], rows)
 

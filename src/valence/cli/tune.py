@@ -3,115 +3,122 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from valence.cli import console
-from valence.cli.compare import (
-    DataDir,
-    Device,
+from valence.cli.options import (
+    DataOptions,
     Encoder,
-    Json,
-    LabelColumn,
-    Query,
-    Quiet,
-    Runs,
-    Settings,
-    TableName,
-    TextColumn,
-    settings,
+    OptionGroup,
+    RunsOptions,
+    Seed,
+    TrainingHardware,
+    encoder_settings,
+    with_groups,
 )
 
 if TYPE_CHECKING:
-    from valence.config.data import DataSpec
-    from valence.tuning.tune import Observer, TuningPlan, TuningResult
+    from valence.tuning.tune import Observer, TuningConfig, TuningPlan, TuningResult
 
 
-def tune(
-    data: Annotated[str, typer.Argument(help="A file, folder, card or hub id.")],
-    method: Annotated[list[str], typer.Option(help="A method; see valence methods. Repeatable.")],
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(OptionGroup):
+    """How a study is made, and where it is kept."""
+
     trials: Annotated[
         int | None, typer.Option(min=1, help="Trials in all, earlier calls counted.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial.")] = None,
+    ] = None
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial.")] = None
     sample: Annotated[
         float | None, typer.Option(help="Share of the training rows that trials are fitted on.")
-    ] = None,
-    space: Annotated[Path | None, typer.Option(help="Ranges in YAML, a section a method.")] = None,
+    ] = None
+    space: Annotated[Path | None, typer.Option(help="Ranges in YAML, a section a method.")] = None
     storage: Annotated[
         str | None,
         typer.Option(help="postgresql://… or journal://FILE; else an SQLite file."),
-    ] = None,
-    study: Annotated[str | None, typer.Option(help="Name; data and method when none.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that make trials.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 45,
-    set_: Settings = None,
+    ] = None
+    study: Annotated[str | None, typer.Option(help="Name; data and method when none.")] = None
+    workers: Annotated[int, typer.Option(min=1, help="Processes that make trials.")] = 1
+    seed: Seed = 45
     final: Annotated[
         bool, typer.Option("--final/--no-final", help="Train with the best on everything.")
-    ] = True,
-    data_dir: DataDir = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    query: Query = None,
-    table: TableName = None,
+    ] = True
+
+    def plan(self) -> TuningPlan:
+        """The space file's plan, changed by options.
+
+        Raises:
+            SpecError: if the file cannot be read.
+        """
+        from valence.tuning.tune import TuningPlan, read_tuning_plan
+
+        plan = read_tuning_plan(self.space) if self.space is not None else TuningPlan()
+        given = {"n_trials": self.trials, "epochs": self.epochs, "sample": self.sample}
+        changes: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
+        return replace(plan, **changes)
+
+    def config(self, study: str, *, runs: Path, data_dir: Path | None) -> TuningConfig:
+        """Where the study of this name reads and keeps things."""
+        from valence.tuning.tune import TuningConfig
+
+        return TuningConfig(
+            runs=runs, data_dir=data_dir, storage=self.storage, study=study,
+            workers=self.workers, seed=self.seed, final=self.final,
+        )  # fmt: skip
+
+
+@with_groups
+def tune(
+    data: DataOptions,
+    method: Annotated[list[str], typer.Option(help="A method; see valence methods. Repeatable.")],
+    study: StudyOptions,
+    hardware: TrainingHardware,
+    output: RunsOptions,
     encoder: Encoder = None,
-    device: Device = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for what is found; tuning/STUDY when none.")
     ] = None,
-    runs: Runs = Path("runs"),
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Choose settings on validation rows with Optuna; train with the best, test once.
 
     The same command goes on with a study that was stopped; given twice at once, both share it.
     """
-    from valence.config.data import DataSpec
     from valence.reports.tuning_plots import write_study
     from valence.runs.store import RunStore
     from valence.tuning import tune as tuning
 
-    rows = DataSpec(
-        name=data, text_column=text_column, label_column=label_column, query=query, table=table
-    )
-    plan = _plan(space, trials=trials, epochs=epochs, sample=sample)
-    given = settings(set_, encoder=encoder, device=device)
-    found: list[TuningResult] = []
+    settings = {**encoder_settings(encoder), **hardware.settings(), **data.settings()}
+    rows, plan = data.spec(data.data), study.plan()
+    results: list[TuningResult] = []
     for name in method:
-        called = _called(name, rows, study, several=len(method) > 1)
-        config = tuning.TuningConfig(
-            runs=runs, data_dir=data_dir, storage=storage, study=called, workers=workers,
-            seed=seed, final=final,
-        )  # fmt: skip
-        with console.Meter(quiet=quiet) as meter:
+        title = _study_name(study.study, name, several=len(method) > 1)
+        title = title or tuning.study_name(name, rows)
+        with console.Meter(quiet=output.quiet) as meter:
             result = tuning.tune(
-                name, rows, plan=plan, settings=given, config=config,
+                name, rows, plan=plan, settings=settings,
+                config=study.config(title, runs=output.runs, data_dir=data.data_dir),
                 observer=_observer(meter, name), progress=_final(meter, name),
             )  # fmt: skip
-        folder = _folder(out, name, called, several=len(method) > 1)
-        write_study(RunStore(runs), result, folder)
-        found.append(result)
-        if not quiet:
-            console.say(f"{name}: {folder}/best.yaml, trials.csv, pictures")
+        folder = _folder(out, name, title, several=len(method) > 1)
+        write_study(RunStore(output.runs), result, folder)
+        results.append(result)
+        if not output.quiet:
+            console.info(f"{name}: {folder}/best.yaml, trials.csv, pictures")
         if result.interrupted:
-            console.say("Stopped. What is finished is kept; the same command goes on from here.")
+            console.info("Stopped. What is finished is kept; the same command goes on from here.")
             break
-    _print(found, as_json=json)
-    if found[-1].interrupted:
+    _print(results, as_json=output.json)
+    if results[-1].interrupted:
         raise typer.Exit(130)
 
 
-def _called(method: str, rows: DataSpec, study: str | None, *, several: bool) -> str:
-    """The name of a method's study."""
-    from valence.tuning.tune import study_name
-
-    if study is None:
-        return study_name(method, rows)
-    return f"{study}-{method}" if several else study
+def _study_name(given: str | None, method: str, *, several: bool) -> str | None:
+    """The name of a method's study where one is given."""
+    return f"{given}-{method}" if given and several else given
 
 
 def _folder(out: Path | None, method: str, study: str, *, several: bool) -> Path:
@@ -121,25 +128,13 @@ def _folder(out: Path | None, method: str, study: str, *, several: bool) -> Path
     return out / method if several else out
 
 
-def _plan(
-    space: Path | None, *, trials: int | None, epochs: int | None, sample: float | None
-) -> TuningPlan:
-    """The space file's plan, changed by options."""
-    from valence.tuning.tune import TuningPlan, read_tuning_plan
-
-    plan = read_tuning_plan(space) if space is not None else TuningPlan()
-    given = {"n_trials": trials, "epochs": epochs, "sample": sample}
-    changes: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
-    return replace(plan, **changes)
-
-
 def _observer(meter: console.Meter, method: str) -> Observer:
     from valence.tuning.tune import StudyProgress
 
-    seen = -1
+    finished = -1
 
     def observe(now: StudyProgress) -> None:
-        nonlocal seen
+        nonlocal finished
         done = now.count.finished
         words = f"trial {min(done + 1, now.trials)} of {now.trials}"
         if now.best is not None:
@@ -147,8 +142,8 @@ def _observer(meter: console.Meter, method: str) -> Observer:
         if now.seconds_left is not None and done < now.trials:
             words += f", about {console.duration(now.seconds_left)} left"
         share = min(1.0, (done + now.share) / now.trials)
-        meter.show(f"tune {method}", share, words, important=done != seen)
-        seen = done
+        meter.show(f"tune {method}", share, words, important=done != finished)
+        finished = done
 
     return observe
 
@@ -157,21 +152,20 @@ def _final(meter: console.Meter, method: str) -> Callable[[float, str], None]:
     return lambda share, words: meter.show(f"train {method} with the best", share, words)
 
 
-def _print(found: list[TuningResult], *, as_json: bool) -> None:
+def _print(results: list[TuningResult], *, as_json: bool) -> None:
     if as_json:
-        console.print_json([_record(result) for result in found])
+        console.print_json([_record(result) for result in results])
         return
     columns = ["method", "trials", "pruned", "failed", "validation", "test", "settings"]
     rows = []
-    for result in found:
+    for result in results:
         metric = result.metric
         states = result.trials["state"]
         test = None if result.result is None else result.result.test[metric]
         chosen = ", ".join(f"{p}={_short(v)}" for p, v in result.params.items())
         rows.append(
             [result.best.method, str(len(states)), str((states == "pruned").sum()),
-             str((states == "fail").sum()), f"{result.value:.3f}",
-             "–" if test is None else f"{test:.3f}", chosen]
+             str((states == "fail").sum()), f"{result.value:.3f}", console.number(test), chosen]
         )  # fmt: skip
     console.print_table(columns, rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -32,6 +33,9 @@ class DataSpec(Section):
     """A SELECT whose rows are used, of a database."""
     table: str | None = None
     """The table that is read, of a database; its only one when not given."""
+    encoding: str | None = None
+    """The encoding of CSV, TSV and JSONL files, as Python names it; UTF-8 when not given, with
+    or without a byte order mark."""
     group: str | None = None
     """The column whose values (languages, domains) are scored one by one; ``language`` when not
     given, if there is such a column or one folder per language."""
@@ -78,10 +82,26 @@ class DataSpec(Section):
         refuse_password(name)
         return name
 
+    @field_validator("encoding")
+    @classmethod
+    def _one_name_per_encoding(cls, encoding: str | None) -> str | None:
+        if encoding is None:
+            return None
+        try:
+            "".encode(encoding)  # codecs that are no text encoding refuse here
+            name = codecs.lookup(encoding).name
+        except (LookupError, ValueError):
+            raise SpecError(
+                f"Encoding {encoding!r} is unknown; write for example latin-1, cp1252 or utf-16"
+            ) from None
+        return None if name in ("utf-8", "utf-8-sig") else name
+
     @model_validator(mode="after")
     def _one_query(self) -> DataSpec:
         if self.query and self.table:
             raise SpecError("Give a query or a table of the database, not both")
+        if self.encoding and is_sql_url(self.name):
+            raise SpecError("The setting encoding is for files; a database has its own, leave it")
         if (self.query or self.table) and not is_sql_url(self.name):
             option = "query" if self.query else "table"
             raise SpecError(

@@ -1,4 +1,4 @@
-"""Tokenised texts, and batches of them by length; nothing here needs PyTorch."""
+"""Tokenized texts, and batches of them by length; nothing here needs PyTorch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class States(Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenised texts.
+    """Tokenized texts.
 
     Attributes:
         input_ids: N lists of token ids, cut to the length limit.

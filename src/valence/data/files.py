@@ -20,18 +20,30 @@ TEXT_COLUMNS = ("text", "sentence", "review", "content", "tweet")
 LABEL_COLUMNS = ("label", "sentiment", "category", "class", "target")
 
 
+def text_encoding(encoding: str | None) -> str:
+    """The codec of a file's text: UTF-8, its byte order mark left out, where none is named."""
+    return encoding or "utf-8-sig"
+
+
 @contextmanager
-def reading(path: Path) -> Iterator[str]:
-    """The suffix of a table that can be read; what goes wrong then is said in one line."""
+def reading(path: Path, encoding: str | None = None) -> Iterator[str]:
+    """The suffix of a table that can be read; what goes wrong then is one line.
+
+    Args:
+        path: The file.
+        encoding: Of its text; UTF-8 when None.
+    """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"{path}: cannot read {suffix or 'no suffix'}; give {', '.join(SUFFIXES)}")
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty; it needs a text and a label column")
+        if encoding is not None and suffix == ".parquet":
+            raise DataError(f"{path}: a Parquet file has its own encoding; leave --encoding out")
         yield suffix
-    except UnicodeDecodeError:
-        raise DataError(_not_utf8(path)) from None
+    except UnicodeError:  # not only of decoding: UTF-16 without its mark is another
+        raise DataError(_wrong_encoding(path, encoding)) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, csv.Error) as error:
@@ -72,20 +84,25 @@ def whole_characters(text: str) -> str:
     return text
 
 
-def _not_utf8(path: Path) -> str:
+def _wrong_encoding(path: Path, encoding: str | None) -> str:
+    """What a file that cannot be decoded is told to be, with the line where that can be found."""
+    where = f"{path}{_undecodable_line(path, encoding or 'utf-8')}"
+    if encoding is None:
+        return f"{where}: not UTF-8; name its encoding, for example --encoding latin-1"
+    return f"{where}: not {encoding}; name its encoding with --encoding"
+
+
+def _undecodable_line(path: Path, encoding: str) -> str:
     # pandas decodes in blocks, so its position is not the file's; a line ends no character.
-    number = 0
+    if "\n".encode(encoding) != b"\n":
+        return ""  # lines of two-byte encodings end otherwise
     with path.open("rb") as lines:
-        for line in lines:
-            number += 1
+        for number, line in enumerate(lines, start=1):
             try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                break
-    return (
-        f"{path}, line {number}: not UTF-8; convert it, for example: "
-        f"iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}"
-    )
+                line.decode(encoding)
+            except UnicodeError:
+                return f", line {number}"
+    return ""
 
 
 def find_column(

@@ -15,7 +15,7 @@ from valence.config.database_url import is_sql_url
 from valence.data.catalogue import DATASETS
 from valence.data.groups import LANGUAGE, SOURCE_ROW
 from valence.data.tables import SUFFIXES, open_hub, read_batches, read_table
-from valence.errors import DataError, UnknownNameError
+from valence.errors import DataError, SpecError, UnknownNameError
 
 SPLITS = {
     "train": ("train",),
@@ -47,17 +47,39 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class FileRows:
-    """Rows of a CSV, TSV, JSONL or Parquet file."""
+    """Rows of a CSV, TSV, JSONL or Parquet file.
+
+    Attributes:
+        path: The file.
+        encoding: Of its text; UTF-8 when None.
+    """
 
     path: Path
+    encoding: str | None = None
 
     def read(self) -> pd.DataFrame:
         """All rows."""
-        return read_table(self.path)
+        return read_table(self.path, self.encoding)
 
     def batches(self, rows: int) -> Iterator[pd.DataFrame]:
         """Tables of at most ``rows`` rows."""
-        return read_batches(self.path, rows)
+        return read_batches(self.path, rows, self.encoding)
+
+
+@dataclass(frozen=True)
+class ReadRows:
+    """Rows that are in memory."""
+
+    table: pd.DataFrame
+
+    def read(self) -> pd.DataFrame:
+        """All rows."""
+        return self.table
+
+    def batches(self, rows: int) -> Iterator[pd.DataFrame]:
+        """Tables of at most ``rows`` rows."""
+        for start in range(0, len(self.table), rows):
+            yield self.table[start : start + rows].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -129,29 +151,62 @@ def locate(
         return {**found}, notes
     if spec.name.startswith(KAGGLE):
         path = download_kaggle(spec.name.removeprefix(KAGGLE))
-        return of_path(path, spec.group), []
+        return of_path(path, spec.group, spec.encoding), []
     where = data_dir or os.environ.get("VALENCE_DATA")
     for path in [Path(spec.name), *([Path(where) / spec.name] if where else [])]:
         if path.exists():
-            return of_path(path, spec.group), []
-    return _of_hub(spec.name), []
+            return of_path(path, spec.group, spec.encoding), []
+    return _of_hub(spec), []
 
 
-def of_path(path: Path, group: str | None = None) -> dict[str, Table]:
+def refuse_encoding(spec: DataSpec, what: str) -> None:
+    """Refuse the encoding of a file for what is no file.
+
+    Raises:
+        DataError: if the spec names an encoding.
+    """
+    if spec.encoding is not None:
+        raise DataError(f"{spec.name}: {what} have their own encoding; leave --encoding out")
+
+
+NAMING = {
+    "name", "target", "features", "text_column", "label_column", "query", "table", "encoding",
+    "group", "groups",
+}  # fmt: skip
+"""Fields of a spec that say where rows are and how they are read; the others cut them."""
+
+
+def refuse_cuts(spec: DataSpec, why: str) -> None:
+    """Refuse settings that cut rows where none are cut.
+
+    Args:
+        spec: Names the rows.
+        why: What is done with all of them.
+
+    Raises:
+        SpecError: with the first such setting.
+    """
+    cuts = sorted(spec.model_dump(exclude_defaults=True).keys() - NAMING)
+    if cuts:
+        raise SpecError(f"data.{cuts[0]} is for trainings; {why}, leave it out")
+
+
+def of_path(path: Path, group: str | None = None, encoding: str | None = None) -> dict[str, Table]:
     """The tables of a file, of a folder of split files, or of one such folder per group.
 
     Args:
         path: The file or folder.
         group: Name of the column that folders stand for; ``language`` when not given.
+        encoding: Of the text files; UTF-8 when not given.
 
     Raises:
         DataError: if there is no file to train on, or the folders hold different splits.
     """
     if path.is_file():
-        return {"all": FileRows(path)}
+        return {"all": FileRows(path, encoding)}
     files = {p.stem.lower(): p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES}
     found: dict[str, Table] = {
-        split: FileRows(files[name])
+        split: FileRows(files[name], encoding)
         for split, names in SPLITS.items()
         for name in names
         if name in files
@@ -159,10 +214,10 @@ def of_path(path: Path, group: str | None = None) -> dict[str, Table]:
     if "train" in found:
         return found
     if len(files) == 1:
-        return {"all": FileRows(next(iter(files.values())))}
+        return {"all": FileRows(next(iter(files.values())), encoding)}
     folders = [p for p in sorted(path.iterdir()) if p.is_dir() and _has_train(p)]
     if folders and not files:
-        return _of_folders(folders, group or LANGUAGE)
+        return _of_folders(folders, group or LANGUAGE, encoding)
     raise DataError(
         f"Folder {path} has no train file; name one train{SUFFIXES[0]} "
         f"(also validation and test; {', '.join(SUFFIXES)} are read), or make one such folder "
@@ -174,8 +229,8 @@ def _has_train(path: Path) -> bool:
     return any((path / f"train{suffix}").exists() for suffix in SUFFIXES)
 
 
-def _of_folders(folders: list[Path], column: str) -> dict[str, Table]:
-    parts = {folder.name: of_path(folder) for folder in folders}
+def _of_folders(folders: list[Path], column: str, encoding: str | None) -> dict[str, Table]:
+    parts = {folder.name: of_path(folder, encoding=encoding) for folder in folders}
     splits = next(iter(parts.values()))
     for name, own in parts.items():
         if set(own) != set(splits):
@@ -189,7 +244,8 @@ def _of_folders(folders: list[Path], column: str) -> dict[str, Table]:
     }
 
 
-def _of_hub(name: str) -> dict[str, Table]:
+def _of_hub(spec: DataSpec) -> dict[str, Table]:
+    name = spec.name
     card = DATASETS.get(name)
     if Path(name).suffix.lower() in SUFFIXES:
         raise DataError(f"No file {name}; check the path (now in {Path.cwd().name}/)")
@@ -200,6 +256,7 @@ def _of_hub(name: str) -> dict[str, Table]:
         )
     if card is None and (name.count("/") != 1 or name.startswith((".", "/"))):
         raise UnknownNameError("file or data set", name, DATASETS)
+    refuse_encoding(spec, "rows of the hub")
     hub = card.hub if card is not None and card.hub is not None else (name, None)
     return {split: HubRows(rows) for split, rows in open_hub(*hub).items()}
 

@@ -16,6 +16,7 @@ from valence.data.dataset import Dataset, Scale, Split
 from valence.data.features.archive import FEATURE_CARDS, SPLITS, FeatureArchive, FeatureView
 from valence.data.features.convert import convert, sha256_of
 from valence.data.features.mmsa import SPLITS as SPLIT_NAMES
+from valence.data.locate import ReadRows, Table, refuse_encoding
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column
 from valence.errors import DataError, SpecError
 from valence.storage import cache
@@ -108,8 +109,11 @@ def archive_dataset(spec: DataSpec, archive: FeatureArchive, *, seed: int) -> Da
 
     Raises:
         DataError: if classes are wanted and the archive has none.
-        SpecError: if a cut needs classes and there are none.
+        SpecError: if a cut needs classes and there are none, or groups are named.
     """
+    refuse_encoding(spec, "features and their texts")
+    if spec.group or spec.groups or spec.train_groups:
+        raise SpecError(f"{spec.name}: features have no groups; leave --group and --groups out")
     notes = [f"features: {archive.manifest.source}", *archive.manifest.notes]
     for modality, kinds in archive.manifest.zeroed.items():
         notes += [f"{n} of {kind} in {modality} read as 0" for kind, n in kinds.items() if n]
@@ -131,8 +135,35 @@ def archive_dataset(spec: DataSpec, archive: FeatureArchive, *, seed: int) -> Da
     return _thinned(spec, data, seed) if not classes else data
 
 
+def table_by_split(
+    spec: DataSpec, tables: Mapping[str, Table], notes: list[str]
+) -> Mapping[str, Table]:
+    """The tables of a source, one with numbers as labels split by its column ``mode``.
+
+    Args:
+        spec: The target.
+        tables: By split, or one under ``"all"``.
+        notes: A line is added where the column decided.
+    """
+    if spec.target != "intensity" or "all" not in tables:
+        return tables
+    whole = tables["all"].read()
+    if "mode" not in whole.columns:
+        return {"all": ReadRows(whole)}
+    modes = whole["mode"].astype(str).str.strip().str.lower()
+    parts: dict[str, Table] = {
+        name: ReadRows(whole[modes.isin(usual)].reset_index(drop=True))
+        for name, usual in SPLIT_NAMES.items()
+        if modes.isin(usual).any()
+    }
+    if not parts:
+        return {"all": ReadRows(whole)}
+    notes.append("splits by the column 'mode'")
+    return parts
+
+
 def intensity_dataset(
-    spec: DataSpec, tables: Mapping[str, pd.DataFrame], *, seed: int, notes: Sequence[str] = ()
+    spec: DataSpec, tables: Mapping[str, Table], *, seed: int, notes: Sequence[str] = ()
 ) -> Dataset:
     """Texts with numbers, without audio and vision.
 
@@ -146,16 +177,11 @@ def intensity_dataset(
         DataError: if a column is missing or labels are no numbers.
         SpecError: if a cut needs classes.
     """
-    found = dict(tables)
-    said = list(notes)
-    if "all" in found and "mode" in found["all"].columns:
-        whole = found.pop("all")
-        modes = whole["mode"].astype(str).str.strip().str.lower()
-        for name, usual in SPLIT_NAMES.items():
-            if modes.isin(usual).any():
-                found[name] = whole[modes.isin(usual)].reset_index(drop=True)
-        said.append("splits by the column 'mode'")
-    splits = {name: _numbers(spec, frame, name, said) for name, frame in found.items()}
+    lines = list(notes)
+    by_split = table_by_split(spec, tables, lines)
+    splits = {
+        name: rows_with_numbers(spec, table.read(), name, lines) for name, table in by_split.items()
+    }
     if "all" in splits:
         splits["train"] = splits.pop("all")
     for name, share in (("test", spec.test_share), ("validation", spec.validation_share)):
@@ -165,16 +191,26 @@ def intensity_dataset(
             count = max(1, round(share * len(train)))
             splits["train"] = train.take(np.sort(order[count:]))
             splits[name] = train.take(np.sort(order[:count]))
-            said.append(f"{name} split made here: {count} of {len(train)} rows")
+            lines.append(f"{name} split made here: {count} of {len(train)} rows")
     data = Dataset(
         Path(spec.name).stem, (), (), splits["train"], splits["validation"], splits["test"],
-        notes=tuple(said), scale=_scale(spec, splits["train"].labels),
+        notes=tuple(lines), scale=_scale(spec, splits["train"].labels),
     )  # fmt: skip
     return _thinned(spec, data, seed)
 
 
-def _numbers(spec: DataSpec, frame: pd.DataFrame, name: str, notes: list[str]) -> Split:
-    """Rows that have a text and a number."""
+def rows_with_numbers(spec: DataSpec, frame: pd.DataFrame, name: str, notes: list[str]) -> Split:
+    """The rows of a table that have a text and a number.
+
+    Args:
+        spec: Names the columns.
+        frame: The table.
+        name: Of the split.
+        notes: A line is added where rows are left out.
+
+    Raises:
+        DataError: if a column is missing, a label is no number, or nothing is left.
+    """
     where = f"{spec.name} ({name})"
     columns = [str(column) for column in frame.columns]
     text = find_column(columns, spec.text_column, TEXT_COLUMNS, what="text", where=where)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,14 @@ from valence.data.groups import (
     split_by_group,
     with_groups,
 )
-from valence.data.locate import READ_ROWS, Table, locate
+from valence.data.locate import (
+    READ_ROWS,
+    SPLITS,
+    Table,
+    locate,
+    refuse_cuts,
+    refuse_encoding,
+)
 from valence.data.noise import with_label_noise
 from valence.data.sampling import longtail_counts, take_counts
 from valence.data.tables import clean
@@ -53,6 +60,7 @@ def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None =
     if spec.name == "demo":
         from valence.data.demo import demo_dataset
 
+        refuse_encoding(spec, "rows of the built-in corpus")
         if spec.target == "intensity":
             raise DataError(
                 "The built-in corpus has classes, no intensities; name a corpus with numbers as "
@@ -71,13 +79,35 @@ def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None =
             located, notes = locate(spec, data_dir)
             tables = choose_rows(spec, located)
             if spec.target == "intensity":
-                frames = {split: table.read() for split, table in tables.items()}
-                return intensity_dataset(spec, frames, seed=seed, notes=notes)
+                return intensity_dataset(spec, tables, seed=seed, notes=notes)
             frames, more = _read(spec, card, tables, seed)
             whole = _assemble(spec, card, frames, seed, [*notes, *more])
     if spec.target == "intensity":
         return whole
     return _cut(spec, with_groups(spec, whole), seed)
+
+
+@dataclass(frozen=True)
+class LabeledRows:
+    """Rows that a saved model is held to.
+
+    Attributes:
+        rows: The rows.
+        source: Name of where they are from.
+        split: The split they are; ``all`` for every row of a source without splits.
+        notes: On what was left out.
+        group: Column of the rows' ``extra`` that names their group; empty without one.
+    """
+
+    rows: Split
+    source: str
+    split: str
+    notes: tuple[str, ...] = ()
+    group: str = ""
+
+    def __str__(self) -> str:
+        part = "" if self.split == "all" else f" ({self.split})"
+        return f"{len(self.rows)} rows of {self.source}{part}"
 
 
 def load_split(
@@ -86,39 +116,75 @@ def load_split(
     *,
     split: str = "test",
     data_dir: str | Path | None = None,
-) -> tuple[Split, list[str]]:
-    """Labelled rows for a model that knows ``classes``: one split, or all of a single file.
+) -> LabeledRows:
+    """Labeled rows for a saved model: every row of a single file, else one split of a source.
+
+    Nothing is cut and no split is made here: a source without splits gives all its rows,
+    whether its labels are classes or numbers.
 
     Args:
-        spec: Names the data and its columns.
-        classes: Label names in the order of the model.
+        spec: Names the data, its columns, its groups and the target.
+        classes: Label names in the order of the model; none where it predicts a number.
         split: Which split, where there are several.
         data_dir: As for :func:`load_dataset`.
 
-    Returns:
-        The rows, and notes on what was left out.
-
     Raises:
         DataError: if the split is missing or has a label the model does not know.
+        SpecError: if the spec cuts rows.
     """
-    if spec.name == "demo":
-        data = load_dataset(spec)
-        return getattr(data, split), list(data.notes)
-    from valence.data.multimodal import find_archive
+    refuse_cuts(spec, "a saved model is held to the rows as they are")
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    from valence.data.multimodal import archive_dataset, find_archive, table_by_split
 
-    if spec.target == "intensity" or find_archive(spec, data_dir) is not None:
+    archive = None if spec.name == "demo" else find_archive(spec, data_dir)
+    if archive is not None or spec.name == "demo":
         named = spec.model_copy(update={"classes": classes or None})
-        data = load_dataset(named, data_dir=data_dir)
-        return getattr(data, split), list(data.notes)
-    tables, more = locate(spec, data_dir)
+        data = load_dataset(spec) if archive is None else archive_dataset(named, archive, seed=0)
+        rows = _relabeled(getattr(data, split), data, classes)
+        return LabeledRows(rows, spec.name, split, data.notes, data.group)
+    located, notes = locate(spec, data_dir)
+    tables = table_by_split(spec, choose_rows(spec, located), notes)
     name = "all" if "all" in tables else split
     if name not in tables:
         raise DataError(f"{spec.name} has no {split} split; it has {', '.join(tables)}")
-    frame, notes = clean(
-        tables[name].read(), where=spec.name, text_column=spec.text_column,
-        label_column=spec.label_column, names=classes,
+    table = tables[name].read()
+    group = group_column(spec, [str(column) for column in table.columns], spec.name)
+    rows = _labeled(spec, table, classes, name, notes)
+    has_group = group in rows.extra.columns  # rows with numbers have no other columns
+    return LabeledRows(rows, spec.name, name, tuple(notes), group if has_group else "")
+
+
+def _relabeled(rows: Split, data: Dataset, classes: tuple[str, ...]) -> Split:
+    """The rows of a data set under the ids of a model's classes."""
+    if data.classes == classes:
+        return rows
+    unknown = [name for name in data.classes if name not in classes]
+    if unknown:
+        raise DataError(
+            f"{data.name}: label {unknown[0]!r} is none of the classes "
+            f"{', '.join(classes[:20])}; give rows with labels of the model"
+        )
+    ids = np.array([classes.index(name) for name in data.classes], dtype=np.int64)
+    return replace(rows, labels=ids[rows.labels])
+
+
+def _labeled(
+    spec: DataSpec, table: pd.DataFrame, classes: tuple[str, ...], name: str, notes: list[str]
+) -> Split:
+    """The rows of a table with a text and a label; what was left out is added to ``notes``."""
+    from valence.data.multimodal import rows_with_numbers
+
+    if spec.target == "intensity":
+        return rows_with_numbers(spec, table, name, notes)
+    card = DATASETS.get(spec.name)
+    frame, more = clean(
+        table, where=spec.name,
+        text_column=spec.text_column or (card.text_column if card else None),
+        label_column=spec.label_column or (card.label_column if card else None), names=classes,
     )  # fmt: skip
-    return _split(frame, classes, name, spec.name), [*more, *notes]
+    notes += more
+    return _split(frame, classes, name, spec.name)
 
 
 def _read(

@@ -19,7 +19,8 @@ from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url, refuse_password
 from valence.data.catalogue import DATASETS
 from valence.data.database import TEXTS, Database, opened
-from valence.data.locate import Table, locate
+from valence.data.groups import choose_rows
+from valence.data.locate import Table, locate, refuse_cuts
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column, whole_characters
 from valence.data.text import DEFAULT, clean_text
 from valence.errors import DataError, SpecError
@@ -39,8 +40,6 @@ class ImportOptions:
     Attributes:
         table: Where they go; made if it is not there.
         clean: Names of ``CLEANERS``; none leaves ``clean_text`` null.
-        text_column: Its name in the source, if it is not a usual one.
-        label_column: Its name in the source, if it is not a usual one.
         split: Of a source of one table, the split its rows are stored under (``all`` when not
             given); of a source with splits, the only one that is imported.
         label_map: From labels of the source to stored ones; others are left out.
@@ -49,8 +48,6 @@ class ImportOptions:
 
     table: str = TEXTS
     clean: tuple[str, ...] = DEFAULT
-    text_column: str | None = None
-    label_column: str | None = None
     split: str | None = None
     label_map: Mapping[str, str] | None = None
     batch_rows: int = 10_000
@@ -83,7 +80,7 @@ class ImportReport:
 
 
 def import_rows(
-    source: str,
+    source: str | DataSpec,
     to: str,
     *,
     options: ImportOptions | None = None,
@@ -99,7 +96,8 @@ def import_rows(
 
     Args:
         source: A file, a folder of split files, a card, a hub id, ``kaggle:owner/dataset`` with
-            a file after another ``/``, or the URL of another database.
+            a file after another ``/``, or the URL of another database; or a spec that names one,
+            its columns, encoding, table and groups.
         to: URL of the database; a password in it is written as ``${NAME}``.
         options: How.
         data_dir: Folder of corpora, as for ``load_dataset``.
@@ -107,27 +105,29 @@ def import_rows(
 
     Raises:
         DataError: if the source cannot be read or the database written.
-        SpecError: if the URL or an option is wrong.
+        SpecError: if the URL or an option is wrong, or the spec cuts rows.
     """
     options = options or ImportOptions()
+    spec = DataSpec(name=source) if isinstance(source, str) else source
+    refuse_cuts(spec, "an import takes all rows")
     if options.batch_rows < 1:
         raise SpecError(f"Batches of {options.batch_rows} rows are not possible; give at least 1")
     refuse_password(to)
     if not is_sql_url(to):
         raise SpecError(f"{to} is no database URL; write sqlite:///{Path(to).stem or 'texts'}.db")
     clock = time.perf_counter()
-    tables = _chosen(locate(DataSpec(name=source), data_dir)[0], source, options)
+    tables = _chosen(choose_rows(spec, locate(spec, data_dir)[0]), spec.name, options)
     report = ImportReport(options.table)
     with opened(to, make=True) as database:
         writer = _Writer(database, options.table)
-        rows = _Rows(source, options, report)
+        rows = _Rows(spec, options, report)
         for split, table in tables.items():
             for batch in table.batches(options.batch_rows):
                 writer.write(rows.records(batch, split), report)
                 if progress is not None:
                     progress(report.read)
     if not report.splits:
-        raise DataError(f"{source}: no row has both a text and a label; check the columns")
+        raise DataError(f"{spec.name}: no row has both a text and a label; check the columns")
     report.seconds = time.perf_counter() - clock
     return report
 
@@ -211,11 +211,12 @@ def _definition(name: str) -> sa.Table:
 class _Rows:
     """Turns tables of the source into records, and counts what is left out."""
 
-    def __init__(self, source: str, options: ImportOptions, report: ImportReport) -> None:
-        self.source = source
+    def __init__(self, spec: DataSpec, options: ImportOptions, report: ImportReport) -> None:
+        self.spec = spec
+        self.source = spec.name
         self.options = options
         self.report = report
-        self.card = DATASETS.get(source)
+        self.card = DATASETS.get(spec.name)
         self.seen = Occurrences()
         self.columns: tuple[str, str] | None = None
 
@@ -239,7 +240,7 @@ class _Rows:
     def _find(self, batch: pd.DataFrame) -> tuple[str, str]:
         if self.columns is None:
             names = [str(name) for name in batch.columns]
-            given = self.options.text_column, self.options.label_column
+            given = self.spec.text_column, self.spec.label_column
             known = (self.card.text_column, self.card.label_column) if self.card else (None, None)
             text, label = (
                 find_column(names, wanted, usual, what=what, where=self.source)

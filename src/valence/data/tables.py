@@ -14,34 +14,38 @@ from valence.data.files import LABEL_COLUMNS as LABEL_COLUMNS
 from valence.data.files import SUFFIXES as SUFFIXES
 from valence.data.files import TEXT_COLUMNS as TEXT_COLUMNS
 from valence.data.files import find_column as find_column
-from valence.data.files import json_objects, reading
+from valence.data.files import json_objects, reading, text_encoding
 from valence.data.files import whole_characters as whole_characters
 from valence.errors import DataError
 
 REGRESSION_VALUES = 20  # more distinct fractions than this are a measure, not classes
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, encoding: str | None = None) -> pd.DataFrame:
     """All columns of a file, as text where the format has no types.
 
+    Args:
+        path: CSV, TSV, JSONL or Parquet.
+        encoding: Of the text; UTF-8 when None.
+
     Raises:
-        DataError: if the file is missing, empty, not UTF-8, or broken; with the line.
+        DataError: if the file is missing, empty, not in this encoding, or broken; with the line.
     """
-    with reading(path) as suffix:
+    with reading(path, encoding) as suffix:
         if suffix == ".parquet":
             return pd.read_parquet(path)
         if suffix == ".jsonl":
-            return pd.DataFrame(list(_json_rows(path)))
-        return next(_csv_batches(path, None))
+            return pd.DataFrame(list(_json_rows(path, encoding)))
+        return next(_csv_batches(path, None, encoding))
 
 
-def read_batches(path: Path, rows: int) -> Iterator[pd.DataFrame]:
+def read_batches(path: Path, rows: int, encoding: str | None = None) -> Iterator[pd.DataFrame]:
     """As :func:`read_table`, in parts of at most ``rows`` rows; the file is never held whole.
 
     Raises:
         DataError: as :func:`read_table`, when the place in the file is reached.
     """
-    with reading(path) as suffix:
+    with reading(path, encoding) as suffix:
         if suffix == ".parquet":
             from pyarrow.parquet import ParquetFile
 
@@ -49,20 +53,20 @@ def read_batches(path: Path, rows: int) -> Iterator[pd.DataFrame]:
                 for batch in file.iter_batches(batch_size=rows):
                     yield batch.to_pandas()
         elif suffix == ".jsonl":
-            records = _json_rows(path)
+            records = _json_rows(path, encoding)
             while part := list(islice(records, rows)):
                 yield pd.DataFrame(part)
         else:
-            yield from _csv_batches(path, rows)
+            yield from _csv_batches(path, rows, encoding)
 
 
-def _csv_batches(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
+def _csv_batches(path: Path, rows: int | None, encoding: str | None) -> Iterator[pd.DataFrame]:
     """Tables under the names of the first line; all in one where ``rows`` is None."""
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     # The first line is read as a row, since pandas renames columns of one name.
     with pd.read_csv(
         path, sep=separator, dtype=str, keep_default_na=False, na_values=[""],
-        encoding="utf-8-sig", index_col=False, header=None, skip_blank_lines=True,
+        encoding=text_encoding(encoding), index_col=False, header=None, skip_blank_lines=True,
         iterator=True,
     ) as reader:  # fmt: skip
         table = reader.read(None if rows is None else rows + 1)
@@ -78,8 +82,8 @@ def _csv_batches(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
                 return
 
 
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig") as lines:
+def _json_rows(path: Path, encoding: str | None) -> Iterator[dict[str, Any]]:
+    with path.open(encoding=text_encoding(encoding)) as lines:
         yield from json_objects(lines, path)
 
 
@@ -151,15 +155,15 @@ def clean(
     frame = pd.DataFrame({"text": texts, "label": labels, "row": np.arange(len(table))})
     frame = pd.concat([frame, others], axis=1)
     blank = frame["text"].str.strip() == ""
-    unlabelled = ~blank & (frame["label"] == "")
+    unlabeled = ~blank & (frame["label"] == "")
     notes = []
-    for mask, what in ((blank, "text"), (unlabelled, "label")):
+    for mask, what in ((blank, "text"), (unlabeled, "label")):
         if mask.any():
             line = int(np.flatnonzero(mask)[0]) + 1
             notes.append(
                 f"{where}: {int(mask.sum())} rows without {what} left out (first: row {line})"
             )
-    frame = frame[~blank & ~unlabelled].reset_index(drop=True)
+    frame = frame[~blank & ~unlabeled].reset_index(drop=True)
     if not len(frame):
         raise DataError(f"{where}: no row has both a text and a label; check the columns")
     return frame, notes

@@ -78,6 +78,11 @@ class Predictor:
         return self.model.task
 
     @property
+    def precision(self) -> str:
+        """Number format in effect: ``fp32`` or ``bf16``."""
+        return self.model.precision
+
+    @property
     def target(self) -> Literal["classes", "intensity"]:
         """``classes`` or ``intensity``."""
         return self.task.target

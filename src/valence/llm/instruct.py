@@ -26,6 +26,7 @@ def make_instructions(
     template: str = "self-alignment",
     embedder: Embedder | None = None,
     pool: Literal["language", "all"] = "language",
+    seed: int = 0,
     data_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> About:
@@ -37,6 +38,7 @@ def make_instructions(
         template: A name of ``TEMPLATES`` or a YAML file.
         embedder: Makes the vectors; the built-in encoder's mean when not given.
         pool: Whether demonstrations are of the text's own language, or of any.
+        seed: Of splits and cuts, as for ``load_dataset``.
         data_dir: Folder of corpora, as for ``load_dataset``.
         progress: Told (done, all) texts that had to be embedded.
 
@@ -45,7 +47,7 @@ def make_instructions(
         SpecError: if the template does not fit the labels.
         RunError: if the folder cannot be written.
     """
-    loaded = load_dataset(data, data_dir=data_dir)
+    loaded = load_dataset(data, seed=seed, data_dir=data_dir)
     wording = make_renderer(template, loaded.classes)
     splits, group = source_splits(loaded), loaded.group or None
     embedder = embedder or Embedder(EncoderSpec())

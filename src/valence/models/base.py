@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -115,12 +115,14 @@ class Model(ABC):
         provenance: The spec it was trained by, as plain values.
         inputs: What it can read of a row.
         trainable_parameters: Numbers that the training set.
+        precision: Number format it computes in.
     """
 
     task: Task
     provenance: Mapping[str, Any]
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     trainable_parameters: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -87,12 +87,16 @@ def make_app(settings: ServeSettings) -> Guard:
         ModelError: if the folder holds no model that can be loaded.
     """
     metrics = Metrics()
-    live = LiveModel(settings.folder, lambda outcome: metrics.reloads.labels(outcome).inc())
+    live = LiveModel(
+        settings.folder,
+        lambda outcome: metrics.reloads.labels(outcome).inc(),
+        hardware=settings.hardware,
+    )
     service = Service(settings, live, metrics, Batcher(live.current, settings.limits, metrics))
     app = FastAPI(
         title="Valence", version=valence.__version__, docs_url=None, redoc_url=None,
         redirect_slashes=False, lifespan=_lifespan(service),
-        summary="Labels and probabilities of texts.",
+        summary="Labels and probabilities of texts, or numbers.",
     )  # fmt: skip
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -128,7 +132,10 @@ def _add_questions(app: FastAPI, service: Service) -> None:
 
     @app.post("/predict", response_model=list[list[Score]], responses=usual)
     async def predict(body: PredictRequest, request: Request) -> Response:
-        """Labels of each text with their probabilities, the most probable first."""
+        """Labels of each text with their probabilities, the most probable first.
+
+        A model of intensities gives one label, ``intensity``, with the number as its score.
+        """
         texts = checked_texts(body.inputs, limits, limits.texts)
         answer = await _while_wanted(request, service.batcher.predict(texts))
         return JSONResponse(ranked(answer, body.parameters))
@@ -191,6 +198,7 @@ def describe(service: Service) -> Info:
     return Info(
         model=service.settings.folder.resolve().name,
         method=predictor.config.method,
+        target=predictor.target,
         classes=list(predictor.classes),
         max_tokens=predictor.model.max_tokens,
         reloads=service.live.reloads,

@@ -9,6 +9,9 @@ export class Refused extends Error {
   }
 }
 
+/** Of a number, as it is shown. */
+export const DECIMALS = 3;
+
 /** What stands for the label of a text that the model gives none. */
 export const NONE = "(no label)";
 

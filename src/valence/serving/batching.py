@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -32,7 +32,7 @@ class BatchScorer(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Label names in the order of the probabilities."""
+        """Label names in the order of the probabilities; none of a model that gives a number."""
         ...
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
@@ -43,14 +43,18 @@ class BatchScorer(Protocol):
         """(N, C) which label is given for probabilities; None where it never abstains."""
         ...
 
+    def columns(self, texts: Sequence[str]) -> Mapping[str, list[Any]]:
+        """The numbers of N texts by name, of a model without labels."""
+        ...
+
 
 @dataclass(frozen=True)
 class Answer:
     """What the model said of one request's N texts.
 
     Attributes:
-        classes: C label names of the model that answered.
-        probabilities: (N, C).
+        classes: C label names of the model that answered; of one that gives a number, its name.
+        probabilities: (N, C); of a model that gives a number, (N, 1) that number.
         chosen: (N, C) which label is given, of a model that may abstain.
     """
 
@@ -222,7 +226,7 @@ class Batcher:
             return
         found = _attempt(partial(_score, jobs=jobs), model)
         if isinstance(found, Exception) and len(jobs) > 1:
-            # One bad text must not take its neighbours along.
+            # One bad text must not take the others along.
             alone = [_attempt(partial(_score, jobs=[job]), model) for job in jobs]
             self._deliver(
                 [(job, x if isinstance(x, Exception) else x[0])
@@ -258,14 +262,20 @@ class Batcher:
 def _score(model: BatchScorer, jobs: list[_Job]) -> list[Answer]:
     texts = [text for job in jobs for text in job.texts]
     classes = model.classes
-    shares = np.asarray(model.predict_proba(texts))
-    if shares.shape != (len(texts), len(classes)):
-        raise ModelError(f"{len(texts)} texts gave scores of shape {shares.shape}")
-    if not np.isfinite(shares).all():
+    if classes:
+        scores = np.asarray(model.predict_proba(texts))
+    else:
+        columns = model.columns(texts)
+        classes = tuple(columns)
+        scores = np.column_stack([columns[name] for name in classes])
+    if scores.shape != (len(texts), len(classes)):
+        raise ModelError(f"{len(texts)} texts gave scores of shape {scores.shape}")
+    if not np.isfinite(scores).all():
         raise ModelError("The model gave a score that is no number")
     ends = np.cumsum([len(job.texts) for job in jobs])[:-1]
-    parts = np.split(shares, ends)
-    return [Answer(classes, part, model.chosen(part)) for part in parts]
+    parts = np.split(scores, ends)
+    abstains = bool(model.classes)
+    return [Answer(classes, part, model.chosen(part) if abstains else None) for part in parts]
 
 
 def _attempt(call: Callable[[Any], Any], model: Any) -> Any:

@@ -20,6 +20,10 @@ def explained(predictor: Any, texts: list[str], target: str | None) -> list[dict
         Refusal: 422 for a target that is no label, 501 where this model or this installation
             cannot explain.
     """
+    if not predictor.classes:
+        raise Refusal(
+            501, "not_supported", "This model gives a number; only labels are explained here"
+        )
     if target is not None and target not in predictor.classes:
         known = ", ".join(predictor.classes[:20])
         raise Refusal(422, "validation", f"The target {target!r} is no label; known: {known}")

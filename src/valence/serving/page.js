@@ -1,11 +1,13 @@
-// The page: a text is labelled while it is typed; files are in table.js.
+// The page: a text is labeled while it is typed; files are in table.js.
 
-import { ask, bar, clearMessage, element, given, hasKey, NONE, percent, setKey, show } from "./ask.js";
+import {
+  ask, bar, clearMessage, DECIMALS, element, given, hasKey, NONE, percent, setKey, show,
+} from "./ask.js";
 import { startFiles } from "./table.js";
 
 const TYPING = 250; // milliseconds without a key before the text is sent
 const SHOWN = 8; // labels, before the rest is asked for
-const state = { text: "", scores: [], target: null, all: false, explains: true };
+const state = { text: "", scores: [], target: null, all: false, explains: true, numeric: false };
 let asking = new AbortController();
 let timer = 0;
 
@@ -16,6 +18,13 @@ function draw() {
   const best = given(scores);
   const verdict = element("verdict");
   const share = document.createElement("small");
+  if (state.numeric) {
+    share.textContent = best.label;
+    verdict.replaceChildren(best.score.toFixed(DECIMALS), share);
+    element("bars").replaceChildren();
+    element("all").hidden = true;
+    return;
+  }
   share.textContent =
     best.label === NONE ? "the model abstains: more than one fits, or none" : percent(best.score);
   verdict.replaceChildren(best.label, share);
@@ -152,7 +161,10 @@ async function start() {
     const info = await ask("/info");
     element("lock").hidden = true;
     clearMessage();
-    element("model").textContent = `${info.model} · ${info.method} · ${info.classes.length} labels`;
+    state.numeric = info.target === "intensity";
+    if (state.numeric) state.explains = false;
+    const gives = state.numeric ? "a number" : `${info.classes.length} labels`;
+    element("model").textContent = `${info.model} · ${info.method} · ${gives}`;
     element("version").textContent = `Valence ${info.version}`;
     startFiles(info);
   } catch (error) {

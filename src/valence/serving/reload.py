@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from valence.distributed.device import Hardware
 from valence.errors import ValenceError
 from valence.inference.predictor import Predictor
 from valence.serving.refusals import LOG
@@ -25,16 +26,23 @@ class LiveModel:
 
     Args:
         folder: The model folder.
-        told: Called with ``"loaded"`` or ``"failed"`` after every reload.
+        callback: Called with ``"loaded"`` or ``"failed"`` after every reload.
+        hardware: How the model is run.
 
     Raises:
         ModelError: if the folder holds no model that can be loaded.
     """
 
-    def __init__(self, folder: Path, told: Callable[[str], Any] | None = None) -> None:
-        self.folder, self.told = folder, told
+    def __init__(
+        self,
+        folder: Path,
+        callback: Callable[[str], Any] | None = None,
+        *,
+        hardware: Hardware | None = None,
+    ) -> None:
+        self.folder, self.callback, self.hardware = folder, callback, hardware
         self.loaded = signature(folder)
-        self.predictor = load_warm(folder)
+        self.predictor = load_warm(folder, hardware)
         self.reloads = 0
         self._refused: Signature | None = None
 
@@ -58,26 +66,26 @@ class LiveModel:
 
     async def _reload(self, now: Signature) -> None:
         try:
-            predictor = await asyncio.to_thread(load_warm, self.folder)
+            predictor = await asyncio.to_thread(load_warm, self.folder, self.hardware)
         except Exception as error:
             self._refused = now
             reason = str(error) if isinstance(error, ValenceError) else type(error).__name__
             LOG.warning("The changed model is not used, the old one stays: %s", reason)
-            self._tell("failed")
+            self._notify("failed")
             return
         self.predictor, self.loaded = predictor, now
         self.reloads += 1
         LOG.warning("Reloaded %s: %d classes", self.folder, len(predictor.classes))
-        self._tell("loaded")
+        self._notify("loaded")
 
-    def _tell(self, outcome: str) -> None:
-        if self.told is not None:
-            self.told(outcome)
+    def _notify(self, outcome: str) -> None:
+        if self.callback is not None:
+            self.callback(outcome)
 
 
-def load_warm(folder: Path) -> Predictor:
+def load_warm(folder: Path, hardware: Hardware | None = None) -> Predictor:
     """A predictor that has answered once, so that the first request finds it ready."""
-    predictor = Predictor(folder)
+    predictor = Predictor(folder, hardware=hardware)
     predictor.columns([WARM_TEXT])
     return predictor
 

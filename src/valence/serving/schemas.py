@@ -37,7 +37,10 @@ class ExplainRequest(BaseModel):
 
 
 class Score(BaseModel):
-    """A label and its probability; of a model that may abstain, also whether it is given."""
+    """A label and its probability; of a model that may abstain, also whether it is given.
+
+    Of a model of intensities, the label ``intensity`` and the number itself.
+    """
 
     label: str
     score: float
@@ -100,8 +103,9 @@ class Info(BaseModel):
 
     model: str
     method: str
+    target: str = Field(description="classes or intensity")
     classes: list[str]
-    max_tokens: int | None
+    max_tokens: int | None = Field(description="Most tokens of a text; none without a limit.")
     reloads: int
     version: str
     limits: Bounds

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from valence.distributed.device import Hardware
 from valence.errors import SpecError
 
 KEY_VARIABLE = "VALENCE_API_KEY"
@@ -64,6 +65,7 @@ class ServeSettings:
         workers: Processes, each with a model of its own.
         keys: SHA-256 digests of the keys that may ask; none lets everybody.
         limits: Bounds of requests.
+        hardware: How the model is run.
         reload_seconds: How often the folder is looked at for a new model; 0 never.
         drain_seconds: How long a stopping server still takes requests that were on their way.
     """
@@ -74,6 +76,7 @@ class ServeSettings:
     workers: int = 1
     keys: tuple[bytes, ...] = field(default=(), repr=False)
     limits: Limits = field(default_factory=Limits)
+    hardware: Hardware = field(default_factory=Hardware)
     reload_seconds: float = 2.0
     drain_seconds: float = 0.3
 

@@ -1,6 +1,6 @@
 // Files: read, sent in parts, shown and given back. The file stays in the browser.
 
-import { ask, bar, clearMessage, element, given, NONE, show } from "./ask.js";
+import { ask, bar, clearMessage, DECIMALS, element, given, NONE, show } from "./ask.js";
 
 const AT_ONCE = 2; // requests under way
 const PART = 64; // texts of a request, so that the progress moves
@@ -8,6 +8,7 @@ const PAGE = 50; // rows shown
 const TEXT_NAMES = ["text", "tweet", "review", "sentence", "comment", "content", "message", "body"];
 const encoder = new TextEncoder();
 let limits = null;
+let numeric = false; // a number of every text, no labels
 let job = null;
 
 /** Rows of a CSV text; quotes may hold separators, line ends and doubled quotes. */
@@ -149,7 +150,7 @@ function draw() {
   element("count").textContent = notes.join(" · ");
   const counts = new Map();
   for (const found of scores) {
-    if (found) {
+    if (found && !numeric) {
       const { label } = given(found);
       counts.set(label, (counts.get(label) ?? 0) + 1);
     }
@@ -188,7 +189,8 @@ function drawRows() {
     ...here.map((i) => {
       const { label, score } = given(scores[i]);
       const line = document.createElement("tr");
-      for (const text of [label, `${(100 * score).toFixed(0)}%`, rows[i][column]]) {
+      const sure = numeric ? score.toFixed(DECIMALS) : `${(100 * score).toFixed(0)}%`;
+      for (const text of [label, sure, rows[i][column]]) {
         const cell = document.createElement("td");
         cell.textContent = text;
         cell.dir = "auto";
@@ -214,10 +216,15 @@ function scoredFile() {
   const { names, rows, scores } = job;
   const first = scores.find(Boolean) ?? [];
   const classes = first.map(({ label }) => label).sort();
-  const kept = names.map((name) => (name === "label" ? "label_given" : name));
-  const lines = [[...kept, "label", ...classes.map((name) => `prob_${name}`)]];
+  const added = numeric ? ["intensity"] : ["label", ...classes.map((name) => `prob_${name}`)];
+  const kept = names.map((name) => (added.includes(name) ? `${name}_given` : name));
+  const lines = [[...kept, ...added]];
   rows.forEach((cells, i) => {
     const found = new Map((scores[i] ?? []).map(({ label, score }) => [label, score]));
+    if (numeric) {
+      lines.push([...cells, found.get("intensity") ?? ""]);
+      return;
+    }
     const label = scores[i] ? given(scores[i]).label : NONE;
     lines.push([...cells, label === NONE ? "" : label, ...classes.map((name) => found.get(name) ?? "")]);
   });
@@ -245,6 +252,7 @@ function stop() {
 export function startFiles(info) {
   const first = limits === null;
   limits = info.limits;
+  numeric = info.target === "intensity";
   if (!first) return;
   const drop = element("drop");
   element("file").addEventListener("change", (event) => {

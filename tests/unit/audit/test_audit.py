@@ -234,7 +234,7 @@ def test_whole_audit(tmp_path: Path, tiny_encoder: Path) -> None:
     found = audit(
         DataSpec(name=str(tmp_path / "r.csv")),
         encoder=EncoderSpec(name=str(tiny_encoder), max_length=16),
-        told=lambda what, share: stages.append(what),
+        progress=lambda what, share: stages.append(what),
     )
     by_name = {f.check: f for f in found.findings}
     assert by_name["copies-all"].count == 10

@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.features import mmsa, write_mmsa
+from valence.audit.checks import read_source
 from valence.config.data import DataSpec
 from valence.data.sources import load_dataset, load_split
+from valence.data.sql import import_rows
 from valence.data.tables import open_hub
-from valence.errors import DataError, UnknownNameError, ValenceError
+from valence.errors import DataError, SpecError, UnknownNameError, ValenceError
 
 ROWS = pd.DataFrame(
     {
@@ -56,8 +59,101 @@ def test_folder_with_dev_and_other_columns(tmp_path: Path) -> None:
     assert data.notes == ()
     assert set(data.train.extra["language"]) == {"en"}
     assert (
-        len(load_split(DataSpec(name=str(tmp_path), label_column="stars"), data.classes)[0]) == 60
+        len(load_split(DataSpec(name=str(tmp_path), label_column="stars"), data.classes).rows) == 60
     )
+
+
+def numbers(rows: int) -> pd.DataFrame:
+    return pd.DataFrame({"text": [f"text {i}" for i in range(rows)], "label": np.arange(rows) / 9})
+
+
+def test_a_model_is_held_to_all_rows_of_a_file(tmp_path: Path) -> None:
+    """Those with numbers too, which were split as for a training."""
+    numbers(100).to_csv(tmp_path / "numbers.csv", index=False)
+    spec = DataSpec(name=str(tmp_path / "numbers.csv"), target="intensity")
+    for split in ("test", "train", "validation"):
+        loaded = load_split(spec, (), split=split)
+        assert (len(loaded.rows), loaded.split) == (100, "all")
+        assert str(loaded) == f"100 rows of {spec.name}"
+    assert loaded.rows.labels.tolist() == pytest.approx((np.arange(100) / 9).tolist())
+    ROWS.to_csv(tmp_path / "rows.csv", index=False)
+    loaded = load_split(DataSpec(name=str(tmp_path / "rows.csv")), ("bad", "good", "so-so"))
+    assert (len(loaded.rows), loaded.split) == (60, "all")
+
+
+def test_a_model_is_held_to_one_split_of_several(tmp_path: Path) -> None:
+    for name, rows in (("train", 30), ("dev", 20), ("test", 10)):
+        numbers(rows).to_csv(tmp_path / f"{name}.csv", index=False)
+    spec = DataSpec(name=str(tmp_path), target="intensity")
+    sizes = {s: len(load_split(spec, (), split=s).rows) for s in ("train", "validation", "test")}
+    assert sizes == {"train": 30, "validation": 20, "test": 10}
+    assert str(load_split(spec, ())) == f"10 rows of {tmp_path} (test)"
+    numbers(10).assign(mode=["test"] * 4 + ["TRAIN "] * 6).to_csv(tmp_path / "m.csv", index=False)
+    moded = spec.model_copy(update={"name": str(tmp_path / "m.csv")})
+    assert [len(load_split(moded, (), split=s).rows) for s in ("test", "train")] == [4, 6]
+    with pytest.raises(DataError, match="has no validation split; it has train, test"):
+        load_split(moded, (), split="validation")
+    with pytest.raises(UnknownNameError, match="Unknown split 'tests'; did you mean 'test'"):
+        load_split(spec, (), split="tests")
+    archive = DataSpec(name=str(write_mmsa(tmp_path / "a.pkl", mmsa(7))), target="intensity")
+    loaded = load_split(archive, (), split="validation")
+    assert (len(loaded.rows), loaded.rows.features is not None) == (7, True)
+    classes = load_split(archive.model_copy(update={"target": "classes"}), ("Positive", "Negative"))
+    assert len(classes.rows) == 7
+    with pytest.raises(SpecError, match="features have no groups"):
+        load_split(archive.model_copy(update={"group": "speaker"}), ())
+
+
+def test_a_model_knows_the_rows_of_the_built_in_corpus_by_name() -> None:
+    own = load_dataset(DataSpec())
+    turned = (*own.classes[::-1], "more")
+    loaded = load_split(DataSpec(), turned)
+    names = [turned[label] for label in loaded.rows.labels]
+    assert names == [own.classes[label] for label in own.test.labels]
+    with pytest.raises(DataError, match="is none of the classes good, bad"):
+        load_split(DataSpec(), ("good", "bad"))
+
+
+def test_settings_that_cut_are_refused_where_a_model_is_held_to_rows(tmp_path: Path) -> None:
+    ROWS.to_csv(tmp_path / "rows.csv", index=False)
+    cut = DataSpec(name=str(tmp_path / "rows.csv"), train_total=9)
+    with pytest.raises(SpecError, match=r"data\.train_total is for trainings"):
+        load_split(cut, ("bad", "good", "so-so"))
+    with pytest.raises(SpecError, match=r"an audit looks at all rows, leave it out"):
+        read_source(cut)
+    with pytest.raises(SpecError, match=r"an import takes all rows, leave it out"):
+        import_rows(cut, f"sqlite:///{tmp_path}/x.db")
+
+
+def test_rows_of_groups_for_a_model(tmp_path: Path) -> None:
+    table = ROWS.assign(place=["inn", "bar", ""] * 20)
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    classes = ("bad", "good", "so-so")
+    spec = DataSpec(name=str(tmp_path / "rows.csv"), group="place", groups=("bar",))
+    loaded = load_split(spec, classes)
+    assert (len(loaded.rows), loaded.group) == (20, "place")
+    assert loaded.rows.ids[0] == "all-1", "the number of the row in the file"
+    with pytest.raises(UnknownNameError, match="Unknown place 'bat'; did you mean 'bar'"):
+        load_split(spec.model_copy(update={"groups": ("bat",)}), classes)
+    with pytest.raises(DataError, match="no column 'plaice' for groups; did you mean 'place'"):
+        load_split(spec.model_copy(update={"group": "plaice", "groups": None}), classes)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+def test_files_of_other_encodings(tmp_path: Path, encoding: str, suffix: str) -> None:
+    table = ROWS.assign(text=ROWS["text"] + " né à Zürich")
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "jsonl":
+        text = table.to_json(orient="records", lines=True, force_ascii=False)
+        path.write_text(text, encoding=encoding)
+    else:
+        table.to_csv(path, index=False, sep="," if suffix == "csv" else "\t", encoding=encoding)
+    data = load(path, encoding=encoding)
+    assert data.train.texts[0].endswith("né à Zürich")
+    assert data.fingerprint == load(path, encoding=encoding, sample=60).fingerprint
+    with pytest.raises(DataError, match=rf"rows\.{suffix}.*: not UTF-8; name its encoding, for"):
+        load(path)
 
 
 def test_seed_decides_the_split_and_cut_seed_fixes_it(tmp_path: Path) -> None:
@@ -177,7 +273,8 @@ def test_unknown_name_answers_with_the_closest() -> None:
         load_dataset(DataSpec(name="tweet-eval"))
 
 
-def test_hub_out_of_reach_says_how_to_get_it() -> None:
+def test_hub_out_of_reach_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VALENCE_DATA", raising=False)
     with pytest.raises(DataError, match="--data-dir"):
         load_dataset(DataSpec(name="sst5"), data_dir=None)
 

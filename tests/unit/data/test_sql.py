@@ -140,8 +140,8 @@ def test_reading_a_table_a_query_and_the_cleaned_text(url: str, tmp_path: Path) 
     )
     chosen = load_dataset(DataSpec(name=url, query=query), seed=1)
     assert chosen.classes == ("bad", "good")
-    rows, _ = load_split(DataSpec(name=url, table="tweets"), raw.classes)
-    assert len(rows) == 140
+    loaded = load_split(DataSpec(name=url, table="tweets"), raw.classes)
+    assert str(loaded) == f"140 rows of {url}"
     with pytest.raises(UnknownNameError, match="did you mean 'tweets'"):
         load_dataset(DataSpec(name=url, table="tweet"))
     with pytest.raises(
@@ -351,11 +351,11 @@ def test_sources_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.Mon
     to = f"sqlite:///{tmp_path}/x.db"
     bad = tmp_path / "latin.csv"
     bad.write_bytes(b"text,label\n" + b"fine,good\n" * 3000 + b"caf\xe9,good\n")
-    with pytest.raises(DataError, match=r"latin\.csv, line 3002: not UTF-8; convert it"):
+    with pytest.raises(DataError, match=r"latin\.csv, line 3002: not UTF-8; name its encoding"):
         import_rows(str(bad), to)
     make_reviews(20).rename(columns={"text": "tekst"}).to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(DataError, match="no column 'text'") as told:
-        import_rows(str(tmp_path / "t.csv"), to, options=ImportOptions(text_column="text"))
+        import_rows(DataSpec(name=str(tmp_path / "t.csv"), text_column="text"), to)
     assert "did you mean 'tekst'" in str(told.value)
     with pytest.raises(SpecError, match="is no database URL; write sqlite:///"):
         import_rows(str(tmp_path / "t.csv"), "x.db")

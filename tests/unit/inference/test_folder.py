@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -183,6 +185,26 @@ def test_broken_and_empty_files_do_not_stop_the_others(model: Path, tmp_path: Pa
     assert {Path(f.name).name: f.before for f in again.files}["good.csv"] == 0
     assert len(pd.read_csv(tmp_path / "out/good.csv")) == 12
     assert len(pd.read_csv(tmp_path / "out/broken.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("target prior", {"target_prior": "bad=.98,good=.01,meh=.01"}),
+        ("precision", {"hardware": Hardware(threads=1, precision="bf16")}),
+        ("encoding", {"encoding": "latin-1"}),
+        ("long", {"long": "windows"}),
+    ],
+)
+def test_a_folder_of_another_job_is_not_gone_on_from(
+    model: Path, tmp_path: Path, what: str, change: dict[str, Any]
+) -> None:
+    make_reviews(5).to_csv(tmp_path / "a.csv", index=False)
+    job = FolderJob(model, tmp_path / "out", Hardware(threads=1))
+    files = [tmp_path / "a.csv"]
+    predict_folder(job, files, engine=make_engine("local"))
+    with pytest.raises(DataError, match=f"made with another {what};"):
+        predict_folder(replace(job, **change), files, engine=make_engine("local"), resume=True)
 
 
 def test_what_cannot_be_done_is_said(model: Path, tmp_path: Path) -> None:

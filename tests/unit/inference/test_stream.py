@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import sqlite3
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -208,6 +210,46 @@ def test_other_rows_or_options_are_not_gone_on_from(predictor: Predictor, tmp_pa
     assert (report.rows, report.resumed) == (51, 0)
 
 
+def test_another_prior_calibration_or_precision_is_not_gone_on_from(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    """Else one file would hold rows of two priors, as it did."""
+    paths = Path(write(tmp_path, ".csv")), tmp_path / "out.csv"
+    fitted = predictor.calibration
+    shares = {"bad": 0.98, "good": 0.01, "meh": 0.01}
+    options = StreamOptions(part_rows=16, resume=True)
+    changes = {
+        "target prior": {"calibration": fitted.towards(shares)},
+        "calibration": {"calibration": fitted.model_copy(update={"temperature": 2.0})},
+        "precision": {"model": SimpleNamespace(precision="bf16")},
+        "long": {"long": "windows"},
+    }
+    killed_after(predictor, 30, *paths)
+    for what, change in changes.items():
+        other = copy.copy(predictor)
+        vars(other).update(change)
+        with pytest.raises(DataError, match=f"made with another {what};"):
+            predict_stream(other, *paths, options=options)
+    report = predict_stream(predictor, *paths, options=options)
+    assert (report.rows, report.resumed) == (50, 32)
+
+
+def test_a_file_of_another_encoding_is_scored_and_named(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    text = "text,place\ngood film,Zürich\nbad film,Genève\n"
+    for name, encoding in (("latin.csv", "latin-1"), ("wide.csv", "utf-16")):
+        (tmp_path / name).write_text(text, encoding=encoding)
+        options = StreamOptions(encoding=encoding)
+        predict_stream(predictor, tmp_path / name, tmp_path / "out.csv", options=options)
+        assert list(pd.read_csv(tmp_path / "out.csv")["place"]) == ["Zürich", "Genève"]
+    with pytest.raises(DataError, match=r"latin\.csv, line 2: not UTF-8; .*--encoding latin-1"):
+        predict_stream(predictor, tmp_path / "latin.csv", tmp_path / "out.csv")
+    options = StreamOptions(encoding="ascii")
+    with pytest.raises(DataError, match=r"line 2: not ascii; name its encoding with --encoding"):
+        predict_stream(predictor, tmp_path / "latin.csv", tmp_path / "out.csv", options=options)
+
+
 def test_changed_database_is_seen(predictor: Predictor, tmp_path: Path) -> None:
     source = write(tmp_path, ".db")
     killed_after(predictor, 30, source, tmp_path / "out.csv")  # type: ignore[arg-type]
@@ -253,6 +295,7 @@ def test_memory_does_not_grow_with_the_file(predictor: Predictor, tmp_path: Path
 
     class Watched:
         folder, long, truncated = predictor.folder, "cut", 0
+        calibration, precision = predictor.calibration, "fp32"
 
         def columns(self, texts: list[str], told: object) -> dict[str, list[object]]:
             held.append(len(texts))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import valence
@@ -23,6 +24,26 @@ def trained(folder: Path, method: str, *, rename: dict[str, str] | None = None) 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("served"), "tfidf-lr")
+
+
+def make_numbers(rows: int, seed: int = 0) -> pd.DataFrame:
+    """The reviews with a number in place of a label."""
+    frame = make_reviews(rows, seed=seed)
+    return frame.assign(label=frame["label"].map({"good": 2.0, "meh": 0.0, "bad": -2.5}))
+
+
+@pytest.fixture(scope="session")
+def numeric_model(
+    tmp_path_factory: pytest.TempPathFactory, tiny_settings: dict[str, object]
+) -> Path:
+    """A model that gives every text a number."""
+    folder = tmp_path_factory.mktemp("numeric")
+    make_numbers(140).to_csv(folder / "numbers.csv", index=False)
+    settings = {**tiny_settings, "train.epochs": 1, "fusion.dim": 16}
+    result = valence.train(
+        str(folder / "numbers.csv"), "text-only", runs=folder / "runs", settings=settings
+    )
+    return folder / "runs" / result.key / "model"
 
 
 def careful(model: Path, folder: Path) -> Path:

@@ -21,9 +21,10 @@ pytest.importorskip("fastapi")
 from tests.conftest import make_reviews
 from tests.serving import Running, serving, wait_for
 from tests.unit.serving.conftest import careful, trained
+from valence.distributed.device import Hardware
 from valence.errors import ModelError, RunError, SpecError
 from valence.inference.predictor import Predictor
-from valence.serving import explaining
+from valence.serving import explaining, reload
 from valence.serving.guard import PAGE_FILES
 from valence.serving.server import bind
 from valence.serving.settings import Limits, digest, read_keys
@@ -70,6 +71,38 @@ def test_a_model_that_abstains_says_so(model: Path, tmp_path: Path) -> None:
         answer = running.ask("/predict", {"inputs": texts}).json
     for scores, label in zip(answer, labels, strict=True):
         assert [one["label"] for one in scores if one["chosen"]] == ([label] if label else [])
+
+
+def test_a_model_of_numbers_gives_numbers(numeric_model: Path) -> None:
+    texts = make_reviews(20, seed=5)["text"].tolist()
+    expected = Predictor(numeric_model).columns(texts)["intensity"]
+    with serving(numeric_model) as running:
+        answer = running.ask("/predict", {"inputs": texts, "parameters": {"top_k": 1}})
+        info = running.ask("/info").json
+        why = running.ask("/explain", {"inputs": "good food"})
+    assert answer.status == 200
+    assert [[one["label"] for one in scores] for scores in answer.json] == [["intensity"]] * 20
+    assert [scores[0]["score"] for scores in answer.json] == pytest.approx(expected, abs=1e-4)
+    assert len(set(expected)) > 1
+    assert (info["target"], info["classes"]) == ("intensity", [])
+    assert (why.status, why.json["error"]) == (
+        501, "This model gives a number; only labels are explained here",
+    )  # fmt: skip
+
+
+def test_the_model_runs_as_it_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[Hardware | None] = []
+    load = reload.load_warm
+
+    def load_warm(folder: Path, hardware: Hardware | None = None) -> Predictor:
+        requests.append(hardware)
+        return load(folder, hardware)
+
+    monkeypatch.setattr(reload, "load_warm", load_warm)
+    hardware = Hardware(threads=1, batch_tokens=128)
+    with serving(model, hardware=hardware) as running:
+        assert running.labels("the food was great")
+    assert requests == [hardware]
 
 
 def test_many_at_once_are_not_mixed_up(server: Running, model: Path) -> None:

@@ -24,6 +24,7 @@ def archive_clips(
     folder: str | Path,
     extractor: Extractor,
     *,
+    encoding: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureArchive:
     """Make features of every clip a table names, and an archive of them.
@@ -34,14 +35,17 @@ def archive_clips(
             where it is missing.
         folder: Where the archive goes; written whole or not at all.
         extractor: Makes the features.
+        encoding: Of a text table; UTF-8 when None.
         progress: Called with (done, all) clips.
 
     Raises:
         DataError: naming the row, if a column, clip, label or split cannot be used.
     """
     table, folder = Path(table), Path(folder)
-    rows = _checked(read_table(table), table)
-    digest = hashlib.sha256(f"{sha256_of(table)}{extractor_key(extractor.settings)}".encode())
+    rows = _checked(read_table(table, encoding), table)
+    digest = hashlib.sha256(
+        f"{sha256_of(table)}{encoding or ''}{extractor_key(extractor.settings)}".encode()
+    )
     for path in rows["path"]:
         digest.update(sha256_of(path).encode())
     if (found := existing_archive(folder, digest.hexdigest())) is not None:

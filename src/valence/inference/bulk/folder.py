@@ -44,6 +44,7 @@ class FolderJob:
         text_column: Name of the column of texts.
         target_prior: Class shares of the texts, as ``valence predict`` takes them.
         part_rows: Rows held at once.
+        encoding: Of text files; UTF-8 when None.
     """
 
     model: Path
@@ -53,6 +54,7 @@ class FolderJob:
     text_column: str | None = None
     target_prior: str | None = None
     part_rows: int = PART_ROWS
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,8 @@ def _open(job: FolderJob, files: Sequence[Path], resume: bool | None) -> None:
         "long": job.long,
         "text column": job.text_column,
         "target prior": job.target_prior,
+        "precision": job.hardware.precision,
+        "encoding": job.encoding,
         "part size": job.part_rows,
     }
     if not finished.open(told, resume=resume):
@@ -286,13 +290,14 @@ class FileScorer:
         known = finished.find(path.name)
         if known is not None and known.source == source and _is_whole(target, known):
             return FileDone(str(path), known.rows, known.rows, known.truncated)
-        rows = count_rows(path)
+        rows = count_rows(path, self.job.encoding)
         if not rows:  # there is nothing to add columns to
             finished.keep(path.name, PartRecord(0, [], 0, source, ""))
             return FileDone(str(path))
         options = StreamOptions(
-            text_column=self.job.text_column, resume=True, part_rows=self.job.part_rows
-        )
+            text_column=self.job.text_column, resume=True, part_rows=self.job.part_rows,
+            encoding=self.job.encoding,
+        )  # fmt: skip
         begun = bool(finished.unfinished())
         try:
             report = predict_stream(self.predictor, path, target, options=options,
@@ -327,9 +332,10 @@ class FileScorer:
         return self._predictor
 
 
-def count_rows(path: Path) -> int:
+def count_rows(path: Path, encoding: str | None = None) -> int:
     """Rows of a table, counted by reading it."""
-    return sum(len(part) for part in open_source(str(path)).parts(PART_ROWS))
+    source = open_source(str(path), encoding=encoding)
+    return sum(len(part) for part in source.parts(PART_ROWS))
 
 
 def _is_whole(target: Path, record: PartRecord) -> bool:

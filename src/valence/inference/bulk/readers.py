@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
-from valence.data.files import json_objects, reading
+from valence.data.files import json_objects, reading, text_encoding
 from valence.errors import DataError
 
 PART_CHARACTERS = 8_000_000
@@ -69,16 +70,30 @@ class RowReader(Protocol):
         ...
 
 
-def open_source(name: str, *, query: str | None = None, table: str | None = None) -> RowReader:
+def open_source(
+    name: str,
+    *,
+    query: str | None = None,
+    table: str | None = None,
+    encoding: str | None = None,
+) -> RowReader:
     """The source of a path or a database URL.
+
+    Args:
+        name: The path or URL.
+        query: A SELECT whose rows are read, of a database.
+        table: The table that is read, of a database.
+        encoding: Of a CSV, TSV or JSONL file; UTF-8 when None.
 
     Raises:
         DataError: if it is neither.
+        SpecError: if an option is for the other.
     """
+    spec = DataSpec(name=name, query=query, table=table, encoding=encoding)
     if is_sql_url(name):
         return SqlSource(name, query, table)
     path = Path(name)
-    kinds: dict[str, Callable[[str, Path], RowReader]] = {
+    kinds: dict[str, Callable[[str, Path, str | None], RowReader]] = {
         ".csv": TextSource, ".tsv": TextSource, ".jsonl": JsonSource, ".parquet": ArrowSource,
     }  # fmt: skip
     if path.suffix.lower() not in kinds:
@@ -88,13 +103,14 @@ def open_source(name: str, *, query: str | None = None, table: str | None = None
         )
     if not path.exists():
         raise DataError(f"No file {path}; check the path")
-    return kinds[path.suffix.lower()](str(path), path)
+    return kinds[path.suffix.lower()](str(path), path, spec.encoding)
 
 
 @dataclass(frozen=True)
 class _File:
     name: str
     path: Path
+    encoding: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """Size, and a hash of the beginning and the end."""
@@ -113,9 +129,9 @@ class TextSource(_File):
 
     def parts(self, rows: int) -> Iterator[Part]:
         """As :class:`RowReader`; a line with more values than the first has is an error."""
-        with reading(self.path) as suffix, self.path.open("rb") as raw:
+        with reading(self.path, self.encoding) as suffix, self.path.open("rb") as raw:
             csv.field_size_limit(LONGEST_FIELD)
-            lines = _Lines(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""))
+            lines = _Lines(io.TextIOWrapper(raw, text_encoding(self.encoding), newline=""))
             reader = csv.reader(lines, delimiter="\t" if suffix == ".tsv" else ",")
             names = [name.strip() for name in next(reader, [])]
             size = self.path.stat().st_size
@@ -162,8 +178,8 @@ class JsonSource(_File):
 
     def parts(self, rows: int) -> Iterator[Part]:
         """As :class:`RowReader`."""
-        with reading(self.path), self.path.open("rb") as raw:
-            lines = io.TextIOWrapper(raw, encoding="utf-8-sig")
+        with reading(self.path, self.encoding), self.path.open("rb") as raw:
+            lines = io.TextIOWrapper(raw, text_encoding(self.encoding))
             size = self.path.stat().st_size
             for records in _gathered(json_objects(lines, self.path), rows):
                 names = list(dict.fromkeys(name for record in records for name in record))
@@ -176,7 +192,7 @@ class ArrowSource(_File):
 
     def parts(self, rows: int) -> Iterator[Part]:
         """As :class:`RowReader`."""
-        with reading(self.path):
+        with reading(self.path, self.encoding):
             import pyarrow as pa
             from pyarrow.parquet import ParquetFile
 

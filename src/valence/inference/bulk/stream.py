@@ -44,6 +44,7 @@ class StreamOptions:
         to_table: The table that is written, where the target is a database.
         resume: Whether to go on from the parts of a killed job; None asks where there are some.
         part_rows: Rows held at once.
+        encoding: Of a text file; UTF-8 when None.
     """
 
     text_column: str | None = None
@@ -52,6 +53,7 @@ class StreamOptions:
     to_table: str | None = None
     resume: bool | None = None
     part_rows: int = PART_ROWS
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,9 @@ def predict_stream(
         SpecError: if a URL is wrong.
     """
     options = options or StreamOptions()
-    rows = open_source(str(source), query=options.query, table=options.table)
+    rows = open_source(
+        str(source), query=options.query, table=options.table, encoding=options.encoding
+    )
     sink = open_sink(str(target), table=options.to_table)
     sink.check()
     with only_writer(sink.parts_folder()):
@@ -245,12 +249,18 @@ def _with_columns(part: Part, added: dict[str, list[Any]]) -> Part:
 def _job(
     predictor: Predictor, source: RowReader, sink: Sink, options: StreamOptions
 ) -> dict[str, Any]:
+    """What decides the scored rows; parts made under another of these are not gone on from."""
+    fitted = predictor.calibration
     return {
         "source": {"name": source.name, **source.identity()},
+        "target prior": fitted.target,
+        "calibration": texts_digest([fitted.model_dump_json()]),
         "model": model_digest(predictor.folder),
         "target": sink.name,
         "long": predictor.long,
+        "precision": predictor.precision,
         "text column": options.text_column,
+        "encoding": options.encoding,
         "part size": options.part_rows,
     }
 

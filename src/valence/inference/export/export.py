@@ -1,7 +1,7 @@
 """Exporting a trained model to ONNX or OpenVINO: :func:`export_model`.
 
 What is written is a model folder like any other. It gets its name only after it was held to
-the PyTorch model on labelled rows.
+the PyTorch model on labeled rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from valence.config.data import DataSpec
+from valence.data.dataset import Dataset, Split
+from valence.data.sources import LabeledRows, load_split
 from valence.errors import DataError, ModelError, RunError
 from valence.inference.export.onnx_gru import translations
 from valence.inference.export.parity import compare_scores
@@ -29,7 +30,7 @@ from valence.inference.export.quantize import (
     products_of_activations,
     quantised,
 )
-from valence.models.config_file import read_config
+from valence.inference.model_rows import OWN_ROWS, training_dataset
 from valence.models.exported import (
     EXPORT_FILE,
     TOKENIZER_FILE,
@@ -43,13 +44,14 @@ from valence.storage import atomic
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from valence.data.dataset import Dataset, Split
+    from valence.config.data import DataSpec
     from valence.models.classifier import TorchModel
+    from valence.models.config_file import ModelConfig
 
 OPSET = 20
 """The first with Gelu as one node, which ONNX Runtime does not put together by itself here."""
 CHECKED_ROWS = 4000
-"""Validation rows on which an export is checked at most; drawn by a fixed seed."""
+"""Labeled rows on which an export is checked at most; drawn by a fixed seed."""
 CALIBRATION_ROWS = 300
 FP32_TOLERANCE = 1e-4
 """How far probabilities of a float32 export may be from PyTorch's."""
@@ -117,38 +119,33 @@ def export_model(
 
 
 def rows_of(
-    folder: str | Path, *, data: str | None = None, data_dir: str | Path | None = None
-) -> Dataset:
-    """The rows a saved model was trained and chosen on, or others with the same classes.
+    config: ModelConfig,
+    spec: DataSpec | None,
+    *,
+    split: str = "validation",
+    data_dir: str | Path | None = None,
+) -> tuple[Dataset, LabeledRows]:
+    """What an export is made on, and which of it are the rows it is held to.
 
     Args:
-        folder: The model.
-        data: Name of other rows, as ``load_dataset`` takes it.
+        config: Of the model.
+        spec: Names labeled rows: all of a file, or of a source with several splits the one named,
+            with ranges of 8-bit numbers from its training rows. The rows of the model's own
+            training when None.
+        split: Which split is checked on.
         data_dir: Folder of corpora.
 
     Raises:
-        DataError: if they cannot be had; says to name them.
+        DataError: if they cannot be had, or have other labels.
     """
-    from valence.data.sources import load_dataset
-
-    config = read_config(Path(folder))
-    spec = config.data or DataSpec()
-    if config.data is None and data is None:
-        raise DataError(
-            f"{folder} was trained on rows in memory; give rows to check it on with --data"
-        )
-    if data is not None:
-        spec = spec.model_copy(update={"name": data, "query": None, "table": None})
-    spec = spec.model_copy(update={"classes": config.classes})
-    try:
-        found = load_dataset(spec, seed=config.seed, data_dir=data_dir)
-    except DataError as error:
-        if data is not None:
-            raise
-        raise DataError(
-            f"{error}; the rows of the training are needed: give them with --data"
-        ) from None
-    return found
+    if spec is None:
+        own = training_dataset(config, data_dir=data_dir)
+        return own, LabeledRows(own.validation, OWN_ROWS, "validation", group=own.group)
+    checked = ranges = load_split(spec, config.classes, split=split, data_dir=data_dir)
+    if checked.split not in ("all", "train"):
+        ranges = load_split(spec, config.classes, split="train", data_dir=data_dir)
+    none = checked.rows.take([])
+    return Dataset(spec.name, config.classes, (), ranges.rows, checked.rows, none), checked
 
 
 def _exportable(folder: Path) -> TorchModel:
@@ -313,7 +310,7 @@ def _write_settings(folder: Path, settings: ExportSettings) -> None:
 def _checked(
     model: TorchModel, exported: ExportedModel, rows: Split, options: ExportOptions
 ) -> dict[str, Any]:
-    """What is seen on labelled rows.
+    """What is seen on labeled rows.
 
     Raises:
         ModelError: if it is not good enough.
@@ -336,7 +333,7 @@ def _checked(
         drop = 100 * (before - after)
         if drop > options.max_drop:
             raise ModelError(
-                f"The export loses {drop:.2f} points of {title} on {len(rows)} validation rows "
+                f"The export loses {drop:.2f} points of {title} on {len(rows)} rows "
                 f"({100 * before:.2f} → {100 * after:.2f}) and was not kept; --max-drop "
                 f"{options.max_drop:g} allows less: export without --int8, or allow more"
             )

@@ -1,4 +1,4 @@
-"""How far two models agree on labelled rows, for holding an export to its model."""
+"""How far two models agree on labeled rows, for holding an export to its model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def compare_scores(
     labels: np.ndarray, before: Outputs, after: Outputs, classes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """How an export differs from its model on N labelled rows.
+    """How an export differs from its model on N labeled rows.
 
     Args:
         labels: (N,) class ids.

@@ -1,0 +1,183 @@
+"""``valence llm finetune``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from valence.cli import console
+from valence.cli.options import (
+    Encoder,
+    OldName,
+    OptionGroup,
+    OutputOptions,
+    TextOptions,
+    TrainingHardware,
+    check_device,
+    with_groups,
+)
+from valence.distributed import process_group
+from valence.errors import SpecError
+
+if TYPE_CHECKING:
+    from valence.config.data import DataSpec
+    from valence.llm.align import Round
+    from valence.llm.finetune import SFTData
+    from valence.llm.finetune_spec import FineTuneResult, FinetuneSpec
+
+SHOWN = ("macro_f1", "accuracy", "weighted_f1")
+Report = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneOptions(OptionGroup):
+    """What is fine-tuned, and how."""
+
+    model: Annotated[str | None, typer.Option(help="Hub name or folder of a causal model.")] = None
+    config: Annotated[
+        Path | None, typer.Option(help="Settings in YAML; see configs/finetune/.")
+    ] = None
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting: epochs=3. Repeatable.")
+    ] = None
+
+    def spec(self, hardware: TrainingHardware) -> FinetuneSpec:
+        """The settings of the file, changed by options.
+
+        Raises:
+            SpecError: if no model is named or a setting does not fit.
+        """
+        from valence.config.spec import build, parse_yaml
+        from valence.llm.finetune_spec import FinetuneSpec
+
+        values: dict[str, Any] = {}
+        if self.config is not None:
+            try:
+                text = self.config.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise SpecError(f"Config {self.config} cannot be read: {error}") from None
+            values = parse_yaml(text, where=str(self.config)) or {}
+        for text in self.set_ or []:
+            name, sign, value = text.partition("=")
+            if not sign:
+                raise SpecError(f"Setting {text!r} has no value; write it as name=value")
+            values[name.strip()] = parse_yaml(value, where=f"value {value!r}")
+        named = {
+            "model": self.model, "device": hardware.device, "precision": hardware.precision,
+        }  # fmt: skip
+        values |= {name: value for name, value in named.items() if value is not None}
+        if not values.get("model"):
+            raise SpecError("No language model is named; give --model NAME")
+        return build(FinetuneSpec, values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentOptions(OptionGroup):
+    """Further rounds on the model's own answers."""
+
+    unlabeled: Annotated[
+        str | None,
+        typer.Option(help="Texts whose own sure answers train further rounds (self-alignment)."),
+        OldName("--unlabelled"),
+    ] = None
+    rounds: Annotated[int, typer.Option(help="Most rounds of self-alignment.")] = 3
+    threshold: Annotated[float, typer.Option(help="Least probability of a sure answer.")] = 0.8
+
+
+@with_groups
+def finetune(
+    instructions: Annotated[Path, typer.Argument(help="Folder of valence llm instructions.")],
+    out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
+    how: FineTuneOptions,
+    alignment: AlignmentOptions,
+    texts: TextOptions,
+    hardware: TrainingHardware,
+    output: OutputOptions,
+    encoder: Encoder = None,
+) -> None:
+    """Fine-tune a language model with LoRA on instructions; the same command goes on when stopped.
+
+    Loss on the answers alone; the epoch with the best validation macro-F1 is kept. On a GPU with
+    bitsandbytes the base is held in 4 bits.
+    """
+    from valence.llm.finetune import finetune as train
+    from valence.llm.finetune import read_sft_data
+    from valence.reports.curves import write_curves
+
+    hardware.prepared()
+    if alignment.unlabeled is None and texts.settings():
+        raise SpecError("--text-column and its like say how --unlabeled is read; name the texts")
+    spec = how.spec(hardware)
+    check_device(spec.device)
+    sft_data = read_sft_data(instructions, spec)
+    if not output.quiet:
+        console.info(
+            f"{len(sft_data.train)} training and {len(sft_data.validation)} validation records"
+        )
+    with console.Meter(quiet=output.quiet) as meter:
+
+        def report(share: float, words: str) -> None:
+            meter.show("fine-tuning", share, words)
+
+        if alignment.unlabeled is None:
+            result = train(spec, sft_data, out, report=report)
+        else:
+            rows = texts.spec(alignment.unlabeled)
+            result, rounds = _align(spec, alignment, sft_data, rows, out, encoder, report)
+            _print_rounds(rounds if not output.quiet else [])
+    process_group.run_on_main_process(lambda: write_curves(out))
+    if not output.quiet:
+        for note in result.notes:
+            console.info(f"Note: {note}")
+        console.info(f"Adapter: {out}; make it a plain model: valence llm merge {out} --out MODEL")
+    _print_validation(result.validation, as_json=output.json)
+
+
+def _align(
+    spec: FinetuneSpec, alignment: AlignmentOptions, sft_data: SFTData, rows: DataSpec, out: Path,
+    encoder: str | None, report: Report,
+) -> tuple[FineTuneResult, list[Round]]:  # fmt: skip
+    from valence.config.sections import EncoderSpec
+    from valence.config.spec import build
+    from valence.llm.align import AlignSpec, self_align
+    from valence.llm.retrieval import Embedder
+
+    how = build(AlignSpec, {"rounds": alignment.rounds, "threshold": alignment.threshold})
+    named = EncoderSpec(name=encoder) if encoder else EncoderSpec()
+    return self_align(
+        spec, how, sft_data, _texts(rows), out, embedder=Embedder(named, device=spec.device),
+        report=report,
+    )  # fmt: skip
+
+
+def _texts(rows: DataSpec) -> list[str]:
+    """The texts of a source, those that are blank left out."""
+    from valence.data.locate import locate
+    from valence.data.tables import TEXT_COLUMNS, find_column
+
+    texts: list[str] = []
+    for part in locate(rows)[0].values():
+        table = part.read()
+        columns = [str(name) for name in table.columns]
+        column = find_column(columns, rows.text_column, TEXT_COLUMNS, what="text", where=rows.name)
+        texts += table[column].dropna().astype(str).tolist()
+    return [text for text in texts if text.strip()]
+
+
+def _print_rounds(rounds: list[Round]) -> None:
+    for one in rounds:
+        kept = ", ".join(f"{n} {name}" for name, n in one.kept.items()) or "labeled texts"
+        ending = "" if one.better else ", not kept"
+        console.info(f"Round {one.number}: {kept}; validation macro-F1 {one.macro_f1:.3f}{ending}")
+
+
+def _print_validation(scores: dict[str, float | None], *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(scores)
+        return
+    rows = [[name, console.number(value)] for name, value in scores.items() if name in SHOWN]
+    console.print_table(["validation", "value"], rows)
