@@ -28,7 +28,7 @@ from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
     from valence.comparison.executors.base import Executor
-    from valence.comparison.grid import Comparison, Observer, Outcome
+    from valence.comparison.grid import Comparison, GridCallback, Outcome
     from valence.config.spec import RunSpec
 
 OWN_DATA_METHODS = "majority,tfidf-lr,linear-probe,lora-balanced,logit-adjust,hy-mora"
@@ -153,7 +153,7 @@ def compare(
         console.info(f"{len(specs)} runs: {methods} methods × {seeds} seeds")
     with console.Meter(quiet=output.quiet) as meter:
         outcome = grid.execute(
-            specs, store=store, data_dir=data.data_dir, observer=_observer(meter),
+            specs, store=store, data_dir=data.data_dir, callback=_callback(meter),
             executor=executor,
         )  # fmt: skip
     plain, swept = separate_sweep(outcome, planned, settings)
@@ -270,7 +270,7 @@ def _print_plan(specs: list[RunSpec], *, as_json: bool) -> None:
     console.print_table(["data", "method", "seed", "epochs", "spec"], rows)
 
 
-def _observer(meter: console.Meter) -> Observer:
+def _callback(meter: console.Meter) -> GridCallback:
     from valence.comparison.grid import GridProgress
 
     def observe(now: GridProgress) -> None:
@@ -279,8 +279,8 @@ def _observer(meter: console.Meter) -> Observer:
         what = f"{place} {spec.method} seed {spec.seed}"
         left = f"about {console.duration(now.seconds_left)} left"
         left = left if now.at_work < 2 else f"{now.at_work} at work, {left}"
-        words = f"{now.words}, {left}" if now.words else left
-        meter.show(what, now.share, words, important=now.share in (0.0, 1.0))
+        message = f"{now.message}, {left}" if now.message else left
+        meter.show(what, now.share, message, important=now.share in (0.0, 1.0))
 
     return observe
 

@@ -174,7 +174,7 @@ class Cell:
     """One run of a grid and what became of it."""
 
     spec: RunSpec
-    status: Literal["waiting", "there", "done", "failed"] = "waiting"
+    status: Literal["waiting", "cached", "done", "failed"] = "waiting"
     result: RunResult | None = None
     error: str = ""
     seconds: float = 0.0
@@ -207,14 +207,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class GridProgress:
-    """How far a grid is; handed to the observer after every change.
+    """How far a grid is; handed to the callback after every change.
 
     Attributes:
         done: Cells finished, found or failed.
         cells: All cells.
         cell: The cell at work.
-        share: Share of that cell's training that is done.
-        words: What happened last in it.
+        share: Fraction of that cell's training that is done.
+        message: What happened last in it.
         seconds_left: Estimate for the rest of the grid.
         at_work: Cells that are run at this moment.
     """
@@ -223,12 +223,12 @@ class GridProgress:
     cells: int
     cell: Cell
     share: float
-    words: str
+    message: str
     seconds_left: float
     at_work: int = 1
 
 
-Observer = Callable[[GridProgress], None]
+GridCallback = Callable[[GridProgress], None]
 
 
 def execute(
@@ -236,7 +236,7 @@ def execute(
     *,
     store: RunStore,
     data_dir: str | Path | None = None,
-    observer: Observer | None = None,
+    callback: GridCallback | None = None,
     executor: Executor | None = None,
 ) -> Outcome:
     """Run every spec that has no result yet; a cell that fails does not stop the others.
@@ -247,7 +247,7 @@ def execute(
         specs: What to run.
         store: Where results are and go.
         data_dir: Folder of corpora, as for ``load_dataset``.
-        observer: Told how far it is.
+        callback: Called with how far it is.
         executor: Who runs the cells; this process when not given.
 
     Raises:
@@ -257,49 +257,49 @@ def execute(
         "A comparison", "give --workers or --executor, or train one method with several processes"
     )
     outcome = Outcome([Cell(spec) for spec in specs])
-    board = _ProgressTable(outcome, store, observer)
+    table = _ProgressTable(outcome, store, callback)
     try:
-        (executor or make_executor("local")).run(Batch(specs, store.root, data_dir), board.hear)
+        (executor or make_executor("local")).run(Batch(specs, store.root, data_dir), table.on_event)
     except KeyboardInterrupt:
         outcome.interrupted = True
     return outcome
 
 
 class _ProgressTable:
-    """Keeps the cells as the executor's news say, and tells the observer."""
+    """Keeps the cells as the executor's events say, and calls back after each."""
 
-    def __init__(self, outcome: Outcome, store: RunStore, observer: Observer | None) -> None:
+    def __init__(self, outcome: Outcome, store: RunStore, callback: GridCallback | None) -> None:
         self.cells = outcome.cells
         self.store = store
-        self.observer = observer
+        self.callback = callback
         self.clock = Clock()
         self.shares: dict[int, float] = {}
         self.most_at_work = 1
         self.sizes: dict[str, Sizes] = {}
 
-    def hear(self, number: int, news: RunEvent) -> None:
+    def on_event(self, number: int, event: RunEvent) -> None:
         cell = self.cells[number]
         if cell.status != "waiting":
             return  # it came late
-        if news.sizes is not None:
-            self.sizes[cell.spec.data.name] = news.sizes
-        if news.kind in ("begun", "going"):
-            self.shares[number] = news.share
+        if event.sizes is not None:
+            self.sizes[cell.spec.data.name] = event.sizes
+        if event.status in ("started", "progress"):
+            self.shares[number] = event.share
             self.most_at_work = max(self.most_at_work, len(self.shares))
-            self._tell(number, news)
+            self._notify(number, event)
             return
         self.shares.pop(number, None)
-        if news.kind == "again":
+        if event.status == "retried":
             cell.repeats += 1
-            self._tell(number, news)
-        elif news.kind == "failed":
-            cell.status, cell.error = "failed", news.words
+            self._notify(number, event)
+        elif event.status == "failed":
+            cell.status, cell.error = "failed", event.message
         else:
-            cell.result, cell.seconds = self._seen(news.key), news.seconds
-            cell.status = "there" if news.kind == "there" else "done"
+            cell.result, cell.seconds = self._seen(event.key), event.seconds
+            cell.status = "cached" if event.status == "cached" else "done"
             if cell.status == "done":
                 self.clock.add(self._work(cell), cell.seconds)
-                self._tell(number, news)
+                self._notify(number, event)
 
     def _seen(self, key: str) -> RunResult:
         """The result of a cell that is done; a network folder may show it a little later."""
@@ -321,8 +321,8 @@ class _ProgressTable:
             return 0.0
         return find_method(cell.spec.method).cost(cell.spec.config, sizes)
 
-    def _tell(self, number: int, news: RunEvent) -> None:
-        if self.observer is None:
+    def _notify(self, number: int, event: RunEvent) -> None:
+        if self.callback is None:
             return
         cell = self.cells[number]
         finished = sum(c.status != "waiting" for c in self.cells if c is not cell)
@@ -333,9 +333,9 @@ class _ProgressTable:
         ]
         # Together they are no faster than the longest of them.
         share = max([sum(left) / self.most_at_work, *left])
-        self.observer(
+        self.callback(
             GridProgress(
-                finished, len(self.cells), cell, news.share, news.words, self.clock.left(share),
+                finished, len(self.cells), cell, event.share, event.message, self.clock.left(share),
                 len(self.shares),
             )
         )  # fmt: skip

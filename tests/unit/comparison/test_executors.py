@@ -85,7 +85,7 @@ class Killer:
 def check_killed(killer: Killer, outcome: Outcome) -> None:
     assert killer.killed
     assert sum(cell.repeats for cell in outcome.cells) >= 1
-    assert any("run again" in now.words for now in killer.seen)
+    assert any("run again" in now.message for now in killer.seen)
     assert all(now.seconds_left >= 0 for now in killer.seen)
 
 
@@ -95,7 +95,7 @@ def test_pool_is_as_one_process_though_its_workers_are_killed(
     store = RunStore(tmp_path / "runs")
     killer = Killer(POOL, at=0.1)
     executor = make_executor("local", Cluster(workers=2))
-    outcome = grid.execute(specs, store=store, observer=killer, executor=executor)
+    outcome = grid.execute(specs, store=store, callback=killer, executor=executor)
     check_same(outcome, wanted, store)
     check_killed(killer, outcome)
     assert workers(POOL) == []
@@ -104,30 +104,30 @@ def test_pool_is_as_one_process_though_its_workers_are_killed(
 def test_a_dead_worker_costs_its_own_cell_alone(
     specs: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two at work one is killed, and killed again: its cell fails, the other does not hear."""
+    """Of two at work one is killed, and killed again: its cell fails, the other does not on_event."""
     lora = next(spec for spec in specs if spec.method == "lora")
     monkeypatch.setattr(process_pool, "RETRIES", 1)
     events: list[tuple[int, RunEvent]] = []
     survivor: list[int] = []
 
-    def hear(number: int, event: RunEvent) -> None:
+    def on_event(number: int, event: RunEvent) -> None:
         events.append((number, event))
-        begun = {n for n, e in events if e.kind == "begun"}
-        lost = [n for n, e in events if e.kind == "again"]
+        begun = {n for n, e in events if e.status == "started"}
+        lost = [n for n, e in events if e.status == "retried"]
         if not survivor and begun == {0, 1}:
             survivor.append(max(workers(POOL)))
             os.kill(min(workers(POOL)), signal.SIGKILL)
-        elif len(lost) == 1 and number == lost[0] and event.kind == "begun":
+        elif len(lost) == 1 and number == lost[0] and event.status == "started":
             os.kill(next(p for p in workers(POOL) if p not in survivor), signal.SIGKILL)
 
     two = [lora, lora.override({"seed": 7})]
-    make_executor("local", Cluster(workers=2)).run(Batch(two, tmp_path), hear)
-    ((number, again),) = [(n, e) for n, e in events if e.kind == "again"]
-    assert again.words == "worker lost (SIGKILL(-9)), run again"
-    finals = {n: e for n, e in events if e.kind in FINAL}
-    assert finals[number].words == "its worker was lost 2 times, at last: SIGKILL(-9)"
-    assert finals[1 - number].kind == "done"
-    assert sum(e.kind == "begun" for n, e in events if n != number) == 1
+    make_executor("local", Cluster(workers=2)).run(Batch(two, tmp_path), on_event)
+    ((number, again),) = [(n, e) for n, e in events if e.status == "retried"]
+    assert again.message == "worker lost (SIGKILL(-9)), run again"
+    finals = {n: e for n, e in events if e.status in FINAL}
+    assert finals[number].message == "its worker was lost 2 times, at last: SIGKILL(-9)"
+    assert finals[1 - number].status == "done"
+    assert sum(e.status == "started" for n, e in events if n != number) == 1
     assert workers(POOL) == []
 
 
@@ -144,9 +144,9 @@ class CellRunner:
         print("noise on stdout", flush=True)
         print("noise on stderr", file=sys.stderr, flush=True)
         words = f"{os.environ['OMP_NUM_THREADS']} {os.environ['MKL_NUM_THREADS']}"
-        emit(RunEvent("going", 0.5, words))
+        emit(RunEvent("progress", 0.5, words))
         time.sleep(spec.seed)
-        emit(RunEvent("failed", words=words))
+        emit(RunEvent("failed", message=words))
 
 class DependencyQueue:
     def __init__(self, specs):
@@ -169,8 +169,8 @@ from valence.comparison.executors.process_pool import ProcessPool
 from valence.config.spec import RunSpec
 
 specs = [RunSpec(seed=seed) for seed in (0, 0, 100, 101)]
-hear = lambda number, event: print(number, event.kind, event.words, flush=True)
-ProcessPool(2).run(Batch(specs, Path("runs")), hear)
+on_event = lambda number, event: print(number, event.status, event.message, flush=True)
+ProcessPool(2).run(Batch(specs, Path("runs")), on_event)
 """
 
 
@@ -204,11 +204,11 @@ def test_ray_is_as_one_process_though_its_workers_are_killed(
     store = RunStore(tmp_path / "runs")
     killer = Killer("ray::work")
     executor = make_executor("ray", ray)
-    outcome = grid.execute(specs, store=store, observer=killer, executor=executor)
+    outcome = grid.execute(specs, store=store, callback=killer, executor=executor)
     check_same(outcome, wanted, store)
     check_killed(killer, outcome)
     again = grid.execute(specs, store=store, executor=executor)
-    assert {cell.status for cell in again.cells} == {"there"}
+    assert {cell.status for cell in again.cells} == {"cached"}
 
 
 @pytest.mark.parametrize("name", ["local", "ray"])
@@ -221,7 +221,7 @@ def test_ctrl_c_keeps_finished_cells_and_stops_the_others(
 
     store = RunStore(tmp_path / "runs")
     executor = make_executor(name, Cluster(workers=2))
-    outcome = grid.execute(specs, store=store, observer=stop, executor=executor)
+    outcome = grid.execute(specs, store=store, callback=stop, executor=executor)
     assert outcome.interrupted
     assert {cell.status for cell in outcome.cells} == {"done", "waiting"}
     kept = {path.parent.name for path in store.root.glob("*/result.json")}
@@ -253,9 +253,9 @@ class Said:
     def __init__(self, *news: tuple[int, RunEvent]) -> None:
         self.news = news
 
-    def run(self, batch: Batch, hear: OnEvent) -> None:
+    def run(self, batch: Batch, on_event: OnEvent) -> None:
         for number, news in self.news:
-            hear(number, news)
+            on_event(number, news)
 
 
 def test_a_result_that_is_not_seen_is_said(
@@ -273,11 +273,11 @@ def test_time_left_is_shared_by_those_at_work(specs: list[RunSpec], tmp_path: Pa
     slow = [lora, lora.override({"seed": 7})]
     seen: list[GridProgress] = []
     sizes = Sizes(1000, 100, 100)
-    begun = [(i, RunEvent("begun", sizes=sizes)) for i in range(2)]
-    half = [(i, RunEvent("going", share=0.5)) for i in range(2)]
-    late = [(0, RunEvent("failed", words="no")), (0, RunEvent("going", share=0.9))]
+    begun = [(i, RunEvent("started", sizes=sizes)) for i in range(2)]
+    half = [(i, RunEvent("progress", share=0.5)) for i in range(2)]
+    late = [(0, RunEvent("failed", message="no")), (0, RunEvent("progress", share=0.9))]
     executor = Said(*begun, *half, *late)
-    grid.execute(slow, store=RunStore(tmp_path), observer=seen.append, executor=executor)
+    grid.execute(slow, store=RunStore(tmp_path), callback=seen.append, executor=executor)
     one, two, *_, last = seen
     assert one.seconds_left == pytest.approx(2 * two.seconds_left)  # the same work by two
     assert last.seconds_left == pytest.approx(two.seconds_left / 2)

@@ -208,7 +208,7 @@ def test_grid_runs_what_is_missing_and_goes_on_after_a_failure(
         method_settings={"focal": {"head.name": "no-such-head"}},
     )  # fmt: skip
     seen: list[grid.GridProgress] = []
-    outcome = grid.execute(grid.plan(broken), store=store, observer=seen.append)
+    outcome = grid.execute(grid.plan(broken), store=store, callback=seen.append)
     assert [cell.status for cell in outcome.cells] == ["done", "failed", "done"]
     assert "no-such-head" in outcome.failures[0].error
     failed = list(store.root.glob("*.failed.json"))
@@ -217,7 +217,7 @@ def test_grid_runs_what_is_missing_and_goes_on_after_a_failure(
     assert all(s.seconds_left >= 0 for s in seen)
     mended = comparison(spec, tiny_settings, methods=("majority", "focal", "lora"))
     again = grid.execute(grid.plan(mended), store=store)
-    assert [cell.status for cell in again.cells] == ["there", "done", "there"]
+    assert [cell.status for cell in again.cells] == ["cached", "done", "cached"]
 
 
 def test_ctrl_c_ends_the_grid_cleanly(
@@ -228,10 +228,10 @@ def test_ctrl_c_ends_the_grid_cleanly(
             raise KeyboardInterrupt
 
     specs = grid.plan(comparison(spec, tiny_settings))
-    outcome = grid.execute(specs, store=store, observer=stop)
+    outcome = grid.execute(specs, store=store, callback=stop)
     assert outcome.interrupted
     assert [cell.status for cell in outcome.cells] == ["done", "waiting"]
-    assert [cell.status for cell in grid.execute(specs, store=store).cells] == ["there", "done"]
+    assert [cell.status for cell in grid.execute(specs, store=store).cells] == ["cached", "done"]
 
 
 def test_plan_sweeps_only_methods_that_read_the_setting(

@@ -1,7 +1,7 @@
 """Who runs the cells of a grid: this process, a pool of processes, or a Ray cluster.
 
-An executor is handed the specs and says, cell by cell, what becomes of them; it knows nothing
-of tables and reports. Every finished cell is a run folder, whoever ran it. This package loads
+An executor takes the specs and emits events, cell by cell; it knows nothing of tables and
+reports. Every finished cell is a run folder, whoever ran it. This package loads
 nothing heavy, so that its processes can set their threads first.
 """
 
@@ -19,25 +19,25 @@ from valence.methods.base import Sizes as Sizes
 
 RETRIES = 3
 """How often a cell is run again whose worker was lost."""
-FINAL = ("there", "done", "failed")
+FINAL = ("cached", "done", "failed")
 
 
 @dataclass(frozen=True)
 class RunEvent:
-    """What is said of a cell.
+    """Progress of a cell.
 
     Attributes:
-        kind: ``begun``, ``going``, ``again`` (its worker was lost), or one of ``FINAL``.
-        share: Share of the training that is done.
-        words: What happened.
+        status: ``started``, ``progress``, ``retried`` (its worker was lost), or one of ``FINAL``.
+        share: Fraction of the training that is done.
+        message: What happened.
         sizes: Rows of its data, where they are known.
         key: Name of the run folder, of a finished cell.
         seconds: Time taken.
     """
 
-    kind: Literal["begun", "going", "again", "there", "done", "failed"]
+    status: Literal["started", "progress", "retried", "cached", "done", "failed"]
     share: float = 0.0
-    words: str = ""
+    message: str = ""
     sizes: Sizes | None = None
     key: str = ""
     seconds: float = 0.0
@@ -65,8 +65,8 @@ class Batch:
 class Executor(Protocol):
     """Runs the cells that have no run folder yet."""
 
-    def run(self, batch: Batch, hear: OnEvent) -> None:
-        """Run all; ``hear`` is called in the caller's thread, at the end of each cell too.
+    def run(self, batch: Batch, on_event: OnEvent) -> None:
+        """Run all; ``on_event`` is called in the caller's thread, at the end of each cell too.
 
         Whatever is raised, Ctrl-C too, stops the cells at work; finished ones are kept.
         """

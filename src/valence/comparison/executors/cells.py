@@ -29,30 +29,30 @@ class CellRunner:
         self.data_dir = data_dir
         self.datasets: dict[str, Dataset] = {}
 
-    def run(self, spec: RunSpec, tell: Emit) -> None:
-        """Run a cell unless its run folder is there; what breaks it is told and not raised."""
-        tell(self._final(spec, tell))
+    def run(self, spec: RunSpec, emit: Emit) -> None:
+        """Run a cell unless its run folder is there; an error is emitted and not raised."""
+        emit(self._final(spec, emit))
 
-    def _final(self, spec: RunSpec, tell: Emit) -> RunEvent:
+    def _final(self, spec: RunSpec, emit: Emit) -> RunEvent:
         key = ""
         try:
             dataset = self._dataset(spec)
             key = self.store.key(spec, dataset)
             if self.store.get(key) is not None:
-                return RunEvent("there", key=key)
+                return RunEvent("cached", key=key)
             sizes = Sizes(len(dataset.train), len(dataset.validation), len(dataset.test))
-            tell(RunEvent("begun", 0.0, "starting", sizes))
+            emit(RunEvent("started", 0.0, "starting", sizes))
             clock = time.perf_counter()
             result = run(
                 spec, store=self.store, dataset=dataset,
-                progress=lambda share, words: tell(RunEvent("going", share, words)),
+                progress=lambda share, message: emit(RunEvent("progress", share, message)),
             )  # fmt: skip
-            words = f"done, test {headline(result.test)}"
-            return RunEvent("done", 1.0, words, sizes, result.key, time.perf_counter() - clock)
+            message = f"done, test {headline(result.test)}"
+            return RunEvent("done", 1.0, message, sizes, result.key, time.perf_counter() - clock)
         except Exception as error:  # whatever breaks one cell, the others still run
             self.store.record_failure(key or f"{spec.method}-s{spec.seed}", error)
             return RunEvent(
-                "failed", words=str(error).splitlines()[0] if str(error) else repr(error)
+                "failed", message=str(error).splitlines()[0] if str(error) else repr(error)
             )
 
     def _dataset(self, spec: RunSpec) -> Dataset:
@@ -72,13 +72,13 @@ class DependencyQueue:
     """
 
     def __init__(self, specs: Sequence[RunSpec]) -> None:
-        lanes: dict[str, list[int]] = {}
+        chains: dict[str, list[int]] = {}
         for number, spec in enumerate(specs):
-            lanes.setdefault(trained_part(spec).digest(), []).append(number)
-        self.width = len(lanes)
-        self.ready = deque(lane[0] for lane in lanes.values())
+            chains.setdefault(trained_part(spec).digest(), []).append(number)
+        self.width = len(chains)
+        self.ready = deque(chain[0] for chain in chains.values())
         self.behind = {
-            lane[i]: lane[i + 1] for lane in lanes.values() for i in range(len(lane) - 1)
+            chain[i]: chain[i + 1] for chain in chains.values() for i in range(len(chain) - 1)
         }
 
     def take(self) -> int | None:
@@ -92,7 +92,7 @@ class DependencyQueue:
 
 
 def headline(test: Mapping[str, float | None]) -> str:
-    """The score a finished cell is told by."""
+    """The score shown of a finished cell."""
     name, title = ("mae", "MAE") if "mae" in test else ("macro_f1", "macro-F1")
     value = test.get(name)
     return f"{title} {value:.3f}" if value is not None else f"{title} –"

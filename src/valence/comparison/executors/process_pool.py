@@ -31,13 +31,13 @@ LAST_WORDS_BYTES = 2000
 class InProcess:
     """One cell after another, here."""
 
-    def run(self, batch: Batch, hear: OnEvent) -> None:
+    def run(self, batch: Batch, on_event: OnEvent) -> None:
         """As :class:`valence.comparison.executors.base.Executor`."""
         from valence.comparison.executors.cells import CellRunner
 
         runner = CellRunner(batch.root, batch.data_dir)
         for number, spec in enumerate(batch.specs):
-            runner.run(spec, lambda news, number=number: hear(number, news))  # type: ignore[misc]
+            runner.run(spec, lambda event, number=number: on_event(number, event))  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class ProcessPool:
 
     workers: int
 
-    def run(self, batch: Batch, hear: OnEvent) -> None:
+    def run(self, batch: Batch, on_event: OnEvent) -> None:
         """As :class:`valence.comparison.executors.base.Executor`."""
-        pool = _Pool(batch, hear, self.workers)
+        pool = _Pool(batch, on_event, self.workers)
         with warnings.catch_warnings():
             # loky says when it renews a process that has grown; no cell is lost by it.
             warnings.filterwarnings("ignore", category=UserWarning, module="loky")
@@ -82,17 +82,17 @@ class _Pool:
             ready = set(wait([end for worker in busy for end in worker.ends]))
             for worker in busy:
                 if not ready.isdisjoint(worker.ends):
-                    self._hear(worker)
+                    self._receive(worker)
             self._hand_out()
 
     def stop(self) -> None:
         for worker in self.workers:
             worker.stop()
 
-    def _hear(self, worker: _Worker) -> None:
-        """Pass on what a worker says; take its cell from it at the end."""
+    def _receive(self, worker: _Worker) -> None:
+        """Pass on the events of a worker; take its cell from it at the end."""
         assert worker.number is not None
-        number, done = worker.number, worker.is_done()  # what it said before is there by then
+        number, done = worker.number, worker.is_done()  # its earlier events are there by then
         for event in worker.events():
             self.on_event(number, event)
         if not done:
@@ -106,7 +106,7 @@ class _Pool:
 
     def _emit(self, number: int, event: RunEvent) -> None:
         self.on_event(number, event)
-        if event.kind in FINAL:
+        if event.status in FINAL:
             self.queue.finished(number)
 
     def _hand_out(self) -> None:
@@ -133,15 +133,15 @@ class _Pool:
         self._remove(worker)
         self.lost[number] = self.lost.get(number, 0) + 1
         if self.lost[number] > RETRIES:
-            words = f"its worker was lost {self.lost[number]} times, at last: {reason}"
-            self._emit(number, RunEvent("failed", words=words))
+            message = f"its worker was lost {self.lost[number]} times, at last: {reason}"
+            self._emit(number, RunEvent("failed", message=message))
             return
-        self._emit(number, RunEvent("again", words=f"worker lost ({reason}), run again"))
+        self._emit(number, RunEvent("retried", message=f"worker lost ({reason}), run again"))
         self.queue.ready.appendleft(number)
 
 
 class _Worker:
-    """An executor of one process, the cell it is at, and the two ends it is heard by."""
+    """An executor of one process, the cell it is at, and the two connections it sends through."""
 
     def __init__(self, threads: int) -> None:
         from loky.process_executor import ProcessPoolExecutor
@@ -149,11 +149,11 @@ class _Worker:
         self.number: int | None = None
         self.future: Future[RunEvent] | None = None
         self.output = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed by stop
-        self.said, self.theirs = Pipe()
+        self.incoming, self.outgoing = Pipe()
         self.done, self.at_end = Pipe(duplex=False)
-        self.ends: tuple[Connection, ...] = (self.said, self.done)
+        self.ends: tuple[Connection, ...] = (self.incoming, self.done)
         self.executor = ProcessPoolExecutor(
-            max_workers=1, initializer=begin, initargs=(self.theirs, self.output.name),
+            max_workers=1, initializer=begin, initargs=(self.outgoing, self.output.name),
             env=dict.fromkeys(THREAD_VARIABLES, str(threads)),
         )  # fmt: skip
 
@@ -174,16 +174,16 @@ class _Worker:
         return True
 
     def is_done(self) -> bool:
-        """Whether the cell is at its end; asked once for each."""
+        """Whether the cell is at its end; read once for each."""
         if not self.done.poll():
             return False
         self.done.recv()
         return True
 
     def events(self) -> Iterator[RunEvent]:
-        """What was said and not heard yet."""
-        while self.said.poll():
-            yield self.said.recv()
+        """Events that have not been read yet."""
+        while self.incoming.poll():
+            yield self.incoming.recv()
 
     def lost(self) -> str:
         """How the process died; empty where it did not."""
@@ -204,12 +204,12 @@ class _Worker:
         error = self.future.exception()
         if error is None:
             return self.future.result()
-        return RunEvent("failed", words=f"{type(error).__name__}: {error}".partition("\n")[0])
+        return RunEvent("failed", message=f"{type(error).__name__}: {error}".partition("\n")[0])
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""
         self.executor.shutdown(wait=True, kill_workers=True)
-        for end in (*self.ends, self.theirs, self.at_end):
+        for end in (*self.ends, self.outgoing, self.at_end):
             end.close()
         self.output.close()
 
@@ -222,7 +222,7 @@ class _Worker:
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Ctrl-C waits while the block runs; a process that is begun in it never hears of it."""
+    """Ctrl-C waits while the block runs; a process that is started in it never gets it."""
     if sys.platform == "win32":
         yield
         return

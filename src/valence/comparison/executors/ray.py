@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from valence.comparison.executors.cells import CellRunner
 
 POLL_SECONDS = 0.5
-NEWS_SECONDS = 1.0  # between two lines of a cell, which cross the network
+EVENT_SECONDS = 1.0  # between two events of a cell, which cross the network
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RayTasks:
 
     cluster: Cluster
 
-    def run(self, batch: Batch, hear: OnEvent) -> None:
+    def run(self, batch: Batch, on_event: OnEvent) -> None:
         """As :class:`valence.comparison.executors.base.Executor`.
 
         Raises:
@@ -42,7 +42,7 @@ class RayTasks:
         """
         with connected(self.cluster) as ray:
             self.cluster.room(ray)
-            tasks = _Tasks(ray, self.cluster, batch, hear)
+            tasks = _Tasks(ray, self.cluster, batch, on_event)
             try:
                 tasks.work()
             finally:
@@ -51,7 +51,7 @@ class RayTasks:
 
 @dataclass(frozen=True)
 class _Order:
-    """What a task is told: plain values, since another machine reads them."""
+    """What a task is given: plain values, since another machine reads them."""
 
     number: int
     spec: str
@@ -64,17 +64,17 @@ class _Order:
 class _Tasks:
     """The tasks of a batch."""
 
-    def __init__(self, ray: Any, cluster: Cluster, batch: Batch, hear: OnEvent) -> None:
+    def __init__(self, ray: Any, cluster: Cluster, batch: Batch, on_event: OnEvent) -> None:
         from valence.comparison.executors.cells import DependencyQueue
 
         self.ray = ray
         self.cluster = cluster
         self.batch = batch
-        self.hear = hear
-        self.lanes = DependencyQueue(batch.specs)
+        self.on_event = on_event
+        self.queue = DependencyQueue(batch.specs)
         self.running: dict[Any, int] = {}
         self.lost: dict[int, int] = {}
-        self.board = ray.remote(num_cpus=0, max_restarts=-1)(ProgressTable).remote()
+        self.actor = ray.remote(num_cpus=0, max_restarts=-1)(EventQueue).remote()
         # Ray's own retries are off: they would not say which cell was run again.
         self.task = ray.remote(num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=0)(work)
 
@@ -82,9 +82,9 @@ class _Tasks:
         self._submit_ready()
         while self.running:
             done, _ = self.ray.wait(list(self.running), timeout=POLL_SECONDS)
-            for number, news in self._news():
+            for number, event in self._events():
                 if number in self.running.values():
-                    self.hear(number, news)
+                    self.on_event(number, event)
             for task in done:
                 self._end(task)
             self._submit_ready()
@@ -94,11 +94,11 @@ class _Tasks:
             with suppress(Exception):  # one that has just ended cannot be stopped
                 self.ray.cancel(task, force=True)
         with suppress(Exception):
-            self.ray.kill(self.board)
+            self.ray.kill(self.actor)
 
     def _submit_ready(self) -> None:
         while (self.cluster.workers is None or len(self.running) < self.cluster.workers) and (
-            number := self.lanes.take()
+            number := self.queue.take()
         ) is not None:
             self._submit(number)
 
@@ -110,61 +110,61 @@ class _Tasks:
             None if data_dir is None else str(Path(data_dir).absolute()),
             os.getcwd(), self.cluster.threads,
         )  # fmt: skip
-        self.running[self.task.remote(order, self.board)] = number
+        self.running[self.task.remote(order, self.actor)] = number
 
     def _end(self, task: Any) -> None:
         number = self.running.pop(task)
         try:
-            news = self.ray.get(task)
+            event = self.ray.get(task)
         except self.ray.exceptions.RayTaskError as error:
             # The cell itself never raises, so its machine has no Valence, or another one.
-            news = RunEvent("failed", words=_reason(error))
+            event = RunEvent("failed", message=_reason(error))
         except self.ray.exceptions.RayError as error:
             self.lost[number] = self.lost.get(number, 0) + 1
             if self.lost[number] <= RETRIES:
-                words = f"worker lost ({type(error).__name__}), run again"
-                self.hear(number, RunEvent("again", words=words))
+                message = f"worker lost ({type(error).__name__}), run again"
+                self.on_event(number, RunEvent("retried", message=message))
                 self._submit(number)
                 return
-            words = f"its worker was lost {self.lost[number]} times: {_reason(error)}"
-            news = RunEvent("failed", words=words)
-        self.hear(number, news)
-        self.lanes.finished(number)
+            message = f"its worker was lost {self.lost[number]} times: {_reason(error)}"
+            event = RunEvent("failed", message=message)
+        self.on_event(number, event)
+        self.queue.finished(number)
 
-    def _news(self) -> list[tuple[int, RunEvent]]:
-        """What the cells said; nothing where the machine that keeps it is lost."""
+    def _events(self) -> list[tuple[int, RunEvent]]:
+        """Events since the last call; none where the machine that keeps them is lost."""
         try:
-            found: list[tuple[int, RunEvent]] = self.ray.get(self.board.take.remote(), timeout=30)
+            events: list[tuple[int, RunEvent]] = self.ray.get(self.actor.take.remote(), timeout=30)
         except self.ray.exceptions.RayError:
             return []
-        return found
+        return events
 
 
-class ProgressTable:
-    """Where tasks leave what they have to say."""
+class EventQueue:
+    """Events of the tasks, until the driver takes them."""
 
     def __init__(self) -> None:
-        self.news: list[tuple[int, RunEvent]] = []
+        self.events: list[tuple[int, RunEvent]] = []
 
-    def tell(self, number: int, news: RunEvent) -> None:
-        """Leave news of a cell."""
-        self.news.append((number, news))
+    def put(self, number: int, event: RunEvent) -> None:
+        """Add an event of a cell."""
+        self.events.append((number, event))
 
     def take(self) -> list[tuple[int, RunEvent]]:
-        """All news since the last call."""
-        found, self.news = self.news, []
-        return found
+        """All events since the last call."""
+        events, self.events = self.events, []
+        return events
 
 
-def work(order: _Order, board: Any) -> RunEvent:
+def work(order: _Order, queue: Any) -> RunEvent:
     """Run one cell on the machine Ray chose.
 
     Args:
         order: The cell.
-        board: The actor for what is said on the way.
+        queue: The actor that takes the events on the way.
 
     Returns:
-        The final news.
+        The final event.
     """
     use_threads(order.threads)
     if os.path.isdir(order.folder):
@@ -177,20 +177,20 @@ def work(order: _Order, board: Any) -> RunEvent:
     final: list[RunEvent] = []
     last = 0.0
 
-    def tell(news: RunEvent) -> None:
+    def emit(event: RunEvent) -> None:
         nonlocal last
-        if news.kind in FINAL:
-            final.append(news)
-        elif news.kind != "going" or time.monotonic() - last > NEWS_SECONDS:
+        if event.status in FINAL:
+            final.append(event)
+        elif event.status != "progress" or time.monotonic() - last > EVENT_SECONDS:
             last = time.monotonic()
-            board.tell.remote(order.number, news)
+            queue.put.remote(order.number, event)
 
-    _desk(order.root, order.data_dir).run(parse_spec(json.loads(order.spec)), tell)
+    _runner(order.root, order.data_dir).run(parse_spec(json.loads(order.spec)), emit)
     return final[0]
 
 
 @lru_cache(maxsize=1)
-def _desk(root: str, data_dir: str | None) -> CellRunner:
+def _runner(root: str, data_dir: str | None) -> CellRunner:
     """Kept between the tasks of a process, with the rows it has read."""
     from valence.comparison.executors.cells import CellRunner
 

@@ -46,7 +46,7 @@ def run_cell(spec: RunSpec, root: str, data_dir: str | None) -> RunEvent:
     final: list[RunEvent] = []
 
     def emit(event: RunEvent) -> None:
-        if event.kind in FINAL:
+        if event.status in FINAL:
             final.append(event)
             return
         with suppress(OSError):  # the pool is gone, and this process in a moment
