@@ -159,7 +159,7 @@ class OutputCache:
         self._look_up(places)
         missing = places.missing
         needed = int(places.lengths[missing].sum()) * row_bytes
-        if needed and needed > cache.room_bytes():
+        if not cache.has_room(self.kind, needed):
             return None
         for begin in range(0, len(missing), CHUNK):
             part = missing[begin : begin + CHUNK]

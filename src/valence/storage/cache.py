@@ -272,6 +272,19 @@ def room_bytes() -> int:
     return room if limit is None else min(room, limit)
 
 
+def has_room(kind: CacheKind, needed_bytes: int) -> bool:
+    """Whether entries of a size can be written; a line says so where they cannot."""
+    room = room_bytes() if needed_bytes else 0
+    if needed_bytes <= room:
+        return True
+    logger.warning(
+        "The %s would take %s and the cache has room for %s, so they are computed whenever they "
+        "are needed; free some of the disk, or raise VALENCE_CACHE_LIMIT",
+        kind.description, readable_bytes(needed_bytes), readable_bytes(room),
+    )  # fmt: skip
+    return False
+
+
 def readable_bytes(count: int) -> str:
     """``1536`` → ``1.5 KiB``."""
     amount = float(count)

@@ -226,10 +226,12 @@ def test_read_chunks_count_as_used(encoder: Encoder, encoded: Encoded, own_cache
 
 
 def test_states_beyond_the_limit_of_the_cache_are_not_stored(
-    encoder: Encoder, encoded: Encoded, own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    encoder: Encoder, encoded: Encoded, own_cache: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     monkeypatch.setenv("VALENCE_CACHE_LIMIT", "1KB")
     assert FrozenStates(encoder, 0).attach(encoded).states is None
+    assert "the cache has room for 1000 B" in caplog.text
     assert chunks(own_cache) == []
 
 
