@@ -104,7 +104,7 @@ def test_pool_is_as_one_process_though_its_workers_are_killed(
 def test_a_dead_worker_costs_its_own_cell_alone(
     specs: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two at work one is killed, and killed again: its cell fails, the other does not on_event."""
+    """Of two at work one is killed, and killed again: its cell fails, the other goes on."""
     lora = next(spec for spec in specs if spec.method == "lora")
     monkeypatch.setattr(process_pool, "RETRIES", 1)
     events: list[tuple[int, RunEvent]] = []
@@ -112,9 +112,8 @@ def test_a_dead_worker_costs_its_own_cell_alone(
 
     def on_event(number: int, event: RunEvent) -> None:
         events.append((number, event))
-        begun = {n for n, e in events if e.status == "started"}
         lost = [n for n, e in events if e.status == "retried"]
-        if not survivor and begun == {0, 1}:
+        if not survivor:  # both have their cells from the beginning; one may start late
             survivor.append(max(workers(POOL)))
             os.kill(min(workers(POOL)), signal.SIGKILL)
         elif len(lost) == 1 and number == lost[0] and event.status == "started":
