@@ -149,7 +149,7 @@ def _print(texts: list[str], columns: Mapping[str, list[Any]], *, as_json: bool)
 def _table(given: list[str], out: str | None) -> str | None:
     """The table to be scored, if it is one and no text."""
     from valence.config.database_url import is_sql_url
-    from valence.data.files import SUFFIXES
+    from valence.data.formats import SUFFIXES
 
     if len(given) != 1:
         return None
@@ -166,7 +166,7 @@ def _table(given: list[str], out: str | None) -> str | None:
 def _files(given: list[str], out: str | None, engine: str) -> list[Path] | None:
     """The tables that go into a folder, or None where it is one file, or texts."""
     from valence.config.database_url import is_sql_url
-    from valence.data.files import SUFFIXES
+    from valence.data.formats import SUFFIXES
     from valence.inference.bulk.folder import find_tables
 
     tables = [

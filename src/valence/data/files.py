@@ -1,21 +1,18 @@
-"""Files of tables: what can be read, what goes wrong, and which column is which.
+"""Files of tables: their encodings, JSON lines, and which column is which.
 
 Nothing here needs pandas.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from valence.errors import DataError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "tweet")
 LABEL_COLUMNS = ("label", "sentiment", "category", "class", "target")
 
@@ -23,32 +20,6 @@ LABEL_COLUMNS = ("label", "sentiment", "category", "class", "target")
 def text_encoding(encoding: str | None) -> str:
     """The codec of a file's text: UTF-8, its byte order mark left out, where none is named."""
     return encoding or "utf-8-sig"
-
-
-@contextmanager
-def reading(path: Path, encoding: str | None = None) -> Iterator[str]:
-    """The suffix of a table that can be read; what goes wrong then is one line.
-
-    Args:
-        path: The file.
-        encoding: Of its text; UTF-8 when None.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise DataError(f"{path}: cannot read {suffix or 'no suffix'}; give {', '.join(SUFFIXES)}")
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path} is empty; it needs a text and a label column")
-        if encoding is not None and suffix == ".parquet":
-            raise DataError(f"{path}: a Parquet file has its own encoding; leave --encoding out")
-        yield suffix
-    except UnicodeError:  # not only of decoding: UTF-16 without its mark is another
-        raise DataError(_wrong_encoding(path, encoding)) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, csv.Error) as error:
-        reason = (str(error).strip().splitlines() or ["broken"])[0]
-        raise DataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from None
 
 
 def json_objects(lines: Iterable[str], path: Path) -> Iterator[dict[str, Any]]:
@@ -84,7 +55,7 @@ def whole_characters(text: str) -> str:
     return text
 
 
-def _wrong_encoding(path: Path, encoding: str | None) -> str:
+def wrong_encoding(path: Path, encoding: str | None) -> str:
     """What a file that cannot be decoded is told to be, with the line where that can be found."""
     where = f"{path}{_undecodable_line(path, encoding or 'utf-8')}"
     if encoding is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from valence.data.files import LABEL_COLUMNS as LABEL_COLUMNS
-from valence.data.files import SUFFIXES as SUFFIXES
 from valence.data.files import TEXT_COLUMNS as TEXT_COLUMNS
 from valence.data.files import find_column as find_column
-from valence.data.files import json_objects, reading, text_encoding
 from valence.data.files import whole_characters as whole_characters
+from valence.data.formats import FORMATS, reading
+from valence.data.formats import SUFFIXES as SUFFIXES
 from valence.errors import DataError
 
+BATCH_ROWS = 1_000_000  # of a table that is read whole
 REGRESSION_VALUES = 20  # more distinct fractions than this are a measure, not classes
 
 
@@ -25,18 +25,16 @@ def read_table(path: Path, encoding: str | None = None) -> pd.DataFrame:
     """All columns of a file, as text where the format has no types.
 
     Args:
-        path: CSV, TSV, JSONL or Parquet.
+        path: A file of one of the :data:`valence.data.formats.FORMATS`.
         encoding: Of the text; UTF-8 when None.
 
     Raises:
         DataError: if the file is missing, empty, not in this encoding, or broken; with the line.
     """
-    with reading(path, encoding) as suffix:
-        if suffix == ".parquet":
-            return pd.read_parquet(path)
-        if suffix == ".jsonl":
-            return pd.DataFrame(list(_json_rows(path, encoding)))
-        return next(_csv_batches(path, None, encoding))
+    tables = list(read_batches(path, BATCH_ROWS, encoding))
+    if len(tables) == 1:
+        return tables[0]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def read_batches(path: Path, rows: int, encoding: str | None = None) -> Iterator[pd.DataFrame]:
@@ -46,45 +44,7 @@ def read_batches(path: Path, rows: int, encoding: str | None = None) -> Iterator
         DataError: as :func:`read_table`, when the place in the file is reached.
     """
     with reading(path, encoding) as suffix:
-        if suffix == ".parquet":
-            from pyarrow.parquet import ParquetFile
-
-            with ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=rows):
-                    yield batch.to_pandas()
-        elif suffix == ".jsonl":
-            records = _json_rows(path, encoding)
-            while part := list(islice(records, rows)):
-                yield pd.DataFrame(part)
-        else:
-            yield from _csv_batches(path, rows, encoding)
-
-
-def _csv_batches(path: Path, rows: int | None, encoding: str | None) -> Iterator[pd.DataFrame]:
-    """Tables under the names of the first line; all in one where ``rows`` is None."""
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    # The first line is read as a row, since pandas renames columns of one name.
-    with pd.read_csv(
-        path, sep=separator, dtype=str, keep_default_na=False, na_values=[""],
-        encoding=text_encoding(encoding), index_col=False, header=None, skip_blank_lines=True,
-        iterator=True,
-    ) as reader:  # fmt: skip
-        table = reader.read(None if rows is None else rows + 1)
-        header = pd.Index(["" if pd.isna(name) else str(name).strip() for name in table.iloc[0]])
-        table = table.iloc[1:]
-        while True:
-            yield table.reset_index(drop=True).set_axis(header, axis=1)
-            if rows is None or len(table) < rows:
-                return
-            try:
-                table = reader.read(rows)
-            except StopIteration:
-                return
-
-
-def _json_rows(path: Path, encoding: str | None) -> Iterator[dict[str, Any]]:
-    with path.open(encoding=text_encoding(encoding)) as lines:
-        yield from json_objects(lines, path)
+        yield from FORMATS[suffix].batches(path, rows, encoding)
 
 
 def open_hub(name: str, configuration: str | None) -> dict[str, Any]:

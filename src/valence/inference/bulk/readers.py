@@ -16,7 +16,8 @@ from typing import IO, Any, Protocol
 
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
-from valence.data.files import json_objects, reading, text_encoding
+from valence.data.files import json_objects, text_encoding
+from valence.data.formats import SUFFIXES, reading
 from valence.errors import DataError
 
 PART_CHARACTERS = 8_000_000
@@ -93,17 +94,14 @@ def open_source(
     if is_sql_url(name):
         return SqlSource(name, query, table)
     path = Path(name)
-    kinds: dict[str, Callable[[str, Path, str | None], RowReader]] = {
-        ".csv": TextSource, ".tsv": TextSource, ".jsonl": JsonSource, ".parquet": ArrowSource,
-    }  # fmt: skip
-    if path.suffix.lower() not in kinds:
+    if path.suffix.lower() not in SUFFIXES:
         raise DataError(
-            f"{path}: cannot read {path.suffix or 'no suffix'}; give {', '.join(kinds)}, or the "
+            f"{path}: cannot read {path.suffix or 'no suffix'}; give {', '.join(SUFFIXES)}, or the "
             "URL of a database"
         )
     if not path.exists():
         raise DataError(f"No file {path}; check the path")
-    return kinds[path.suffix.lower()](str(path), path, spec.encoding)
+    return SOURCES.get(path.suffix.lower(), FrameSource)(str(path), path, spec.encoding)
 
 
 @dataclass(frozen=True)
@@ -202,6 +200,25 @@ class ArrowSource(_File):
                     done += batch.num_rows
                     table = pa.Table.from_batches([batch])
                     yield Part(table.column_names, [], done / max(1, total), table)
+
+
+class FrameSource(_File):
+    """A file of a format that has no reader here, with its types."""
+
+    def parts(self, rows: int) -> Iterator[Part]:
+        """As :class:`RowReader`; how much has been read is known at the end alone."""
+        import pyarrow as pa
+
+        from valence.data.tables import read_batches
+
+        for frame in read_batches(self.path, rows, self.encoding):
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            yield Part(table.column_names, [], 1.0, table)
+
+
+SOURCES: dict[str, Callable[[str, Path, str | None], RowReader]] = {
+    ".csv": TextSource, ".tsv": TextSource, ".jsonl": JsonSource, ".parquet": ArrowSource,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
