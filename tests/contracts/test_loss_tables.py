@@ -168,5 +168,9 @@ def test_a_training_goes_on_from_saved_tensors(name: str, contrast: str) -> None
         again = batch([0, 1, 2, 2], 3, step)
         assert drawn(ours, *again) == drawn(other, *again)
     fresh = make((9, 5, 2), name=name, contrast=contrast)
-    stateless = not ours.state_dict()
+    stateless = (name, contrast) in [
+        ("cross-entropy", "none"),
+        ("focal", "none"),
+        ("logit-adjustment", "none"),
+    ]
     assert (drawn(fresh, *again) == drawn(other, *again)) == stateless
