@@ -137,8 +137,8 @@ def paired_bootstrap_mae(
     total = np.zeros(resamples + 1)
     for block in _blocks(labels, ours, baseline):
         chunks = list(block.chunks())
-        shares = np.array([chunk.rows for chunk in chunks]) / block.rows
-        drawn = random.multinomial(block.rows, shares, size=resamples)
+        fractions = np.array([chunk.rows for chunk in chunks]) / block.rows
+        drawn = random.multinomial(block.rows, fractions, size=resamples)
         for chunk, numbers in zip(chunks, drawn.T, strict=True):
             gaps = chunk.error_gaps()
             total[0] += gaps.sum() / block.rows
@@ -258,10 +258,10 @@ class _Parts:
     def resampled(self, resamples: int, random: np.random.Generator) -> Iterator[_PairCounts]:
         """The counts of the rows as they are, then those of all resamples, some at a time."""
         yield self._counted(part.numbers()[None] for part in self.parts)
-        shares = np.array([part.rows for part in self.parts]) / self.rows
+        fractions = np.array([part.rows for part in self.parts]) / self.rows
         for start in range(0, resamples, self.step):
             size = min(self.step, resamples - start)
-            drawn = random.multinomial(self.rows, shares, size=size)
+            drawn = random.multinomial(self.rows, fractions, size=size)
             yield self._counted(
                 part.draw(rows, random) for part, rows in zip(self.parts, drawn.T, strict=True)
             )

@@ -151,8 +151,8 @@ def _swept(spec: RunSpec, comparison: Comparison) -> Iterable[RunSpec]:
     """The spec at every point of the sweep, if its method reads every axis."""
     if not comparison.sweep:
         return []
-    wanted = comparison.sweep_methods
-    if (wanted and spec.method not in wanted) or not all(
+    requested = comparison.sweep_methods
+    if (requested and spec.method not in requested) or not all(
         _is_read(spec, axis) for axis in comparison.sweep
     ):
         return []
@@ -210,7 +210,7 @@ class GridProgress:
     """How far a grid is; handed to the callback after every change.
 
     Attributes:
-        done: Cells finished, found or failed.
+        done: Cells finished, cached or failed.
         cells: All cells.
         cell: The cell at work.
         share: Fraction of that cell's training that is done.
@@ -273,7 +273,7 @@ class _ProgressTable:
         self.store = store
         self.callback = callback
         self.clock = Clock()
-        self.shares: dict[int, float] = {}
+        self.fractions: dict[int, float] = {}
         self.most_at_work = 1
         self.sizes: dict[str, Sizes] = {}
 
@@ -284,11 +284,11 @@ class _ProgressTable:
         if event.sizes is not None:
             self.sizes[cell.spec.data.name] = event.sizes
         if event.status in ("started", "progress"):
-            self.shares[number] = event.share
-            self.most_at_work = max(self.most_at_work, len(self.shares))
+            self.fractions[number] = event.share
+            self.most_at_work = max(self.most_at_work, len(self.fractions))
             self._notify(number, event)
             return
-        self.shares.pop(number, None)
+        self.fractions.pop(number, None)
         if event.status == "retried":
             cell.repeats += 1
             self._notify(number, event)
@@ -304,14 +304,14 @@ class _ProgressTable:
     def _seen(self, key: str) -> RunResult:
         """The result of a cell that is done; a network folder may show it a little later."""
         deadline = time.monotonic() + SEEN_SECONDS
-        while (found := self.store.get(key)) is None:
+        while (result := self.store.get(key)) is None:
             if time.monotonic() > deadline:
                 raise RunError(
                     f"Run {key} is done but not to be seen in {self.store.root}; name with --runs "
                     "a folder that all machines see under the same path"
                 )
             time.sleep(0.2)
-        return found
+        return result
 
     def _work(self, cell: Cell) -> float:
         """Work of a cell; one of data not seen yet is taken to be as large as the last."""
@@ -327,7 +327,7 @@ class _ProgressTable:
         cell = self.cells[number]
         finished = sum(c.status != "waiting" for c in self.cells if c is not cell)
         left = [
-            self._work(c) * (1 - self.shares.get(i, 0.0))
+            self._work(c) * (1 - self.fractions.get(i, 0.0))
             for i, c in enumerate(self.cells)
             if c.status == "waiting"
         ]
@@ -336,6 +336,6 @@ class _ProgressTable:
         self.callback(
             GridProgress(
                 finished, len(self.cells), cell, event.share, event.message, self.clock.left(share),
-                len(self.shares),
+                len(self.fractions),
             )
         )  # fmt: skip

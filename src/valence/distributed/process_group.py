@@ -40,7 +40,7 @@ LAUNCHERS = {
     "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE",
     "MV2_COMM_WORLD_RANK": "MV2_COMM_WORLD_SIZE",
 }
-"""How launchers number processes, and tell how many there are: torchrun, then those of MPI."""
+"""How launchers number processes, and say how many there are: torchrun, then those of MPI."""
 
 
 def world_size() -> int:
@@ -55,12 +55,12 @@ def rank() -> int:
 
 
 def shards_weights() -> bool:
-    """Whether each process holds a part of the weights (FSDP, as accelerate was told)."""
+    """Whether each process holds a part of the weights (FSDP, as accelerate is configured)."""
     return world_size() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
 def launched_alone() -> bool:
-    """Whether ``accelerate launch --cpu`` was asked for several processes and started one."""
+    """Whether ``accelerate launch --cpu`` was to start several processes and started one."""
     alone = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and world_size() == 1
     return alone and "MASTER_ADDR" in os.environ
 
@@ -217,7 +217,7 @@ def all_reduce_sum(parts: np.ndarray) -> np.ndarray:
 
 
 def silence_non_main() -> None:
-    """Let processes other than the first say nothing; what fails in them is still told."""
+    """Let processes other than the first say nothing; what fails in them is still printed."""
     if world_size() > 1:  # torch's remarks on its own work, which every process would make
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if not is_main_process():
@@ -238,8 +238,8 @@ def first_failure(code: int) -> tuple[bool, int]:
         store = _store()
         mine = f"{rank()}:{code}"
         key = f"{FAILED}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
-        found = bytes(store.compare_set(key, "", mine)).decode()
-        return found == mine, int(found.rpartition(":")[2])
+        first = bytes(store.compare_set(key, "", mine)).decode()
+        return first == mine, int(first.rpartition(":")[2])
     except Exception:  # there is nobody to ask: speak rather than fail in silence
         return is_main_process(), code
 

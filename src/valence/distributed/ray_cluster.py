@@ -36,8 +36,8 @@ class Cluster:
     Attributes:
         address: Of a running Ray cluster; one is started on this machine when None.
         workers: Most pieces at a time; as many as there is room for when None.
-        cpus: Cores of a piece; shares of one are possible.
-        gpus: GPUs of a piece; shares of one are possible.
+        cpus: Cores of a piece; fractions of one are possible.
+        gpus: GPUs of a piece; fractions of one are possible.
     """
 
     address: str | None = None
@@ -90,11 +90,11 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         with redirect_stdout(cast(TextIO, _Deaf(sys.stdout))):
             yield ray
         return
-    told = bool(os.environ.get("VALENCE_DEBUG"))
+    verbose = bool(os.environ.get("VALENCE_DEBUG"))
     options: dict[str, Any] = {
         "address": cluster.address or "local",
-        "log_to_driver": told,
-        "logging_level": logging.INFO if told else logging.CRITICAL,
+        "log_to_driver": verbose,
+        "logging_level": logging.INFO if verbose else logging.CRITICAL,
     }
     if cluster.address is None:
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
@@ -114,13 +114,13 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         try:
             yield ray
         finally:
-            with redirect_stdout(io.StringIO()):  # it says again what was kept from saying
+            with redirect_stdout(io.StringIO()):  # it prints again what was held back
                 ray.shutdown()
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """What Ray Data tells of itself is not told while the block runs."""
+    """Silence Ray Data's own progress while the block runs."""
     import ray.data.context
 
     names = ("ray.data", "ray.data.dataset")
@@ -187,18 +187,18 @@ class _Deaf:
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Ray's C++ part tells, past Python, that it has been told to be quiet."""
+    """Silence what Ray's C++ part prints past Python."""
     if os.environ.get("VALENCE_DEBUG"):
         yield
         return
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
         os.close(nowhere)
 
 

@@ -101,5 +101,5 @@ def trained_part_of(method: str) -> str:
     Raises:
         UnknownNameError: if the method is unknown.
     """
-    found = find_method(method)
-    return found.base_spec(RunSpec(method=method, config=found.Config())).method
+    known = find_method(method)
+    return known.base_spec(RunSpec(method=method, config=known.Config())).method

@@ -142,7 +142,7 @@ def _number(value: float | None) -> str:
 
 def _cell(text: str) -> str:
     """A name as plain text: no cell ends in it and no markup starts."""
-    kept = " ".join(text.split())
+    line = " ".join(text.split())
     for mark in "\\`*_[]<>|":
-        kept = kept.replace(mark, f"\\{mark}")
-    return kept
+        line = line.replace(mark, f"\\{mark}")
+    return line

@@ -226,13 +226,13 @@ def _answered(dataset: Dataset, rows: Split, outputs: Outputs) -> Outputs:
 
 def _own_best(dataset: Dataset, fitted: FitResult) -> dict[str, tuple[int, float | None]]:
     """For each metric (step, test score) with the weights of its own best epoch."""
-    found: dict[str, tuple[int, float | None]] = {}
+    scores_at_best: dict[str, tuple[int, float | None]] = {}
     for own in fitted.own_best:
         with own.weights() as model:
             outputs = _predict(dataset, model, "test")
         scores = dataset.task.scores(outputs.logits, dataset.test.labels)
-        found |= {name: (own.step, scores[name]) for name in own.metrics}
-    return found
+        scores_at_best |= {name: (own.step, scores[name]) for name in own.metrics}
+    return scores_at_best
 
 
 def _variants(dataset: Dataset, model: Model) -> pd.DataFrame:

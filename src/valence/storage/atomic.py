@@ -248,8 +248,8 @@ def refuse_foreign(target: Path, marker: str) -> None:
 
 def _finish_file(path: Path, mode: int, *, durable: bool) -> None:
     """Give a file its mode and, if it is to be durable, wait until the disk has it."""
-    found = path.stat().st_mode
-    if stat.S_IMODE(found) != stat.S_IMODE(mode):
+    current = path.stat().st_mode
+    if stat.S_IMODE(current) != stat.S_IMODE(mode):
         with suppress(OSError):  # a file system that knows no modes
             path.chmod(stat.S_IMODE(mode))
     if durable:

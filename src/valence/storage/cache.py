@@ -209,11 +209,11 @@ def writing(kind: CacheKind, key: str, about: dict[str, Any]) -> Iterator[Path]:
 
 def entries() -> list[Entry]:
     """Every whole entry, the longest unused first."""
-    found = [
+    whole = [
         entry for kind in _listed(cache_root()) for folder in _listed(kind)
         if (entry := _entry(folder)) is not None
     ]  # fmt: skip
-    return sorted(found, key=lambda entry: entry.used)
+    return sorted(whole, key=lambda entry: entry.used)
 
 
 def clear(kind: str | None = None) -> int:

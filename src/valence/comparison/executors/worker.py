@@ -1,7 +1,7 @@
 """What a process of a pool does; it loads nothing heavy before its output is put aside.
 
-A worker is told of its cells by loky, and says what happens on the way over a connection of
-its own. When the other end of that is closed, the pool is gone and so is the worker.
+A worker gets its cells from loky, and sends events on the way over a connection of its own.
+When the other end of that is closed, the pool is gone and so is the worker.
 """
 
 from __future__ import annotations
@@ -67,4 +67,4 @@ def _runner(root: str, data_dir: str | None) -> CellRunner:
 def _end_with_pool(connection: Connection) -> None:
     with suppress(EOFError, OSError):
         connection.recv()
-    os._exit(0)  # in the middle of a cell too: nobody would hear of it
+    os._exit(0)  # in the middle of a cell too: nobody would get its result
