@@ -3,7 +3,7 @@
 Times are of the clock on the wall, with the same threads for all; the best of three rounds.
 
 Demonstrations: for every training text the nearest other text of each label, by one product
-per block, against one query at a time with 5,000 neighbours of which all but a few are thrown
+per block, against one query at a time with 5,000 neighbors of which all but a few are thrown
 away (a full sort in NumPy, and FAISS where it is installed). All read the same vectors; of
 embedding, batches by length are held against one text at a time on a sample.
 
@@ -68,7 +68,7 @@ def seconds(work: Callable[[], object]) -> tuple[float, object]:
 
 
 def one_by_one(pool: Pool, near: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """One query at a time, its 5,000 neighbours in order, the first other text of each label."""
+    """One query at a time, its 5,000 neighbors in order, the first other text of each label."""
     found = np.full((len(pool.labels), pool.class_count), NONE)
     for i, query in enumerate(pool.vectors):
         for row in near(query).tolist():

@@ -31,7 +31,7 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         method: A name of ``METHODS``.
         encoder: Hub name or folder of another encoder.
         settings: Dotted settings, for example ``{"train.epochs": 3}``.
-        validation_share: Part of the rows of ``fit`` that is kept for choosing.
+        validation_share: Fraction of the rows of ``fit`` that is held out to choose the weights.
         seed: Seed of everything random.
 
     Attributes:
@@ -92,8 +92,8 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Sequence[str]) -> np.ndarray:
         """(N,) labels of N texts, of the type given to :meth:`fit`."""
         best = self.predict_proba(X).argmax(axis=1)
-        found: np.ndarray = self.classes_[best]
-        return found
+        labels: np.ndarray = self.classes_[best]
+        return labels
 
     def predict_proba(self, X: Sequence[str]) -> np.ndarray:
         """(N, C) probabilities in the order of ``classes_``."""
@@ -152,12 +152,12 @@ def _texts(X: Sequence[str]) -> list[str]:
 
 
 def _training_data(
-    texts: list[str], ids: np.ndarray, classes: np.ndarray, share: float, seed: int
+    texts: list[str], ids: np.ndarray, classes: np.ndarray, fraction: float, seed: int
 ) -> TrainingData:
-    kept, taken = stratified_split(ids, share, seed=seed)
-    if not len(taken):
+    train, validation = stratified_split(ids, fraction, seed=seed)
+    if not len(validation):
         raise DataError("Too few rows to keep some for validation; give two of a class at least")
     rows = Split(texts, ids.astype(np.int64), np.arange(len(texts)).astype(str))
-    train_rows = rows.take(kept)
+    train_rows = rows.take(train)
     tail = tail_classes(train_rows.counts(len(classes)))
-    return TrainingData(tuple(str(c) for c in classes), tail, train_rows, rows.take(taken))
+    return TrainingData(tuple(str(c) for c in classes), tail, train_rows, rows.take(validation))

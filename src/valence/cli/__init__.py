@@ -84,7 +84,7 @@ def _options(
         process_group.require_single_process(
             f"valence {context.invoked_subcommand}",
             "start it without a launcher; for more speed give it --workers or --executor, or "
-            "share out one training: torchrun --nproc_per_node 2 -m valence train",
+            "split one training: torchrun --nproc_per_node 2 -m valence train",
         )
     if process_group.launched_alone():
         console.info(
@@ -93,7 +93,7 @@ def _options(
         )
     if log_file is not None and process_group.is_main_process():
         sys.stderr = cast(TextIO, console.Logged(sys.stderr, log_file))
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nobody asked for it to be sent
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # off unless the user sets it
     # Tokenizing is an eighth of the time of an 8-bit model; by more threads than there are
     # cores it would only wait.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -127,8 +127,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    speaks, code = process_group.first_failure(code)
-    if speaks:
+    prints, code = process_group.first_failure(code)
+    if prints:
         stream = sys.stderr if process_group.is_main_process() else sys.__stderr__
         cast(TextIO, stream).write(message.replace("\n", " ") + "\n")
     raise SystemExit(code)

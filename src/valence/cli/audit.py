@@ -31,10 +31,10 @@ class CheckOptions(OptionGroup):
         bool, typer.Option("--fast", help="Judge labels by n-grams, without the encoder.")
     ] = False
     near: Annotated[
-        float, typer.Option(min=0.3, max=1, help="Least similarity of near copies.")
+        float, typer.Option(min=0.3, max=1, help="Least similarity of near-duplicates.")
     ] = 0.8
     budget: Annotated[
-        float, typer.Option(min=0, max=1, help="Most labels of a class to doubt, as a share.")
+        float, typer.Option(min=0, max=1, help="Most labels of a class to doubt, as a fraction.")
     ] = 0.05
     language: Annotated[
         str | None, typer.Option(help="Languages the texts should be in: en or en,fr.")
@@ -54,10 +54,11 @@ def audit(
         Path | None, typer.Option(help="Folder for audit.html and a CSV per check.")
     ] = None,
     fix: Annotated[
-        Path | None, typer.Option(help="Folder for a copy without leaks, copies, contradictions.")
+        Path | None,
+        typer.Option(help="Folder for a copy without leaks, duplicates, contradictions."),
     ] = None,
 ) -> None:
-    """Check rows: leaks, copies, contradictions, wrong labels and languages, cuts, tail sizes."""
+    """Check for leaks, duplicates, contradictions, wrong labels and languages, truncation."""
     from valence.audit.audit import audit as audit_rows
     from valence.audit.fix import write_fixed
     from valence.methods.registry import make_spec
@@ -71,7 +72,7 @@ def audit(
         result = audit_rows(
             spec.data, data_dir=data.data_dir, encoder=spec.get("encoder"), fast=checks.fast,
             near=checks.near, budget=checks.budget, languages=comma_separated(checks.language),
-            progress=lambda what, share: meter.show("audit", share, what),
+            progress=lambda what, fraction: meter.show("audit", fraction, what),
         )  # fmt: skip
     if not output.quiet:
         console.info(result.verdict)

@@ -1,4 +1,4 @@
-"""``valence calibrate``: probabilities that mean what they say, and labels held back."""
+"""``valence calibrate``: probabilities that mean what they say, and abstaining."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class FittingOptions(OptionGroup):
     abstain: Annotated[
         float | None,
         typer.Option(
-            help="Give no label rather than a wrong one to more than this share of a class."
+            help="Give no label rather than a wrong one to more than this fraction of a class."
         ),
     ] = None
     target_prior: Annotated[
-        str | None, typer.Option(help="Class shares where it is used: good=0.7,bad=0.3.")
+        str | None, typer.Option(help="Class priors where it is used: good=0.7,bad=0.3.")
     ] = None
     min_rows: Annotated[
         int, typer.Option(min=1, help="Rows of a class below which nothing is fitted for it.")
@@ -57,14 +57,14 @@ def calibrate(
     hardware: ModelHardware,
     output: OutputOptions,
     split: SplitName = "validation",
-    off: Annotated[bool, typer.Option("--off", help="Take the calibration away again.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Remove the calibration.")] = False,
 ) -> None:
     """Fit temperature, class biases and limits; write calibration.json into the model's folder.
 
     On the rows of --data, which the model has not seen, or on the validation rows of its training.
     """
     from valence.inference.calibrate import fit
-    from valence.inference.calibration import FILE, parse_shares, write_calibration
+    from valence.inference.calibration import FILE, parse_prior, write_calibration
     from valence.inference.model_rows import validation_rows
     from valence.inference.predictor import Predictor
     from valence.storage import atomic
@@ -73,7 +73,7 @@ def calibrate(
         atomic.remove_file(model / FILE)
         console.info(f"{model} gives its probabilities as they are")
         return
-    target = parse_shares(fitting.target_prior) if fitting.target_prior else None
+    target = parse_prior(fitting.target_prior) if fitting.target_prior else None
     predictor = Predictor(model, hardware=hardware.requested())
     if not predictor.classes:
         raise SpecError(f"{model} predicts a number; it has no probabilities to calibrate")
@@ -87,7 +87,7 @@ def calibrate(
         logits, loaded.rows.labels, predictor.config,
         adjust=cast("Adjust", fitting.adjust), abstain=fitting.abstain, min_rows=fitting.min_rows,
     )  # fmt: skip
-    result = fitted.calibration if target is None else fitted.calibration.towards(target)
+    result = fitted.calibration if target is None else fitted.calibration.with_target_prior(target)
     path = write_calibration(result, model)
     _draw(fitted, loaded.rows, model / "report" / "reliability.png")
     _print(fitted, path, output)
@@ -97,7 +97,7 @@ def _draw(fitted: Fitted, rows: Split, path: Path) -> None:
     from valence.reports.diagnostic_plots import reliability_figure
     from valence.storage import atomic
 
-    curves = {"before": fitted.shares_before, "after": fitted.shares_after}
+    curves = {"before": fitted.probs_before, "after": fitted.probs_after}
     with atomic.new_file(path) as scratch:
         reliability_figure(rows.labels, curves).savefig(scratch, dpi=150)
 

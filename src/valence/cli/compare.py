@@ -98,8 +98,8 @@ class ExecutorOptions(ClusterOptions):
     executor: Annotated[
         str, typer.Option(help="local, or ray: a cluster whose machines all see --runs.")
     ] = HERE
-    cpus_per_run: Annotated[float, typer.Option(help="Cores a run asks of Ray.")] = 1.0
-    gpus_per_run: Annotated[float, typer.Option(help="GPUs a run asks of Ray.")] = 0.0
+    cpus_per_run: Annotated[float, typer.Option(help="Cores a run requests of Ray.")] = 1.0
+    gpus_per_run: Annotated[float, typer.Option(help="GPUs a run requests of Ray.")] = 0.0
 
     def made(self) -> Executor:
         """The executor.
@@ -128,7 +128,7 @@ def compare(
     ),
     dry_run: Annotated[bool, typer.Option(help="Show what would be run, and stop.")] = False,
 ) -> None:
-    """Compare methods on equal terms: same rows, same seeds, choice on validation, test sealed.
+    """Compare methods on equal terms: same rows and seeds, choice on validation, one test.
 
     Runs only what is missing under --runs, prints a leaderboard and writes report.html.
     """

@@ -1,4 +1,4 @@
-"""How the command line speaks: results on stdout, everything else on stderr."""
+"""Output of the command line: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class Logged:
         self.rest = rest.rpartition("\r")[2]
         plain = [CONTROL.sub("", SEQUENCE.sub("", _last_state(line))).rstrip() for line in lines]
         now = datetime.now().isoformat(sep=" ", timespec="seconds")
-        self._keep("".join(f"{now} {line}\n" for line in plain if line))
+        self._append("".join(f"{now} {line}\n" for line in plain if line))
         return written
 
-    def _keep(self, text: str) -> None:
+    def _append(self, text: str) -> None:
         if self.path is None or not text:
             return
         try:
@@ -82,7 +82,7 @@ def _last_state(line: str) -> str:
 
 
 def info(text: str) -> None:
-    """A line for the person, not part of the result."""
+    """Print a line for the person, not part of the result."""
     log().print(text, markup=False)
 
 
@@ -154,23 +154,23 @@ class Meter:
         if self.bar is not None:
             self.bar.stop()
 
-    def show(self, what: str, share: float, words: str, *, important: bool = False) -> None:
-        """Say how far it is.
+    def show(self, what: str, fraction: float, words: str, *, important: bool = False) -> None:
+        """Show the progress.
 
         Args:
             what: The work.
-            share: Part that is done, in [0, 1].
+            fraction: Fraction that is done, in [0, 1].
             words: What happened last, and the time left.
             important: Print a plain line even shortly after the last one.
         """
         if self.quiet:
             return
         if self.bar is not None:
-            self.bar.update(self.task, description=what, completed=share, words=words)
+            self.bar.update(self.task, description=what, completed=fraction, words=words)
             if important:
                 self.bar.console.print(f"{what} {words}", markup=False)
             return
         now = time.monotonic()
         if important or now - self.last_line > QUIET_SECONDS:
             self.last_line = now
-            info(f"{what} {share:4.0%} {words}")
+            info(f"{what} {fraction:4.0%} {words}")

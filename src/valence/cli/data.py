@@ -1,4 +1,4 @@
-"""``valence data``: what corpora there are, what one holds, and what a cut leaves."""
+"""``valence data``: what corpora there are, what one holds, and long-tailed subsamples."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXAMPLES = 3
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Corpora: list, show, import, cut to a long tail.",
+    help="Corpora: list, show, import, subsample to a long tail.",
 )
 app.command("import")(import_.import_)
 app.command("readiness")(encoder_coverage.readiness)
@@ -79,24 +79,24 @@ def show(data: DataOptions, output: OutputOptions, seed: Seed = 45) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutOptions(OptionGroup):
-    """How the training rows are cut."""
+class LongTailOptions(OptionGroup):
+    """How the training rows are subsampled."""
 
     ratio: Annotated[float | None, typer.Option(help="Largest class over smallest.")] = None
     total: Annotated[int | None, typer.Option(help="Training rows in all.")] = None
     head: Annotated[int | None, typer.Option(help="Training rows of the largest class.")] = None
     profile: Annotated[str, typer.Option(help="exponential or step.")] = "exponential"
-    noise: Annotated[float, typer.Option(help="Share of wrong training labels.")] = 0.0
+    noise: Annotated[float, typer.Option(help="Fraction of wrong training labels.")] = 0.0
     noise_kind: Annotated[str, typer.Option(help="symmetric or confusable.")] = "symmetric"
 
     def settings(self) -> dict[str, Any]:
-        """The dotted settings of the cut.
+        """The dotted settings of the subsampling.
 
         Raises:
-            DataError: if nothing is cut.
+            DataError: if nothing is subsampled.
         """
         if self.ratio is None and self.total is None and not self.noise:
-            raise DataError("Say how to cut: --ratio 20, --total 1000, or both")
+            raise DataError("Say how to subsample: --ratio 20, --total 1000, or both")
         return {
             "data.imbalance_ratio": self.ratio, "data.train_total": self.total,
             "data.head_count": self.head, "data.profile": self.profile,
@@ -109,18 +109,18 @@ class CutOptions(OptionGroup):
 def longtail(
     data: DataOptions,
     out: Annotated[Path, typer.Option(help="Folder for train.csv, validation.csv, test.csv.")],
-    cut: CutOptions,
+    how: LongTailOptions,
     output: OutputOptions,
     seed: Seed = 45,
 ) -> None:
-    """Cut the training rows to a long tail; write the splits and a picture; test stays whole."""
+    """Subsample training rows to a long tail; write the splits and a picture; test stays whole."""
     from valence.config.spec import RunSpec
-    from valence.reports.longtail import write_cut
+    from valence.reports.longtail import write_long_tail
 
-    settings = cut.settings()
+    settings = how.settings()
     data.refuse_other_settings("data")
     spec = RunSpec(data=data.spec(data.data)).override(settings).data
-    dataset = write_cut(spec, out, seed=seed, data_dir=data.data_dir)
+    dataset = write_long_tail(spec, out, seed=seed, data_dir=data.data_dir)
     counts = _counts(dataset)
     if output.json:
         console.print_json({"name": dataset.name, "notes": dataset.notes, "classes": counts})

@@ -11,7 +11,7 @@ from valence.cli.options import Json
 
 
 def doctor(json: Json = False) -> None:
-    """Look the installation over: versions, extras, cores, GPU, disk, hub access, credentials.
+    """Check the installation: versions, extras, cores, GPU, disk, hub access, credentials.
 
     Paste what it prints into a bug report: there is no token, path or name in it. The exit code
     is 1 where something needs mending.

@@ -83,7 +83,7 @@ def explain(
     else:
         index = None if rows is None else _index(predictor, rows, how, output)
         explanations = explain_texts(
-            predictor, given, target=how.target, steps=how.steps, neighbours=how.neighbors,
+            predictor, given, target=how.target, steps=how.steps, neighbors=how.neighbors,
             index=index,
         )  # fmt: skip
     _write(explanations, how.html, title=model.name, as_json=output.json)
@@ -91,7 +91,7 @@ def explain(
         return
     if how.html is not None:
         console.info(f"Page: {how.html}")
-    if not clip and how.neighbors and not any(one.neighbours for one in explanations):
+    if not clip and how.neighbors and not any(one.neighbors for one in explanations):
         console.info("Note: give labeled rows with --data to see the nearest of them")
 
 
@@ -142,7 +142,7 @@ def _print(one: Explanation) -> None:
         return
     lines = [f"{one.label}\t{one.probabilities[one.label]:.3f}\t{one.text}"]
     lines += [f"{token.score:+.3f}\t{token.text}" for token in one.tokens]
-    lines += [f"near\t{n.similarity:.3f}\t{n.label}\t{n.text}" for n in one.neighbours]
+    lines += [f"near\t{n.similarity:.3f}\t{n.label}\t{n.text}" for n in one.neighbors]
     lines += [f"{name}\t{value:+.3f}" for name, value in (one.modalities or {}).items()]
     lines += [f"note\t{one.note}"] if one.note else []
     sys.stdout.write("\n".join([*lines, *_method(one), ""]) + "\n")
@@ -170,7 +170,7 @@ def _draw(one: Explanation) -> None:
         line.append(one.text[token.start : token.end], style=_style(token.score / most))
         at = token.end
     out.print(line.append(one.text[at:], style="dim" if one.tokens else ""))
-    for near in one.neighbours:
+    for near in one.neighbors:
         words = near.text[:SHOWN_TEXT]
         out.print(Text(f"  {near.similarity:.2f} {near.label}: {words}", style="dim"))
     for name, value in (one.modalities or {}).items():

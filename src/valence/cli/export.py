@@ -30,7 +30,7 @@ def export(
         float, typer.Option(help="Points of macro-F1 and of the worst class's F1 it may lose.")
     ] = 0.5,
 ) -> None:
-    """Write a model that runs without PyTorch, after holding it to the model on labeled rows.
+    """Write a model that runs without PyTorch, after comparing the two on labeled rows.
 
     On the rows of --data, or on the validation rows of the training. The folder is a model
     folder: predict and evaluate take it as it is.

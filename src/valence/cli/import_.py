@@ -84,7 +84,7 @@ def import_(
 ) -> None:
     """Copy rows into a database, cleaned beside the original.
 
-    The same command completes an import that was cut off; rows that are there are not added
+    The same command completes an import that was interrupted; rows that are there are not added
     again and keep their cleaned text. Cleaners: html, urls, mentions, hashtags, whitespace
     (these are default), contractions, negation, digits, punctuation, stop-words, lemmas.
     """

@@ -1,4 +1,4 @@
-"""What a bug report needs to know of a machine, and what is wrong with it: :func:`examine`."""
+"""The facts that a bug report needs, and what is wrong with the machine: :func:`examine`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 @dataclass(frozen=True)
 class InstallationCheck:
-    """One thing looked at.
+    """One check.
 
     Attributes:
         name: What it is.
-        found: What was found; never a token, a password or a user's name.
-        state: ``bad`` needs mending, ``note`` may explain a surprise.
+        found: The result; never a token, a password or a user's name.
+        state: ``bad`` needs mending, ``note`` may explain a problem.
         advice: What to do; empty where nothing need be done.
     """
 
@@ -74,31 +74,31 @@ def _memory_gib() -> float | None:
 
 
 def _packages() -> Iterator[InstallationCheck]:
-    """Installed versions against what this package asks for, the core first, then by extra."""
+    """Installed versions against what this package requires, the core first, then by extra."""
     from packaging.requirements import Requirement
 
     extras: dict[str, list[str]] = {}
     for line in requires("valence") or []:
-        wanted = Requirement(line)
+        needed = Requirement(line)
         match = re.search(r"extra\s*==\s*['\"](\w[\w-]*)", line)
         extra = match[1] if match else ""
-        if extra == "dev" or wanted.name == "valence":
+        if extra == "dev" or needed.name == "valence":
             continue
         try:
-            there = version(wanted.name)
+            there = version(needed.name)
         except PackageNotFoundError:
             there = ""
         if extra:
-            extras.setdefault(extra, []).append("" if there else wanted.name)
-        if there and not wanted.specifier.contains(there, prereleases=True):
+            extras.setdefault(extra, []).append("" if there else needed.name)
+        if there and not needed.specifier.contains(there, prereleases=True):
             yield InstallationCheck(
-                wanted.name, there, "bad",
-                f"Valence needs {wanted.specifier}: pip install '{wanted.name}{wanted.specifier}'",
+                needed.name, there, "bad",
+                f"Valence needs {needed.specifier}: pip install '{needed.name}{needed.specifier}'",
             )  # fmt: skip
         elif not extra and not there:
-            yield InstallationCheck(wanted.name, "missing", "bad", f"pip install {wanted.name}")
+            yield InstallationCheck(needed.name, "missing", "bad", f"pip install {needed.name}")
         elif not extra:
-            yield InstallationCheck(wanted.name, there)
+            yield InstallationCheck(needed.name, there)
     for extra, missing in sorted(extras.items()):
         lacking = [name for name in missing if name]
         yield InstallationCheck(
@@ -134,9 +134,9 @@ def _torch() -> Iterator[InstallationCheck]:
 
 def _disk() -> Iterator[InstallationCheck]:
     root = cache_root()
-    kept = entries()
-    size = sum(entry.size for entry in kept) / 2**20
-    yield InstallationCheck("cache", f"{len(kept)} entries, {size:.1f} MiB")
+    cached = entries()
+    size = sum(entry.size for entry in cached) / 2**20
+    yield InstallationCheck("cache", f"{len(cached)} entries, {size:.1f} MiB")
     place = next(folder for folder in (root, *root.parents) if folder.exists())
     free = shutil.disk_usage(place).free / 2**30
     low = free < LOW_DISK_GIB
@@ -155,7 +155,7 @@ def _hub() -> Iterator[InstallationCheck]:
 
     offline = [name for name in OFFLINE if os.environ.get(name, "").lower() in {"1", "true", "yes"}]
     yield InstallationCheck(
-        "hub", f"offline by {', '.join(offline)}" if offline else "online when asked for",
+        "hub", f"offline by {', '.join(offline)}" if offline else "online when needed",
         "note" if offline else "ok",
         "Encoders and corpora by hub name load only if they are cached" if offline else "",
     )  # fmt: skip

@@ -86,7 +86,7 @@ def instructions(
     encoder: Encoder = None,
     seed: Seed = 0,
 ) -> None:
-    """Write a record for every text: the question, the likest training text of each label.
+    """Write a record for every text: the question, the most similar training text of each label.
 
     Files for LLaMA-Factory, chat and prompt-completion JSONL; one folder per language.
     """
@@ -134,7 +134,7 @@ def merge(
     hardware: HardwareOptions,
     quiet: Quiet = False,
 ) -> None:
-    """Write base and adapter as one plain checkpoint, held to the same label probabilities."""
+    """Write base and adapter as one plain checkpoint; its label probabilities are checked."""
     from valence.llm.merge import merge as merge_adapter
 
     gap = merge_adapter(adapter, out, device=hardware.prepared())

@@ -91,7 +91,7 @@ def classify(
 ) -> None:
     """Ask a language model about every test row; the result is a run like any other.
 
-    Demonstrations come from training rows alone. Answers of a server are kept, so that the same
+    Demonstrations come from training rows alone. Answers of a server are cached, so that the same
     command goes on after an interruption. Trained methods under --runs stand in the same table.
     """
     from valence.data.sources import load_dataset
@@ -121,7 +121,7 @@ def _run(spec: RunSpec, dataset: Dataset, store: RunStore, *, quiet: bool) -> Ru
     with console.Meter(quiet=quiet) as meter:
         result = run(
             spec, store=store, dataset=dataset,
-            progress=lambda share, words: meter.show(spec.method, share, words),
+            progress=lambda fraction, words: meter.show(spec.method, fraction, words),
         )  # fmt: skip
     if not quiet:
         for note in result.notes:

@@ -120,8 +120,8 @@ def finetune(
         )
     with console.Meter(quiet=output.quiet) as meter:
 
-        def report(share: float, words: str) -> None:
-            meter.show("fine-tuning", share, words)
+        def report(fraction: float, words: str) -> None:
+            meter.show("fine-tuning", fraction, words)
 
         if alignment.unlabeled is None:
             result = train(spec, sft_data, out, report=report)
@@ -170,9 +170,11 @@ def _texts(rows: DataSpec) -> list[str]:
 
 def _print_rounds(rounds: list[Round]) -> None:
     for one in rounds:
-        kept = ", ".join(f"{n} {name}" for name, n in one.kept.items()) or "labeled texts"
+        accepted = ", ".join(f"{n} {name}" for name, n in one.kept.items()) or "labeled texts"
         ending = "" if one.better else ", not kept"
-        console.info(f"Round {one.number}: {kept}; validation macro-F1 {one.macro_f1:.3f}{ending}")
+        console.info(
+            f"Round {one.number}: {accepted}; validation macro-F1 {one.macro_f1:.3f}{ending}"
+        )
 
 
 def _print_validation(scores: dict[str, float | None], *, as_json: bool) -> None:

@@ -181,7 +181,7 @@ class HardwareOptions(OptionGroup):
         """The device, which is there, after this process has got its threads.
 
         Args:
-            elsewhere: Whether other machines compute; they find out for themselves what they have.
+            elsewhere: Whether other machines compute; they check their own devices.
 
         Raises:
             SpecError: if the device is unknown or not there, or there are no threads.
@@ -241,7 +241,7 @@ class ModelHardware(TrainingHardware):
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions(OptionGroup):
-    """Which processes or machines share out the work."""
+    """Which processes or machines do the work."""
 
     panel: ClassVar[str] = "Hardware"
     workers: Annotated[
@@ -254,7 +254,7 @@ class ClusterOptions(OptionGroup):
     ] = None
 
     def cluster(self, *, cpus: float, gpus: float) -> Cluster:
-        """The machines, and the cores and GPUs that one piece of work asks of them.
+        """The machines, and the cores and GPUs that one piece of work requests of them.
 
         Raises:
             RunError: if a number is not possible.
@@ -275,7 +275,7 @@ class OutputOptions(OptionGroup):
 
 @dataclass(frozen=True, kw_only=True)
 class RunsOptions(OutputOptions):
-    """Where runs are kept, and what is printed."""
+    """Where runs are stored, and what is printed."""
 
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs")
 

@@ -45,12 +45,12 @@ class ScoringOptions(OptionGroup):
         None
     )
     target_prior: Annotated[
-        str | None, typer.Option(help="Class shares of these texts: good=0.7,bad=0.3.")
+        str | None, typer.Option(help="Class priors of these texts: good=0.7,bad=0.3.")
     ] = None
     long: Annotated[
         Literal["cut", "windows"],
         typer.Option(
-            help="Texts over the limit: cut, or read in windows whose shares are averaged."
+            help="Texts over the limit: cut, or read in windows whose probabilities are averaged."
         ),
     ] = "cut"
     resume: Annotated[
@@ -107,10 +107,10 @@ def _predict_here(
     table = _table(given, scoring.out)
     predictor = Predictor(model, long=scoring.long, hardware=hardware)
     if scoring.target_prior is not None:
-        from valence.inference.calibration import parse_shares
+        from valence.inference.calibration import parse_prior
 
-        shares = parse_shares(scoring.target_prior)
-        predictor.calibration = predictor.calibration.towards(shares)
+        priors = parse_prior(scoring.target_prior)
+        predictor.calibration = predictor.calibration.with_target_prior(priors)
     if table is None or scoring.out is None:
         _label(predictor, given, scoring.text, output)
         return
@@ -122,7 +122,7 @@ def _predict_here(
 
 
 def _label(predictor: Predictor, given: list[str], text: str | None, output: OutputOptions) -> None:
-    """Print what the model says of single texts or of a clip."""
+    """Print predictions for single texts or a clip."""
     clip = given[0] if len(given) == 1 and is_clip(given[0]) else None
     texts = [text or ""] if clip else texts_of([*given, *([text] if text else [])])
     with console.Meter(quiet=output.quiet) as meter:

@@ -21,7 +21,7 @@ def score_folder(
     job: FolderJob, files: list[Path], engine: str, machines: ClusterOptions, *,
     resume: bool | None, quiet: bool,
 ) -> None:  # fmt: skip
-    """Score files into a folder, by this process or a cluster, and say what became of them.
+    """Score files into a folder, by this process or a cluster, and print the outcome.
 
     Raises:
         DataError: if some could not be scored.
@@ -32,7 +32,7 @@ def score_folder(
     threads = job.hardware.threads or 1
     gpus = 1.0 if job.hardware.device == "cuda" else 0.0
     chosen = make_engine(engine, machines.cluster(cpus=threads, gpus=gpus))
-    if engine != "local":  # each takes what it asks the cluster for, and no more
+    if engine != "local":  # each takes what it requests of the cluster, and no more
         job = replace(job, hardware=replace(job.hardware, threads=threads))
     job = replace(job, model=job.model.absolute(), out=job.out.absolute())
     with console.Meter(quiet=quiet) as meter:
@@ -46,7 +46,9 @@ def _print_report(report: FolderReport, out: Path, *, quiet: bool) -> None:
     empty = sum(not file.rows and not file.error for file in report.files)
     if not quiet:
         _note(sum(file.before for file in report.files), "rows were done before")
-        _note(sum(file.truncated for file in report.files), "texts were cut at the length limit")
+        _note(
+            sum(file.truncated for file in report.files), "texts were truncated at the length limit"
+        )
         _note(empty, "files have no rows and were left out")
     for file in report.failures:
         console.info(f"Failed: {file.error}")
@@ -71,13 +73,13 @@ def _progress_of_files(meter: console.Meter) -> Callable[[FolderProgress], None]
 
     def show(now: FolderProgress) -> None:
         if not first:
-            first.append(now.share)
+            first.append(now.fraction)
         words = f"{now.done} of {now.files} files, {now.rows} rows"
-        done = now.share - first[0]
-        if done > 0 and now.share < 1:
-            left = (time.monotonic() - start) / done * (1 - now.share)
+        done = now.fraction - first[0]
+        if done > 0 and now.fraction < 1:
+            left = (time.monotonic() - start) / done * (1 - now.fraction)
             words += f", {console.duration(left)} left"
-        meter.show("predict", now.share, words)
+        meter.show("predict", now.fraction, words)
 
     return show
 
@@ -101,8 +103,8 @@ def progress_of_rows(meter: console.Meter) -> Callable[[int, int], None]:
 
 
 def print_truncated(predictor: Predictor, truncated: int, *, quiet: bool) -> None:
-    """Say how many texts were cut, and what reads them whole."""
+    """Say how many texts were truncated, and what reads them whole."""
     if truncated and not quiet:
         limit = predictor.model.max_tokens
         more = "" if predictor.long == "windows" else "; --long windows reads them whole"
-        console.info(f"Note: {truncated} texts were cut at {limit} tokens{more}")
+        console.info(f"Note: {truncated} texts were truncated at {limit} tokens{more}")

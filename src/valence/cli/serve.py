@@ -22,13 +22,13 @@ RELOAD_SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class AddressOptions(OptionGroup):
-    """Where is listened, and who may ask."""
+    """Address, processes and keys."""
 
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with a model.")] = 1
     api_key_file: Annotated[
-        Path | None, typer.Option(help="Keys that may ask, one per line; or VALENCE_API_KEY.")
+        Path | None, typer.Option(help="Valid keys, one per line; or VALENCE_API_KEY.")
     ] = None
 
 
@@ -97,7 +97,7 @@ def _started(settings: ServeSettings, *, quiet: bool) -> Callable[[str, int], No
     def started(address: str, listening: int) -> None:
         shown = f"[{address}]" if ":" in address else address
         if settings.is_open:
-            console.info("Warning: anybody who reaches this address may ask; see --api-key-file")
+            console.info("Warning: anybody who reaches this address has access; see --api-key-file")
         if not quiet:
             console.info(
                 f"Serving {settings.folder} at http://{shown}:{listening}/  (Ctrl-C stops)"

@@ -157,7 +157,7 @@ def _train(
     with console.Meter(quiet=quiet) as meter:
         result = run(
             spec, store=store, data_dir=data_dir, keep_model=True, start=start,
-            progress=lambda share, words: meter.show(spec.method, share, words),
+            progress=lambda fraction, words: meter.show(spec.method, fraction, words),
         )  # fmt: skip
     mode: Literal["train", "continue"] = "train" if start is None else "continue"
 
@@ -187,7 +187,7 @@ def _print_all(scores: dict[str, dict[str, Any]], *, as_json: bool) -> None:
 
 
 def _check_target(target: Path) -> None:
-    """Refuse a folder that is not ours before the training, not after it."""
+    """Refuse a folder that holds something else before the training, not after it."""
     if target.exists() and not (target / "config.json").exists() and any(target.iterdir()):
         raise RunError(f"{target} is no model folder and not empty; give another --out")
 

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions(OptionGroup):
-    """How a study is made, and where it is kept."""
+    """How a study is made, and where it is stored."""
 
     trials: Annotated[
         int | None, typer.Option(min=1, help="Trials in all, earlier calls counted.")
     ] = None
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial.")] = None
     sample: Annotated[
-        float | None, typer.Option(help="Share of the training rows that trials are fitted on.")
+        float | None, typer.Option(help="Fraction of the training rows that trials are fitted on.")
     ] = None
     space: Annotated[Path | None, typer.Option(help="Ranges in YAML, a section a method.")] = None
     storage: Annotated[
@@ -62,7 +62,7 @@ class StudyOptions(OptionGroup):
         return replace(plan, **changes)
 
     def config(self, study: str, *, runs: Path, data_dir: Path | None) -> TuningConfig:
-        """Where the study of this name reads and keeps things."""
+        """Where the study of this name reads and writes."""
         from valence.tuning.tune import TuningConfig
 
         return TuningConfig(
@@ -80,7 +80,7 @@ def tune(
     output: RunsOptions,
     encoder: Encoder = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for what is found; tuning/STUDY when none.")
+        Path | None, typer.Option(help="Folder for the results; tuning/STUDY when none.")
     ] = None,
 ) -> None:
     """Choose settings on validation rows with Optuna; train with the best, test once.
@@ -122,7 +122,7 @@ def _study_name(given: str | None, method: str, *, several: bool) -> str | None:
 
 
 def _folder(out: Path | None, method: str, study: str, *, several: bool) -> Path:
-    """Where what is found goes."""
+    """The folder of the results."""
     if out is None:
         return Path("tuning") / study
     return out / method if several else out
@@ -141,15 +141,15 @@ def _observer(meter: console.Meter, method: str) -> Observer:
             words += f", best {now.best:.3f}"
         if now.seconds_left is not None and done < now.trials:
             words += f", about {console.duration(now.seconds_left)} left"
-        share = min(1.0, (done + now.share) / now.trials)
-        meter.show(f"tune {method}", share, words, important=done != finished)
+        fraction = min(1.0, (done + now.fraction) / now.trials)
+        meter.show(f"tune {method}", fraction, words, important=done != finished)
         finished = done
 
     return observe
 
 
 def _final(meter: console.Meter, method: str) -> Callable[[float, str], None]:
-    return lambda share, words: meter.show(f"train {method} with the best", share, words)
+    return lambda fraction, words: meter.show(f"train {method} with the best", fraction, words)
 
 
 def _print(results: list[TuningResult], *, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from valence.evaluation.classification import (
     confusion,
     mean_defined,
 )
-from valence.inference.calibration import Calibration, log_shares, no_calibration, probabilities
+from valence.inference.calibration import Calibration, log_prior, no_calibration, probabilities
 from valence.models.config_file import ModelConfig
 
 Adjust = Literal["none", "prior", "classes"]
@@ -27,7 +27,7 @@ MIN_ROWS = 20  # of a class: with fewer, what is fitted for it is chance
 STRENGTHS = np.linspace(0, 2, 21)  # of the adjustment by the log prior, as in training
 SHIFTS = np.linspace(-2, 2, 33)
 ROUNDS = 3
-PULL = 1e-3  # towards no bias, which also fixes the constant that all classes share
+BIAS_PENALTY = 1e-3  # L2; also fixes the constant that all classes share
 SEED = 45
 
 
@@ -38,15 +38,15 @@ class Fitted:
     Attributes:
         calibration: Fitted on all rows.
         before, after: Scores without it, and with it fitted on the other half of the rows.
-        shares_before, shares_after: (N, C) the probabilities behind these scores.
-        answered: Share of the rows that get a label where the model may abstain; else None.
+        probs_before, probs_after: (N, C) the probabilities behind these scores.
+        answered: Fraction of the rows that get a label where the model may abstain; else None.
     """
 
     calibration: Calibration
     before: dict[str, float | None]
     after: dict[str, float | None]
-    shares_before: np.ndarray
-    shares_after: np.ndarray
+    probs_before: np.ndarray
+    probs_after: np.ndarray
     answered: float | None = None
 
 
@@ -66,9 +66,9 @@ def fit(
         labels: (N,) their ids.
         config: Of the model.
         adjust: ``none`` leaves probabilities calibrated; ``prior`` subtracts τ times the log
-            of the training shares (Menon et al. 2021, eq. 9); ``classes`` gives every class
+            of the training priors (Menon et al. 2021, eq. 9); ``classes`` gives every class
             a threshold. Both are chosen for macro-F1 and move the probabilities.
-        abstain: Most rows of a class that may get a wrong label, as a share.
+        abstain: Largest fraction of a class's rows that may get a wrong label.
         min_rows: Rows of a class below which nothing is fitted for classes.
 
     Raises:
@@ -78,11 +78,11 @@ def fit(
     if adjust not in ADJUSTMENTS:
         raise SpecError(f"Adjustment {adjust!r} is unknown; write {', '.join(ADJUSTMENTS)}")
     if abstain is not None and not 0 < abstain < 1:
-        raise SpecError(f"--abstain {abstain:g} is no share; write 0.1 for 10% of a class")
+        raise SpecError(f"--abstain {abstain:g} is no fraction; write 0.1 for 10% of a class")
     if not len(labels):
         raise DataError("There are no rows to calibrate on; give some with --data")
     logits = logits.astype(np.float64)
-    found = _fit_all(logits, labels, config, adjust, min_rows)
+    calibration = _fit_all(logits, labels, config, adjust, min_rows)
     halves = _halves(labels)
     plain = no_calibration(config)
     before = probabilities(plain, logits)
@@ -92,20 +92,20 @@ def fit(
         after[other] = probabilities(part, logits[other])
     answered = None
     if abstain is not None:
-        found, answered = _with_limits(found, logits, labels, abstain, halves)
+        calibration, answered = _with_limits(calibration, logits, labels, abstain, halves)
     return Fitted(
-        found, _scores(config, labels, before), _scores(config, labels, after), before, after,
+        calibration, _scores(config, labels, before), _scores(config, labels, after), before, after,
         answered,
     )  # fmt: skip
 
 
-def _scores(config: ModelConfig, labels: np.ndarray, shares: np.ndarray) -> dict[str, float | None]:
+def _scores(config: ModelConfig, labels: np.ndarray, probs: np.ndarray) -> dict[str, float | None]:
     scores = classification_scores(
-        labels, np.log(np.maximum(shares, 1e-300)), classes=config.classes,
+        labels, np.log(np.maximum(probs, 1e-300)), classes=config.classes,
         train_counts=config.train_counts, tail=config.tail,
     )  # fmt: skip
     shown = ("macro_f1", "tail_f1", "worst_f1", "accuracy")
-    return {name: scores[name] for name in shown} | calibration_scores(labels, shares)
+    return {name: scores[name] for name in shown} | calibration_scores(labels, probs)
 
 
 def _halves(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -164,8 +164,9 @@ def fit_scale(
         bias = values[1:] if with_bias else np.zeros(count)
         logs = log_softmax(values[0] * logits + bias, axis=1)
         wrong = (np.exp(logs) - truth) / len(labels)
-        slope = np.concatenate([[(wrong * logits).sum()], wrong.sum(axis=0) + 2 * PULL * bias])
-        value = -(logs * truth).sum() / len(labels) + PULL * (bias**2).sum()
+        pull = 2 * BIAS_PENALTY * bias
+        slope = np.concatenate([[(wrong * logits).sum()], wrong.sum(axis=0) + pull])
+        value = -(logs * truth).sum() / len(labels) + BIAS_PENALTY * (bias**2).sum()
         return float(value), slope if with_bias else slope[:1]
 
     start = np.concatenate([[1.0], np.zeros(count if with_bias else 0)])
@@ -181,7 +182,7 @@ def _macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _prior_shift(base: np.ndarray, labels: np.ndarray, config: ModelConfig) -> np.ndarray:
-    prior = log_shares(config.train_counts)
+    prior = log_prior(config.train_counts)
     # Of equal strengths the first, which changes least.
     best = max(STRENGTHS, key=lambda tau: _macro_f1(base - tau * prior, labels))
     shift: np.ndarray = -best * (prior - prior.mean())
@@ -193,12 +194,12 @@ def _class_shift(base: np.ndarray, labels: np.ndarray) -> np.ndarray:
     halves = _halves(labels)
     gain = 0.0
     for own, other in (halves, halves[::-1]):
-        moved = base[other] + _climb(base[own], labels[own])
+        moved = base[other] + _coordinate_ascent(base[own], labels[own])
         gain += _macro_f1(moved, labels[other]) - _macro_f1(base[other], labels[other])
-    return _climb(base, labels) if gain > 0 else np.zeros(base.shape[1])
+    return _coordinate_ascent(base, labels) if gain > 0 else np.zeros(base.shape[1])
 
 
-def _climb(base: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _coordinate_ascent(base: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Coordinate ascent: one class's shift at a time, from none, the smallest change first."""
     shift = np.zeros(base.shape[1])
     values = sorted(SHIFTS, key=abs)
@@ -217,34 +218,34 @@ def _with(shift: np.ndarray, place: int, value: float) -> np.ndarray:
 
 
 def _with_limits(
-    found: Calibration, logits: np.ndarray, labels: np.ndarray, level: float,
+    calibration: Calibration, logits: np.ndarray, labels: np.ndarray, level: float,
     halves: tuple[np.ndarray, np.ndarray],
 ) -> tuple[Calibration, float]:  # fmt: skip
-    """Limits per class, and the share of the rows that would get a label.
+    """Limits per class, and the fraction of the rows that would get a label.
 
     Temperature and biases are fitted anew on one half, so that the limits are set on rows
-    which they have not seen, as the guarantee asks.
+    which they have not seen, as the guarantee requires.
     """
-    counts = np.bincount(labels[halves[0]], minlength=len(found.classes))
-    scale, bias = found.temperature, np.asarray(found.bias)
+    counts = np.bincount(labels[halves[0]], minlength=len(calibration.classes))
+    scale, bias = calibration.temperature, np.asarray(calibration.bias)
     if scale != 1.0 or bias.any():
         with_bias = bool(bias.any()) and bool((counts > 0).all())
         scale, bias = fit_scale(logits[halves[0]], labels[halves[0]], with_bias=with_bias)
-    own = found.model_copy(update={"temperature": scale, "bias": _floats(bias)})
+    own = calibration.model_copy(update={"temperature": scale, "bias": _floats(bias)})
     plain = own.model_copy(update={"shift": (0.0,) * len(own.classes), "target": None})
     held = halves[1]
-    shares = probabilities(plain, logits[held])
+    probs = probabilities(plain, logits[held])
     limits = [
-        conformal_limit(1 - shares[labels[held] == c, c], level) for c in range(len(own.classes))
+        conformal_limit(1 - probs[labels[held] == c, c], level) for c in range(len(own.classes))
     ]
     free = [own.classes[c] for c, limit in enumerate(limits) if limit is None]
     notes = own.notes
     if free:
-        wanted = int(np.ceil(1 / level)) - 1
+        required = int(np.ceil(1 / level)) - 1
         names = ", ".join(map(repr, free[:5]))
         notes = (
             *notes,
-            f"{names}: fewer than {wanted} rows in the half that sets limits, so it is never "
+            f"{names}: fewer than {required} rows in the half that sets limits, so it is never "
             "ruled out and few texts get a label",
         )
     done = own.model_copy(update={"level": level, "limits": tuple(limits), "notes": notes})
@@ -257,7 +258,7 @@ def conformal_limit(scores: np.ndarray, level: float) -> float | None:
 
     Args:
         scores: (n,) 1 − probability of the true class, of rows of one class.
-        level: Share of new rows whose score may be larger.
+        level: Fraction of new rows whose score may be larger.
     """
     place = int(np.ceil((len(scores) + 1) * (1 - level) - 1e-9))
     return None if place > len(scores) else float(np.sort(scores)[place - 1])

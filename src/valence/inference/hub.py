@@ -1,4 +1,4 @@
-"""Model folders on the Hugging Face hub: put there, and fetched."""
+"""Model folders on the Hugging Face hub: push and fetch."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE forbids the network; unset it, or give a local folder"
     if isinstance(error, GatedRepoError):
-        return "access must be asked for on its page; then log in: hf auth login"
+        return "access must be requested on its page; then log in: hf auth login"
     if isinstance(error, RepositoryNotFoundError):
         return "there is no such repository, or it is private; check its name, or: hf auth login"
     if isinstance(error, RevisionNotFoundError):

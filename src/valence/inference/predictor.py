@@ -94,7 +94,7 @@ class Predictor:
         else:
             outputs = self.model.predict(examples, progress)
         self.truncated = outputs.truncated
-        return self.calibration.applied(outputs)
+        return self.calibration.apply(outputs)
 
     def predict_proba(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
         """(N, C) probabilities, in the order of ``texts`` and ``classes``.
@@ -125,7 +125,7 @@ class Predictor:
 
     def table(self, texts: Sequence[str], progress: Progress | None = None) -> pd.DataFrame:
         """Columns ``label`` and ``prob_<class>``, or ``intensity``; one row per text."""
-        return _frame(self.columns(texts, progress))
+        return _to_frame(self.columns(texts, progress))
 
     def clip_columns(self, clip: str | Path, text: str = "") -> Mapping[str, list[Any]]:
         """As :meth:`columns`, of one sound or video file and what is said in it.
@@ -140,7 +140,7 @@ class Predictor:
             DataError: if the file cannot be read.
         """
         outputs = self.model.predict_clip(Path(clip), [text])
-        return self._columns(self.calibration.applied(outputs))
+        return self._columns(self.calibration.apply(outputs))
 
     def evaluate(self, rows: Split) -> MetricScores:
         """Every score of the model on labeled rows, with their audio and vision if there."""
@@ -156,7 +156,7 @@ class Predictor:
         return self.task.columns(outputs.logits, labels)
 
 
-def _frame(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
+def _to_frame(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(

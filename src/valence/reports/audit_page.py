@@ -16,12 +16,12 @@ SHOWN_ROWS = 50
 LONGEST_TEXT = 240  # characters of a text on the page; the tables have it whole
 
 
-def write_audit(found: Audit, folder: Path) -> Path:
+def write_audit(audit: Audit, folder: Path) -> Path:
     """Write ``audit.html``, ``summary.json`` and ``<check>.csv`` of every check with rows.
 
     Args:
-        found: What was found.
-        folder: Is made; tables of checks that found nothing now are taken away.
+        audit: The findings.
+        folder: Is made; tables of checks without findings are removed.
 
     Returns:
         The page.
@@ -30,34 +30,34 @@ def write_audit(found: Audit, folder: Path) -> Path:
         RunError: if the folder cannot be written.
     """
     page = folder / "audit.html"
-    for finding in found.findings:
+    for finding in audit.findings:
         path = folder / f"{finding.check}.csv"
         if len(finding.rows):
             with atomic.new_file(path) as scratch:
                 finding.rows.to_csv(scratch, index=False)
         else:
             atomic.remove_file(path)
-    text = json.dumps(summary(found), ensure_ascii=False, indent=1)
+    text = json.dumps(summary(audit), ensure_ascii=False, indent=1)
     atomic.write_text(folder / "summary.json", text + "\n")
-    atomic.write_text(page, _render(found))
+    atomic.write_text(page, _render(audit))
     return page
 
 
-def summary(found: Audit) -> dict[str, Any]:
+def summary(audit: Audit) -> dict[str, Any]:
     """Verdict, rows per split and all findings, without their rows."""
-    sizes = found.source.rows["split"].value_counts()
+    sizes = audit.source.rows["split"].value_counts()
     return {
-        "verdict": found.verdict,
-        "rows": {split: int(sizes[split]) for split in found.source.splits},
+        "verdict": audit.verdict,
+        "rows": {split: int(sizes[split]) for split in audit.source.splits},
         "findings": [
             {"check": f.check, "level": f.level, "count": f.count, "line": f.line}
-            for f in found.findings
+            for f in audit.findings
         ],
-        "notes": list(found.source.notes),
+        "notes": list(audit.source.notes),
     }
 
 
-def _render(found: Audit) -> str:
+def _render(audit: Audit) -> str:
     template = Environment(
         loader=PackageLoader("valence.reports", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -65,9 +65,9 @@ def _render(found: Audit) -> str:
     parts = [
         {"check": f.check, "level": f.level, "line": f.line, "total": len(f.rows),
          "heads": [str(c) for c in f.rows.columns], "rows": _cells(f.rows[:SHOWN_ROWS])}
-        for f in found.findings
+        for f in audit.findings
     ]  # fmt: skip
-    return template.render(found=found, parts=parts, **summary(found))
+    return template.render(audit=audit, parts=parts, **summary(audit))
 
 
 def _cells(table: pd.DataFrame) -> list[list[str]]:

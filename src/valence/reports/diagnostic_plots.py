@@ -43,7 +43,7 @@ def f1_by_size(results: Sequence[RunResult]) -> Figure:
 
 
 def accuracy_gap(results: Sequence[RunResult]) -> Figure:
-    """Accuracy minus macro-F1 of every method, mean over seeds: what the head hides."""
+    """Accuracy minus macro-F1 of every method, mean over seeds: what the frequent classes hide."""
     runs = runs_table(results)
     gaps = (runs["accuracy"] - runs["macro_f1"]).groupby(runs["name"], sort=False).mean()
     figure, axes = new_figure(9.0, 0.24 * len(gaps) + 1.2)
@@ -65,25 +65,25 @@ def reliability(store: RunStore, results: Sequence[RunResult]) -> Figure:
         rows = store.predictions(result.key)
         test = rows[rows["split"] == "test"]
         logits = test[[f"logit_{i}" for i in range(len(result.classes))]].to_numpy(np.float32)
-        shares = softmax(logits)
-        parts.setdefault(names[result.key], []).append((test["label"].to_numpy(), shares))
+        probs = softmax(logits)
+        parts.setdefault(names[result.key], []).append((test["label"].to_numpy(), probs))
     figure, axes = _reliability_axes()
     for i, (method, own) in enumerate(parts.items()):
-        found = confidence_curve(*(np.concatenate(column) for column in zip(*own, strict=True)))
-        label = f"{method} (ECE {found.gap:.3f})"
-        axes.plot(found.predicted, found.happened, marker="o", ms=3, lw=1.4, label=label,
+        curve = confidence_curve(*(np.concatenate(column) for column in zip(*own, strict=True)))
+        label = f"{method} (ECE {curve.gap:.3f})"
+        axes.plot(curve.predicted, curve.happened, marker="o", ms=3, lw=1.4, label=label,
                   **line_style(i))  # fmt: skip
     side_legend(axes)
     return figure
 
 
-def reliability_figure(labels: np.ndarray, shares: Mapping[str, np.ndarray]) -> Figure:
+def reliability_figure(labels: np.ndarray, probs: Mapping[str, np.ndarray]) -> Figure:
     """Accuracy over confidence of several probabilities (N, C) of rows with labels (N,)."""
     figure, axes = _reliability_axes()
-    for i, (name, own) in enumerate(shares.items()):
-        found = confidence_curve(labels, own)
-        label = f"{name} (ECE {found.gap:.3f})"
-        axes.plot(found.predicted, found.happened, marker="o", ms=3, label=label, **line_style(i))
+    for i, (name, own) in enumerate(probs.items()):
+        curve = confidence_curve(labels, own)
+        label = f"{name} (ECE {curve.gap:.3f})"
+        axes.plot(curve.predicted, curve.happened, marker="o", ms=3, label=label, **line_style(i))
     side_legend(axes)
     return figure
 
@@ -92,7 +92,7 @@ def _reliability_axes() -> tuple[Figure, Axes]:
     figure, axes = new_figure(7.0, 3.8)
     axes.plot([0, 1], [0, 1], color="#999999", lw=0.8)
     axes.set_xlabel("probability of the predicted class")
-    axes.set_ylabel("share that is right")
+    axes.set_ylabel("fraction that is right")
     axes.set_title("Do probabilities mean what they say? (on the line: yes)", loc="left")
     return figure, axes
 
@@ -128,7 +128,7 @@ def prototype_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | 
     for axes, title in zip((left, middle, right), titles, strict=True):
         quiet_frame(axes)
         axes.set_title(title, loc="left", fontsize=9)
-        axes.set_xlabel("optimiser step", fontsize=8)
+        axes.set_xlabel("optimizer step", fontsize=8)
     side_legend(right)
     return figure
 

@@ -76,7 +76,7 @@ def error_by_intensity(store: RunStore, results: Sequence[RunResult]) -> Figure:
 
 
 def validation_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
-    """Validation MAE over optimiser steps, mean over seeds; None where nothing trained."""
+    """Validation MAE over optimizer steps, mean over seeds; None where nothing trained."""
     figure, axes = new_figure(9.0, 3.6)
     drawn = False
     for i, setting in enumerate(by_setting(results)):
@@ -87,7 +87,7 @@ def validation_curves(store: RunStore, results: Sequence[RunResult]) -> Figure |
                       **line_style(i))  # fmt: skip
     if not drawn:
         return None
-    axes.set_xlabel("optimiser step")
+    axes.set_xlabel("optimizer step")
     axes.set_ylabel("validation MAE")
     axes.set_title("How training went (the weights of the least MAE are kept)", loc="left")
     side_legend(axes)

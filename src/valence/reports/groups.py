@@ -23,7 +23,7 @@ XLSX_NOTE = "no .xlsx is written: it needs an extra, pip install 'valence[xlsx]'
 
 
 @dataclass(frozen=True)
-class Wide:
+class PivotTable:
     """Methods × groups under one metric, as a person reads it.
 
     Attributes:
@@ -49,8 +49,8 @@ def groups_table(results: Sequence[RunResult]) -> pd.DataFrame:
         ``mean`` is the plain mean over groups, seed by seed.
     """
     rows = []
-    kept = [r for r in results if r.groups and r.spec.data.train_groups is None]
-    for label, group in by_setup(kept).items():
+    grouped = [r for r in results if r.groups and r.spec.data.train_groups is None]
+    for label, group in by_setup(grouped).items():
         setting_of = setting_names(group)
         for result in group:
             place = {"setup": label, "group_column": result.group, "method": result.spec.method,
@@ -64,19 +64,19 @@ def groups_table(results: Sequence[RunResult]) -> pd.DataFrame:
         return pd.DataFrame()
     table = pd.concat(rows, ignore_index=True)
     keys = ["setup", "group_column", "method", "name", "group"]
-    found = table.groupby(keys, sort=False)
-    sizes = found.agg(rows=("rows", "first"), seeds=("seed", "nunique"))
+    by_key = table.groupby(keys, sort=False)
+    sizes = by_key.agg(rows=("rows", "first"), seeds=("seed", "nunique"))
     names = [n for n in table.columns if n not in {*keys, "rows", "seed"}]
     parts = [sizes.astype({"rows": int})]
     for name in names:
-        scores_of = found[name]
+        scores_of = by_key[name]
         parts.append(
             pd.DataFrame({f"{name}_mean": scores_of.mean(), f"{name}_sd": scores_of.std()})
         )
     return pd.concat(parts, axis=1).reset_index()
 
 
-def wide_table(table: pd.DataFrame, metric: str = "macro_f1") -> Wide:
+def group_pivot(table: pd.DataFrame, metric: str = "macro_f1") -> PivotTable:
     """Methods × groups of one set-up of :func:`groups_table`, the best method on top.
 
     Args:
@@ -93,13 +93,13 @@ def wide_table(table: pd.DataFrame, metric: str = "macro_f1") -> Wide:
         rows.append([str(method), *shown])
         leads = [bool(len(means) > 1 and own[n] >= means[n].max()) for n in names]
         best.append([False, *leads])
-    return Wide(["method", *names], rows, best)
+    return PivotTable(["method", *names], rows, best)
 
 
-def markdown(wide: Wide) -> str:
+def markdown(pivot: PivotTable) -> str:
     """The table in Markdown, the best cells bold."""
-    lines = ["| " + " | ".join(wide.heads) + " |", "|" + "---|" * len(wide.heads)]
-    for cells, marks in zip(wide.rows, wide.best, strict=True):
+    lines = ["| " + " | ".join(pivot.heads) + " |", "|" + "---|" * len(pivot.heads)]
+    for cells, marks in zip(pivot.rows, pivot.best, strict=True):
         shown = [f"**{c}**" if mark else c for c, mark in zip(cells, marks, strict=True)]
         lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
@@ -121,14 +121,14 @@ def write_group_tables(results: Sequence[RunResult], out: Path) -> list[str]:
     for column, own in table.groupby("group_column", sort=False):
         stem = out / f"by-{_file_name(str(column))}"
         parts = []
-        sheets: dict[str, Wide] = {}
+        sheets: dict[str, PivotTable] = {}
         setups = list(own.groupby("setup", sort=False))
         for number, (label, rows) in enumerate(setups, start=1):
-            wide = wide_table(rows)
-            parts.append(f"## {label}: macro-F1 by {column}\n\n{markdown(wide)}\n")
+            pivot = group_pivot(rows)
+            parts.append(f"## {label}: macro-F1 by {column}\n\n{markdown(pivot)}\n")
             for metric in GROUP_METRICS:
                 name = TITLES[metric] if len(setups) == 1 else f"{number} {TITLES[metric]}"
-                sheets[name] = wide_table(rows, metric)
+                sheets[name] = group_pivot(rows, metric)
         with atomic.new_file(stem.with_suffix(".csv")) as path:
             own.drop(columns="group_column").to_csv(path, index=False)
         atomic.write_text(stem.with_suffix(".md"), "\n".join(parts))
@@ -136,7 +136,7 @@ def write_group_tables(results: Sequence[RunResult], out: Path) -> list[str]:
     return notes
 
 
-def write_workbook(sheets: dict[str, Wide], path: Path) -> list[str]:
+def write_workbook(sheets: dict[str, PivotTable], path: Path) -> list[str]:
     """One sheet per table, numbers as numbers where a cell is one, the best bold.
 
     Returns:
@@ -152,12 +152,12 @@ def write_workbook(sheets: dict[str, Wide], path: Path) -> list[str]:
         return [XLSX_NOTE]
     book = Workbook()
     book.remove(book.active)
-    for title, wide in sheets.items():
+    for title, pivot in sheets.items():
         # The format allows no longer names, nor these signs, which settings may have.
         sheet = book.create_sheet(re.sub(r"[][*?:/\\]", "-", title)[:31])
-        sheet.append(wide.heads)
+        sheet.append(pivot.heads)
         sheet.freeze_panes = "B2"
-        for row, (cells, marks) in enumerate(zip(wide.rows, wide.best, strict=True), start=2):
+        for row, (cells, marks) in enumerate(zip(pivot.rows, pivot.best, strict=True), start=2):
             for place, (cell, mark) in enumerate(zip(cells, marks, strict=True), start=1):
                 made = sheet.cell(row=row, column=place, value=_number(cell))
                 made.font = Font(bold=mark or place == 1)
@@ -184,13 +184,13 @@ def page_tables(results: Sequence[RunResult]) -> dict[str, dict[str, Any]]:
     table = groups_table(results)
     if not len(table):
         return {}
-    found = {}
+    tables = {}
     for label, rows in table.groupby("setup", sort=False):
-        wide = wide_table(rows)
+        pivot = group_pivot(rows)
         cells = [
             [{"text": c, "best": mark} for c, mark in zip(own, marks, strict=True)]
-            for own, marks in zip(wide.rows, wide.best, strict=True)
+            for own, marks in zip(pivot.rows, pivot.best, strict=True)
         ]
         column = rows["group_column"].iloc[0]
-        found[str(label)] = {"column": column, "heads": wide.heads, "rows": cells}
-    return found
+        tables[str(label)] = {"column": column, "heads": pivot.heads, "rows": cells}
+    return tables

@@ -45,8 +45,8 @@ class Published:
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def beside(self, spec: RunSpec) -> Mapping[str, Mapping[str, float]]:
-        """The scores, if they belong beside runs of this spec."""
+    def matching(self, spec: RunSpec) -> Mapping[str, Mapping[str, float]]:
+        """The scores, if their settings match this spec."""
         fits = all(spec.get(path, value) == value for path, value in self.settings.items())
         return self.scores if fits else {}
 
@@ -66,7 +66,7 @@ class PageText:
     Attributes:
         title: Heading.
         published: Scores to set beside ours.
-        command: What was typed.
+        command: The command line.
         failures: Runs of this comparison that failed.
     """
 
@@ -121,7 +121,7 @@ def write_report(
         command=text.command,
         provenance=_provenance(results),
     )
-    return _written(page, path)
+    return _write(page, path)
 
 
 def _transfers(results: Sequence[RunResult]) -> list[dict[str, Any]]:
@@ -140,7 +140,7 @@ def _sweep(sweep: Sweep | None) -> dict[str, Any]:
     return {**_cells(sensitivity_table(sweep)), "picture": picture}
 
 
-def _written(page: str, path: Path) -> Path:
+def _write(page: str, path: Path) -> Path:
     atomic.write_text(path, page)
     return path
 
@@ -172,7 +172,7 @@ def _setup(
         "published": [
             {"method": m, "metric": task.titles.get(k, k), "value": f"{v:.3f}",
              "ours": _ours(table, m, k)}
-            for m, scores in published.beside(first.spec).items() for k, v in scores.items()
+            for m, scores in published.matching(first.spec).items() for k, v in scores.items()
         ],
         "pictures": [picture for picture in pictures if picture is not None],
     }  # fmt: skip

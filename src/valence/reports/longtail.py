@@ -1,4 +1,4 @@
-"""A long-tail cut as files: the three splits and a picture of what was cut."""
+"""A long-tailed subsample as files: the three splits and a picture of class sizes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from valence.storage import atomic
 PICTURE = "longtail.png"
 
 
-def write_cut(
+def write_long_tail(
     spec: DataSpec, out: Path, *, seed: int, data_dir: str | Path | None = None
 ) -> Dataset:
-    """Write ``train.csv``, ``validation.csv``, ``test.csv`` and a picture of the cut.
+    """Write ``train.csv``, ``validation.csv``, ``test.csv`` and a picture of class sizes.
 
     Args:
-        spec: The data, its cut and its label noise.
+        spec: The data, its subsampling and its label noise.
         out: Folder; made if it is not there.
         seed: Decides which rows.
         data_dir: Folder of corpora, as for ``load_dataset``.
@@ -32,12 +32,12 @@ def write_cut(
         The rows that were written.
 
     Raises:
-        DataError: if the data cannot be read or cut.
+        DataError: if the data cannot be read or subsampled.
         RunError: if the folder cannot be written.
     """
     none = {"train_counts": None, "train_total": None, "imbalance_ratio": None}
-    uncut = spec.model_copy(update={**none, "head_count": None, "noise_share": 0.0})
-    before = load_dataset(uncut, seed=seed, data_dir=data_dir)
+    whole = spec.model_copy(update={**none, "head_count": None, "noise_share": 0.0})
+    before = load_dataset(whole, seed=seed, data_dir=data_dir)
     after = load_dataset(spec, seed=seed, data_dir=data_dir)
     counts = [data.train.counts(len(after.classes)) for data in (before, after)]
     for name in ("train", "validation", "test"):
@@ -52,18 +52,18 @@ def write_cut(
 
 
 def class_sizes(classes: tuple[str, ...], before: np.ndarray, after: np.ndarray) -> Figure:
-    """Training rows per class before and after a cut, largest first, on a log scale.
+    """Training rows per class before and after subsampling, largest first, on a log scale.
 
     Args:
         classes: C names.
-        before: (C,) training rows before the cut.
+        before: (C,) training rows before subsampling.
         after: (C,) training rows after it.
     """
     order = np.argsort(-after, kind="stable")
     figure, axes = new_figure(max(6.0, 0.2 * len(classes) + 2.5), 3.4)
     places = np.arange(len(classes))
-    grey, blue = "#c8ced6", class_colors(1)[0]
-    axes.bar(places, before[order], width=0.8, color=grey, label="before")
+    gray, blue = "#c8ced6", class_colors(1)[0]
+    axes.bar(places, before[order], width=0.8, color=gray, label="before")
     axes.bar(places, after[order], width=0.8, color=blue, label="after")
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)

@@ -18,7 +18,7 @@ from valence.methods.registry import trained_part
 from valence.reports.tables import runs_table, sensitivity_table
 from valence.runs.store import RunResult, RunStore
 
-# Okabe & Ito's palette, which colour-blind readers can tell apart, and line styles beside it.
+# Okabe & Ito's palette, which color-blind readers can tell apart, and line styles beside it.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#444444", "#B8A800")
 STYLES = ("-", "--", ":", "-.")
 INK = "#333333"
@@ -49,7 +49,7 @@ def class_bars(results: Sequence[RunResult]) -> Figure:
 
 
 def confusion_matrices(store: RunStore, results: Sequence[RunResult]) -> Figure:
-    """One matrix per method, summed over seeds, rows normalised to recall."""
+    """One matrix per method, summed over seeds, rows normalized to recall."""
     settings = by_setting(results)
     classes = results[0].classes
     columns = min(4, len(settings))
@@ -67,7 +67,7 @@ def confusion_matrices(store: RunStore, results: Sequence[RunResult]) -> Figure:
             test = table[table["split"] == "test"]
             total += confusion(test["label"].to_numpy(), test["predicted"].to_numpy(), len(classes))
         draw_confusion(cell, total, classes, title=settings[i].name, first_column=i % columns == 0)
-    figure.suptitle("Rows: true class; columns: prediction; shares of the true class",
+    figure.suptitle("Rows: true class; columns: prediction; fractions of the true class",
                     fontsize=9, x=0.01, ha="left", color=INK)  # fmt: skip
     return figure
 
@@ -75,7 +75,7 @@ def confusion_matrices(store: RunStore, results: Sequence[RunResult]) -> Figure:
 def draw_confusion(
     cell: Axes, counts: np.ndarray, classes: Sequence[str], *, title: str, first_column: bool
 ) -> None:
-    """Draw one matrix, rows normalised to recall.
+    """Draw one matrix, rows normalized to recall.
 
     Args:
         cell: Where.
@@ -85,15 +85,15 @@ def draw_confusion(
         first_column: Whether the classes are named at the left.
     """
     small = len(classes) <= 8
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    cell.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    cell.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     cell.set_title(title, fontsize=9)
     _matrix_labels(cell, classes, first_column=first_column, small=small)
     if small:
-        for (y, x), value in np.ndenumerate(share):
-            colour = "white" if value > 0.55 else INK
+        for (y, x), value in np.ndenumerate(fractions):
+            color = "white" if value > 0.55 else INK
             cell.text(x, y, f"{value:.2f}"[1:] if value < 1 else "1", ha="center",
-                      va="center", fontsize=7, color=colour)  # fmt: skip
+                      va="center", fontsize=7, color=color)  # fmt: skip
 
 
 def score_against_cost(results: Sequence[RunResult]) -> Figure:
@@ -117,7 +117,7 @@ def score_against_cost(results: Sequence[RunResult]) -> Figure:
 
 
 def training_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
-    """Validation macro-F1 over optimiser steps, mean over seeds; None where nothing trained."""
+    """Validation macro-F1 over optimizer steps, mean over seeds; None where nothing trained."""
     figure, axes = new_figure(9.0, 3.6)
     drawn = 0
     for setting in by_setting(results):
@@ -128,7 +128,7 @@ def training_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | N
             drawn += 1
     if not drawn:
         return None
-    axes.set_xlabel("optimiser step")
+    axes.set_xlabel("optimizer step")
     axes.set_ylabel("validation macro-F1")
     axes.set_title("How training went (the best step's weights are kept)", loc="left")
     side_legend(axes)
@@ -175,7 +175,7 @@ def sensitivity_curves(sweep: Sweep) -> Figure | None:
 
 
 def feature_map(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
-    """Test features of the best and of the baseline-like methods in two principal components."""
+    """Test features of the best four methods in two principal components."""
     chosen = _with_features(store, results)[:4]
     if not chosen:
         return None
@@ -187,11 +187,11 @@ def feature_map(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
     for cell, (result, features, labels) in zip(grid, chosen, strict=True):
         rows = np.random.default_rng(0).permutation(len(labels))[:MAP_POINTS]
         points = PCA(2, random_state=0).fit_transform(features[rows].astype(np.float32))
-        colours = class_colors(len(classes))
+        colors = class_colors(len(classes))
         for c, name in enumerate(classes):
             own = labels[rows] == c
             cell.scatter(*points[own].T, s=9, alpha=0.75, lw=0, label=name,
-                         color=colours[c])  # fmt: skip
+                         color=colors[c])  # fmt: skip
         cell.set_title(name_of[result.key], fontsize=9)
         cell.set_xticks([])
         cell.set_yticks([])
@@ -210,13 +210,13 @@ def _with_features(
     settings = by_setting([r for r in results if trained_part(r.spec) == r.spec])
     first = [(s.first.test["macro_f1"], s.first) for s in settings]
     scored = [(value, result) for value, result in first if value is not None]
-    found = []
+    matches = []
     for _, result in sorted(scored, key=lambda pair: -pair[0]):
         with np.load(store.path(result.key) / "features.npz") as file:
             features, labels = file["features"], file["labels"]
         if features.shape[1] > 2:
-            found.append((result, features, labels))
-    return found
+            matches.append((result, features, labels))
+    return matches
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -231,7 +231,7 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def quiet_frame(axes: Axes) -> None:
-    """Axes with two thin sides and small grey ticks."""
+    """Axes with two thin sides and small gray ticks."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -256,7 +256,7 @@ def side_legend(axes: Axes) -> None:
 
 
 def class_colors(count: int) -> list[Any]:
-    """Colours of ``count`` classes: told apart when few, shaded when many."""
+    """Colors of ``count`` classes: distinct when few, shaded when many."""
     from matplotlib import colormaps
 
     if count <= len(COLORS):
@@ -265,7 +265,7 @@ def class_colors(count: int) -> list[Any]:
 
 
 def line_style(i: int) -> dict[str, Any]:
-    """Colour and dashes of the i-th line of a picture."""
+    """Color and dashes of the i-th line of a picture."""
     return {"color": _color(i), "ls": STYLES[i // len(COLORS) % len(STYLES)]}
 
 
@@ -282,16 +282,16 @@ def _matrix_labels(axes: Axes, classes: Sequence[str], *, first_column: bool, sm
 
 
 def _spread(x: Any, y: Any) -> list[tuple[float, float]]:
-    """Places for labels, in shares of the axes: right of the points, none over another."""
+    """Places for labels, in fractions of the axes: right of the points, none over another."""
     order = np.argsort(np.asarray(y))
     low, high = float(np.min(y)), float(np.max(y))
     span = (high - low) or 1.0
-    wanted = 0.1 + 0.8 * (np.asarray(y, dtype=float) - low) / span
-    gap = min(0.062, 0.9 / max(1, len(wanted)))
-    placed = np.zeros(len(wanted))
+    heights = 0.1 + 0.8 * (np.asarray(y, dtype=float) - low) / span
+    gap = min(0.062, 0.9 / max(1, len(heights)))
+    placed = np.zeros(len(heights))
     last = -1.0
     for i in order:
-        placed[i] = last = max(wanted[i], last + gap)
+        placed[i] = last = max(heights[i], last + gap)
     excess = max(0.0, last - 0.97)
     placed -= excess * (placed - placed.min()) / max(last - placed.min(), 1e-9)
     return [(0.80, float(place)) for place in placed]

@@ -103,13 +103,13 @@ def record_scores(
 def confusion_figure(
     labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...], *, title: str
 ) -> Figure:
-    """The confusion matrix of (N,) true and (N,) predicted ids, rows normalised to recall."""
+    """The confusion matrix of (N,) true and (N,) predicted ids, rows normalized to recall."""
     size = 2.6 + 0.32 * min(len(classes), 8)
     figure = Figure(figsize=(size + 0.6, size), layout="constrained")
     FigureCanvasAgg(figure)
     counts = confusion(labels, predicted, len(classes))
     draw_confusion(figure.subplots(), counts, classes, title=title, first_column=True)
-    figure.suptitle("Rows: true class; columns: prediction\nshares of the true class",
+    figure.suptitle("Rows: true class; columns: prediction\nfractions of the true class",
                     fontsize=8, x=0.02, ha="left", color=INK)  # fmt: skip
     return figure
 
@@ -143,20 +143,20 @@ def _examples(
 ) -> list[dict[str, Any]]:
     """Predictions as they come, and as many errors as right ones where there are both."""
     predicted = logits.argmax(axis=1)
-    chances = softmax(logits).max(axis=1)
+    confidences = softmax(logits).max(axis=1)
     right = predicted == table["label"].to_numpy()
     rows = [*np.flatnonzero(right)[: EXAMPLES // 2], *np.flatnonzero(~right)[: EXAMPLES // 2]]
     return [
         {
             "text": str(table["text"].iloc[i]), "true": classes[int(table["label"].iloc[i])],
-            "predicted": classes[int(predicted[i])], "probability": round(float(chances[i]), 4),
+            "predicted": classes[int(predicted[i])], "probability": round(float(confidences[i]), 4),
         }
         for i in rows
     ]  # fmt: skip
 
 
 def _append(path: Path, entry: Mapping[str, Any]) -> None:
-    """Add to the list in ``path``; a file that is no list is kept beside and a new one begun."""
+    """Add to the list in ``path``; a file that is no list is set aside and a new one begun."""
     entries: list[Any] = []
     if path.exists():
         try:

@@ -38,7 +38,7 @@ def _data_key(result: RunResult) -> str:
 
 
 def by_setup(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """Runs grouped by set-up, under readable labels; different cuts are never mixed."""
+    """Runs grouped by set-up, under readable labels; different samples are never mixed."""
     groups: dict[str, list[RunResult]] = {}
     labels: dict[str, str] = {}
     encoders: dict[str, str] = {}
@@ -143,15 +143,15 @@ def cases(store: RunStore, result: RunResult) -> pd.DataFrame:
         return _intensity_cases(rows)
     names = np.array(result.classes)
     logits = rows[[f"logit_{i}" for i in range(len(names))]].to_numpy(dtype=np.float64)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
+    probs = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probs /= probs.sum(axis=1, keepdims=True)
     table = pd.DataFrame(
         {
             "id": rows["id"].to_numpy(),
             "text": rows["text"].to_numpy(),
             "true": names[rows["label"].to_numpy()],
             "predicted": names[rows["predicted"].to_numpy()],
-            "probability": shares.max(axis=1).round(4),
+            "probability": probs.max(axis=1).round(4),
         }
     )
     wrong = table["true"] != table["predicted"]

@@ -12,14 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from valence.comparison.settings import setting_names
-from valence.reports.groups import GROUP_METRICS, Wide, markdown, write_workbook
+from valence.reports.groups import GROUP_METRICS, PivotTable, markdown, write_workbook
 from valence.reports.tables import mean_sd
 from valence.runs.store import RunResult
 from valence.storage import atomic
 
 ALL = "all"
 WITHOUT = "all but "
-DARK = 0.6  # share of the colour scale above which figures are written in white
+DARK = 0.6  # fraction of the color scale above which figures are written in white
 
 
 def is_transfer(result: RunResult) -> bool:
@@ -68,11 +68,11 @@ def transfer_table(results: Sequence[RunResult]) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame()
     keys = ["setup", "method", "name", "trained_on", "tested_on"]
-    found = pd.DataFrame(rows).astype({"rows": int}).groupby(keys, sort=False)
-    parts = [found.agg(left_out=("left_out", "first"), rows=("rows", "first"))]
-    parts.append(found["seed"].nunique().rename("seeds").to_frame())
+    by_key = pd.DataFrame(rows).astype({"rows": int}).groupby(keys, sort=False)
+    parts = [by_key.agg(left_out=("left_out", "first"), rows=("rows", "first"))]
+    parts.append(by_key["seed"].nunique().rename("seeds").to_frame())
     for metric in GROUP_METRICS:
-        own = found[metric]
+        own = by_key[metric]
         parts.append(pd.DataFrame({f"{metric}_mean": own.mean(), f"{metric}_sd": own.std()}))
     return pd.concat(parts, axis=1).reset_index()
 
@@ -87,14 +87,14 @@ def _setups(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
         data = spec.data.model_copy(update={"train_groups": None})
         key = f"{data.model_dump_json()} {result.encoder}"
         whole.setdefault(key, []).append(result)
-    kept = [group for group in whole.values() if any(is_transfer(r) for r in group)]
-    found: dict[str, list[RunResult]] = {}
-    for group in kept:
+    transfers = [group for group in whole.values() if any(is_transfer(r) for r in group)]
+    setups: dict[str, list[RunResult]] = {}
+    for group in transfers:
         first = group[0]
         encoder = f", {Path(first.encoder).name}" if first.encoder else ""
         label = f"{first.dataset}{encoder}"
-        found[f"{label} #{len(found) + 1}" if label in found else label] = group
-    return found
+        setups[f"{label} #{len(setups) + 1}" if label in setups else label] = group
+    return setups
 
 
 def transfer_matrix(table: pd.DataFrame, metric: str = "macro_f1") -> pd.DataFrame:
@@ -110,8 +110,8 @@ def transfer_matrix(table: pd.DataFrame, metric: str = "macro_f1") -> pd.DataFra
 
 def transfer_columns(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the matrix, with the mean over other groups than those trained on."""
-    wide = _wide_matrix(table)
-    return wide.heads, wide.rows
+    pivot = _pivot(table)
+    return pivot.heads, pivot.rows
 
 
 def leave_one_out_columns(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -132,7 +132,7 @@ def leave_one_out_columns(table: pd.DataFrame) -> tuple[list[str], list[list[str
     return ["group", "test rows", "left out", "trained with", "difference"], rows
 
 
-def _wide_matrix(table: pd.DataFrame, metric: str = "macro_f1") -> Wide:
+def _pivot(table: pd.DataFrame, metric: str = "macro_f1") -> PivotTable:
     matrix = transfer_matrix(table, metric)
     unseen = table.pivot_table(index="trained_on", columns="tested_on", values="left_out")
     away = matrix.where(unseen.reindex_like(matrix) > 0).mean(axis=1)
@@ -143,7 +143,7 @@ def _wide_matrix(table: pd.DataFrame, metric: str = "macro_f1") -> Wide:
         rows.append([str(label), *shown, mean_sd(float(away.iloc[place]), None)])
         leads = [bool(own[name] >= matrix[name].max()) for name in matrix.columns]
         best.append([False, *leads, bool(away.iloc[place] >= away.max())])
-    return Wide(["trained on", *names, "others"], rows, best)
+    return PivotTable(["trained on", *names, "others"], rows, best)
 
 
 def transfer_verdict(table: pd.DataFrame) -> str:
@@ -203,17 +203,17 @@ def write_transfer(results: Sequence[RunResult], out: Path) -> list[str]:
     if not len(table):
         return []
     parts: list[str] = []
-    sheets: dict[str, Wide] = {}
+    sheets: dict[str, PivotTable] = {}
     with atomic.new_file(out / "transfer.csv") as path:
         table.to_csv(path, index=False)
     for number, (label, name, own) in enumerate(_parts(table), start=1):
-        parts.append(f"## {label}, {name}: macro-F1\n\n{markdown(_wide_matrix(own))}\n")
+        parts.append(f"## {label}, {name}: macro-F1\n\n{markdown(_pivot(own))}\n")
         if own["trained_on"].str.startswith(WITHOUT).any():
             heads, rows = leave_one_out_columns(own)
-            plain = Wide(heads, rows, [[False] * len(heads) for _ in rows])
+            plain = PivotTable(heads, rows, [[False] * len(heads) for _ in rows])
             parts.append(f"{markdown(plain)}\n")
             sheets[f"{number} {name} left out"] = plain
-        sheets[f"{number} {name}"] = _wide_matrix(own)
+        sheets[f"{number} {name}"] = _pivot(own)
         picture = f"transfer-{own['method'].iloc[0]}{'' if number == 1 else f'-{number}'}.png"
         with atomic.new_file(out / picture) as path:
             transfer_map(own, f"{label}, {name}").savefig(path, dpi=160)
@@ -230,17 +230,17 @@ def _parts(table: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
 
 def page_transfers(results: Sequence[RunResult]) -> list[dict[str, Any]]:
     """By set-up and method: words, table and heat map, for the page of a comparison."""
-    found = []
+    pages = []
     for label, name, own in _parts(transfer_table(results)):
-        wide = _wide_matrix(own)
+        pivot = _pivot(own)
         cells = [
             [{"text": c, "best": mark} for c, mark in zip(row, marks, strict=True)]
-            for row, marks in zip(wide.rows, wide.best, strict=True)
+            for row, marks in zip(pivot.rows, pivot.best, strict=True)
         ]
-        found.append(
+        pages.append(
             {
                 "label": f"{label}, {name}", "verdict": transfer_verdict(own),
-                "heads": wide.heads, "rows": cells, "figure": transfer_map(own),
+                "heads": pivot.heads, "rows": cells, "figure": transfer_map(own),
             }
         )  # fmt: skip
-    return found
+    return pages

@@ -72,24 +72,24 @@ def history(trials: pd.DataFrame, metric: str) -> Figure:
     return figure
 
 
-def importance(shares: Mapping[str, float]) -> Figure | None:
-    """Share of the score's spread by setting; None where it has no value."""
-    if not shares:
+def importance(importances: Mapping[str, float]) -> Figure | None:
+    """Fraction of the score's variance by setting; None where it has no value."""
+    if not importances:
         return None
-    ordered = sorted(shares.items(), key=lambda item: item[1])
+    ordered = sorted(importances.items(), key=lambda item: item[1])
     figure, axes = new_figure(9.0, 0.9 + 0.34 * len(ordered))
     axes.grid(visible=False)
-    bars = axes.barh([name for name, _ in ordered], [share for _, share in ordered], 0.62,
+    bars = axes.barh([name for name, _ in ordered], [value for _, value in ordered], 0.62,
                      color=COLORS[0])  # fmt: skip
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8, color=INK)
     axes.margins(x=0.08)
-    axes.set_xlabel("share of the score's spread over the trials (fANOVA)")
+    axes.set_xlabel("fraction of the score's variance over the trials (fANOVA)")
     axes.set_title("Which settings mattered", loc="left")
     return figure
 
 
 def parallel(trials: pd.DataFrame, space: Mapping[str, Range], metric: str) -> Figure | None:
-    """One line per complete trial across its settings, coloured by score; None without any."""
+    """One line per complete trial across its settings, colored by score; None without any."""
     done = trials[trials["state"] == "complete"].sort_values("value")
     settings = [name for name in space if name in done]
     if not len(done) or not settings:
@@ -97,15 +97,15 @@ def parallel(trials: pd.DataFrame, space: Mapping[str, Range], metric: str) -> F
     figure, axes = new_figure(max(6.0, 1.7 * (len(settings) + 1)), 3.8)
     axes.grid(visible=False)
     values = done["value"].astype(float)
-    colour = Normalize(float(values.min()), float(values.max()))
-    scale = ScalarMappable(colour, "viridis")
+    norm = Normalize(float(values.min()), float(values.max()))
+    scale = ScalarMappable(norm, "viridis")
     places = {
         name: _axis(axes, i, done[name], log=space[name].log) for i, name in enumerate(settings)
     }
     for row, value in zip(done.index, values, strict=True):
         heights = [places[name][row] for name in settings]
         # A single setting has no line to follow, so that its points must be seen.
-        axes.plot(range(len(settings)), heights, color=scale.cmap(colour(value)), lw=1.4,
+        axes.plot(range(len(settings)), heights, color=scale.cmap(norm(value)), lw=1.4,
                   alpha=0.85, marker="o", ms=3.5)  # fmt: skip
     axes.set_xlim(-0.3, len(settings) - 0.3)
     axes.set_ylim(-0.08, 1.08)

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 import valence
 from valence.serving.batching import Answer, Batcher
-from valence.serving.explaining import explained
+from valence.serving.explaining import explain_texts
 from valence.serving.guard import PAGE_FILES, Guard
 from valence.serving.metrics import Metrics
 from valence.serving.refusals import Refusal, broken, stopping
@@ -58,7 +58,7 @@ class Service:
     """What the routes work with.
 
     Attributes:
-        settings: What the server was told.
+        settings: Of the server.
         live: The model.
         metrics: Counts and times.
         batcher: The queue before the model.
@@ -102,8 +102,8 @@ def make_app(settings: ServeSettings) -> Guard:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected)
-    _add_questions(app, service)
-    _add_states(app, service)
+    _add_inference_routes(app, service)
+    _add_status_routes(app, service)
     _add_page(app)
     service.guard = Guard(app, keys=settings.keys, limits=settings.limits, metrics=metrics)
     return service.guard
@@ -126,7 +126,7 @@ def _failures(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": Failure, "description": REASONS[code]} for code in codes}
 
 
-def _add_questions(app: FastAPI, service: Service) -> None:
+def _add_inference_routes(app: FastAPI, service: Service) -> None:
     limits = service.settings.limits
     usual = _failures(*REASONS)
 
@@ -137,7 +137,7 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         A model of intensities gives one label, ``intensity``, with the number as its score.
         """
         texts = checked_texts(body.inputs, limits, limits.texts)
-        answer = await _while_wanted(request, service.batcher.predict(texts))
+        answer = await _while_connected(request, service.batcher.predict(texts))
         return JSONResponse(ranked(answer, body.parameters))
 
     @app.post(
@@ -148,14 +148,14 @@ def _add_questions(app: FastAPI, service: Service) -> None:
     async def explain(body: ExplainRequest, request: Request) -> Response:
         """Which words speak for the label, and the nearest training examples."""
         texts = checked_texts(body.inputs, limits, limits.explained)
-        asked = service.batcher.run(
-            lambda predictor: explained(predictor, texts, body.target),
+        explanations = service.batcher.run(
+            lambda predictor: explain_texts(predictor, texts, body.target),
             weight=min(EXPLANATION_WEIGHT * len(texts), limits.queue_texts),
         )
-        return JSONResponse(await _while_wanted(request, asked))
+        return JSONResponse(await _while_connected(request, explanations))
 
 
-def _add_states(app: FastAPI, service: Service) -> None:
+def _add_status_routes(app: FastAPI, service: Service) -> None:
     @app.get("/health", response_model=State, responses=_failures(503))
     async def health() -> State:
         """Whether the process works."""
@@ -244,26 +244,26 @@ def ranked(answer: Answer, parameters: Parameters | None) -> list[list[dict[str,
     order = np.argsort(-answer.probabilities, axis=1, kind="stable")
     if parameters is not None and parameters.top_k is not None:
         order = order[:, : parameters.top_k]
-    shares = answer.probabilities.astype(float).round(DECIMALS)
-    found: list[list[dict[str, Any]]] = [
+    probs = answer.probabilities.astype(float).round(DECIMALS)
+    ranking: list[list[dict[str, Any]]] = [
         [{"label": answer.classes[i], "score": row[i]} for i in best]
-        for best, row in zip(order.tolist(), shares.tolist(), strict=True)
+        for best, row in zip(order.tolist(), probs.tolist(), strict=True)
     ]
     if answer.chosen is not None:
-        for scores, best, chosen in zip(found, order, answer.chosen, strict=True):
+        for scores, best, chosen in zip(ranking, order, answer.chosen, strict=True):
             for score, is_chosen in zip(scores, chosen[best].tolist(), strict=True):
                 score["chosen"] = is_chosen
-    return found
+    return ranking
 
 
-async def _while_wanted(request: Request, work: Awaitable[T]) -> T:
-    """The result of ``work``, which is given up when the asker hangs up."""
+async def _while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The result of ``work``, which is canceled when the client disconnects."""
     task = asyncio.ensure_future(work)
     gone = asyncio.create_task(_disconnect(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise Refusal(499, "gone", "The asker hung up")
+            raise Refusal(499, "gone", "The client disconnected")
         return await task
     finally:
         task.cancel()

@@ -29,7 +29,7 @@ export function setKey(key) {
 
 export const hasKey = () => Boolean(sessionStorage.getItem(KEY));
 
-/** The answer of `path` as JSON; a busy server is asked again when it says. */
+/** The answer of `path` as JSON; a busy server is retried when it says. */
 export async function ask(path, document_, { signal, patient = false } = {}) {
   const headers = {};
   const key = sessionStorage.getItem(KEY);
@@ -84,7 +84,7 @@ export function clearMessage() {
 }
 
 /** A line of a bar chart that can be chosen. */
-export function bar(name, share, value, { best = false, pressed = false, choose }) {
+export function bar(name, fraction, value, { best = false, pressed = false, choose }) {
   const item = document.createElement("li");
   const button = document.createElement("button");
   button.type = "button";
@@ -98,7 +98,7 @@ export function bar(name, share, value, { best = false, pressed = false, choose 
   });
   const fill = document.createElement("span");
   fill.className = "fill";
-  fill.style.width = `${100 * share}%`;
+  fill.style.width = `${100 * fraction}%`;
   parts[0].textContent = name;
   parts[0].title = name;
   parts[0].dir = "auto";
@@ -110,8 +110,8 @@ export function bar(name, share, value, { best = false, pressed = false, choose 
   return item;
 }
 
-export function percent(share) {
-  const value = 100 * share;
+export function percent(fraction) {
+  const value = 100 * fraction;
   if (value > 99.9 && value < 100) return "> 99.9%";
   if (value > 0 && value < 0.1) return "< 0.1%";
   return `${value.toFixed(1)}%`;

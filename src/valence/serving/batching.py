@@ -24,11 +24,11 @@ from valence.serving.refusals import Refusal, broken, busy, stopping, too_late
 from valence.serving.settings import Limits
 
 MOST_RETRY_SECONDS = 60
-RATE_MEMORY = 0.8  # share of the old rate in the new one, so that one slow batch says little
+RATE_MEMORY = 0.8  # weight of the old rate in the new one, so that one slow batch says little
 
 
 class BatchScorer(Protocol):
-    """What is asked of a model: :class:`~valence.inference.predictor.Predictor` has it."""
+    """The model's interface, as :class:`~valence.inference.predictor.Predictor` has it."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ class BatchScorer(Protocol):
         """(N, C) probabilities."""
         ...
 
-    def chosen(self, shares: np.ndarray) -> np.ndarray | None:
+    def chosen(self, probs: np.ndarray) -> np.ndarray | None:
         """(N, C) which label is given for probabilities; None where it never abstains."""
         ...
 
@@ -50,7 +50,7 @@ class BatchScorer(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said of one request's N texts.
+    """The model's output for one request's N texts.
 
     Attributes:
         classes: C label names of the model that answered; of one that gives a number, its name.
@@ -63,8 +63,8 @@ class Answer:
     chosen: np.ndarray | None = None
 
 
-class Watcher(Protocol):
-    """Told what the batches do, from the model's thread."""
+class BatcherCallback(Protocol):
+    """Called for every batch and change of the queue, from the model's thread."""
 
     def batch(self, texts: int, seconds: float) -> None:
         """A batch is done."""
@@ -87,15 +87,18 @@ class Batcher:
     """The queue before a model and the thread behind it; used from one event loop.
 
     Args:
-        model: Gives the model that answers now; asked once per batch.
+        model: Gives the model that answers now; called once per batch.
         limits: Bounds of the queue, the batches and the waiting.
-        watcher: Told of queue and batches.
+        callback: Called for queue and batches.
     """
 
     def __init__(
-        self, model: Callable[[], BatchScorer], limits: Limits, watcher: Watcher | None = None
+        self,
+        model: Callable[[], BatchScorer],
+        limits: Limits,
+        callback: BatcherCallback | None = None,
     ) -> None:
-        self.model, self.limits, self.watcher = model, limits, watcher
+        self.model, self.limits, self.callback = model, limits, callback
         self._queue: deque[_Job] = deque()
         self._waiting = 0
         self._texts_per_second = 0.0
@@ -122,7 +125,7 @@ class Batcher:
             Refusal: 429 where the queue is full, 503 where the time is over or the server
                 stops, 500 where the model fails.
         """
-        answer: Answer = await self._ask(list(texts), None, len(texts))
+        answer: Answer = await self._submit(list(texts), None, len(texts))
         return answer
 
     async def run(self, call: Callable[[Any], Any], *, weight: int) -> Any:
@@ -135,9 +138,11 @@ class Batcher:
         Raises:
             Refusal: as for :meth:`predict`, or what ``call`` raises.
         """
-        return await self._ask([], call, weight)
+        return await self._submit([], call, weight)
 
-    async def _ask(self, texts: list[str], call: Callable[[Any], Any] | None, weight: int) -> Any:
+    async def _submit(
+        self, texts: list[str], call: Callable[[Any], Any] | None, weight: int
+    ) -> Any:
         self._loop = asyncio.get_running_loop()
         job = _Job(texts, call, weight, self._loop.create_future())
         with self._changed:
@@ -168,8 +173,8 @@ class Batcher:
 
     def _count(self, texts: int) -> None:
         self._waiting += texts
-        if self.watcher is not None:
-            self.watcher.queue(self._waiting)
+        if self.callback is not None:
+            self.callback.queue(self._waiting)
 
     def _is_too_much(self, texts: int) -> bool:
         limits, rate = self.limits, self._texts_per_second
@@ -224,8 +229,8 @@ class Batcher:
         if jobs[0].call is not None:
             self._deliver([(jobs[0], _attempt(jobs[0].call, model))])
             return
-        found = _attempt(partial(_score, jobs=jobs), model)
-        if isinstance(found, Exception) and len(jobs) > 1:
+        answers = _attempt(partial(_score, jobs=jobs), model)
+        if isinstance(answers, Exception) and len(jobs) > 1:
             # One bad text must not take the others along.
             alone = [_attempt(partial(_score, jobs=[job]), model) for job in jobs]
             self._deliver(
@@ -233,17 +238,18 @@ class Batcher:
                  for job, x in zip(jobs, alone, strict=True)]
             )  # fmt: skip
             return
-        self._told(sum(job.weight for job in jobs), time.perf_counter() - clock)
-        answers = [found] * len(jobs) if isinstance(found, Exception) else found
+        self._record_batch(sum(job.weight for job in jobs), time.perf_counter() - clock)
+        if isinstance(answers, Exception):
+            answers = [answers] * len(jobs)
         self._deliver(list(zip(jobs, answers, strict=True)))
 
-    def _told(self, texts: int, seconds: float) -> None:
+    def _record_batch(self, texts: int, seconds: float) -> None:
         if 2 * texts >= self.limits.batch_texts:  # a lone text says nothing of a busy hour
             rate = texts / max(seconds, 1e-6)
             old = self._texts_per_second or rate
             self._texts_per_second = RATE_MEMORY * old + (1 - RATE_MEMORY) * rate
-        if self.watcher is not None:
-            self.watcher.batch(texts, seconds)
+        if self.callback is not None:
+            self.callback.batch(texts, seconds)
 
     def _deliver(self, results: list[tuple[_Job, Any]]) -> None:
         loop = self._loop
@@ -279,7 +285,7 @@ def _score(model: BatchScorer, jobs: list[_Job]) -> list[Answer]:
 
 
 def _attempt(call: Callable[[Any], Any], model: Any) -> Any:
-    """What ``call`` gives, or the error as a value: it goes back to the one who asked."""
+    """What ``call`` gives, or the error as a value, which goes back to the caller."""
     try:
         return call(model)
     except Refusal as refusal:

@@ -1,4 +1,4 @@
-"""Explanations for the server: asked of the model's owner, given as plain documents."""
+"""Explanations for the server, as plain documents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Explainer = Callable[..., Sequence[Any]]
 """``explain(predictor, texts, target=None) -> list[Explanation]``."""
 
 
-def explained(predictor: Any, texts: list[str], target: str | None) -> list[dict[str, Any]]:
+def explain_texts(predictor: Any, texts: list[str], target: str | None) -> list[dict[str, Any]]:
     """Explanations of ``texts`` as documents.
 
     Raises:
@@ -29,10 +29,10 @@ def explained(predictor: Any, texts: list[str], target: str | None) -> list[dict
         raise Refusal(422, "validation", f"The target {target!r} is no label; known: {known}")
     explain = find_explainer()
     try:
-        found = explain(predictor, texts, target=target)
+        explanations = explain(predictor, texts, target=target)
     except (ValenceError, ImportError) as error:
         raise Refusal(501, "not_supported", str(error)) from None
-    return [_document(item) for item in found]
+    return [_document(item) for item in explanations]
 
 
 def find_explainer() -> Explainer:
@@ -52,14 +52,14 @@ def _document(item: Any) -> dict[str, Any]:
     return {
         "text": item.text,
         "label": item.label,
-        "probabilities": {name: _number(share) for name, share in item.probabilities.items()},
+        "probabilities": {name: _number(prob) for name, prob in item.probabilities.items()},
         "tokens": [
             {"text": t.text, "start": int(t.start), "end": int(t.end), "score": _number(t.score)}
             for t in item.tokens
         ],
         "neighbours": [
             {"text": n.text, "label": n.label, "similarity": _number(n.similarity)}
-            for n in item.neighbours
+            for n in item.neighbors
         ],
     }
 

@@ -47,9 +47,9 @@ class Guard:
 
     Args:
         app: What is guarded.
-        keys: Digests of the keys that may ask; none lets everybody.
+        keys: Digests of the valid keys; without any, everybody has access.
         limits: Bounds of requests.
-        metrics: Told of every answer.
+        metrics: Counts every answer.
 
     Attributes:
         draining: Set when the server stops: connections are closed after their answer.

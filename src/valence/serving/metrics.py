@@ -19,7 +19,7 @@ SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Metrics:
-    """What ``/metrics`` shows; a :class:`~valence.serving.batching.Watcher`."""
+    """What ``/metrics`` shows; a :class:`~valence.serving.batching.BatcherCallback`."""
 
     def __init__(self) -> None:
         own = CollectorRegistry()

@@ -6,7 +6,7 @@ import {
 import { startFiles } from "./table.js";
 
 const TYPING = 250; // milliseconds without a key before the text is sent
-const SHOWN = 8; // labels, before the rest is asked for
+const SHOWN = 8; // labels, before the rest is shown
 const state = { text: "", scores: [], target: null, all: false, explains: true, numeric: false };
 let asking = new AbortController();
 let timer = 0;
@@ -17,17 +17,17 @@ function draw() {
   if (!scores.length) return;
   const best = given(scores);
   const verdict = element("verdict");
-  const share = document.createElement("small");
+  const detail = document.createElement("small");
   if (state.numeric) {
-    share.textContent = best.label;
-    verdict.replaceChildren(best.score.toFixed(DECIMALS), share);
+    detail.textContent = best.label;
+    verdict.replaceChildren(best.score.toFixed(DECIMALS), detail);
     element("bars").replaceChildren();
     element("all").hidden = true;
     return;
   }
-  share.textContent =
+  detail.textContent =
     best.label === NONE ? "the model abstains: more than one fits, or none" : percent(best.score);
-  verdict.replaceChildren(best.label, share);
+  verdict.replaceChildren(best.label, detail);
   const shown = all ? scores : scores.slice(0, SHOWN);
   const focused = document.activeElement?.dataset?.label;
   element("bars").replaceChildren(
@@ -80,8 +80,8 @@ async function explain(target) {
   const { signal } = asking;
   const body = { inputs: state.text, target };
   try {
-    const [found] = await ask("/explain", body, { signal, patient: true });
-    if (target === state.target) drawExplanation(found);
+    const [explanation] = await ask("/explain", body, { signal, patient: true });
+    if (target === state.target) drawExplanation(explanation);
   } catch (error) {
     if (error.status !== 501) return show(error);
     state.explains = false;

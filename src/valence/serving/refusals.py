@@ -16,7 +16,7 @@ class Refusal(Exception):
         status: HTTP status.
         kind: One word for programs.
         reason: One line for people: what is wrong and what to do.
-        retry_after: Seconds after which to ask again, for a busy server.
+        retry_after: Seconds after which to retry, for a busy server.
     """
 
     def __init__(self, status: int, kind: str, reason: str, retry_after: int | None = None) -> None:
@@ -30,12 +30,12 @@ class Refusal(Exception):
     @property
     def headers(self) -> dict[str, str]:
         """Headers beside the usual ones."""
-        found = {}
+        headers = {}
         if self.retry_after is not None:
-            found["Retry-After"] = str(self.retry_after)
+            headers["Retry-After"] = str(self.retry_after)
         if self.status == 401:
-            found["WWW-Authenticate"] = "Bearer"
-        return found
+            headers["WWW-Authenticate"] = "Bearer"
+        return headers
 
     @property
     def body(self) -> bytes:

@@ -21,8 +21,8 @@ WARM_TEXT = "warm"
 class LiveModel:
     """A model folder and the predictor made of it.
 
-    A new model is loaded and tried beside the old one, which answers until the new one is
-    ready; one that cannot be loaded is said once and the old one stays.
+    A new model is loaded and tested beside the old one, which answers until the new one is
+    ready; one that cannot be loaded is logged once and the old one stays.
 
     Args:
         folder: The model folder.
@@ -84,7 +84,7 @@ class LiveModel:
 
 
 def load_warm(folder: Path, hardware: Hardware | None = None) -> Predictor:
-    """A predictor that has answered once, so that the first request finds it ready."""
+    """A predictor that has answered once, so that it is ready for the first request."""
     predictor = Predictor(folder, hardware=hardware)
     predictor.columns([WARM_TEXT])
     return predictor
@@ -92,7 +92,7 @@ def load_warm(folder: Path, hardware: Hardware | None = None) -> Predictor:
 
 def signature(folder: Path) -> Signature:
     """Names, sizes, times and inodes of the model's files; empty where there is no config."""
-    found = []
+    entries = []
     for place, folders, files in os.walk(folder):
         if Path(place) == folder:
             folders[:] = [name for name in folders if name not in NOT_THE_MODEL]
@@ -105,5 +105,5 @@ def signature(folder: Path) -> Signature:
             except OSError:  # it went between the listing and the look
                 return ()
             path = os.path.relpath(os.path.join(place, name), folder)
-            found.append((path, seen.st_size, seen.st_mtime_ns, seen.st_ino))
-    return tuple(sorted(found))
+            entries.append((path, seen.st_size, seen.st_mtime_ns, seen.st_ino))
+    return tuple(sorted(entries))

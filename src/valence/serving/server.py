@@ -30,14 +30,14 @@ RESTART_SECONDS = 1.0
 SWITCH_SECONDS = 0.0005
 """How long a model may keep Python's lock from the requests that wait to be read; at Python's own
 5 ms, a loaded server reads so slowly that even refusals come late."""
-MOST_DRAINS = 20  # asked by somebody who never pauses, a stopping server stops all the same
+MOST_DRAINS = 20  # a client that never pauses cannot keep a stopping server alive
 
 Started = Callable[[str, int], None]
-"""Told the address and port that are listened at."""
+"""Called with the address and port that are listened at."""
 
 
 class DrainingServer(uvicorn.Server):
-    """A server that, told to stop, first takes what is on its way to it.
+    """A server that answers what is on its way to it before it stops.
 
     ``/ready`` says no at once. For a short while connections that wait at the socket are
     still taken and answered, each for the last time, until none comes any more; then the
@@ -65,7 +65,7 @@ def serve(settings: ServeSettings, started: Started) -> None:
 
     Args:
         settings: What to serve and how.
-        started: Told where, once the model is loaded and requests are taken.
+        started: Called with the address, once the model is loaded and requests are taken.
 
     Raises:
         ModelError: if the folder holds no model that can be loaded.
@@ -88,17 +88,17 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         RunError: if the address is taken or not of this machine.
     """
-    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-        found.listen(BACKLOG)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
     except OSError as error:
-        found.close()
+        listening.close()
         reason = error.strerror or str(error)
         raise RunError(f"Cannot listen at {host}:{port}: {reason}; give another --port") from None
-    found.set_inheritable(True)
-    return found
+    listening.set_inheritable(True)
+    return listening
 
 
 def make_server(settings: ServeSettings, guard: Guard) -> DrainingServer:

@@ -1,4 +1,4 @@
-"""What a server is told before it starts: where it listens, what it accepts, who may ask."""
+"""Settings of a server: where it listens, what it accepts, which keys it knows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Limits:
 
     Attributes:
         body_bytes: Largest body that is read.
-        text_chars: Longest text; a model cuts far earlier.
+        text_chars: Longest text; a model truncates far earlier.
         texts: Most texts of one request.
         explained: Most texts of one request for an explanation.
         queue_texts: Texts that may wait; beyond it requests are refused with 429.
@@ -63,10 +63,10 @@ class ServeSettings:
         host: Address to listen at.
         port: Port to listen at; 0 takes a free one.
         workers: Processes, each with a model of its own.
-        keys: SHA-256 digests of the keys that may ask; none lets everybody.
+        keys: SHA-256 digests of the valid keys; without any, everybody has access.
         limits: Bounds of requests.
         hardware: How the model is run.
-        reload_seconds: How often the folder is looked at for a new model; 0 never.
+        reload_seconds: How often the folder is checked for a new model; 0 never.
         drain_seconds: How long a stopping server still takes requests that were on their way.
     """
 
@@ -123,7 +123,7 @@ def digest(key: bytes) -> bytes:
 def is_known(key: bytes, keys: tuple[bytes, ...]) -> bool:
     """Whether ``key`` is one of ``keys``; takes as long whichever it is."""
     own = digest(key)
-    found = False
+    matches = False
     for known in keys:
-        found |= hmac.compare_digest(own, known)
-    return found
+        matches |= hmac.compare_digest(own, known)
+    return matches

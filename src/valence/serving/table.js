@@ -86,7 +86,7 @@ function guess(names, rows) {
 
 async function run() {
   const own = Object.assign(job, {
-    scores: new Array(job.rows.length), done: 0, blank: 0, cut: 0, filter: null, page: 0,
+    scores: new Array(job.rows.length), done: 0, blank: 0, truncated: 0, filter: null, page: 0,
     stopper: new AbortController(), classes: [],
   });
   element("save").disabled = true;
@@ -96,8 +96,8 @@ async function run() {
   const work = async () => {
     for (let part = waiting.shift(); part; part = waiting.shift()) {
       const inputs = part.map(({ text }) => text);
-      const found = await ask("/predict", { inputs }, { signal: own.stopper.signal, patient: true });
-      part.forEach(({ row }, i) => (own.scores[row] = found[i]));
+      const answers = await ask("/predict", { inputs }, { signal: own.stopper.signal, patient: true });
+      part.forEach(({ row }, i) => (own.scores[row] = answers[i]));
       own.done += part.length;
       if (own === job) draw();
     }
@@ -117,7 +117,7 @@ async function run() {
 
 /** Rows with a text, in parts that the server takes. */
 function parts(own) {
-  const found = [];
+  const all = [];
   let part = [];
   let bytes = 0;
   own.rows.forEach((cells, row) => {
@@ -125,33 +125,33 @@ function parts(own) {
     if (!text.trim()) return own.blank++;
     if (text.length > limits.text_chars) {
       text = text.slice(0, limits.text_chars).replace(/[\ud800-\udbff]$/, "");
-      own.cut++;
+      own.truncated++;
     }
     const size = encoder.encode(JSON.stringify(text)).length + 1;
     if (part.length === Math.min(PART, limits.texts) || bytes + size > limits.body_bytes - 64) {
-      if (part.length) found.push(part);
+      if (part.length) all.push(part);
       [part, bytes] = [[], 0];
     }
     part.push({ row, text });
     bytes += size;
   });
-  if (part.length) found.push(part);
-  return found;
+  if (part.length) all.push(part);
+  return all;
 }
 
 function draw() {
-  const { rows, scores, done, blank, cut, filter, name } = job;
+  const { rows, scores, done, blank, truncated, filter, name } = job;
   const all = rows.length - blank;
   element("progress").max = Math.max(1, all);
   element("progress").value = done;
   const notes = [`${name}: ${done} of ${all} rows`];
   if (blank) notes.push(`${blank} without a text`);
-  if (cut) notes.push(`${cut} cut at ${limits.text_chars} characters`);
+  if (truncated) notes.push(`${truncated} truncated at ${limits.text_chars} characters`);
   element("count").textContent = notes.join(" · ");
   const counts = new Map();
-  for (const found of scores) {
-    if (found && !numeric) {
-      const { label } = given(found);
+  for (const row of scores) {
+    if (row && !numeric) {
+      const { label } = given(row);
       counts.set(label, (counts.get(label) ?? 0) + 1);
     }
   }
@@ -179,8 +179,8 @@ function choose(label) {
 function drawRows() {
   const { rows, scores, column, filter } = job;
   const shown = [];
-  scores.forEach((found, i) => {
-    if (found && (filter === null || given(found).label === filter)) shown.push(i);
+  scores.forEach((row, i) => {
+    if (row && (filter === null || given(row).label === filter)) shown.push(i);
   });
   const pages = Math.max(1, Math.ceil(shown.length / PAGE));
   job.page = Math.min(job.page, pages - 1);
@@ -217,16 +217,16 @@ function scoredFile() {
   const first = scores.find(Boolean) ?? [];
   const classes = first.map(({ label }) => label).sort();
   const added = numeric ? ["intensity"] : ["label", ...classes.map((name) => `prob_${name}`)];
-  const kept = names.map((name) => (added.includes(name) ? `${name}_given` : name));
-  const lines = [[...kept, ...added]];
+  const columns = names.map((name) => (added.includes(name) ? `${name}_given` : name));
+  const lines = [[...columns, ...added]];
   rows.forEach((cells, i) => {
-    const found = new Map((scores[i] ?? []).map(({ label, score }) => [label, score]));
+    const byLabel = new Map((scores[i] ?? []).map(({ label, score }) => [label, score]));
     if (numeric) {
-      lines.push([...cells, found.get("intensity") ?? ""]);
+      lines.push([...cells, byLabel.get("intensity") ?? ""]);
       return;
     }
     const label = scores[i] ? given(scores[i]).label : NONE;
-    lines.push([...cells, label === NONE ? "" : label, ...classes.map((name) => found.get(name) ?? "")]);
+    lines.push([...cells, label === NONE ? "" : label, ...classes.map((name) => byLabel.get(name) ?? "")]);
   });
   return lines.map((line) => line.map(quoted).join(",") + "\n").join("");
 }

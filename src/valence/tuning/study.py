@@ -2,7 +2,7 @@
 
 A study is an SQLite file, a journal file (``journal://folder/study.log``, which machines that
 share a folder may all write to), or a database (``postgresql://user:${PGPASSWORD}@host/name``).
-Trials of a process that was killed stay "running" in it. They are found by their heartbeat,
+Trials of a process that was killed stay "running" in it. They are recognized by their heartbeat,
 which databases get from Optuna and journals from here, and are marked failed.
 """
 
@@ -231,18 +231,18 @@ def identity() -> str:
     return f"{socket.gethostname()}|{os.getpid()}"
 
 
-def close_stale(study: Study, pulse: Heartbeat | None = None) -> None:
+def close_stale(study: Study, heartbeats: Heartbeat | None = None) -> None:
     """Mark trials failed whose process is gone.
 
     Args:
         study: The study.
-        pulse: What this process has seen of the trials, where they are in a journal.
+        heartbeats: What this process has seen of the trials, where they are in a journal.
     """
     from optuna.exceptions import UpdateFinishedTrialError
     from optuna.storages import JournalStorage, fail_stale_trials
     from optuna.trial import TrialState
 
-    watched = pulse if isinstance(study._storage, JournalStorage) else None
+    watched = heartbeats if isinstance(study._storage, JournalStorage) else None
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         # Another process may close it at the same moment.
         with suppress(UpdateFinishedTrialError, ValueError):
@@ -253,13 +253,13 @@ def close_stale(study: Study, pulse: Heartbeat | None = None) -> None:
         fail_stale_trials(study)
 
 
-def _is_stale(trial: FrozenTrial, pulse: Heartbeat | None) -> bool:
+def _is_stale(trial: FrozenTrial, heartbeats: Heartbeat | None) -> bool:
     """Whether a trial was never signed, or has no heartbeat in a journal any more.
 
     Optuna knows a trial in a database by its heartbeat, and it beats before it is signed.
     """
     if WORKER in trial.user_attrs:
-        return pulse is not None and pulse.is_gone(trial)
+        return heartbeats is not None and heartbeats.is_gone(trial)
     begun = trial.datetime_start
     return begun is not None and (datetime.now() - begun).total_seconds() > UNSIGNED_SECONDS
 
@@ -289,7 +289,7 @@ def count(study: Study) -> Count:
 def trials_table(study: Study) -> pd.DataFrame:
     """One row per trial: number, state, value, seconds, its settings, error.
 
-    Trials that were killed, stopped or begun beyond the number wanted are left out.
+    Trials that were killed, stopped or begun beyond the number requested are left out.
     """
     rows = []
     for trial in study.get_trials(deepcopy=False):
@@ -313,7 +313,7 @@ def trials_table(study: Study) -> pd.DataFrame:
 
 
 def importances(study: Study, *, seed: int = 0) -> dict[str, float]:
-    """Share of the score's spread each setting explains (fANOVA); empty where it has no value."""
+    """Fraction of the score's variance each setting explains (fANOVA); empty where undefined."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
     from optuna.trial import TrialState
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 FAILURES_BEFORE_STOP = 3
-WORKER_END_SECONDS = 20.0  # a fit that is made in one go does not hear that it should stop
+WORKER_END_SECONDS = 20.0  # a fit that is made in one go cannot be stopped
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -78,15 +78,15 @@ class StudyProgress:
     Attributes:
         count: Trials finished and at work.
         best: The best score, as it is shown; None before there is one.
-        trials: Trials wanted.
-        share: Share of the trial at work that is done, where it is known.
+        trials: Trials requested.
+        fraction: Part of the trial at work that is done, where it is known.
         seconds_left: Estimate for the rest, or None before the first trial is done.
     """
 
     count: Count
     best: float | None
     trials: int
-    share: float
+    fraction: float
     seconds_left: float | None
 
 
@@ -102,22 +102,22 @@ def all_trials(
         job: What is tuned.
         study: Its study.
         workers: Processes.
-        observer: Told how far it is.
+        observer: Called with the progress.
 
     Raises:
         KeyboardInterrupt: if the user says so; finished trials are kept.
         RunError: if a worker process breaks.
     """
-    watch = _StudyWatcher(job, study, workers, observer)
+    notifier = _ProgressNotifier(job, study, workers, observer)
     if workers == 1:
-        make_trials(job, study, told=watch.tell, stop=lambda: False)
+        make_trials(job, study, callback=notifier.update, stop=lambda: False)
     else:
-        _with_workers(job, workers, watch)
-    watch.tell(0.0)
+        _with_workers(job, workers, notifier)
+    notifier.update(0.0)
 
 
-class _StudyWatcher:
-    """Tells the observer, with the time left by what trials took so far."""
+class _ProgressNotifier:
+    """Calls the observer, with the time left by what trials took so far."""
 
     def __init__(self, job: Job, study: Study, workers: int, observer: Observer | None) -> None:
         self.job, self.study, self.observer = job, study, observer
@@ -126,21 +126,21 @@ class _StudyWatcher:
         self.at_first = count(study).finished
         self.now, self.counted = count(study), self.begun
 
-    def tell(self, share: float) -> None:
+    def update(self, fraction: float) -> None:
         if self.observer is None:
             return
         seconds = time.monotonic()
-        if share == 0 or seconds - self.counted > POLL_SECONDS:  # not at every step
+        if fraction == 0 or seconds - self.counted > POLL_SECONDS:  # not at every step
             self.now, self.counted = count(self.study), seconds
-        done = self.now.finished - self.at_first + share
-        rest = max(0.0, self.job.trials - self.now.finished - share)
+        done = self.now.finished - self.at_first + fraction
+        rest = max(0.0, self.job.trials - self.now.finished - fraction)
         left = (seconds - self.begun) / done * rest if done > 0 else None
         best = self.now.best
         shown = None if best is None else self.job.data.task.signed(self.job.metric, best)
-        self.observer(StudyProgress(self.now, shown, self.job.trials, share, left))
+        self.observer(StudyProgress(self.now, shown, self.job.trials, fraction, left))
 
 
-def _with_workers(job: Job, workers: int, watch: _StudyWatcher) -> None:
+def _with_workers(job: Job, workers: int, notifier: _ProgressNotifier) -> None:
     context = multiprocessing.get_context("spawn")  # a fork would share torch's threads
     stop = context.Event()
     threads = max(1, _threads() // workers)
@@ -155,7 +155,7 @@ def _with_workers(job: Job, workers: int, watch: _StudyWatcher) -> None:
         for process in processes:
             process.start()
         while any(process.is_alive() for process in processes):
-            watch.tell(0.0)
+            notifier.update(0.0)
             time.sleep(POLL_SECONDS)
     finally:
         stop.set()
@@ -181,7 +181,7 @@ def _work(job: Job, stop: Event, threads: int) -> None:
 
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and says "stop"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it, and sets the event
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
@@ -190,7 +190,7 @@ def _work(job: Job, stop: Event, threads: int) -> None:
         return stop.is_set() or (parent is not None and not parent.is_alive())
 
     try:
-        make_trials(job, open_study(job.url, job.name), told=lambda _: None, stop=ended)
+        make_trials(job, open_study(job.url, job.name), callback=lambda _: None, stop=ended)
     except KeyboardInterrupt:
         return
 
@@ -208,19 +208,19 @@ def _restore(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-class Stopped(Exception):
-    """A trial is not wanted: there are enough."""
+class SurplusTrial(Exception):
+    """A trial is not needed: there are enough."""
 
 
 def make_trials(
-    job: Job, study: Study, *, told: Callable[[float], None], stop: Callable[[], bool]
+    job: Job, study: Study, *, callback: Callable[[float], None], stop: Callable[[], bool]
 ) -> None:
-    """Make trials until the study has as many as the job wants; wait for those of others.
+    """Make trials until the study has as many as the job requests; wait for those of others.
 
     Args:
         job: What is tuned.
         study: Its study.
-        told: Called with the share done of the trial at work.
+        callback: Called with the fraction done of the trial at work.
         stop: Whether to end as Ctrl-C does.
 
     Raises:
@@ -228,11 +228,11 @@ def make_trials(
     """
     from optuna.exceptions import UpdateFinishedTrialError
 
-    pulse = Heartbeat()
+    seen = Heartbeat()
     while True:
         if stop():
             raise KeyboardInterrupt
-        close_stale(study, pulse)
+        close_stale(study, seen)
         now = count(study)
         hopeless = now.best is None and now.finished >= FAILURES_BEFORE_STOP and not now.running
         if now.finished >= job.trials or (hopeless and _all_failed(study)):
@@ -242,7 +242,7 @@ def make_trials(
             continue
         try:
             study.optimize(
-                lambda trial: objective(trial, job, told=told, stop=stop), n_trials=1,
+                lambda trial: objective(trial, job, callback=callback, stop=stop), n_trials=1,
                 catch=(Exception,),
             )  # fmt: skip
         except UpdateFinishedTrialError:  # this process slept, and was taken for dead
@@ -254,13 +254,13 @@ def _all_failed(study: Study) -> bool:
 
 
 def objective(
-    trial: Trial, job: Job, *, told: Callable[[float], None], stop: Callable[[], bool]
+    trial: Trial, job: Job, *, callback: Callable[[float], None], stop: Callable[[], bool]
 ) -> float:
     """The validation score of one trial.
 
     Raises:
         optuna.TrialPruned: if it falls behind the others.
-        Stopped: if other processes began enough trials at the same moment.
+        SurplusTrial: if other processes began enough trials at the same moment.
         KeyboardInterrupt: if ``stop`` says so.
     """
     from optuna import TrialPruned
@@ -269,10 +269,10 @@ def objective(
 
     trial.set_user_attr(WORKER, identity())
     before = [t for t in trial.study.get_trials(deepcopy=False) if t.number < trial.number]
-    kept = [t for t in before if t.state != TrialState.FAIL or ERROR in t.user_attrs]
-    if len(kept) >= job.trials:
+    counted = [t for t in before if t.state != TrialState.FAIL or ERROR in t.user_attrs]
+    if len(counted) >= job.trials:
         trial.set_user_attr(SURPLUS, True)
-        raise Stopped
+        raise SurplusTrial
     # By the trial's number, so that a study stopped and taken up again draws as one that was not.
     seed = int(np.random.SeedSequence([job.spec.seed, trial.number]).generate_state(1)[0])
     trial.study.sampler = TPESampler(seed=seed)
@@ -287,7 +287,7 @@ def objective(
     def progress(done: float, _: str) -> None:
         if stop():
             raise KeyboardInterrupt
-        told(done)
+        callback(done)
 
     try:
         spec = job.spec.override({p: suggest(trial, p, r) for p, r in job.space.items()})
@@ -302,16 +302,16 @@ def objective(
     return max(scores) if scores else _score(fitted.model, job)
 
 
-def suggest(trial: Trial, path: str, found: Range) -> Any:
+def suggest(trial: Trial, path: str, values: Range) -> Any:
     """Draw a setting from its range."""
-    if found.choices:
-        return trial.suggest_categorical(path, found.choices)
-    assert found.low is not None
-    assert found.high is not None
-    if isinstance(found.low, int) and isinstance(found.high, int):
-        step = 1 if found.step is None else int(found.step)
-        return trial.suggest_int(path, found.low, found.high, log=found.log, step=step)
-    return trial.suggest_float(path, found.low, found.high, log=found.log, step=found.step)
+    if values.choices:
+        return trial.suggest_categorical(path, values.choices)
+    assert values.low is not None
+    assert values.high is not None
+    if isinstance(values.low, int) and isinstance(values.high, int):
+        step = 1 if values.step is None else int(values.step)
+        return trial.suggest_int(path, values.low, values.high, log=values.log, step=step)
+    return trial.suggest_float(path, values.low, values.high, log=values.log, step=values.step)
 
 
 def _score(model: Model, job: Job) -> float:

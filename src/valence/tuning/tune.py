@@ -1,6 +1,6 @@
 """Tuning: Optuna chooses settings on validation rows, then :func:`run` trains with the best.
 
-What is tuned is a :class:`TuningPlan`: how many trials, on which share of the rows, over which
+What is tuned is a :class:`TuningPlan`: how many trials, on which fraction of the rows, over which
 ranges. The ranges are the method's own, changed by a space file.
 """
 
@@ -65,7 +65,7 @@ class TuningPlan:
 
     Attributes:
         n_trials: Trials in all, those of earlier calls counted.
-        sample: Share of the training rows that trials are fitted on.
+        sample: Fraction of the training rows that trials are fitted on.
         epochs: Epochs of a trial; those of the method when not given.
         ranges: By method, ranges in place of its own; None leaves a setting alone.
     """
@@ -79,12 +79,12 @@ class TuningPlan:
         if self.n_trials < 1 or (self.epochs is not None and self.epochs < 1):
             raise SpecError("n_trials and epochs must be at least 1")
         if not 0 < self.sample <= 1:
-            raise SpecError(f"sample = {self.sample}: the share must be above 0 and at most 1")
+            raise SpecError(f"sample = {self.sample}: the fraction must be above 0 and at most 1")
 
 
 @dataclass(frozen=True)
 class TuningConfig:
-    """Where tuning reads and keeps things, and with how many processes.
+    """Where tuning reads and writes, and with how many processes.
 
     Attributes:
         runs: Folder of run folders, for the final run.
@@ -109,7 +109,7 @@ class TuningConfig:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What tuning a method found.
+    """The result of tuning a method.
 
     Attributes:
         name: Name of the study.
@@ -118,7 +118,7 @@ class TuningResult:
         params: The best settings.
         value: Their validation score in the trial.
         trials: One row per trial.
-        importance: Share of the score's spread by setting.
+        importance: Fraction of the score's variance by setting.
         task: What is predicted.
         result: The run of ``best`` on everything; None where it was not made.
         interrupted: Whether the user stopped it.
@@ -230,10 +230,10 @@ def tune(
     Args:
         method: A name of ``METHODS``; a ``posthoc`` method's base is tuned.
         data: Which rows.
-        plan: How many trials, on which share of the rows, over which ranges.
+        plan: How many trials, on which fraction of the rows, over which ranges.
         settings: Dotted settings of all trials and of the final run.
-        config: Where things are read and kept.
-        observer: Told how far the trials are.
+        config: Where to read and write.
+        observer: Called with the progress of the trials.
         progress: Called with the part of the final training that is done.
 
     Raises:
@@ -266,20 +266,20 @@ def tune(
         return _none_done(study, interrupted)
     params = study.best_trial.params
     metric = str(spec.get("train.metric"))
-    found = TuningResult(
+    tuned = TuningResult(
         job.name, spec.override(params), space, params,
         dataset.task.signed(metric, study.best_value),
         _as_shown(trials_table(study), dataset.task.signed(metric, 1.0)),
         importances(study), dataset.task, None, interrupted,
     )  # fmt: skip
     if interrupted or not config.final:
-        return found
+        return tuned
     with locked(config.runs / ".unfinished" / f"{job.name}.lock"):
         result = run(
-            found.best, store=RunStore(config.runs), dataset=dataset, keep_model=True,
+            tuned.best, store=RunStore(config.runs), dataset=dataset, keep_model=True,
             progress=progress,
         )  # fmt: skip
-    return replace(found, result=result)
+    return replace(tuned, result=result)
 
 
 def study_name(method: str, data: DataSpec) -> str:
@@ -303,15 +303,15 @@ def _job(
     return Job(base, space, plan.n_trials, data, url, name), task
 
 
-def sample_rows(data: TrainingData, share: float, *, seed: int) -> TrainingData:
-    """A stratified share of the training rows, of every class at least one; all validation rows."""
-    if share >= 1:
+def sample_rows(data: TrainingData, fraction: float, *, seed: int) -> TrainingData:
+    """A stratified sample of the training rows, one of a class at least; all validation rows."""
+    if fraction >= 1:
         return data
     labels = data.train.labels
-    if not data.classes:  # intensities: there is nothing to keep the shares of
-        _, taken = stratified_split(np.zeros(len(labels), np.int64), share, seed=seed)
+    if not data.classes:  # intensities: there is nothing to stratify by
+        _, taken = stratified_split(np.zeros(len(labels), np.int64), fraction, seed=seed)
         return replace(data, train=data.train.take(taken))
-    _, taken = stratified_split(labels, share, seed=seed)
+    _, taken = stratified_split(labels, fraction, seed=seed)
     lone = np.flatnonzero(data.train_counts[labels] == 1)  # the split leaves these out
     return replace(data, train=data.train.take(np.union1d(taken, lone)))
 

@@ -13,7 +13,7 @@ from tests.conftest import make_reviews
 from valence.comparison.grid import Comparison, execute, plan, with_transfer
 from valence.config.data import DataSpec
 from valence.evaluation.classification import group_scores
-from valence.reports.groups import groups_table, markdown, wide_table, write_group_tables
+from valence.reports.groups import group_pivot, groups_table, markdown, write_group_tables
 from valence.reports.transfer import (
     leave_one_out_columns,
     transfer_matrix,
@@ -79,7 +79,7 @@ def test_table_over_languages(root: Path, tmp_path: Path) -> None:
     assert own["macro_f1_mean"] == pytest.approx(np.mean(scores))
     assert own["macro_f1_sd"] == pytest.approx(np.std(scores, ddof=1))
     assert own["rows"] == 25
-    wide = wide_table(table)
+    wide = group_pivot(table)
     assert wide.heads == ["method", "mean", *NAMES]
     assert wide.rows[0][0] == "tfidf-lr"
     assert "**" in markdown(wide)

@@ -17,7 +17,7 @@ from valence.evaluation.calibration import CALIBRATION_METRICS, calibration_scor
 from valence.inference.calibrate import conformal_limit, fit, fit_scale
 from valence.inference.calibration import (
     no_calibration,
-    parse_shares,
+    parse_prior,
     probabilities,
     write_calibration,
 )
@@ -109,7 +109,7 @@ def test_every_class_keeps_its_coverage() -> None:
         found = fitted.calibration
         fresh, truth = world(3000, 500 + seed)
         shares = probabilities(found, fresh * 2)
-        left = found.sets(shares)[np.arange(len(truth)), truth]
+        left = found.prediction_sets(shares)[np.arange(len(truth)), truth]
         kept.append([left[truth == c].mean() for c in range(3)])
         given = np.array(found.labels(shares))
         answered.append((given != "").mean())
@@ -133,28 +133,28 @@ def test_target_prior_is_bayes_rule() -> None:
     target = np.array([0.1, 0.2, 0.7])
     true, labels = world(4000, 5)
     found = fit(true, labels, config(), abstain=0.1).calibration
-    moved = found.towards(dict(zip(NAMES, target, strict=True)))
+    moved = found.with_target_prior(dict(zip(NAMES, target, strict=True)))
     fresh, truth = world(4000, 6, target)
     before = calibration_scores(truth, probabilities(found, fresh))
     after = calibration_scores(truth, probabilities(moved, fresh))
     assert after["ece"] < before["ece"] - 0.05
     assert after["log_loss"] < before["log_loss"]
-    same = found.sets(probabilities(found, fresh))
-    np.testing.assert_array_equal(moved.sets(probabilities(moved, fresh)), same)
+    same = found.prediction_sets(probabilities(found, fresh))
+    np.testing.assert_array_equal(moved.prediction_sets(probabilities(moved, fresh)), same)
 
 
 def test_target_prior_as_it_is_written() -> None:
     plain = no_calibration(config())
-    assert parse_shares("bad=0.2, very good=.8") == {"bad": 0.2, "very good": 0.8}
+    assert parse_prior("bad=0.2, very good=.8") == {"bad": 0.2, "very good": 0.8}
     for text in ("bad", "bad=x", ""):
         with pytest.raises(SpecError, match=r"good=0\.7"):
-            parse_shares(text)
+            parse_prior(text)
     with pytest.raises(UnknownNameError, match="did you mean 'good'"):
-        plain.towards({"goood": 1})
+        plain.with_target_prior({"goood": 1})
     with pytest.raises(SpecError, match="'meh' has none"):
-        plain.towards({"bad": 0.5, "good": 0.5})
+        plain.with_target_prior({"bad": 0.5, "good": 0.5})
     with pytest.raises(SpecError, match=r"sum to 1\.5"):
-        plain.towards({"bad": 0.5, "good": 0.5, "meh": 0.5})
+        plain.with_target_prior({"bad": 0.5, "good": 0.5, "meh": 0.5})
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -75,7 +75,7 @@ def test_integrated_gradients_sum_up(saved: Callable[[str], Predictor], name: st
     predictor = saved(name)
     model = predictor.model
     assert isinstance(model, TorchModel)
-    (found,) = explain(predictor, [TEXT], target="good", neighbours=0)
+    (found,) = explain(predictor, [TEXT], target="good", neighbors=0)
     ids = model.tokenizer([TEXT]).input_ids[0]
     empty = [ids[0], *[model.tokenizer.pad_id] * (len(ids) - 2), ids[-1]]
     with torch.inference_mode():
@@ -113,7 +113,7 @@ def test_terms_sum_up_and_point_the_right_way(saved: Callable[[str], Predictor])
     assert scores["GREAT,"] > 0
     assert scores["lovely"] > 0
     assert explain(predictor, [text], target="bad")[0].tokens[-1].score < 0
-    assert found.neighbours == []
+    assert found.neighbors == []
 
 
 def test_majority_and_models_without_gradients(saved: Callable[[str], Predictor]) -> None:
@@ -129,14 +129,14 @@ def test_nearest_are_the_nearest_and_are_kept(
     saved: Callable[[str], Predictor], rows: TrainingData, tmp_path: Path
 ) -> None:
     predictor = saved("linear-probe")
-    assert explain(predictor, [TEXT])[0].neighbours == []
+    assert explain(predictor, [TEXT])[0].neighbors == []
     index = build_index(predictor, rows.train)
-    near = explain(predictor, rows.train.texts[:3], index=index, neighbours=4)
+    near = explain(predictor, rows.train.texts[:3], index=index, neighbors=4)
     for text, label, found in zip(rows.train.texts, rows.train.labels, near, strict=False):
-        assert found.neighbours[0].text == text
-        assert found.neighbours[0].label == rows.classes[label]
-        assert found.neighbours[0].similarity == pytest.approx(1, abs=2e-3)
-        values = [n.similarity for n in found.neighbours]
+        assert found.neighbors[0].text == text
+        assert found.neighbors[0].label == rows.classes[label]
+        assert found.neighbors[0].similarity == pytest.approx(1, abs=2e-3)
+        values = [n.similarity for n in found.neighbors]
         assert values == sorted(values, reverse=True)
         assert len(values) == 4
     assert not (predictor.folder / FILE).exists()
@@ -144,7 +144,7 @@ def test_nearest_are_the_nearest_and_are_kept(
         predictor, rows.train, progress=lambda *_: pytest.fail("not kept"), keep=True
     )
     np.testing.assert_array_equal(again.vectors, index.vectors)
-    assert explain(predictor, [TEXT])[0].neighbours[0].text in rows.train.texts
+    assert explain(predictor, [TEXT])[0].neighbors[0].text in rows.train.texts
     (predictor.folder / FILE).write_bytes(b"broken")
     with pytest.raises(ModelError, match="make it again with --data"):
         explain(predictor, [TEXT])
@@ -162,7 +162,7 @@ def test_prototype_memory_stands_in_for_texts(saved: Callable[[str], Predictor])
     memory.step += 5
     vectors = torch.nn.functional.normalize(torch.randn(6, memory.bank.shape[2]), dim=1)
     memory.store(vectors, torch.tensor([0, 0, 0, 0, 1, 2]))
-    found = explain(predictor, [TEXT], neighbours=3)[0].neighbours
+    found = explain(predictor, [TEXT], neighbors=3)[0].neighbors
     assert [n.text for n in found] == [NO_TEXT] * 3
 
 

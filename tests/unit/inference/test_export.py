@@ -155,7 +155,7 @@ def test_what_cannot_be_made_8_bit_is_said(
     def refused(*_: object) -> None:
         raise RuntimeError("no kernel\nfor this")
 
-    monkeypatch.setattr(export, "quantised", refused)
+    monkeypatch.setattr(export, "quantize", refused)
     options = ExportOptions(runtime, int8=True)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=r"made 8-bit \(no kernel\); export it without --int8"):
         export_model(model, tmp_path / "out", data, options=options)

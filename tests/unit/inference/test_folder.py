@@ -97,8 +97,8 @@ def test_local_is_as_one_by_one_and_goes_on(
     report = predict_folder(job, find_tables([str(parts)]), engine=engine, observer=seen.append)
     assert (report.rows, report.failures) == (FILES * ROWS, [])
     check_same(out, wanted)
-    assert [now.share for now in seen] == sorted(now.share for now in seen)
-    assert (seen[-1].done, seen[-1].share, seen[-1].rows) == (FILES, 1.0, FILES * ROWS)
+    assert [now.fraction for now in seen] == sorted(now.fraction for now in seen)
+    assert (seen[-1].done, seen[-1].fraction, seen[-1].rows) == (FILES, 1.0, FILES * ROWS)
     with pytest.raises(DataError, match=f"{FILES * ROWS} rows of this are done already"):
         score(model, parts, out)
     (out / "rows-1.parquet").write_bytes(b"damaged")

@@ -219,7 +219,7 @@ def test_another_prior_calibration_or_precision_is_not_gone_on_from(
     shares = {"bad": 0.98, "good": 0.01, "meh": 0.01}
     options = StreamOptions(part_rows=16, resume=True)
     changes = {
-        "target prior": {"calibration": fitted.towards(shares)},
+        "target prior": {"calibration": fitted.with_target_prior(shares)},
         "calibration": {"calibration": fitted.model_copy(update={"temperature": 2.0})},
         "precision": {"model": SimpleNamespace(precision="bf16")},
         "long": {"long": "windows"},

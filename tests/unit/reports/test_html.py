@@ -9,7 +9,7 @@ import pytest
 
 from tests.runs import spec_of, true_labels, with_errors, write_run
 from valence.reports import diagnostic_plots, plots
-from valence.reports.groups import groups_table, wide_table, write_workbook
+from valence.reports.groups import group_pivot, groups_table, write_workbook
 from valence.reports.html import Failure, PageText, write_report
 from valence.runs.store import RunStore
 
@@ -68,7 +68,7 @@ def test_groups_have_a_row_for_every_setting(store: RunStore, tmp_path: Path) ->
     ]  # fmt: skip
     table = groups_table(results)
     assert table["seeds"].tolist() == [1] * 6
-    wide = wide_table(table)
+    wide = group_pivot(table)
     assert [row[0] for row in wide.rows] == ["lora (train.epochs=1)", "lora (train.epochs=5)"]
     own = table[(table["name"] == "lora (train.epochs=5)") & (table["group"] == "en")].iloc[0]
     assert own["macro_f1_mean"] == pytest.approx(results[1].groups["en"]["macro_f1"])

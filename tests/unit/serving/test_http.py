@@ -298,12 +298,12 @@ class Explanation:
     label: str
     probabilities: dict[str, float]
     tokens: list[Token]
-    neighbours: list[Neighbor]
+    neighbors: list[Neighbor]
 
 
 def explain(
     predictor: Predictor, texts: list[str], target: str | None = None,
-    steps: int = 32, neighbours: int = 5,
+    steps: int = 32, neighbors: int = 5,
 ) -> list[Explanation]:  # fmt: skip
     """In the shape of ``valence.inference.explain.explain``, for a model that has no gradients."""
     if "explode" in texts:

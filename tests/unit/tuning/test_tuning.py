@@ -153,7 +153,7 @@ def test_stop_keeps_finished_trials(
     rows: DataSpec, config: TuningConfig, tiny_settings: dict[str, object]
 ) -> None:
     def stop(now: trials.StudyProgress) -> None:
-        if now.count.finished == 2 and now.share > 0:
+        if now.count.finished == 2 and now.fraction > 0:
             raise KeyboardInterrupt
 
     result = tune("lora", rows, plan=SHORT, settings=tiny_settings, config=config, observer=stop)

@@ -1,8 +1,8 @@
-"""Finished parts of a long job, kept beside its target so that a killed job can go on.
+"""Finished parts of a long job, saved beside its target so that a killed job can resume.
 
 The folder holds ``job.json`` (what the parts were made from) and, per part, its rows in the
 format of the target and a record with their number and hashes. A part counts when its record
-is there and its file has the recorded hash; the first that does not is where work goes on.
+is there and its file has the recorded hash; work resumes at the first that does not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from valence.errors import DataError
-from valence.inference.bulk.writers import ADVICE, written
+from valence.inference.bulk.writers import ADVICE, writing
 from valence.storage import atomic
 from valence.storage.file_lock import locked
 
@@ -27,12 +27,12 @@ BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class PartRecord:
-    """What is known of a finished part.
+    """The record of a finished part.
 
     Attributes:
         rows: How many.
         names: Its columns.
-        truncated: Texts that were cut.
+        truncated: Texts that were truncated.
         source: Hash of the texts that were read.
         digest: Hash of the file that was written.
     """
@@ -57,7 +57,7 @@ class Parts:
         self.suffix = suffix
 
     def open(self, job: Mapping[str, Any], *, resume: bool | None) -> list[PartRecord]:
-        """Records of the parts that stand.
+        """Records of the finished parts.
 
         Args:
             job: What decides the result: source, model, options.
@@ -66,28 +66,28 @@ class Parts:
         Raises:
             DataError: if parts are there and ``resume`` is None, or they are of another job.
         """
-        found = self._job()
-        wanted = json.loads(json.dumps({"format": FORMAT, **job}))
-        records = self.records() if found is not None else []
+        saved = self._job()
+        requested = json.loads(json.dumps({"format": FORMAT, **job}))
+        records = self.records() if saved is not None else []
         rows = sum(record.rows for record in records)
-        if resume and records and found != wanted:
-            assert found is not None
-            other = next((k for k in wanted if found.get(k) != wanted[k]), "options")
+        if resume and records and saved != requested:
+            assert saved is not None
+            other = next((k for k in requested if saved.get(k) != requested[k]), "options")
             raise DataError(
                 f"{self.folder} holds {rows} rows made with another {other}; they cannot be gone "
                 "on from: run without --resume, or delete the folder"
             )
-        if resume is None and records and found == wanted:
+        if resume is None and records and saved == requested:
             raise DataError(
                 f"{rows} rows of this are done already; go on with --resume, or begin anew with "
                 "--no-resume"
             )
-        if resume and found == wanted:
+        if resume and saved == requested:
             return records
-        with written(self.folder):
+        with writing(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-        atomic.write_text(self.folder / "job.json", json.dumps(wanted), advice=ADVICE)
+        atomic.write_text(self.folder / "job.json", json.dumps(requested), advice=ADVICE)
         return []
 
     def add(self, number: int, record: PartRecord, write: Callable[[Path], None]) -> PartRecord:
@@ -137,14 +137,14 @@ class Parts:
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Keep other processes of this machine from the same parts meanwhile.
+def exclusive_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes of this machine from writing the same parts.
 
     Raises:
         DataError: if another process is at them.
     """
     path = folder.with_name(f"{folder.name}.lock")
-    with written(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     busy = DataError(f"Another process writes {folder} now; wait for it, or give another --out")
     with locked(path, busy):

@@ -15,18 +15,18 @@ from valence.models.base import Progress
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalEngine:
     """One file after another, here."""
 
-    def score(self, job: FolderJob, files: Sequence[Path], done: Done, going: Progress) -> None:
+    def score(self, job: FolderJob, files: Sequence[Path], done: Done, progress: Progress) -> None:
         """As :class:`valence.inference.bulk.folder.Engine`."""
         scorer = FileScorer(job)
         for path in files:
-            done(scorer.score(path, going))
+            done(scorer.score(path, progress))
 
 
 @dataclass(frozen=True)
-class OnRay:
+class RayEngine:
     """Ray Data hands the files to actors that hold the model.
 
     A file whose actor was lost goes to another one, which goes on behind the last part that
@@ -34,12 +34,12 @@ class OnRay:
     so the files and the folder must be seen by all machines under the same path.
 
     Attributes:
-        cluster: Which, and what an actor asks of it.
+        cluster: Which, and the resources of an actor.
     """
 
     cluster: Cluster
 
-    def score(self, job: FolderJob, files: Sequence[Path], done: Done, going: Progress) -> None:
+    def score(self, job: FolderJob, files: Sequence[Path], done: Done, progress: Progress) -> None:
         """As :class:`valence.inference.bulk.folder.Engine`.
 
         Raises:
@@ -50,8 +50,8 @@ class OnRay:
             try:
                 with quietly():
                     for row in self._rows(job, files, actors):
-                        told = {name: _plain(value) for name, value in row.items()}
-                        done(FileDone(**told))
+                        fields = {name: _plain(value) for name, value in row.items()}
+                        done(FileDone(**fields))
             except ray.exceptions.RayError as error:
                 reason = (str(error).strip().splitlines() or [repr(error)])[-1]
                 raise RunError(
@@ -86,15 +86,15 @@ class RayFileScorer:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Score the files of a batch."""
-        found = [asdict(self.scorer.score(Path(str(name)))) for name in batch["name"]]
-        return {name: [file[name] for file in found] for name in found[0]}
+        records = [asdict(self.scorer.score(Path(str(name)))) for name in batch["name"]]
+        return {name: [file[name] for file in records] for name in records[0]}
 
 
 def _local(_: Cluster) -> Engine:
-    return Local()
+    return LocalEngine()
 
 
-ENGINES: dict[str, Callable[[Cluster], Engine]] = {"local": _local, "ray": OnRay}
+ENGINES: dict[str, Callable[[Cluster], Engine]] = {"local": _local, "ray": RayEngine}
 
 
 def make_engine(name: str, cluster: Cluster | None = None) -> Engine:

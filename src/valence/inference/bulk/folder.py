@@ -20,7 +20,7 @@ from valence.errors import DataError, RunError, ValenceError
 from valence.inference.bulk.checkpoint import PartRecord, Parts, file_digest
 from valence.inference.bulk.readers import open_source
 from valence.inference.bulk.stream import PART_ROWS, StreamOptions, model_digest, predict_stream
-from valence.inference.bulk.writers import ADVICE, SUFFIXES, open_sink, written
+from valence.inference.bulk.writers import ADVICE, SUFFIXES, open_sink, writing
 from valence.models.base import Progress
 from valence.models.config_file import read_config
 from valence.storage import atomic
@@ -34,7 +34,7 @@ DONE = ".done"
 
 @dataclass(frozen=True)
 class FolderJob:
-    """What is done with every file; goes to other processes, so its paths are absolute.
+    """How every file is scored; goes to other processes, so its paths are absolute.
 
     Attributes:
         model: The model folder.
@@ -42,7 +42,7 @@ class FolderJob:
         hardware: How the model is run.
         long: What is done with long texts.
         text_column: Name of the column of texts.
-        target_prior: Class shares of the texts, as ``valence predict`` takes them.
+        target_prior: Class priors of the texts, as ``valence predict`` takes them.
         part_rows: Rows held at once.
         encoding: Of text files; UTF-8 when None.
     """
@@ -59,13 +59,13 @@ class FolderJob:
 
 @dataclass(frozen=True)
 class FileDone:
-    """What became of a file.
+    """The outcome of a file.
 
     Attributes:
         name: The file given.
         rows: Rows in it, and in the scored one.
         before: Rows that had been scored by an earlier call or a lost worker.
-        truncated: Texts that were cut.
+        truncated: Texts that were truncated.
         error: Why it could not be scored; empty where it was.
     """
 
@@ -83,13 +83,13 @@ class FolderProgress:
     Attributes:
         done: Files that are finished.
         files: All files.
-        share: Bytes of the files given that are done, as a share of all.
+        fraction: Part of the bytes of the given files that is done.
         rows: Rows of the finished files.
     """
 
     done: int
     files: int
-    share: float
+    fraction: float
     rows: int
 
 
@@ -122,8 +122,8 @@ Done = Callable[[FileDone], None]
 class Engine(Protocol):
     """Scores files."""
 
-    def score(self, job: FolderJob, files: Sequence[Path], done: Done, going: Progress) -> None:
-        """Score all; ``done`` is called at the end of each, ``going`` within one if it can be."""
+    def score(self, job: FolderJob, files: Sequence[Path], done: Done, progress: Progress) -> None:
+        """Score all; ``done`` is called at the end of each, ``progress`` within one if possible."""
         ...
 
 
@@ -133,19 +133,19 @@ def find_tables(given: Sequence[str]) -> list[Path]:
     Raises:
         DataError: if there is none, or two would be written under one name.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for name in given:
         path = Path(name)
         if path.is_dir():
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            paths += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
         elif path.exists():
-            found.append(path)
+            paths.append(path)
         else:
             matches = sorted(glob.glob(name))
             if not matches:
                 raise DataError(f"No file {name}; check the path")
-            found += [Path(match) for match in matches]
-    files = [path for path in dict.fromkeys(found) if not path.name.startswith(".")]
+            paths += [Path(match) for match in matches]
+    files = [path for path in dict.fromkeys(paths) if not path.name.startswith(".")]
     names: dict[str, Path] = {}
     for path in files:
         if path.suffix.lower() not in SUFFIXES:
@@ -175,7 +175,7 @@ def predict_folder(
         files: Tables, as :func:`find_tables` gives them.
         engine: Who does it.
         resume: Whether to go on after a kill; None refuses to choose where something is done.
-        observer: Told how far it is.
+        observer: Called with the progress.
 
     Raises:
         DataError: if the folder cannot be used, or holds what another job did.
@@ -190,7 +190,7 @@ def predict_folder(
     report = FolderReport()
     whole = sum(sizes.values())
 
-    def tell(begun: float) -> None:
+    def notify(begun: float) -> None:
         if observer is not None:
             ready = sum(sizes[file.name] for file in report.files) + begun
             done = len(report.files)
@@ -198,13 +198,13 @@ def predict_folder(
 
     def done(file: FileDone) -> None:
         report.files.append(file)
-        tell(0.0)
+        notify(0.0)
 
-    def going(rows: int, total: int) -> None:
+    def progress(rows: int, total: int) -> None:
         place = min(len(report.files), len(files) - 1)
-        tell(sizes[str(files[place])] * rows / max(1, total))
+        notify(sizes[str(files[place])] * rows / max(1, total))
 
-    engine.score(job, files, done, going)
+    engine.score(job, files, done, progress)
     if sorted(file.name for file in report.files) != sorted(sizes):
         raise RunError(f"{len(report.files)} of {len(files)} files came back; go on with --resume")
     report.seconds = time.monotonic() - clock
@@ -225,11 +225,11 @@ class Finished(Parts):
         self.names = names
 
     def records(self) -> list[PartRecord]:
-        """What stands, in no order; whether it is whole is looked at file by file."""
-        found = [record for name in self.names if (record := self.find(name)) is not None]
+        """Records in no order; whether a file is whole is checked file by file."""
+        records = [record for name in self.names if (record := self.find(name)) is not None]
         for parts in self.unfinished():
-            found += parts.records()
-        return found
+            records += parts.records()
+        return records
 
     def unfinished(self) -> list[Parts]:
         """The parts of files that a kill left."""
@@ -243,8 +243,8 @@ class Finished(Parts):
         except (OSError, ValueError, TypeError):
             return None
 
-    def keep(self, name: str, record: PartRecord) -> None:
-        """PartRecord that a file is finished."""
+    def save(self, name: str, record: PartRecord) -> None:
+        """Record that a file is finished."""
         path = self.folder / f"{name}.json"
         atomic.write_text(path, json.dumps(asdict(record)), advice=ADVICE)
 
@@ -252,10 +252,10 @@ class Finished(Parts):
 def _open(job: FolderJob, files: Sequence[Path], resume: bool | None) -> None:
     """Make the folder, and clear away what another job left where this one begins anew."""
     read_config(job.model)  # a wrong model is said once, not for every file
-    with written(job.out):
+    with writing(job.out):
         job.out.mkdir(parents=True, exist_ok=True)
     finished = Finished(job.out, [path.name for path in files])
-    told = {
+    settings = {
         "model": model_digest(job.model),
         "long": job.long,
         "text column": job.text_column,
@@ -264,7 +264,7 @@ def _open(job: FolderJob, files: Sequence[Path], resume: bool | None) -> None:
         "encoding": job.encoding,
         "part size": job.part_rows,
     }
-    if not finished.open(told, resume=resume):
+    if not finished.open(settings, resume=resume):
         for parts in finished.unfinished():
             shutil.rmtree(parts.folder, ignore_errors=True)
 
@@ -277,7 +277,7 @@ class FileScorer:
         self._predictor: Predictor | None = None
 
     def score(self, path: Path, progress: Progress | None = None) -> FileDone:
-        """Score a file unless it is finished; what breaks it is told and not raised."""
+        """Score a file unless it is finished; what breaks it is returned and not raised."""
         try:
             return self._score(path, progress)
         except ValenceError as error:
@@ -292,7 +292,7 @@ class FileScorer:
             return FileDone(str(path), known.rows, known.rows, known.truncated)
         rows = count_rows(path, self.job.encoding)
         if not rows:  # there is nothing to add columns to
-            finished.keep(path.name, PartRecord(0, [], 0, source, ""))
+            finished.save(path.name, PartRecord(0, [], 0, source, ""))
             return FileDone(str(path))
         options = StreamOptions(
             text_column=self.job.text_column, resume=True, part_rows=self.job.part_rows,
@@ -309,26 +309,28 @@ class FileScorer:
                 parts.remove()
             report = predict_stream(self.predictor, path, target, options=options,
                                     progress=progress)  # fmt: skip
-        kept = count_rows(target)
-        if not rows == report.rows == kept:
+        scored = count_rows(target)
+        if not rows == report.rows == scored:
             target.unlink()
-            raise DataError(f"{path} has {rows} rows and {target} got {kept}; was it changed?")
+            raise DataError(f"{path} has {rows} rows and {target} got {scored}; was it changed?")
         record = PartRecord(rows, [], report.truncated, source, file_digest(target))
-        finished.keep(path.name, record)
+        finished.save(path.name, record)
         return FileDone(str(path), rows, report.resumed, report.truncated)
 
     @property
     def predictor(self) -> Predictor:
         """The model."""
         if self._predictor is None:
-            from valence.inference.calibration import parse_shares
+            from valence.inference.calibration import parse_prior
             from valence.inference.predictor import Predictor
 
             job = self.job
             self._predictor = Predictor(job.model, long=job.long, hardware=job.hardware)
             if job.target_prior is not None:
                 fitted = self._predictor.calibration
-                self._predictor.calibration = fitted.towards(parse_shares(job.target_prior))
+                self._predictor.calibration = fitted.with_target_prior(
+                    parse_prior(job.target_prior)
+                )
         return self._predictor
 
 

@@ -22,7 +22,7 @@ from valence.errors import DataError
 
 PART_CHARACTERS = 8_000_000
 """A part of a text file ends here even if it has few rows: long texts fill the memory too."""
-LONGEST_FIELD = 2**31 - 1  # csv refuses fields over 128 KiB unless told
+LONGEST_FIELD = 2**31 - 1  # csv's own limit is 128 KiB
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Part:
     Attributes:
         names: Columns, in the order of the source.
         columns: Their values, None where there is none; empty where ``arrow`` has them.
-        share: How much of the source has been read when the part ends, in (0, 1].
+        fraction_read: Of the source, when the part ends, in (0, 1].
         arrow: The rows as a ``pyarrow.Table``, of a source that has its types.
     """
 
     names: list[str]
     columns: list[list[Any]]
-    share: float
+    fraction_read: float
     arrow: Any = None
 
     def __len__(self) -> int:
@@ -133,7 +133,7 @@ class TextSource(_File):
             reader = csv.reader(lines, delimiter="\t" if suffix == ".tsv" else ",")
             names = [name.strip() for name in next(reader, [])]
             size = self.path.stat().st_size
-            for records in _gathered(_checked(reader, lines, len(names)), rows):
+            for records in _batched(_checked(reader, lines, len(names)), rows):
                 columns = [list(column) for column in zip(*records, strict=True)]
                 yield Part(names, columns, min(1.0, raw.tell() / size))
 
@@ -179,7 +179,7 @@ class JsonSource(_File):
         with reading(self.path, self.encoding), self.path.open("rb") as raw:
             lines = io.TextIOWrapper(raw, text_encoding(self.encoding))
             size = self.path.stat().st_size
-            for records in _gathered(json_objects(lines, self.path), rows):
+            for records in _batched(json_objects(lines, self.path), rows):
                 names = list(dict.fromkeys(name for record in records for name in record))
                 columns = [[record.get(name) for record in records] for name in names]
                 yield Part(names, columns, min(1.0, raw.tell() / size))
@@ -230,7 +230,7 @@ class SqlSource:
     table: str | None
 
     def identity(self) -> dict[str, Any]:
-        """What is asked for; that the rows are the same is checked part by part."""
+        """The query and table; that the rows are the same is checked part by part."""
         return {"query": self.query, "table": self.table}
 
     def parts(self, rows: int) -> Iterator[Part]:
@@ -245,7 +245,7 @@ class SqlSource:
             yield Part(names, columns, min(1.0, done / max(1, total)))
 
 
-def _gathered(records: Iterator[Any], rows: int) -> Iterator[list[Any]]:
+def _batched(records: Iterator[Any], rows: int) -> Iterator[list[Any]]:
     """Records in lists of at most ``rows``, shorter where texts are long."""
     part: list[Any] = []
     characters = 0

@@ -1,6 +1,6 @@
 """Scoring a whole table as a stream: :func:`predict_stream`.
 
-Memory does not grow with the table. What is finished is kept in parts beside the target (see
+Memory does not grow with the table. Finished parts are written beside the target (see
 ``valence.inference.bulk.checkpoint``), and the target appears when all are there.
 """
 
@@ -16,8 +16,8 @@ from valence.errors import DataError
 from valence.inference.bulk.checkpoint import (
     PartRecord,
     Parts,
+    exclusive_writer,
     file_digest,
-    only_writer,
     texts_digest,
 )
 from valence.inference.bulk.readers import Part, RowReader, open_source
@@ -42,7 +42,7 @@ class StreamOptions:
         query: A SELECT whose rows are read, of a database.
         table: The table that is read, of a database with several.
         to_table: The table that is written, where the target is a database.
-        resume: Whether to go on from the parts of a killed job; None asks where there are some.
+        resume: Whether to go on from the parts of a killed job; None refuses where there are some.
         part_rows: Rows held at once.
         encoding: Of a text file; UTF-8 when None.
     """
@@ -63,7 +63,7 @@ class StreamReport:
     Attributes:
         rows: Rows of the target.
         resumed: Rows that an earlier call had done.
-        truncated: Texts that were cut at the length limit.
+        truncated: Texts truncated at the length limit.
         seconds: Time taken.
     """
 
@@ -106,7 +106,7 @@ def predict_stream(
         source: CSV, TSV, JSONL or Parquet file, or the URL of a database.
         target: The same; need not be of the source's kind.
         options: How.
-        progress: Told (done, all) rows; how many there are is an estimate until the end.
+        progress: Called with (done, total) rows; how many there are is an estimate until the end.
 
     Raises:
         DataError: if the source cannot be read or the target cannot be written.
@@ -118,7 +118,7 @@ def predict_stream(
     )
     sink = open_sink(str(target), table=options.to_table)
     sink.check()
-    with only_writer(sink.parts_folder()):
+    with exclusive_writer(sink.parts_folder()):
         return _streamed(predictor, rows, sink, options, progress)
 
 
@@ -165,13 +165,13 @@ class _StreamScorer:
         self.written = 0
 
     def run(self, source: RowReader, known: list[PartRecord]) -> list[PartRecord]:
-        """Records of all parts; those of ``known`` are only held to their texts."""
+        """Records of all parts; those of ``known`` are only checked against their texts."""
         records: list[PartRecord] = []
         done = 0
         for number, part in enumerate(source.parts(self.options.part_rows)):
             texts = self._texts(part, source.name)
             digest = texts_digest(texts)
-            total = max(done + len(part), round((done + len(part)) / part.share))
+            total = max(done + len(part), round((done + len(part)) / part.fraction_read))
             if number < len(known):
                 if known[number].source != digest or known[number].rows != len(part):
                     raise DataError(
@@ -180,7 +180,9 @@ class _StreamScorer:
                     )
                 records.append(known[number])
             else:
-                records.append(self._score(number, part, texts, digest, self._told(done, total)))
+                records.append(
+                    self._score(number, part, texts, digest, self._progress_from(done, total))
+                )
             done += len(part)
             if self.progress is not None:
                 self.progress(done, total)
@@ -191,32 +193,32 @@ class _StreamScorer:
         return records
 
     def _score(
-        self, number: int, part: Part, texts: list[str], digest: str, told: Progress
+        self, number: int, part: Part, texts: list[str], digest: str, progress: Progress
     ) -> PartRecord:
         filled = [i for i, text in enumerate(texts) if text.strip()]
-        found = self.predictor.columns([texts[i] for i in filled], told)
+        columns = self.predictor.columns([texts[i] for i in filled], progress)
         truncated = self.predictor.truncated
-        added = {name: _spread(values, filled, len(texts)) for name, values in found.items()}
+        added = {name: _spread(values, filled, len(texts)) for name, values in columns.items()}
         scored = _with_columns(part, added)
         record = PartRecord(len(part), scored.names, truncated, digest, "")
-        kept = self.parts.add(number, record, lambda file: self.sink.write(scored, file))
+        written = self.parts.add(number, record, lambda file: self.sink.write(scored, file))
         self.written += 1
-        return kept
+        return written
 
     def _texts(self, part: Part, where: str) -> list[str]:
-        wanted = self.options.text_column
-        if wanted is not None and wanted not in part.names and where.endswith(".jsonl"):
+        column = self.options.text_column
+        if column is not None and column not in part.names and where.endswith(".jsonl"):
             return [""] * len(part)  # no row of this part has the column
-        name = find_column(part.names, wanted, TEXT_COLUMNS, what="text", where=where)
+        name = find_column(part.names, column, TEXT_COLUMNS, what="text", where=where)
         values = part.values(part.names.index(name))
         return ["" if value is None else str(value) for value in values]
 
-    def _told(self, before: int, total: int) -> Progress:
-        def told(done: int, _: int) -> None:
+    def _progress_from(self, before: int, total: int) -> Progress:
+        def progress(done: int, _: int) -> None:
             if self.progress is not None:
                 self.progress(before + done, total)
 
-        return told
+        return progress
 
 
 def _spread(values: list[Any], places: list[int], size: int) -> list[Any]:
@@ -236,14 +238,14 @@ def _with_columns(part: Part, added: dict[str, list[Any]]) -> Part:
         names.append(given)
     new = [*names, *added]
     if part.arrow is None:
-        return Part(new, [*part.columns, *added.values()], part.share)
+        return Part(new, [*part.columns, *added.values()], part.fraction_read)
     import pyarrow as pa
 
     arrow = part.arrow.rename_columns(names)
     for name, values in added.items():
         kind = pa.string() if name == "label" else pa.float64()
         arrow = arrow.append_column(name, pa.array(values, type=kind))
-    return Part(new, [], part.share, arrow)
+    return Part(new, [], part.fraction_read, arrow)
 
 
 def _job(

@@ -39,7 +39,7 @@ class Sink(Protocol):
         ...
 
     def parts_folder(self) -> Path:
-        """Where parts are kept until the table is whole."""
+        """Where parts lie until the table is whole."""
         ...
 
     def check(self) -> None:
@@ -78,8 +78,8 @@ def open_sink(target: str, *, table: str | None = None) -> Sink:
 
 
 @contextmanager
-def written(name: str | Path) -> Iterator[None]:
-    """What the disk refuses is said in one line."""
+def writing(name: str | Path) -> Iterator[None]:
+    """Turn errors of the disk into a :class:`RunError` of one line."""
     try:
         yield
     except OSError as error:
@@ -100,7 +100,7 @@ class _FileSink:
         """Make the folder of the file."""
         if self.path.is_dir():
             raise DataError(f"{self.path} is a folder; name a file")
-        with written(self.path):
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
 
@@ -147,7 +147,7 @@ class JsonSink(_FileSink):
 
     def write(self, part: Part, file: Path) -> None:
         """As :class:`Sink`."""
-        _refuse_doubles(part.names, self.name)
+        _refuse_duplicate_columns(part.names, self.name)
         columns = [part.values(i) for i in range(len(part.names))]
         with file.open("w", encoding="utf-8") as out:
             for values in zip(*columns, strict=True):
@@ -185,7 +185,7 @@ def write_arrow(part: Part, file: Path, name: str) -> None:
     import pyarrow as pa
     from pyarrow.parquet import write_table
 
-    _refuse_doubles(part.names, name)
+    _refuse_duplicate_columns(part.names, name)
     arrays = []
     for i in range(len(part.names)):
         if part.arrow is not None:
@@ -216,7 +216,7 @@ def common_schema(files: Sequence[Path]) -> Any:
                 fields[one.name] = pa.unify_schemas(pair, promote_options="permissive").field(0)
             except pa.ArrowTypeError:
                 fields[one.name] = pa.field(one.name, pa.string())
-    # A column without any value is text, or a reader would find a type that holds nothing.
+    # A column without any value is text, or a reader would see a type that holds nothing.
     return pa.schema(
         [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in fields.values()]
     )
@@ -335,10 +335,10 @@ def _union(names: Sequence[Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(name for own in names for name in own))
 
 
-def _refuse_doubles(names: Sequence[str], target: str) -> None:
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
+def _refuse_duplicate_columns(names: Sequence[str], target: str) -> None:
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
         raise DataError(
-            f"{target}: there are several columns {double!r}, which this format cannot hold; "
+            f"{target}: there are several columns {duplicate!r}, which this format cannot hold; "
             "rename all but one"
         )

@@ -15,6 +15,8 @@ from valence.inference.predictor import Predictor
 from valence.models.attribution import MOST_WORDS, target_values
 from valence.models.base import Attribution
 
+JSON_NAMES = {"neighbors": "neighbours"}  # the key that readers of documents know
+
 
 @dataclass(frozen=True)
 class Token:
@@ -35,20 +37,20 @@ class Token:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is said of one text.
+    """The explanation of one text.
 
     Attributes:
         text: The text.
         label: The label that is explained: the target, or else the most probable one;
             ``intensity`` of a model that has no labels.
         probabilities: By label; of a model without labels, its intensity.
-        tokens: Words in the order of the text; those that the model cut away are missing.
-        neighbours: Nearest training texts, the nearest first.
+        tokens: Words in the order of the text; those truncated by the model are missing.
+        neighbors: Nearest training texts, the nearest first.
         modalities: What each modality adds to the label, for models of several; else None.
-        method: How the scores were found.
+        method: How the scores were computed.
         unit: What they are measured in.
         error: How far the sum of the scores is from what it should be: the difference that
-            the whole text makes; None where the method promises no sum.
+            the whole text makes; None where the method guarantees no sum.
         note: What a reader should know; empty for most.
     """
 
@@ -56,7 +58,7 @@ class Explanation:
     label: str
     probabilities: dict[str, float]
     tokens: list[Token] = field(default_factory=list)
-    neighbours: list[Neighbor] = field(default_factory=list)
+    neighbors: list[Neighbor] = field(default_factory=list)
     modalities: dict[str, float] | None = None
     method: str = ""
     unit: str = ""
@@ -70,7 +72,7 @@ def explain(
     *,
     target: str | None = None,
     steps: int = 32,
-    neighbours: int = 5,
+    neighbors: int = 5,
     index: Index | None = None,
 ) -> list[Explanation]:
     """Explain texts one by one.
@@ -84,8 +86,8 @@ def explain(
         texts: N texts.
         target: The label that is explained; each text's most probable one when None.
         steps: Points of the integral; more make :attr:`Explanation.error` smaller.
-        neighbours: How many training texts; 0 for none.
-        index: The training texts; when None, those kept in the model's folder, or else what
+        neighbors: How many training texts; 0 for none.
+        index: The training texts; when None, those in the model's folder, or else what
             the model's prototype memory remembers of them.
 
     Raises:
@@ -93,8 +95,8 @@ def explain(
         UnknownNameError: if the target is no label.
         ModelError: if the extra is missing.
     """
-    if steps < 1 or neighbours < 0:
-        raise SpecError(f"{steps} steps and {neighbours} neighbours are not possible; give more")
+    if steps < 1 or neighbors < 0:
+        raise SpecError(f"{steps} steps and {neighbors} neighbors are not possible; give more")
     if target is not None and target not in predictor.classes:
         raise UnknownNameError("label", target, predictor.classes)
     if not texts:
@@ -104,9 +106,9 @@ def explain(
     if target is not None:
         targets = [predictor.classes.index(target)] * len(texts)
     near: list[list[Neighbor]] = [[] for _ in texts]
-    nearest = (index or find_index(predictor)) if neighbours else None
+    nearest = (index or find_index(predictor)) if neighbors else None
     if nearest is not None:
-        near = nearest.nearest(predictor.model, texts, neighbours)
+        near = nearest.nearest(predictor.model, texts, neighbors)
     named = predictor.task.named(logits)
     return [
         _explanation(
@@ -133,7 +135,7 @@ def explain_clip(
 ) -> Explanation:
     """What words, sound and picture of a file add to its label or intensity.
 
-    A modality's share is the value with it minus the value without it, a word's what leaving it
+    A modality's effect is the value with it minus the value without it, a word's what leaving it
     out changes; the value is the log-odds of the label, or the intensity itself.
 
     Args:
@@ -152,12 +154,12 @@ def explain_clip(
     predict = predictor.model.clip_reader(Path(clip))
     spans = [match.span() for match in re.finditer(r"\S+", text)][:MOST_WORDS]
     versions = [text, *(text[:a] + text[b:] for a, b in spans)]
-    outputs = predictor.calibration.applied(predict(versions, None))
+    outputs = predictor.calibration.apply(predict(versions, None))
     goal = int(outputs.logits[0].argmax()) if target is None else predictor.classes.index(target)
     values = target_values(outputs.logits, goal)
     effects = {}
     for name in predictor.model.inputs:
-        rest = predictor.calibration.applied(predict([text], name))
+        rest = predictor.calibration.apply(predict([text], name))
         effects[name] = float(values[0] - target_values(rest.logits, goal)[0])
     return Explanation(
         text, predictor.task.output_name(goal), predictor.task.named(outputs.logits[:1])[0],
@@ -169,12 +171,12 @@ def explain_clip(
     )  # fmt: skip
 
 
-def as_document(found: Explanation) -> dict[str, Any]:
+def as_document(explanation: Explanation) -> dict[str, Any]:
     """An explanation as JSON has it, numbers rounded to six places."""
     from dataclasses import asdict
 
-    document: dict[str, Any] = _rounded(asdict(found))
-    return document
+    document: dict[str, Any] = _rounded(asdict(explanation))
+    return {JSON_NAMES.get(name, name): value for name, value in document.items()}
 
 
 def _rounded(value: Any) -> Any:

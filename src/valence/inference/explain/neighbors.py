@@ -1,7 +1,7 @@
-"""The training texts nearest to a text, in the space in which the model tells classes apart.
+"""The training texts nearest to a text, in the space of the model's features.
 
 A saved model does not hold the texts it was trained on. Their index is made from rows that
-are given, kept in the cache under their contents and the model's, and, where it is asked for,
+are given, cached under their contents and the model's, and, on request,
 written into the model's folder as ``neighbours.parquet``, which then shows these texts to
 whoever gets the folder.
 """
@@ -22,7 +22,6 @@ from valence.inference.predictor import Predictor
 from valence.models.base import Model, Progress
 from valence.storage import atomic, cache
 
-KIND = "neighbours"
 FILE = "neighbours.parquet"
 NO_TEXT = "(a remembered training text; its words are not kept)"
 WEIGHTS = ("*.json", "*.safetensors", "adapter/*", "encoder/*.safetensors", "*.onnx", "*.bin")
@@ -63,17 +62,17 @@ class Index:
         vectors = model.unit_features(texts)
         if not vectors.shape[1] or vectors.shape[1] != self.vectors.shape[1]:
             return [[] for _ in texts]
-        found = []
+        neighbors = []
         for start in range(0, len(texts), BLOCK):
             similarity = vectors[start : start + BLOCK] @ self.vectors.T
             size = min(count, similarity.shape[1])
             best = np.argpartition(-similarity, size - 1, axis=1)[:, :size]
             for row, own in zip(similarity, best, strict=True):
                 order = own[np.argsort(-row[own], kind="stable")]
-                found.append(
+                neighbors.append(
                     [Neighbor(self.texts[i], self.labels[i], float(row[i])) for i in order]
                 )
-        return found
+        return neighbors
 
 
 def find_index(predictor: Predictor) -> Index | None:
@@ -95,12 +94,12 @@ def find_index(predictor: Predictor) -> Index | None:
 def build_index(
     predictor: Predictor, rows: Split, *, progress: Progress | None = None, keep: bool = False
 ) -> Index:
-    """The index of labelled rows, from the cache where it was made before.
+    """The index of labeled rows, from the cache where it was made before.
 
     Args:
         predictor: The model.
         rows: Training rows; labels are ids of the model's classes.
-        progress: Told (done, all) texts.
+        progress: Called with (done, total) texts.
         keep: Also write it into the model's folder, texts included.
 
     Raises:

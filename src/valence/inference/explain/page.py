@@ -1,4 +1,4 @@
-"""Explanations as one page: no network, light and dark, readable without colour."""
+"""Explanations as one page: no network, light and dark, readable without color."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from valence.inference.explain.explain import Explanation
 from valence.storage import atomic
 
 
-def write_page(found: Sequence[Explanation], path: Path, *, title: str) -> Path:
+def write_page(explanations: Sequence[Explanation], path: Path, *, title: str) -> Path:
     """Write a page of explanations.
 
     Args:
-        found: What to show.
+        explanations: What to show.
         path: The file; its folder is made.
         title: Heading.
 
@@ -27,24 +27,24 @@ def write_page(found: Sequence[Explanation], path: Path, *, title: str) -> Path:
         loader=PackageLoader("valence.inference.explain", "."), autoescape=True,
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     ).get_template("explain.html.j2")  # fmt: skip
-    page = template.render(title=title, items=[(item, _runs(item)) for item in found])
+    page = template.render(title=title, items=[(item, _runs(item)) for item in explanations])
     atomic.write_text(path, page)
     return path
 
 
-def _runs(found: Explanation) -> list[dict[str, Any]]:
-    """The text in runs: what is between tokens, and tokens with the strength of their colour."""
-    most = max((abs(token.score) for token in found.tokens), default=0.0) or 1.0
+def _runs(explanation: Explanation) -> list[dict[str, Any]]:
+    """The text in runs: what is between tokens, and tokens with the strength of their color."""
+    most = max((abs(token.score) for token in explanation.tokens), default=0.0) or 1.0
     runs: list[dict[str, Any]] = []
     at = 0
-    for token in found.tokens:
+    for token in explanation.tokens:
         if token.start > at:
-            runs.append({"text": found.text[at : token.start], "part": None})
-        begun = max(at, token.start)
-        if token.end > begun:
-            runs.append({"text": found.text[begun : token.end], "part": token.score / most,
+            runs.append({"text": explanation.text[at : token.start], "part": None})
+        start = max(at, token.start)
+        if token.end > start:
+            runs.append({"text": explanation.text[start : token.end], "part": token.score / most,
                          "score": token.score})  # fmt: skip
         at = max(at, token.end)
-    if at < len(found.text):
-        runs.append({"text": found.text[at:], "part": None})
+    if at < len(explanation.text):
+        runs.append({"text": explanation.text[at:], "part": None})
     return runs

@@ -1,7 +1,7 @@
 """Exporting a trained model to ONNX or OpenVINO: :func:`export_model`.
 
-What is written is a model folder like any other. It gets its name only after it was held to
-the PyTorch model on labeled rows.
+What is written is a model folder like any other. It gets its name only after it was compared
+with the PyTorch model on labeled rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from valence.inference.export.quantize import (
     look_up_first,
     part_quantizers,
     products_of_activations,
-    quantised,
+    quantize,
 )
 from valence.inference.model_rows import OWN_ROWS, training_dataset
 from valence.models.exported import (
@@ -92,7 +92,7 @@ def export_model(
         options: What is exported.
 
     Returns:
-        What was seen: rows, largest difference of a probability, changed labels, and F1 before
+        The checks: rows, largest difference of a probability, changed labels, and F1 before
         and after (see ``valence.inference.export.parity``).
 
     Raises:
@@ -125,7 +125,7 @@ def rows_of(
     split: str = "validation",
     data_dir: str | Path | None = None,
 ) -> tuple[Dataset, LabeledRows]:
-    """What an export is made on, and which of it are the rows it is held to.
+    """What an export is made on, and the rows on which it is checked.
 
     Args:
         config: Of the model.
@@ -174,7 +174,7 @@ def _write_files(
     with _needs(options.runtime), _quiet():
         seen = None
         if options.int8:
-            seen = model.tokenizer(_drawn(data.train, CALIBRATION_ROWS).texts).input_ids
+            seen = model.tokenizer(_subsample(data.train, CALIBRATION_ROWS).texts).input_ids
         name = (_to_openvino if options.runtime == "openvino" else _to_runtime)(plain, folder, seen)
     plain.unlink(missing_ok=True)
     return ExportSettings(
@@ -245,7 +245,7 @@ def _network(model: TorchModel) -> nn.Module:
     encoder: Any = copy.deepcopy(model.classifier.encoder.model).cpu()
     if model.config.encoder.adaptation in ADAPTED:
         encoder = encoder.merge_and_unload()
-    encoder.set_attn_implementation("eager")  # the fused kernel hides attention from optimisers
+    encoder.set_attn_implementation("eager")  # the fused kernel hides attention from optimizers
     return Network(encoder, copy.deepcopy(model.classifier.head).cpu())
 
 
@@ -260,7 +260,7 @@ def _to_runtime(plain: Path, folder: Path, seen: list[list[int]] | None) -> str:
         onnx.save(network, folder / name, save_as_external_data=True, location="model.bin")
         return name
     with _quantizing():
-        network = quantised(network, seen, _head_names(plain) | products_of_activations(network))
+        network = quantize(network, seen, _head_names(plain) | products_of_activations(network))
         part_quantizers(network)
         look_up_first(network)
     onnx.save(network, folder / name)
@@ -274,13 +274,13 @@ def _head_names(plain: Path) -> set[str]:
     """
     import onnx
 
-    found: set[str] = set()
+    names: set[str] = set()
     for node in onnx.load(plain, load_external_data=False).graph.node:
         about = {one.key: one.value for one in node.metadata_props}
         if about.get("namespace", "").partition("/")[2].partition(":")[0] == "head":
-            names = [node.name, *node.output]
-            found |= {f"{name}{part}" for name in names for part in ("", "/WithoutBiases")}
-    return found
+            own = [node.name, *node.output]
+            names |= {f"{name}{part}" for name in own for part in ("", "/WithoutBiases")}
+    return names
 
 
 def _to_openvino(plain: Path, folder: Path, seen: list[list[int]] | None) -> str:
@@ -291,7 +291,7 @@ def _to_openvino(plain: Path, folder: Path, seen: list[list[int]] | None) -> str
     network = openvino.Core().read_model(plain)
     if seen is not None:
         with _quantizing():
-            network = quantised(network, seen, _head_names(plain))
+            network = quantize(network, seen, _head_names(plain))
     openvino.save_model(network, folder / name, compress_to_fp16=False)
     return name
 
@@ -310,12 +310,12 @@ def _write_settings(folder: Path, settings: ExportSettings) -> None:
 def _checked(
     model: TorchModel, exported: ExportedModel, rows: Split, options: ExportOptions
 ) -> dict[str, Any]:
-    """What is seen on labeled rows.
+    """Compare the export with its model on labeled rows.
 
     Raises:
         ModelError: if it is not good enough.
     """
-    rows = _drawn(rows, CHECKED_ROWS)
+    rows = _subsample(rows, CHECKED_ROWS)
     checks = compare_scores(
         rows.labels,
         model.predict(rows.examples()),
@@ -326,7 +326,7 @@ def _checked(
     if not options.int8 and not gap <= FP32_TOLERANCE:
         raise ModelError(
             f"The export gives other probabilities than the model (by {gap:.1e} on {len(rows)} "
-            "rows) and was not kept; please report this with the spec of the run"
+            "rows) and was not saved; please report this with the spec of the run"
         )
     for name, title in (("macro_f1", "macro-F1"), ("worst_f1", "the worst class's F1")):
         before, after = checks[name]
@@ -334,13 +334,13 @@ def _checked(
         if drop > options.max_drop:
             raise ModelError(
                 f"The export loses {drop:.2f} points of {title} on {len(rows)} rows "
-                f"({100 * before:.2f} → {100 * after:.2f}) and was not kept; --max-drop "
+                f"({100 * before:.2f} → {100 * after:.2f}) and was not saved; --max-drop "
                 f"{options.max_drop:g} allows less: export without --int8, or allow more"
             )
     return checks
 
 
-def _drawn(rows: Split, count: int) -> Split:
+def _subsample(rows: Split, count: int) -> Split:
     if len(rows) <= count:
         return rows
     chosen = np.random.default_rng(0).permutation(len(rows))[:count]
@@ -373,7 +373,7 @@ def _needs(runtime: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries' own remarks to developers from the person's screen."""
+    """Silence the libraries' remarks to developers."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""How far two models agree on labeled rows, for holding an export to its model."""
+"""How far two models agree on labeled rows, for checking an export against its model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def compare_scores(
         classes: Label names.
 
     Returns:
-        ``rows``, ``largest_difference`` of a probability, ``flips`` (share of changed labels),
+        ``rows``, ``largest_difference`` of a probability, ``flips`` (fraction of changed labels),
         and pairs (before, after) of ``macro_f1``, ``macro_recall`` and ``worst_f1``.
     """
     from sklearn.metrics import f1_score, recall_score
@@ -30,9 +30,9 @@ def compare_scores(
     first, second = before.logits.argmax(axis=1), after.logits.argmax(axis=1)
     there = np.unique(labels)
     pairs: dict[str, list[float]] = {"macro_f1": [], "macro_recall": [], "worst_f1": []}
-    for found in (first, second):
-        f1 = f1_score(labels, found, labels=there, average=None, zero_division=0)
-        recall = recall_score(labels, found, labels=there, average=None, zero_division=0)
+    for predicted in (first, second):
+        f1 = f1_score(labels, predicted, labels=there, average=None, zero_division=0)
+        recall = recall_score(labels, predicted, labels=there, average=None, zero_division=0)
         pairs["macro_f1"].append(float(f1.mean()))
         pairs["macro_recall"].append(float(recall.mean()))
         pairs["worst_f1"].append(float(f1.min()))

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 
-def quantised(network: Any, token_ids: Sequence[Sequence[int]], kept: set[str]) -> Any:
+def quantize(network: Any, token_ids: Sequence[Sequence[int]], ignored: set[str]) -> Any:
     """A network of ONNX or OpenVINO whose matrix products run in 8 bits (by nncf).
 
     Args:
         network: As ``onnx.load`` or ``openvino.Core.read_model`` give it.
         token_ids: Texts that show which values occur.
-        kept: Names of nodes that stay in float32; those that do not exist are left out.
+        ignored: Names of nodes that stay in float32; those that do not exist are left out.
 
     Raises:
         ImportError: if nncf is missing.
@@ -36,7 +36,7 @@ def quantised(network: Any, token_ids: Sequence[Sequence[int]], kept: set[str]) 
     return nncf.quantize(
         network, nncf.Dataset(items), model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(items),
-        ignored_scope=nncf.IgnoredScope(names=sorted(kept), validate=False),
+        ignored_scope=nncf.IgnoredScope(names=sorted(ignored), validate=False),
     )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def products_of_activations(network: Any) -> set[str]:
 
 
 def part_quantizers(network: Any) -> None:
-    """Give every user of an 8-bit value in an ONNX network a quantiser of its own, in place.
+    """Give every user of an 8-bit value in an ONNX network a quantizer of its own, in place.
 
     ONNX Runtime multiplies in 8 bits only where nothing else reads what it is given.
     """
@@ -119,6 +119,6 @@ def look_up_first(network: Any) -> None:
         node for node in nodes if node.op_type != "DequantizeLinear" or node.output[0] in read
     )
     read = {name for node in graph.node for name in node.input}
-    kept = [one for one in graph.initializer if one.name in read]
+    initializers = [one for one in graph.initializer if one.name in read]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(initializers)
