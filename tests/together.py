@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from valence.config.data import DataSpec
 from valence.config.sections import LossSpec
-from valence.data.collate import IGNORED
+from valence.data.collate import IGNORE_INDEX
 from valence.distributed import process_group
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.gather import whole_loss
@@ -124,7 +124,7 @@ def part(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return rows[:, numbers].flatten(0, 1), labels[numbers].repeat(len(rows))
     if labels.is_floating_point():
         return rows[:, :0].flatten(0, 1), labels[:0]
-    return rows[:, :1].flatten(0, 1), torch.full((len(rows),), IGNORED)
+    return rows[:, :1].flatten(0, 1), torch.full((len(rows),), IGNORE_INDEX)
 
 
 def trainings(folder: Path, encoder: str, data: str, method: str) -> str:

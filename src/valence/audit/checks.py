@@ -19,10 +19,10 @@ import pandas as pd
 
 from valence.audit.duplicates import normalise
 from valence.config.data import DataSpec
-from valence.data.catalogue import DATASETS
+from valence.data.catalog import DATASETS
 from valence.data.dataset import Dataset
 from valence.data.groups import choose_rows
-from valence.data.locate import locate, refuse_cuts
+from valence.data.locate import locate, refuse_subsampling
 from valence.data.sources import load_dataset
 from valence.data.tables import clean
 
@@ -104,7 +104,7 @@ def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> LabeledSo
         DataError: if something cannot be found, read or used.
         SpecError: if the spec cuts rows.
     """
-    refuse_cuts(spec, "an audit looks at all rows")
+    refuse_subsampling(spec, "an audit looks at all rows")
     card = DATASETS.get(spec.name)
     notes: list[str] = []
     if spec.name == "demo":

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from valence.data.collate import IGNORED
+from valence.data.collate import IGNORE_INDEX
 from valence.losses.base import Loss, ModelOutput
 
 
@@ -75,7 +75,7 @@ def whole_loss(loss: Loss, output: ModelOutput, labels: Tensor, *, views: int = 
         loss: Called with the rows of all processes, in the order one process would give them.
         output: What this process computed for its B rows. Of several processes, the loss gets
             logits, features and class rows; token states stay where they are.
-        labels: (B,) class ids; rows with ``IGNORED`` take no part.
+        labels: (B,) class ids; rows with ``IGNORE_INDEX`` take no part.
         views: How often a text is in the batch: all first views, then all second ones.
     """
     if not several():
@@ -83,7 +83,7 @@ def whole_loss(loss: Loss, output: ModelOutput, labels: Tensor, *, views: int = 
         return alone
     kept = torch.ones_like(labels, dtype=torch.bool)
     if not labels.is_floating_point():  # an intensity may have any value
-        kept = labels != IGNORED
+        kept = labels != IGNORE_INDEX
     whole = replace(
         output,
         logits=_in_order(output.logits.float()[kept], views),
