@@ -71,7 +71,7 @@ def reliability(store: RunStore, results: Sequence[RunResult]) -> Figure:
     for i, (method, own) in enumerate(parts.items()):
         found = confidence_curve(*(np.concatenate(column) for column in zip(*own, strict=True)))
         label = f"{method} (ECE {found.gap:.3f})"
-        axes.plot(found.predicted, found.happened, marker="o", ms=3, lw=1.4, label=label,
+        axes.plot(found.predicted, found.observed, marker="o", ms=3, lw=1.4, label=label,
                   **line_style(i))  # fmt: skip
     side_legend(axes)
     return figure
@@ -83,7 +83,7 @@ def reliability_figure(labels: np.ndarray, shares: Mapping[str, np.ndarray]) -> 
     for i, (name, own) in enumerate(shares.items()):
         found = confidence_curve(labels, own)
         label = f"{name} (ECE {found.gap:.3f})"
-        axes.plot(found.predicted, found.happened, marker="o", ms=3, label=label, **line_style(i))
+        axes.plot(found.predicted, found.observed, marker="o", ms=3, label=label, **line_style(i))
     side_legend(axes)
     return figure
 
