@@ -100,7 +100,7 @@ def main() -> None:
     torch.set_num_threads(1)  # beside other work, two threads wait for each other
     memory = PrototypeMemory(SPEC, ClassInfo((1,) * CLASSES, TAIL, SIZE))
     steps: dict[str, Step] = {
-        "batched": memory.charge_and_store,
+        "batched": memory.contrast_and_store,
         "loop": Queues().step,
         "loop over kept tensors": Rings().step,
     }

@@ -37,7 +37,7 @@ SPEC = LossSpec(contrast="sharprecl", temperature=0.3, projection_dim=100, mixin
 class LoopedContrast(SharpContrast):
     """The same loss as one would write it first: class by class, anchor by anchor's class."""
 
-    def synthesise(
+    def synthesize(
         self, guides: Tensor, candidates: Tensor, owners: Tensor
     ) -> tuple[Tensor, Tensor]:
         made = []

@@ -19,10 +19,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from valence.config.data import DataSpec
 from valence.config.sections import LossSpec
-from valence.data.collate import IGNORED
+from valence.data.collate import IGNORE_INDEX
 from valence.distributed import process_group
 from valence.losses.base import ClassInfo, ModelOutput
-from valence.losses.gather import whole_loss
+from valence.losses.gather import full_batch_loss
 from valence.losses.table import CONTRASTS, INTENSITY_LOSSES, LOSSES, build_loss
 from valence.methods.registry import make_spec
 from valence.runs.runner import run
@@ -89,7 +89,7 @@ class Net(nn.Module):
     def forward(self, rows: Tensor, labels: Tensor) -> Tensor:
         features = torch.tanh(self.body(rows))
         output = ModelOutput(self.head(features), features, class_rows=self.head.weight)
-        return whole_loss(self.loss, output, labels, views=self.views)
+        return full_batch_loss(self.loss, output, labels, views=self.views)
 
 
 def loss_steps(name: str, contrast: str, variant: str) -> dict[str, Tensor]:
@@ -102,7 +102,7 @@ def loss_steps(name: str, contrast: str, variant: str) -> dict[str, Tensor]:
     torch.manual_seed(7 + process_group.rank())
     found: dict[str, Tensor] = {}
     for number, labels in enumerate(BATCHES):
-        net.loss.at(number / len(BATCHES))
+        net.loss.set_progress(number / len(BATCHES))
         rows = torch.randn(views, len(labels), WIDTH, generator=draw)
         truth = torch.tensor(labels)
         net.zero_grad()
@@ -124,7 +124,7 @@ def part(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return rows[:, numbers].flatten(0, 1), labels[numbers].repeat(len(rows))
     if labels.is_floating_point():
         return rows[:, :0].flatten(0, 1), labels[:0]
-    return rows[:, :1].flatten(0, 1), torch.full((len(rows),), IGNORED)
+    return rows[:, :1].flatten(0, 1), torch.full((len(rows),), IGNORE_INDEX)
 
 
 def trainings(folder: Path, encoder: str, data: str, method: str) -> str:

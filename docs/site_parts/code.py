@@ -14,7 +14,7 @@ from site_parts.measured import measured
 from valence.config.data import DataSpec
 from valence.config.ranges import Range
 from valence.config.spec import RunSpec
-from valence.data.catalogue import DATASETS
+from valence.data.catalog import DATASETS
 from valence.data.features.archive import FEATURE_CARDS
 from valence.evaluation.classification import METRICS
 from valence.evaluation.regression import INTENSITY_METRICS

@@ -51,7 +51,7 @@ def history(**fields: object) -> list[float]:
     """Losses of sixteen steps: LDAM's margins act early, its weights and the memory late."""
     loss, values = make((60, 5, 2), **fields), []
     for step in range(16):
-        loss.at(step / 16)
+        loss.set_progress(step / 16)
         values.append(round(drawn(loss, *batch([0, 0, 1, 1, 2, 2], 3, step)), 5))
     return values
 
@@ -68,7 +68,7 @@ def unlisted() -> set[type[Loss]]:
         waiting += children
         found |= {cls for cls in children if cls.__module__.startswith("valence.")}
     named = LOSSES | INTENSITY_LOSSES | CONTRASTS
-    return found - {table.Combined, *named.values()}
+    return found - {table.CombinedLoss, *named.values()}
 
 
 def test_every_loss_of_the_package_is_in_a_table() -> None:
@@ -119,7 +119,7 @@ def test_weights_smoothing_and_absent_classes_keep_it_finite(
     counts = tuple(max(0, 300 // (c + 1) - 20) for c in range(classes))
     loss = make(counts, name=name, contrast=contrast, class_weights="balanced", smoothing=0.1)
     for step in range(4):
-        loss.at(step / 3)
+        loss.set_progress(step / 3)
         output, y = batch(labels, classes, step)
         value = loss(output, y)
         value.backward()
@@ -132,7 +132,7 @@ def test_weights_smoothing_and_absent_classes_keep_it_finite(
 def test_rows_of_a_class_without_training_rows_do_not_explode(name: str, contrast: str) -> None:
     loss = make((9, 5, 0), name=name, contrast=contrast, class_weights="balanced", smoothing=0.1)
     for progress in (0.0, 1.0):
-        loss.at(progress)
+        loss.set_progress(progress)
         for labels in ([2, 2], [0, 2, 1]):
             output, y = batch(labels, 3)
             value = loss(output, y)
@@ -145,7 +145,7 @@ def test_rows_of_a_class_without_training_rows_do_not_explode(name: str, contras
 @pytest.mark.parametrize("classes", [2, 52])
 def test_the_contrast_alone_reaches_every_row(contrast: str, classes: int) -> None:
     loss = make((9,) * classes, contrast=contrast)
-    assert isinstance(loss, table.Combined)
+    assert isinstance(loss, table.CombinedLoss)
     for step in range(4):
         output, labels = batch([0, 0, 0, 1, 1, 1], classes, step)
         value = loss.contrast(output, labels)
@@ -159,7 +159,7 @@ def test_a_training_goes_on_from_saved_tensors(name: str, contrast: str) -> None
     ours, other = (make((9, 5, 2), name=name, contrast=contrast) for _ in range(2))
     for step in range(5):
         ours(*batch([0, 0, 1, 1, 2, 2], 3, step))
-    ours.at(0.75)
+    ours.set_progress(0.75)
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

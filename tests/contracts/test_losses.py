@@ -82,7 +82,7 @@ def test_survives_saving_and_loading(name: str, contrast: str) -> None:
     ours, other = make(name, contrast, (9, 5, 2)), make(name, contrast, (9, 5, 2))
     for step in range(5):
         ours(*batch([0, 0, 1, 1, 2, 2], 3, step))
-    ours.at(0.75)
+    ours.set_progress(0.75)
     other.load_state_dict(ours.state_dict())
     again = batch([0, 1, 2], 3, 99)
     assert drawn(ours, *again) == drawn(other, *again)
@@ -107,9 +107,9 @@ def test_ldam_gives_way_to_weighted_cross_entropy() -> None:
     loss = make("ldam", "none", (60, 5, 2))
     output, labels = batch([0, 1, 2, 2], 3)
     early = loss(output, labels).item()
-    loss.at(0.49)
+    loss.set_progress(0.49)
     assert loss(output, labels).item() == early
-    loss.at(0.5)
+    loss.set_progress(0.5)
     late = loss(output, labels).item()
     expected = make("cross-entropy", "none", (60, 5, 2), class_weights="balanced")
     assert late == pytest.approx(expected(output, labels).item(), abs=1e-6)

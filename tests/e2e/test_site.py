@@ -18,7 +18,7 @@ pytest.importorskip("myst_parser")
 import valence
 from tests.conftest import ROOT
 from valence.cli import app
-from valence.data.catalogue import DATASETS
+from valence.data.catalog import DATASETS
 from valence.losses.table import CONTRASTS, INTENSITY_LOSSES, LOSSES
 from valence.methods.registry import METHODS
 from valence.models.fusion import FUSIONS

@@ -69,7 +69,7 @@ def play(memory: PrototypeMemory, tensors: dict[str, torch.Tensor], steps: int) 
     for i in range(steps):
         features, labels = tensors[f"step{i:02d}.features"], tensors[f"step{i:02d}.labels"]
         unit = torch.nn.functional.normalize(features, dim=1)
-        losses.append(float(memory.charge_and_store(unit, labels)))
+        losses.append(float(memory.contrast_and_store(unit, labels)))
     return losses
 
 

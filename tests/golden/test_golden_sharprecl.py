@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel
 
 from valence.config.sections import HeadSpec, LossSpec
 from valence.losses.base import ClassInfo, ModelOutput
-from valence.losses.contrastive import contrast_of_anchors
+from valence.losses.contrastive import supcon_losses
 from valence.losses.sharprecl import SharpContrast, hardest
 from valence.losses.supervised import LogitAdjustment
 from valence.models.heads import UnitHead
@@ -167,4 +167,4 @@ def test_golden_weights_differ_by_class_where_they_are_right(
 def test_golden_log_shares_are_finite_without_positives() -> None:
     scaled = torch.tensor([[-torch.inf, 0.3], [0.3, -torch.inf]])
     none = torch.zeros(2, 2, dtype=torch.bool)
-    assert contrast_of_anchors(scaled, none).tolist() == [0.0, 0.0]
+    assert supcon_losses(scaled, none).tolist() == [0.0, 0.0]

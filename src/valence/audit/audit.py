@@ -11,12 +11,12 @@ import numpy as np
 from valence.audit.checks import (
     Finding,
     LabeledSource,
+    find_class_sizes,
     find_contradictions,
-    find_copies,
-    find_cut,
+    find_duplicates,
+    find_label_variants,
     find_leaks,
-    find_sizes,
-    find_spellings,
+    find_truncated,
     read_source,
 )
 from valence.audit.duplicates import near_pairs
@@ -31,15 +31,15 @@ from valence.models.inference import inferred
 from valence.models.pooling import masked_mean
 
 AuditProgress = Callable[[str, float], None]
-"""Called with what is being done and the share of the whole that is behind."""
+"""Called with the step and the fraction done."""
 LEVELS = ("problem", "warning", "fine", "skipped")
-SLOW_ROWS = 20_000  # training rows above which label errors are sought with n-grams alone
-PIECE = 2000  # texts tokenized at once
+MAX_ENCODER_ROWS = 20_000  # training rows above which label errors are judged by n-grams alone
+TOKENIZER_BATCH = 2000  # texts tokenized at once
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
         source: The rows.
@@ -72,7 +72,7 @@ def audit(
     languages: Sequence[str] = (),
     progress: AuditProgress | None = None,
 ) -> Audit:
-    """Check rows for leaks, copies, contradictions, wrong labels and languages, cuts and tails.
+    """Check rows for leaks, duplicates, contradictions, label errors, languages and truncation.
 
     Args:
         data: Names the rows; no split is made.
@@ -80,49 +80,49 @@ def audit(
         encoder: Whose length limit is checked and whose features judge the labels.
         fast: Judge labels by n-gram counts; the encoder is not run.
         near: Least similarity of near duplicates, in (0, 1].
-        budget: Most labels of a class that are named as wrong, as a share of it.
+        budget: Most labels of a class that are reported as wrong, as a fraction of it.
         languages: ISO 639 codes the texts should be in.
-        progress: Called with the step and the share done.
+        progress: Called with the step and the fraction done.
 
     Raises:
-        DataError: if the rows cannot be had.
-        SpecError: if the spec cuts them.
-        ModelError: if the encoder cannot be had.
+        DataError: if the rows cannot be loaded.
+        SpecError: if the spec subsamples them.
+        ModelError: if the encoder cannot be loaded.
     """
-    report = progress or (lambda what, share: None)
+    on_step = progress or (lambda step, fraction: None)
     spec = (encoder or EncoderSpec()).model_copy(update={"adaptation": "frozen"})
-    report("read", 0.0)
+    on_step("read", 0.0)
     source = read_source(data, data_dir)
-    report("duplicates", 0.1)
+    on_step("duplicates", 0.1)
     pairs = near_pairs(source.rows["key"].tolist(), threshold=near)
-    findings = [*find_leaks(source, pairs), *find_copies(source, pairs)]
-    findings += [find_contradictions(source), find_spellings(source), find_sizes(source)]
-    report("languages", 0.2)
+    findings = [*find_leaks(source, pairs), *find_duplicates(source, pairs)]
+    findings += [find_contradictions(source), find_label_variants(source), find_class_sizes(source)]
+    on_step("languages", 0.2)
     findings.append(find_languages(source, languages))
-    report("lengths", 0.3)
+    on_step("lengths", 0.3)
     tokenizer = TextTokenizer(spec)
     lengths = token_counts(tokenizer, source.rows["text"].tolist())
-    findings.append(find_cut(source, lengths, tokenizer.max_length))
-    report("labels", 0.4)
-    cheap = fast or len(source.of(source.training)) > SLOW_ROWS
+    findings.append(find_truncated(source, lengths, tokenizer.max_length))
+    on_step("labels", 0.4)
+    cheap = fast or len(source.of(source.training)) > MAX_ENCODER_ROWS
 
     def embed(texts: Sequence[str]) -> np.ndarray:
         return mean_features(
-            Encoder(spec), tokenizer, texts, lambda x: report("labels", 0.4 + x / 2)
+            Encoder(spec), tokenizer, texts, lambda x: on_step("labels", 0.4 + x / 2)
         )
 
     findings.append(find_label_errors(source, None if cheap else embed, budget=budget))
-    report("done", 1.0)
+    on_step("done", 1.0)
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     return Audit(source, tuple(findings))
 
 
 def token_counts(tokenizer: TextTokenizer, texts: Sequence[str]) -> np.ndarray:
-    """(N,) tokens of texts, cut nowhere, special tokens included."""
+    """(N,) tokens of texts without truncation, special tokens included."""
     counts: list[int] = []
-    for start in range(0, len(texts), PIECE):
+    for start in range(0, len(texts), TOKENIZER_BATCH):
         rows = tokenizer.backend(
-            list(texts[start : start + PIECE]), return_attention_mask=False,
+            list(texts[start : start + TOKENIZER_BATCH]), return_attention_mask=False,
             return_token_type_ids=False, verbose=False,
         )["input_ids"]  # fmt: skip
         counts += [len(ids) for ids in rows]
@@ -138,20 +138,20 @@ def mean_features(
     """(N, H) means of the token states of texts.
 
     Args:
-        encoder: Is put into evaluation mode.
+        encoder: Set to evaluation mode.
         tokenizer: Its own.
-        texts: N texts, cut at the limit.
-        progress: Called with the share that is done.
+        texts: N texts, truncated at the limit.
+        progress: Called with the fraction done.
     """
     encoder.eval()
     encoded = tokenizer(texts)
-    found = np.zeros((len(texts), encoder.hidden_size), dtype=np.float32)
+    features = np.zeros((len(texts), encoder.hidden_size), dtype=np.float32)
     lengths = [len(ids) for ids in encoded.input_ids]
     done = 0
 
     def embed(rows: np.ndarray) -> int:
         batch = pad([encoded.input_ids[i] for i in rows], tokenizer.pad_id)
-        found[rows] = masked_mean(encoder(**batch), batch["attention_mask"]).numpy()
+        features[rows] = masked_mean(encoder(**batch), batch["attention_mask"]).numpy()
         return len(rows)
 
     batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET["cpu"]))
@@ -159,4 +159,4 @@ def mean_features(
         done += count
         if progress is not None:
             progress(done / len(texts))
-    return found
+    return features

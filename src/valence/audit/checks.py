@@ -1,8 +1,8 @@
-"""What is wrong with labeled rows before anything is trained on them: leaks, copies, labels.
+"""What is wrong with labeled rows before anything is trained on them: leaks, duplicates, labels.
 
-A check takes rows and gives a :class:`Finding`: one line that says what it means, and the rows
+A check takes rows and returns a :class:`Finding`: one line that says what it means, and the rows
 it is about. Rows are a table with the columns ``split``, ``row`` (number in the source, from
-0), ``text``, ``label`` and ``key`` (the normalised text), test rows first.
+0), ``text``, ``label`` and ``key`` (the normalized text), test rows first.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from valence.audit.duplicates import normalise
+from valence.audit.duplicates import normalize_text
 from valence.config.data import DataSpec
-from valence.data.catalogue import DATASETS
+from valence.data.catalog import DATASETS
 from valence.data.dataset import Dataset
 from valence.data.groups import choose_rows
-from valence.data.locate import locate, refuse_cuts
+from valence.data.locate import locate, refuse_subsampling
 from valence.data.sources import load_dataset
 from valence.data.tables import clean
 
 Level = Literal["problem", "warning", "fine", "skipped"]
 ORDER = ("test", "validation", "train", "all")
-"""Splits, those first whose rows are left alone when one of two copies must go."""
-PLAIN = ["split", "row", "label", "text"]
-SERIOUS_SHARE = 0.01  # of a split: below it a finding does not move a score that is reported
-FEW_TRAINING = 20  # rows of a class: below it what is learnt depends on the draw
-FEW_TEST = 30  # rows of a class: below it the 95% interval of its recall is ± 0.18 or wider
-ALIKE = 0.85  # difflib's ratio of two label names that are likely the same word
+"""Splits by priority: of two duplicates, the row of the earlier split stays."""
+ROW_COLUMNS = ["split", "row", "label", "text"]
+SERIOUS_FRACTION = 0.01  # of a split: below it a finding does not move a reported score
+MIN_TRAIN_ROWS = 20  # of a class: below it results depend on the draw
+MIN_TEST_ROWS = 30  # of a class: below it the 95% interval of its recall is ± 0.18 or wider
+MIN_RATIO = 0.85  # difflib's ratio of two label names that are likely the same word
 LONGEST_AFFIX = 2  # letters of "un-", "in-", "im-", with which a name means the opposite
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
         check: Its name, which is also the name of its file.
         level: How much it matters.
         line: What it means, in one or two sentences.
         count: Rows (or labels) concerned.
-        rows: They, with what was seen of each.
+        rows: The rows, with details of each.
     """
 
     check: str
@@ -58,7 +58,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class LabeledSource:
-    """Labeled rows as they are in the source, nothing cut and no split made.
+    """Labeled rows as they are in the source, neither subsampled nor split.
 
     Attributes:
         name: Where they are from.
@@ -76,7 +76,7 @@ class LabeledSource:
 
     @property
     def splits(self) -> list[str]:
-        """The splits there are, test first."""
+        """The splits of the source, test first."""
         return [name for name in ORDER if name in set(self.rows["split"])]
 
     def shown(self, split: str) -> str:
@@ -102,9 +102,9 @@ def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> LabeledSo
 
     Raises:
         DataError: if something cannot be found, read or used.
-        SpecError: if the spec cuts rows.
+        SpecError: if the spec subsamples rows.
     """
-    refuse_cuts(spec, "an audit looks at all rows")
+    refuse_subsampling(spec, "an audit looks at all rows")
     card = DATASETS.get(spec.name)
     notes: list[str] = []
     if spec.name == "demo":
@@ -122,7 +122,7 @@ def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> LabeledSo
         frames.append(frame[["row", "text", "label"]].assign(split=split))
         notes = [*notes, *more]
     rows = pd.concat(frames, ignore_index=True)
-    rows["key"] = [normalise(text) for text in rows["text"]]
+    rows["key"] = [normalize_text(text) for text in rows["text"]]
     languages = tuple(card.language.split()) if card else ()
     return LabeledSource(spec.name, tables, rows, languages, tuple(notes))
 
@@ -142,25 +142,25 @@ def find_leaks(source: LabeledSource, near: pd.DataFrame) -> list[Finding]:
         source: The rows.
         near: Of ``near_pairs`` on all rows.
     """
-    found = []
     splits = source.splits
-    for i, kept in enumerate(splits):
-        for other in splits[i + 1 :]:
-            found.append(_leak(source, near, kept, other))
-    return found
+    return [
+        _leak(source, near, name, other)
+        for i, name in enumerate(splits)
+        for other in splits[i + 1 :]
+    ]
 
 
-def _leak(source: LabeledSource, near: pd.DataFrame, kept: str, other: str) -> Finding:
+def _leak(source: LabeledSource, near: pd.DataFrame, name: str, other: str) -> Finding:
     rows = source.rows
     split = rows["split"].to_numpy()
     theirs = rows[split == other].drop_duplicates("key").set_index("key")["row"]
-    own = rows[split == kept]
+    own = rows[split == name]
     exact = own[own["key"].isin(theirs.index)]
     place = {(s, r): i for i, (s, r) in enumerate(zip(rows["split"], rows["row"], strict=True))}
     partners = [place[(other, theirs[key])] for key in exact["key"]]
     pairs = pd.DataFrame({"first": exact.index, "second": partners, "similarity": 1.0})
     across = near[
-        (split[near["first"]] == kept)
+        (split[near["first"]] == name)
         & (split[near["second"]] == other)
         & ~near["first"].isin(exact.index)
     ]
@@ -168,58 +168,60 @@ def _leak(source: LabeledSource, near: pd.DataFrame, kept: str, other: str) -> F
     pairs = pd.concat([pairs, best], ignore_index=True)
     labels = rows["label"].to_numpy()
     differ = int((labels[pairs["first"]] != labels[pairs["second"]]).sum())
-    share, total = len(pairs) / max(1, len(own)), len(own)
-    name = f"leak-{kept}-{other}"
+    fraction, total = len(pairs) / max(1, len(own)), len(own)
+    check = f"leak-{name}-{other}"
     if not len(pairs):
-        return Finding(name, "fine", f"No {kept} text is in {other}.")
+        return Finding(check, "fine", f"No {name} text is in {other}.")
     line = (
-        f"{len(exact)} of {total} {kept} texts ({len(exact) / total:.1%}) are in {other} word "
+        f"{len(exact)} of {total} {name} texts ({len(exact) / total:.1%}) are in {other} word "
         f"for word, {len(best)} more nearly; {differ} of them with another label. "
     )
-    if kept == "test":
-        line += "Scores on test say too much." if share >= SERIOUS_SHARE else "Too few to matter."
+    if name == "test":
+        line += (
+            "Scores on test are too high." if fraction >= SERIOUS_FRACTION else "Too few to matter."
+        )
     else:
-        line += f"What is chosen on {kept} leans on memory."
-    level: Level = "problem" if share >= SERIOUS_SHARE else "warning"
-    return Finding(name, level, line, len(pairs), _pair_table(rows, pairs))
+        line += f"Choices made on {name} reward memorization."
+    level: Level = "problem" if fraction >= SERIOUS_FRACTION else "warning"
+    return Finding(check, level, line, len(pairs), _pair_table(rows, pairs))
 
 
 def _pair_table(rows: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    left = rows.loc[pairs["first"], PLAIN].reset_index(drop=True)
-    right = rows.loc[pairs["second"], PLAIN].reset_index(drop=True).add_prefix("other_")
+    left = rows.loc[pairs["first"], ROW_COLUMNS].reset_index(drop=True)
+    right = rows.loc[pairs["second"], ROW_COLUMNS].reset_index(drop=True).add_prefix("other_")
     table = pd.concat([left, right], axis=1)
     return table.assign(similarity=pairs["similarity"].round(3).to_numpy())
 
 
-def find_copies(source: LabeledSource, near: pd.DataFrame) -> list[Finding]:
+def find_duplicates(source: LabeledSource, near: pd.DataFrame) -> list[Finding]:
     """Rows of a split whose text is in the same split before them, word for word or nearly."""
-    found = []
+    findings = []
     for split in source.splits:
         rows = source.rows
         own = rows[rows["split"] == split]
-        copies = own[own.duplicated("key")]
+        duplicates = own[own.duplicated("key")]
         firsts = own.drop_duplicates("key")
         first_of = dict(zip(firsts["key"], firsts.index, strict=True))
         pairs = pd.DataFrame(
-            {"first": copies.index, "second": [first_of[key] for key in copies["key"]],
+            {"first": duplicates.index, "second": [first_of[key] for key in duplicates["key"]],
              "similarity": 1.0}
         )  # fmt: skip
         inside = near[near["first"].isin(firsts.index) & near["second"].isin(firsts.index)]
         inside = inside.sort_values("similarity", ascending=False).drop_duplicates("second")
-        turned = inside.rename(columns={"first": "second", "second": "first"})
-        pairs = pd.concat([pairs, turned], ignore_index=True)
+        swapped = inside.rename(columns={"first": "second", "second": "first"})
+        pairs = pd.concat([pairs, swapped], ignore_index=True)
         name = f"copies-{split}"
         if not len(pairs):
-            found.append(Finding(name, "fine", f"No {source.shown(split)}text occurs twice."))
+            findings.append(Finding(name, "fine", f"No {source.shown(split)}text occurs twice."))
             continue
         line = (
-            f"{len(copies)} of {len(own)} {source.shown(split)}rows "
-            f"({len(copies) / len(own):.1%}) repeat an earlier text word for word, "
+            f"{len(duplicates)} of {len(own)} {source.shown(split)}rows "
+            f"({len(duplicates) / len(own):.1%}) repeat an earlier text word for word, "
             f"{len(inside)} more nearly."
         )
-        level: Level = "warning" if len(pairs) >= SERIOUS_SHARE * len(own) else "fine"
-        found.append(Finding(name, level, line, len(pairs), _pair_table(rows, pairs)))
-    return found
+        level: Level = "warning" if len(pairs) >= SERIOUS_FRACTION * len(own) else "fine"
+        findings.append(Finding(name, level, line, len(pairs), _pair_table(rows, pairs)))
+    return findings
 
 
 def find_contradictions(source: LabeledSource) -> Finding:
@@ -231,13 +233,15 @@ def find_contradictions(source: LabeledSource) -> Finding:
         return Finding("contradictions", "fine", "No text has two labels.")
     count = bad["key"].nunique()
     table = bad.assign(group=bad.groupby("key", sort=False).ngroup() + 1)
-    table = table.sort_values("group", kind="stable")[["group", *PLAIN]].reset_index(drop=True)
-    level: Level = "problem" if len(bad) >= SERIOUS_SHARE * len(rows) else "warning"
-    line = f"{count} texts have more than one label, in {len(bad)} rows; no model can get both."
+    table = table.sort_values("group", kind="stable")[["group", *ROW_COLUMNS]].reset_index(
+        drop=True
+    )
+    level: Level = "problem" if len(bad) >= SERIOUS_FRACTION * len(rows) else "warning"
+    line = f"{count} texts have more than one label, in {len(bad)} rows; no model can predict both."
     return Finding("contradictions", level, line, len(bad), table)
 
 
-def find_spellings(source: LabeledSource) -> Finding:
+def find_label_variants(source: LabeledSource) -> Finding:
     """Labels that are likely one label written in several ways."""
     counts = source.rows["label"].value_counts()
     names = [str(name) for name in counts.index]
@@ -271,7 +275,7 @@ def _same_label(common: str, rare: str) -> str | None:
         return None  # "class 1" and "class 2", "unhappy" and "happy" are different on purpose
     if len(short) > LONGEST_AFFIX and long.startswith(short):
         return "abbreviation"
-    alike = difflib.SequenceMatcher(None, long, short).ratio() >= ALIKE
+    alike = difflib.SequenceMatcher(None, long, short).ratio() >= MIN_RATIO
     return "looks alike" if alike else None
 
 
@@ -280,35 +284,37 @@ def _bare(name: str) -> str:
     return "".join(sign for sign in folded if sign.isalnum())
 
 
-def find_sizes(source: LabeledSource) -> Finding:
+def find_class_sizes(source: LabeledSource) -> Finding:
     """Classes with too few rows, and splits that lack one."""
     table = pd.crosstab(source.rows["label"], source.rows["split"])[source.splits[::-1]]
     trained = table[source.training]
     unseen = [str(c) for c in table.index[trained == 0]]
-    few = [str(c) for c in table.index[(trained > 0) & (trained < FEW_TRAINING)]]
+    few = [str(c) for c in table.index[(trained > 0) & (trained < MIN_TRAIN_ROWS)]]
     ratio = int(trained.max()) / max(1, int(trained[trained > 0].min()))
     lines = [f"{len(table)} classes; the largest has {ratio:.1f} times the rows of the smallest."]
     if unseen:
-        lines.append(f"{_some(unseen)}: no row in {source.training}, so no model can find it.")
+        lines.append(f"{_some(unseen)}: no row in {source.training}, so no model can learn it.")
     if few:
-        lines.append(f"{_some(few)}: fewer than {FEW_TRAINING} rows in {source.training}.")
+        lines.append(f"{_some(few)}: fewer than {MIN_TRAIN_ROWS} rows in {source.training}.")
     if "test" in table and source.training != "test":
-        thin = [str(c) for c in table.index[table["test"] < FEW_TEST]]
+        thin = [str(c) for c in table.index[table["test"] < MIN_TEST_ROWS]]
         if thin:
-            lines.append(f"{_some(thin)}: fewer than {FEW_TEST} test rows; its scores are loose.")
+            lines.append(
+                f"{_some(thin)}: fewer than {MIN_TEST_ROWS} test rows; its scores vary widely."
+            )
     level: Level = "problem" if unseen else "warning" if len(lines) > 1 else "fine"
     shown = table.sort_values(source.training, ascending=False).reset_index()
     shown.columns.name = None
     return Finding("sizes", level, " ".join(lines), len(set(unseen) | set(few)), shown)
 
 
-def find_cut(source: LabeledSource, lengths: np.ndarray, limit: int) -> Finding:
-    """Texts longer than the encoder reads.
+def find_truncated(source: LabeledSource, lengths: np.ndarray, limit: int) -> Finding:
+    """Texts longer than the encoder's limit.
 
     Args:
         source: The rows.
         lengths: (N,) tokens of every row's text.
-        limit: Tokens of which a text keeps the first.
+        limit: Tokens at which a text is truncated.
     """
     rows = source.rows.assign(tokens=lengths)
     long = rows[rows["tokens"] > limit]
@@ -318,13 +324,15 @@ def find_cut(source: LabeledSource, lengths: np.ndarray, limit: int) -> Finding:
         return Finding("cut", "fine", line)
     enough = int(np.ceil(np.quantile(lengths, 0.99)))
     per = long["split"].value_counts() / rows["split"].value_counts()
-    shares = ", ".join(f"{split} {float(per.get(split, 0) or 0):.1%}" for split in source.splits)
+    fractions = ", ".join(f"{split} {float(per.get(split, 0) or 0):.1%}" for split in source.splits)
     line = (
-        f"{len(long)} texts ({len(long) / len(rows):.1%}) are cut at {limit} tokens ({shares}); "
-        f"99% fit into {enough}: --set encoder.max_length={enough}."
+        f"{len(long)} texts ({len(long) / len(rows):.1%}) are truncated at {limit} "
+        f"tokens ({fractions}); 99% fit into {enough}: --set encoder.max_length={enough}."
     )
     level: Level = "problem" if len(long) > 0.2 * len(rows) else "warning"
-    table = long.sort_values("tokens", ascending=False)[["tokens", *PLAIN]].reset_index(drop=True)
+    table = long.sort_values("tokens", ascending=False)[["tokens", *ROW_COLUMNS]].reset_index(
+        drop=True
+    )
     return Finding("cut", level, line, len(long), table)
 
 

@@ -16,41 +16,41 @@ from valence.errors import ModelError
 from valence.models.encoder import TextTokenizer
 from valence.storage import atomic
 
-MOST_TEXTS = 2000
-"""Training texts of a group whose tokens are counted; more tell the same."""
+MAX_TEXTS = 2000
+"""Training texts of a group whose tokens are counted; more change little."""
 UNKNOWN_LIMIT = 0.05
-"""Share of unknown tokens of a script above which a text of it loses its meaning."""
-SPELLED_LIMIT = 1.6
-"""Letters per token of a script under which an encoder knows its letters, not its words."""
+"""Fraction of unknown tokens of a script above which its texts lose their meaning."""
+LETTERS_PER_TOKEN_LIMIT = 1.6
+"""Letters per token of a script below which an encoder knows its letters, not its words."""
 LONG_LIMIT = 0.2
-"""Share of texts over the length limit that is worth a warning."""
+"""Fraction of texts over the length limit that is worth a warning."""
 FEW_ROWS = 50
-"""Rows of a class under which its scores vary much."""
-SCRIPT_SHARE = 0.05
-"""Share of a group's letters that a script needs to be warned of."""
+"""Rows of a class below which its scores vary widely."""
+SCRIPT_FRACTION = 0.05
+"""Fraction of a group's letters above which a script is checked."""
 CHARACTER_SCRIPTS = ("CJK", "HANGUL")
-"""Scripts of which one sign carries meaning."""
-SEPARATE = ("CJK", "HIRAGANA", "KATAKANA", "THAI")
-"""Scripts without spaces: every sign of CJK is counted as a word, and runs of the others."""
+"""Scripts in which one character carries meaning."""
+UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI")
+"""Scripts without spaces: every CJK character counts as a word, of the others every run."""
 TITLES = {"CJK": "Han", "ETHIOPIC": "Ge'ez"}
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """What is known of one group of rows.
+    """How well the encoder reads one group of rows.
 
     Attributes:
         group: Its name; ``all`` where the corpus has no groups.
         train, validation, test: Rows.
-        smallest: The class with the fewest training rows, of those of the corpus.
+        smallest: The class of the corpus with the fewest training rows.
         smallest_rows: How many.
         tail_rows: Training rows of the tail classes.
-        tokens: Tokens per text, the median.
-        tokens_per_word: Signs of Han count as words of their own.
-        unknown: Share of tokens that the encoder does not know.
-        over_limit: Share of texts longer than the length limit.
-        scripts: Share of the letters by script, the largest first.
-        warnings: What will hurt, one line each.
+        tokens: Median tokens per text.
+        tokens_per_word: Han characters count as words.
+        unknown: Fraction of tokens that are unknown to the encoder.
+        over_limit: Fraction of texts longer than the length limit.
+        scripts: Fraction of the letters by script, the largest first.
+        warnings: Problems to expect, one line each.
     """
 
     group: str
@@ -91,24 +91,24 @@ def readiness(data: Dataset, encoder: EncoderSpec) -> list[Readiness]:
 
     Args:
         data: The corpus.
-        encoder: The encoder whose tokenizer and length limit are held to the texts.
+        encoder: The encoder whose tokenizer and length limit are checked.
 
     Raises:
-        ModelError: if the tokenizer cannot be had or says nothing of places in a text.
+        ModelError: if the tokenizer cannot be loaded or gives no offsets.
     """
     tokenizer = TextTokenizer(encoder)
     if not tokenizer.backend.is_fast:
         raise ModelError(
-            f"Encoder {encoder.name!r} has a slow tokenizer, which does not say where tokens "
-            "stand; save it with a fast one (tokenizer.json)"
+            f"Encoder {encoder.name!r} has a slow tokenizer, which gives no "
+            "offsets; save it with a fast one (tokenizer.json)"
         )
     names = sorted({*_names(data), *_names(data, "test")}) if data.group else ["all"]
     return [_of_group(data, tokenizer, name) for name in names]
 
 
 def _names(data: Dataset, split: str = "train") -> Iterator[str]:
-    found = data.groups(getattr(data, split))
-    yield from [] if found is None else found.tolist()
+    names = data.groups(getattr(data, split))
+    yield from [] if names is None else names.tolist()
 
 
 def _of_group(data: Dataset, tokenizer: TextTokenizer, name: str) -> Readiness:
@@ -117,43 +117,43 @@ def _of_group(data: Dataset, tokenizer: TextTokenizer, name: str) -> Readiness:
         rows = getattr(data, split)
         values = data.groups(rows)
         own[split] = rows if values is None else rows.take(np.flatnonzero(values == name))
-    texts = (own["train"].texts or own["test"].texts)[:MOST_TEXTS]
+    texts = (own["train"].texts or own["test"].texts)[:MAX_TEXTS]
     counts = own["train"].counts(len(data.classes))
-    found = _count(tokenizer, texts)
-    over = float((found.lengths > tokenizer.max_length).mean()) if texts else 0.0
-    letters = found.letters / max(1, found.letters.sum())
+    tokens = _count(tokenizer, texts)
+    over = float((tokens.lengths > tokenizer.max_length).mean()) if texts else 0.0
+    letters = tokens.letters / max(1, tokens.letters.sum())
     order = np.argsort(-letters, kind="stable")
     return Readiness(
         group=name,
         train=len(own["train"]), validation=len(own["validation"]), test=len(own["test"]),
         smallest=data.classes[int(counts.argmin())], smallest_rows=int(counts.min()),
         tail_rows=int(counts[list(data.tail)].sum()),
-        tokens=float(np.median(found.lengths)) if texts else 0.0,
-        tokens_per_word=found.all_tokens / max(1, found.words),
-        unknown=found.all_unknown / max(1, found.all_tokens),
+        tokens=float(np.median(tokens.lengths)) if texts else 0.0,
+        tokens_per_word=tokens.all_tokens / max(1, tokens.words),
+        unknown=tokens.all_unknown / max(1, tokens.all_tokens),
         over_limit=over,
-        scripts={_title(found.scripts[i]): round(float(letters[i]), 4) for i in order},
-        warnings=tuple(_warnings(data, found, letters, counts, over, tokenizer.max_length)),
+        scripts={_title(tokens.scripts[i]): round(float(letters[i]), 4) for i in order},
+        warnings=tuple(_warnings(data, tokens, letters, counts, over, tokenizer.max_length)),
     )  # fmt: skip
 
 
 def _warnings(
-    data: Dataset, found: _Tokens, letters: np.ndarray, counts: np.ndarray, over: float,
+    data: Dataset, tokens: _Tokens, letters: np.ndarray, counts: np.ndarray, over: float,
     limit: int,
 ) -> Iterator[str]:  # fmt: skip
     for i in np.argsort(-letters, kind="stable"):
-        if letters[i] < SCRIPT_SHARE or not found.tokens[i]:
+        if letters[i] < SCRIPT_FRACTION or not tokens.tokens[i]:
             continue
-        unknown = found.unknown[i] / found.tokens[i]
-        known = max(1, found.tokens[i] - found.unknown[i])
-        per_token = found.letters[i] / max(known, found.tokens[i])
-        script = found.scripts[i]
+        unknown = tokens.unknown[i] / tokens.tokens[i]
+        known = max(1, tokens.tokens[i] - tokens.unknown[i])
+        per_token = tokens.letters[i] / max(known, tokens.tokens[i])
+        script = tokens.scripts[i]
         if unknown > UNKNOWN_LIMIT:
             yield (
                 f"the encoder cannot read {_title(script)}: {unknown:.0%} of its tokens are "
                 "unknown; take a multilingual encoder"
             )
-        elif per_token < SPELLED_LIMIT and script not in CHARACTER_SCRIPTS:
+        elif per_token < LETTERS_PER_TOKEN_LIMIT and script not in CHARACTER_SCRIPTS:
             yield (
                 f"the encoder knows letters of {_title(script)}, not words ({per_token:.1f} "
                 "letters per token); take a multilingual encoder"
@@ -162,11 +162,11 @@ def _warnings(
     if few:
         yield f"fewer than {FEW_ROWS} training rows: {', '.join(few)}"
     if over > LONG_LIMIT:
-        yield f"{over:.0%} of the texts are longer than {limit} tokens and are cut"
+        yield f"{over:.0%} of the texts are longer than {limit} tokens and are truncated"
 
 
 def _count(tokenizer: TextTokenizer, texts: Sequence[str]) -> _Tokens:
-    """Tokens by the script of the letter at which they start, over all texts at once."""
+    """Tokens by the script of the letter they start at, over all texts at once."""
     if not texts:
         none = np.zeros(0, dtype=np.int64)
         return _Tokens(none, 0, [], none, none, none, 0, 0)
@@ -185,13 +185,13 @@ def _count(tokenizer: TextTokenizer, texts: Sequence[str]) -> _Tokens:
     scripts, owner = _scripts(codes)
     of_token = owner[np.minimum(starts, len(owner) - 1)]
     unknown = ids == (tokenizer.backend.unk_token_id if tokenizer.backend.unk_token else -1)
-    spelled = of_token >= 0
+    lettered = of_token >= 0
     size = len(scripts)
     return _Tokens(
         lengths + special, _words(codes, owner, scripts), scripts,
         np.bincount(owner[owner >= 0], minlength=size),
-        np.bincount(of_token[spelled], minlength=size),
-        np.bincount(of_token[spelled & unknown], minlength=size),
+        np.bincount(of_token[lettered], minlength=size),
+        np.bincount(of_token[lettered & unknown], minlength=size),
         int(unknown.sum()), len(ids),
     )  # fmt: skip
 
@@ -216,8 +216,8 @@ def _script(code: int) -> str:
 
 
 def _words(codes: np.ndarray, owner: np.ndarray, scripts: Sequence[str]) -> int:
-    """Runs of letters and digits; signs of Han one by one, and a script without spaces by runs."""
-    separate = np.array([name in SEPARATE for name in scripts] + [False])
+    """Runs of letters and digits; Han characters one by one, a script without spaces by runs."""
+    separate = np.array([name in UNSPACED for name in scripts] + [False])
     single = np.array([name == "CJK" for name in scripts] + [False])
     digit = (codes >= 48) & (codes <= 57)
     # Marks (vowel signs, accents) belong to the word around them, apostrophes too.
@@ -245,13 +245,13 @@ def write_readiness(entries: Sequence[Readiness], path: Path) -> None:
 
     rows = []
     for entry in entries:
-        told = {"scripts": script_mix(entry), "warnings": "; ".join(entry.warnings)}
-        rows.append({**entry.record(), **told})
+        text = {"scripts": script_mix(entry), "warnings": "; ".join(entry.warnings)}
+        rows.append({**entry.record(), **text})
     with atomic.new_file(path) as scratch:
         pd.DataFrame(rows).to_csv(scratch, index=False)
 
 
 def script_mix(entry: Readiness, least: float = 0.005) -> str:
-    """``Latin 97%, Arabic 3%``; scripts of a smaller share are left out."""
+    """``Latin 97%, Arabic 3%``; scripts of a smaller fraction are left out."""
     return ", ".join(f"{name} {share:.0%}" for name, share in entry.scripts.items()
                      if share >= least)  # fmt: skip

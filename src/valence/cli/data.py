@@ -37,7 +37,7 @@ app.command("readiness")(encoder_coverage.readiness)
 @app.command("list")
 def list_(json: Json = False) -> None:
     """List the corpora known by name."""
-    from valence.data.catalogue import DATASETS
+    from valence.data.catalog import DATASETS
 
     if json:
         console.print_json(

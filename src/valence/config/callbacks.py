@@ -1,12 +1,12 @@
-"""How long work reports its progress."""
+"""Callbacks of long-running work."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 ProgressCallback = Callable[[float, str], None]
-"""Called with the part done in [0, 1] and a few words on what happened."""
+"""Called with the fraction done in [0, 1] and a short message."""
 
 EvalCallback = Callable[[float], None]
-"""Called with the validation score of every evaluation, its sign turned where lower is better;
-what it raises ends the training."""
+"""Called with the validation score of every evaluation, negated where lower is better; an
+exception it raises ends the training."""

@@ -13,10 +13,10 @@ from valence.errors import SpecError
 
 
 class DataSpec(Section):
-    """Which rows are used, and how they are thinned.
+    """Which rows are used, and how they are subsampled.
 
-    At most one of ``train_counts``, ``train_total`` and ``imbalance_ratio`` cuts the
-    training rows; ``train_total`` and ``imbalance_ratio`` may stand together.
+    At most one of ``train_counts``, ``train_total`` and ``imbalance_ratio`` subsamples the
+    training rows; ``train_total`` and ``imbalance_ratio`` may be combined.
     """
 
     name: str = "demo"
@@ -44,8 +44,8 @@ class DataSpec(Section):
     train_groups: tuple[str, ...] | None = None
     """The groups of the training and validation rows, where the test rows have others."""
     sample: Count | None = None
-    """Training rows drawn at random, by the seed of the cut, before any other cut; the source
-    is not loaded whole. Where splits are made here, they are made of the drawn rows."""
+    """Training rows drawn at random, by ``cut_seed``, before any other subsampling; the
+    source is not loaded whole. Where splits are made here, they are made of the drawn rows."""
     classes: tuple[str, ...] | None = None
     """The order of the classes; the card's order, else sorted, when not given."""
     tail: tuple[str, ...] | None = None
@@ -55,24 +55,24 @@ class DataSpec(Section):
     imbalance_ratio: Annotated[float, Field(ge=1)] | None = None
     """Size of the largest class over the smallest."""
     head_count: Count | None = None
-    """Rows of the largest class under ``imbalance_ratio``; a class with fewer rows than its
-    place in the profile asks for keeps what it has. Without it the profile is scaled so that
-    every class fills its place."""
+    """Rows of the largest class under ``imbalance_ratio``; a class with fewer rows than
+    the profile asks for keeps all of them. Without it the profile is scaled so that every
+    class has enough rows."""
     profile: Literal["exponential", "step"] = "exponential"
     noise_share: Fraction = 0.0
-    """Part of the training labels that is replaced by wrong ones, after the cut."""
+    """Fraction of the training labels replaced by wrong ones, after subsampling."""
     noise: Literal["symmetric", "confusable"] = "symmetric"
-    """Wrong labels are drawn from all other classes, or from those with like texts."""
+    """Wrong labels are drawn from all other classes, or from those with similar texts."""
     validation_per_class: Count | None = None
     """Balanced validation rows; all validation rows when not given."""
     test_per_class: Count | None = None
     """Balanced test rows, as for costly language models; all test rows when not given."""
     validation_share: Fraction = 0.1
-    """Part of the training rows used for validation where no split is given."""
+    """Fraction of the training rows used for validation where no split is given."""
     test_share: Fraction = 0.2
-    """Part of all rows used as test where no split is given."""
+    """Fraction of all rows used as test where no split is given."""
     cut_seed: int | None = None
-    """Seed of splits and cuts; the run's seed when not given, so that the spread over
+    """Seed of splits and subsampling; the run's seed when not given, so that the spread over
     seeds covers the draw of a handful of tail rows, which matters more than the
     initial weights."""
 
@@ -111,7 +111,7 @@ class DataSpec(Section):
         return self
 
     @model_validator(mode="after")
-    def _one_cut(self) -> DataSpec:
+    def _one_subsampling(self) -> DataSpec:
         if self.train_counts is not None and (self.train_total or self.imbalance_ratio):
             raise ValueError("give train_counts, or train_total and imbalance_ratio, not both")
         if self.head_count is not None and (self.train_total or self.imbalance_ratio is None):

@@ -1,4 +1,4 @@
-"""Database URLs as names of data: what is one, and where a password may not stand.
+"""Database URLs as names of data: what is one, and where a password is refused.
 
 A secret is written as ``${NAME}`` and read from the environment when a connection is opened,
 so that a spec, a run folder and a report hold the name of the variable only.
@@ -29,15 +29,15 @@ def is_sql_url(name: str) -> bool:
 
 
 def refuse_password(url: str) -> None:
-    """Let a URL pass only if every password in it is a ``${NAME}``.
+    """Refuse a URL unless every password in it is a ``${NAME}``.
 
     Raises:
         SpecError: without the URL, which would show the password.
     """
     user = _USER.match(url)
-    found = [user.group(1)] if user else []
-    found += _SECRET.findall(unquote(url.partition("?")[2]))
-    if any(secret and not VARIABLE.fullmatch(secret) for secret in found):
+    secrets = [user.group(1)] if user else []
+    secrets += _SECRET.findall(unquote(url.partition("?")[2]))
+    if any(secret and not VARIABLE.fullmatch(secret) for secret in secrets):
         raise SpecError(
             "The database URL holds a password, which would be kept in run folders; put it into "
             "an environment variable and write the variable: postgresql://user:${PGPASSWORD}@host/db"

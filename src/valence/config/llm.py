@@ -19,35 +19,35 @@ class LlmSpec(Section):
     server: str | None = None
     """Base URL of an OpenAI-compatible server; the model runs here when not given."""
     shots: Literal["zero", "fixed", "retrieved"] = "zero"
-    """Demonstrations: none, the same for all texts, or the likest training texts."""
+    """Demonstrations: none, the same for all texts, or the most similar training texts."""
     per_label: Count = 1
     """Demonstrations of each label."""
     pool: Literal["language", "all"] = "language"
     """Whether they are of the text's own language, where rows have one, or of any."""
     pooling: Literal["mean", "cls", "max", "pooler"] = "mean"
-    """How ``encoder`` turns texts into the vectors that are compared."""
+    """How ``encoder`` pools texts into the vectors that are compared."""
     template: str = "options"
     """A name of ``TEMPLATES`` or a YAML file."""
     answer: Literal["likelihood", "greedy"] = "likelihood"
-    """Score every label, or read what is generated. A server that tells no probabilities is
-    read greedily."""
+    """Score every label, or read what is generated. A server that returns no
+    probabilities is read greedily."""
     prior: Literal["none", "content-free"] = "none"
-    """``content-free``: divide by what the model answers to a text without content
+    """``content-free``: divide by the model's answer to a content-free text
     (Zhao et al. 2021, arXiv 2102.09690)."""
     fallback: str | None = None
-    """The label that an answer without one stands for; wrong, whatever the truth, without."""
+    """The label of an answer that names none; without it, such an answer counts as wrong."""
     validation: bool = False
-    """Whether validation rows are asked too; nothing is chosen on them."""
+    """Whether validation rows are prompted too; nothing is chosen on them."""
     max_new_tokens: Count = 5
-    """Of a greedy answer; published for the baselines of Hy-Mora."""
+    """Tokens of a greedy answer; published for the baselines of Hy-Mora."""
     max_length: Annotated[int, Field(ge=16)] | None = None
-    """Tokens of a question with its answer; the model's own limit when not given."""
+    """Tokens of a prompt with its answer; the model's own limit when not given."""
     quantization: Literal["auto", "nf4", "none"] = "auto"
     """``auto``: 4-bit NF4 on a CUDA GPU with bitsandbytes, as published."""
     concurrency: Count = 4
-    """Requests under way at a server."""
+    """Concurrent requests to a server."""
     per_minute: Count | None = None
-    """Most requests a minute at a server."""
+    """Most requests per minute to a server."""
 
     @field_validator("server")
     @classmethod

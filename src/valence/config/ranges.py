@@ -17,7 +17,7 @@ class Range:
 
     Attributes:
         low, high: Ends of an interval, both included; whole numbers give whole numbers.
-        log: Whether the logarithm is drawn evenly.
+        log: Whether the logarithm is sampled uniformly.
         step: Distance of the values, or None for all.
         choices: The values themselves, in place of an interval.
     """
@@ -49,7 +49,7 @@ class Range:
 
     @property
     def values(self) -> tuple[Any, ...] | None:
-        """Every value, or None where there are too many to name."""
+        """Every value, or None where they cannot be enumerated."""
         if self.choices:
             return self.choices
         if not isinstance(self.low, int) or not isinstance(self.high, int) or self.log:

@@ -1,8 +1,8 @@
 """The parts that the configs of methods are made of: encoder, head, loss, view, training.
 
-Every default of Valence stands once, in this package. A section is frozen and refuses unknown
-fields; :attr:`Section.speed_only` names the fields that decide how fast a result is there and
-not what it is.
+Every default of Valence is set once, in this package. A section is frozen and refuses unknown
+fields; :attr:`Section.speed_only` names the fields that change the speed of a run and not its
+result.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class EncoderSpec(Section):
     """The built-in encoder, a hub name, or a local folder."""
     adaptation: Literal["frozen", "full", "lora", "dora"] = "lora"
     max_length: Annotated[int, Field(ge=4)] = 128
-    """Tokens; longer texts are cut and counted. 128 is the published Hy-Mora set-up."""
+    """Tokens; longer texts are truncated and counted. 128 is the published Hy-Mora setup."""
     lora_rank: Count = 16
     lora_alpha: Positive = 32
     lora_dropout: Fraction = 0.1
@@ -62,7 +62,7 @@ class HeadSpec(Section):
     norm: bool = True
     """LayerNorm between the parts of the recurrent heads."""
     residual: bool = True
-    """Whether ``lstm`` adds the recurrent states to what attention makes of them."""
+    """Whether ``lstm`` adds the recurrent states to the attention output."""
     pooler: bool = False
     """Whether ``lstm`` reads the encoder's pretrained pooler beside its own maximum."""
 
@@ -77,7 +77,7 @@ class LossSpec(Section):
     beta: Fraction = 0.9999
     """Of the effective number (1 − β^n) / (1 − β)."""
     weight_clamp: Positive | None = 10.0
-    """Upper limit of a class weight; without one, a class of a few rows rules the loss."""
+    """Upper limit of a class weight; without one, a class of a few rows dominates the loss."""
     smoothing: Fraction = 0.0
     gamma: Annotated[float, Field(ge=0)] = 2.0
     """Focusing exponent of the focal loss."""
@@ -86,7 +86,7 @@ class LossSpec(Section):
     scale: Positive = 30.0
     """Logit scale of LDAM."""
     deferred_share: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the training after which LDAM gives way to weighted cross-entropy."""
+    """Fraction of the training after which LDAM gives way to weighted cross-entropy."""
     tau: Annotated[float, Field(ge=0)] = 1.0
     """Strength of logit adjustment."""
     contrast: str = "none"
@@ -109,10 +109,10 @@ class LossSpec(Section):
     negatives: Annotated[int, Field(ge=0)] = 60
     """Synthetic negatives per class."""
     hard_count: Count = 20
-    """Hard samples per class and side that mixup draws from."""
+    """Hard positives and hard negatives per class that mixup draws from."""
     mixing: Literal["growing", "always", "never"] = "growing"
-    """Share of the synthetic samples that is mixed from hard ones: from a half to all over
-    the training, all, or none (drawn evenly instead)."""
+    """Fraction of the synthetic samples that is mixed from hard ones: from a half to all over
+    the training, all, or none (sampled uniformly instead)."""
     prototypes: Literal["classifier", "none"] = "classifier"
     """Whether projected classifier rows join the batch; without them, class means guide."""
     anchor_weights: Literal["effective", "constant"] = "effective"
@@ -128,11 +128,11 @@ class ViewSpec(Section):
     column: str = "aug_text"
     """The column that holds second views."""
     share: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Part of the words that is changed."""
+    """Fraction of the words that is changed."""
 
 
 class FusionSpec(Section):
-    """How text, audio and vision are joined; sizes not given follow the set-up."""
+    """How text, audio and vision are joined; sizes not given follow ``setup``."""
 
     name: str = "almt"
     """A name of ``FUSIONS``."""
@@ -141,7 +141,7 @@ class FusionSpec(Section):
     text_length: Count | None = None
     """Most tokens of a text, at most ``encoder.max_length``."""
     audio_length: Count | None = None
-    """Most steps; when not given the set-up's, or the longest training row if that is less."""
+    """Most steps; when not given that of ``setup``, or the longest training row if that is less."""
     vision_length: Count | None = None
     dim: Count = 128
     """Width of the model; the published value."""
@@ -150,14 +150,14 @@ class FusionSpec(Section):
     dropout: Fraction = 0.0
     """Of ALMT; none in the published code."""
     modality_dropout: Fraction = 0.0
-    """Chance that a training row loses a modality, each by itself; never all three."""
+    """Probability that a training row loses a modality, independently; never all three."""
 
 
 class TrainSpec(Section):
-    """How the training goes."""
+    """How a model is trained."""
 
     speed_only: ClassVar[frozenset[str]] = frozenset({"device", "cache", "precision"})
-    """The number format in effect stands in the key of a run by itself."""
+    """The precision in effect is a part of the run's key of its own."""
 
     epochs: Count = 20
     batch_size: Count = 64
@@ -169,19 +169,18 @@ class TrainSpec(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_share: Fraction = 0.1
     schedule: Literal["linear", "cosine"] = "linear"
-    """How the learning rate falls after the warm-up."""
+    """How the learning rate decays after the warmup."""
     max_grad_norm: Positive = 1.0
     encoder_lr_factor: Positive = 1.0
     """Of the learning rate, for the encoder's own weights; 0.1 is published for the
     recurrent heads."""
     cache: Literal["auto", "off"] = "auto"
-    """Whether token states of a frozen encoder are kept on disk and read again. The result
-    is the same."""
+    """Whether token states of a frozen encoder are cached on disk. The result is the same."""
     eval_steps: Count | None = None
-    """Optimiser steps between evaluations; once an epoch when not given."""
+    """Optimizer steps between evaluations; once an epoch when not given."""
     patience: Count = 8
-    """Evaluations without gain before the training stops."""
+    """Evaluations without improvement before the training stops."""
     metric: str = "macro_f1"
-    """The validation score that chooses the kept weights."""
+    """The validation metric that selects the best weights."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -1,8 +1,8 @@
 """What is trained and compared, as a value: :class:`RunSpec`.
 
 A spec is frozen, refuses unknown fields, takes dotted overrides (``train.epochs=6``) and writes
-YAML. Its ``config`` holds what its method reads and nothing else; which class that is, the table
-of methods knows (``valence.methods.registry.parse_spec`` reads specs).
+YAML. Its ``config`` holds what its method reads and nothing else; the registry of methods has its
+class (``valence.methods.registry.parse_spec`` reads specs).
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class RunSpec(Section):
         """What decides the result, as plain values.
 
         Fields at their default do not enter, so that a field added later leaves old run folders
-        valid; neither do those that decide speed alone.
+        valid; neither do those that change only the speed.
         """
         return {
             "method": self.method, "seed": self.seed, "start": self.start,
@@ -199,7 +199,7 @@ def check_path(path: str) -> None:
 
 
 def _paths(model: type[BaseModel], *, speed: bool = True) -> list[str]:
-    """The dotted names of all fields; without those that decide speed alone if so asked."""
+    """The dotted names of all fields; without ``speed``, only those that change the result."""
     paths = []
     for name, field in model.model_fields.items():
         part = field.annotation
@@ -218,15 +218,15 @@ def _put(values: dict[str, Any], path: str, value: Any) -> None:
 
 
 def _identity(section: Section) -> dict[str, Any]:
-    """Fields that are not at their default and decide the result, sections within too."""
-    found: dict[str, Any] = {}
+    """Fields not at their default that decide the result, nested sections too."""
+    fields: dict[str, Any] = {}
     plain = section.model_dump(mode="json", exclude_defaults=True)
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, Section):
             inner = _identity(value)
             if inner:
-                found[name] = inner
+                fields[name] = inner
         elif name in plain and name not in type(section).speed_only:
-            found[name] = plain[name]
-    return found
+            fields[name] = plain[name]
+    return fields

@@ -18,11 +18,11 @@ from valence.data.quiet import quiet_transformers
 from valence.errors import DataError, UnknownNameError
 from valence.storage import cache
 
-Told = Callable[[int, int], None]
-"""Called with (done, all) texts."""
+ProgressCallback = Callable[[int, int], None]
+"""Called with (done, total) texts."""
 
 FILE = "views.parquet"
-CHOICES = 10  # substitutes are drawn from this many of the language model's likeliest words
+TOP_K = 10  # substitutes are sampled from this many of the language model's likeliest words
 TOKEN_BUDGET = 2048
 # Scripts written without spaces are edited by character.
 UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]")
@@ -36,7 +36,7 @@ class Texts:
         texts: N training texts.
         extra: Further columns of the data, N rows or none.
         encoder: Where the encoder's files are.
-        max_length: Tokens beyond which a text is not looked at.
+        max_length: Tokens at which a text is truncated.
         seed: Of everything random.
         content: Hash of the encoder's files.
     """
@@ -49,15 +49,17 @@ class Texts:
     content: str = ""
 
 
-def second_views(view: ViewSpec, source: Texts, told: Told | None = None) -> tuple[list[str], str]:
-    """One more text for every text, and a line that says where they come from.
+def second_views(
+    view: ViewSpec, source: Texts, progress: ProgressCallback | None = None
+) -> tuple[list[str], str]:
+    """A second view of every text, and a note on how they were made.
 
-    Made ones are kept in the cache and not made again for the same texts and settings.
+    Views are cached by texts and settings.
 
     Args:
-        view: Which kind; ``auto`` takes the best that can be had.
-        source: The texts and what belongs to them.
-        told: Told how far it is.
+        view: Which kind; ``auto`` takes the best one available.
+        source: The texts and their encoder.
+        progress: Called with (done, total) texts.
 
     Raises:
         UnknownNameError: if there is no such kind.
@@ -68,7 +70,7 @@ def second_views(view: ViewSpec, source: Texts, told: Told | None = None) -> tup
         raise UnknownNameError("view", name, ["auto", "none", *VIEWS])
     note = f"second views: {name}"
     if name in ("column", "dropout"):
-        return VIEWS[name](view, source, told), note
+        return VIEWS[name](view, source, progress), note
     about = {"view": name, "texts": len(source.texts), "share": view.share, "seed": source.seed}
     model = f"{source.encoder} {source.content}" if name == "substitution" else ""
     parts = [name, str(view.share), str(source.seed), str(source.max_length), model]
@@ -76,10 +78,10 @@ def second_views(view: ViewSpec, source: Texts, told: Told | None = None) -> tup
     stored = cache.load(cache.VIEWS, key, _read)
     if stored is not None:
         return stored, f"{note} (from the cache)"
-    made = VIEWS[name](view, source, told)
+    views = VIEWS[name](view, source, progress)
     with cache.writing(cache.VIEWS, key, about) as folder:
-        pd.DataFrame({"text": made}).to_parquet(folder / FILE, index=False)
-    return made, note
+        pd.DataFrame({"text": views}).to_parquet(folder / FILE, index=False)
+    return views, note
 
 
 def _read(folder: Path) -> list[str]:
@@ -103,7 +105,7 @@ def has_language_model(encoder: str) -> bool:
     return any(name.endswith("ForMaskedLM") for name in names)
 
 
-def _column(view: ViewSpec, source: Texts, told: Told | None) -> list[str]:
+def _column(view: ViewSpec, source: Texts, progress: ProgressCallback | None) -> list[str]:
     """The texts of a column; where a cell is empty, the text itself."""
     if view.column not in source.extra:
         columns = ", ".join(source.extra.columns) or "no further columns"
@@ -115,36 +117,36 @@ def _column(view: ViewSpec, source: Texts, told: Told | None) -> list[str]:
     return [cell.strip() or text for cell, text in zip(cells, source.texts, strict=True)]
 
 
-def _same(view: ViewSpec, source: Texts, told: Told | None) -> list[str]:
+def _same(view: ViewSpec, source: Texts, progress: ProgressCallback | None) -> list[str]:
     """The texts as they are: dropout alone makes the difference."""
     return list(source.texts)
 
 
-def _edits(view: ViewSpec, source: Texts, told: Told | None) -> list[str]:
+def _edits(view: ViewSpec, source: Texts, progress: ProgressCallback | None) -> list[str]:
     """Words deleted, swapped and repeated, a third of ``share`` each (Wei & Zou 2019, EDA)."""
-    draw = np.random.default_rng(source.seed)
+    rng = np.random.default_rng(source.seed)
     made = []
     for number, text in enumerate(source.texts):
-        made.append(edited(text, view.share, draw))
-        if told is not None and number % 1000 == 999:
-            told(number + 1, len(source.texts))
+        made.append(edit_words(text, view.share, rng))
+        if progress is not None and number % 1000 == 999:
+            progress(number + 1, len(source.texts))
     return made
 
 
-def edited(text: str, share: float, draw: np.random.Generator) -> str:
+def edit_words(text: str, share: float, rng: np.random.Generator) -> str:
     """A text with about ``share`` of its words edited, at least one of two or more.
 
     Args:
         text: Any text; where its script has no spaces, characters stand for words.
-        share: Part of the words.
-        draw: Source of chance.
+        share: Fraction of the words.
+        rng: Random number generator.
     """
     joint = "" if UNSPACED.search(text) else " "
     words = list(text) if joint == "" else text.split()
     if len(words) < 2:
         return text
-    for kind in draw.integers(0, 3, size=max(1, round(share * len(words)))):
-        place, other = (int(i) for i in draw.integers(0, len(words), size=2))
+    for kind in rng.integers(0, 3, size=max(1, round(share * len(words)))):
+        place, other = (int(i) for i in rng.integers(0, len(words), size=2))
         if kind == 0 and len(words) > 2:
             words.pop(place)
         elif kind == 1:
@@ -154,7 +156,7 @@ def edited(text: str, share: float, draw: np.random.Generator) -> str:
     return joint.join(words)
 
 
-def _substitution(view: ViewSpec, source: Texts, told: Told | None) -> list[str]:
+def _substitution(view: ViewSpec, source: Texts, progress: ProgressCallback | None) -> list[str]:
     """Words replaced by what the encoder's own masked language model expects in their place."""
     import torch
     from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -167,8 +169,8 @@ def _substitution(view: ViewSpec, source: Texts, told: Told | None) -> list[str]
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(source.encoder)
         model = AutoModelForMaskedLM.from_pretrained(source.encoder).eval()
-    words, goes_on = (torch.from_numpy(kind) for kind in word_tokens(tokenizer))
-    draw = torch.Generator().manual_seed(source.seed)
+    words, continues = (torch.from_numpy(kind) for kind in word_tokens(tokenizer))
+    generator = torch.Generator().manual_seed(source.seed)
     encoded = tokenizer(
         list(source.texts), truncation=True, max_length=source.max_length, padding=False,
         return_attention_mask=False, return_token_type_ids=False,
@@ -178,57 +180,57 @@ def _substitution(view: ViewSpec, source: Texts, told: Told | None) -> list[str]
     for rows in length_batches([len(ids) for ids in encoded], token_budget=TOKEN_BUDGET):
         batch = pad([encoded[i] for i in rows], tokenizer.pad_token_id or 0)
         ids = batch["input_ids"]
-        whole = words[ids] & ~goes_on[torch.roll(ids, -1, dims=1)]
-        chosen = _places(whole, view.share, draw)
+        whole = words[ids] & ~continues[torch.roll(ids, -1, dims=1)]
+        chosen = _places(whole, view.share, generator)
         masked = ids.masked_fill(chosen, tokenizer.mask_token_id)
         with torch.inference_mode():
             logits = model(input_ids=masked, attention_mask=batch["attention_mask"]).logits[chosen]
-        ids[chosen] = _substitutes(logits, ids[chosen], words, draw)
+        ids[chosen] = _substitutes(logits, ids[chosen], words, generator)
         new = tokenizer.batch_decode(ids, skip_special_tokens=True)
         for row, text in zip(rows, new, strict=True):
             made[row] = text.strip() or source.texts[row]
         done += len(rows)
-        if told is not None:
-            told(done, len(encoded))
+        if progress is not None:
+            progress(done, len(encoded))
     return made
 
 
 def word_tokens(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(V,) True where a token begins a word of letters, and (V,) where it goes on with one."""
+    """(V,) True where a token begins a word of letters, and (V,) where it continues one."""
     vocabulary = tokenizer.get_vocab()
     marks = ("Ġ", "▁")  # of byte-pair and unigram tokenizers, before a word
     marked = any(token.startswith(marks) for token in vocabulary)
     special = set(tokenizer.all_special_tokens)
-    begins, goes_on = np.zeros((2, max(vocabulary.values()) + 1), dtype=bool)
+    begins, continues = np.zeros((2, max(vocabulary.values()) + 1), dtype=bool)
     for token, i in vocabulary.items():
         if token not in special:
             first = token.startswith(marks) if marked else not token.startswith("##")
             letters = token.lstrip("Ġ▁#").isalpha()
-            begins[i], goes_on[i] = first and letters, letters and not first
-    return begins, goes_on
+            begins[i], continues[i] = first and letters, letters and not first
+    return begins, continues
 
 
-def _places(whole: Any, share: float, draw: Any) -> Any:
-    """(B, T) True at ``share`` of the places where ``whole`` is, one at least."""
+def _places(whole: Any, share: float, generator: Any) -> Any:
+    """(B, T) True at a fraction ``share`` of the positions where ``whole`` is, at least one."""
     import torch
 
-    keys = torch.rand(whole.shape, generator=draw).masked_fill(~whole, 2.0)
+    keys = torch.rand(whole.shape, generator=generator).masked_fill(~whole, 2.0)
     count = (whole.sum(1) * share).round().clamp(min=1)
     return (keys.argsort(dim=1).argsort(dim=1) < count[:, None]) & whole
 
 
-def _substitutes(logits: Any, originals: Any, words: Any, draw: Any) -> Any:
-    """Token ids (K,) drawn from the likeliest other words; logits (K, V), originals (K,)."""
+def _substitutes(logits: Any, originals: Any, words: Any, generator: Any) -> Any:
+    """Token ids (K,) sampled from the likeliest other words; logits (K, V), originals (K,)."""
     import torch
 
     allowed = logits[:, : len(words)].masked_fill(~words, -torch.inf)
     allowed = allowed.scatter(1, originals[:, None], -torch.inf)
-    values, tokens = allowed.topk(min(CHOICES, allowed.shape[1]), dim=1)
-    picks = torch.multinomial(values.softmax(dim=1), 1, generator=draw)
+    values, tokens = allowed.topk(min(TOP_K, allowed.shape[1]), dim=1)
+    picks = torch.multinomial(values.softmax(dim=1), 1, generator=generator)
     return tokens.gather(1, picks).squeeze(1)
 
 
-VIEWS: dict[str, Callable[[ViewSpec, Texts, Told | None], list[str]]] = {
+VIEWS: dict[str, Callable[[ViewSpec, Texts, ProgressCallback | None], list[str]]] = {
     "column": _column,
     "substitution": _substitution,
     "edits": _edits,

@@ -12,9 +12,9 @@ import numpy as np
 TOKEN_BUDGET = {"cpu": 1024, "mps": 16_384, "cuda": 65_536}
 
 
-MOST_PADDED = 0.08
-LEAST_ROWS = 8
-"""Fewer rows are not parted for the sake of padding: each batch costs something of its own."""
+MAX_PADDING_FRACTION = 0.08
+MIN_BATCH_ROWS = 8
+"""Smaller batches are not split to save padding: every batch has a fixed cost."""
 
 
 class States(Protocol):
@@ -28,9 +28,9 @@ class Encoded:
     """Tokenized texts.
 
     Attributes:
-        input_ids: N lists of token ids, cut to the length limit.
-        truncated: How many texts were cut.
-        states: Their token states, (T, H) each, where they are at hand already.
+        input_ids: N lists of token ids, truncated to the length limit.
+        truncated: How many texts were truncated.
+        states: Their token states, (T, H) each, where they are cached.
     """
 
     input_ids: list[list[int]]
@@ -48,8 +48,8 @@ class Encoded:
 def length_batches(lengths: Sequence[int], *, token_budget: int) -> Iterator[np.ndarray]:
     """Row indices in batches of similar length, longest first.
 
-    Longest first, so that memory peaks (and fails, if it must) at once. A batch that would be
-    padding by more than ``MOST_PADDED`` ends earlier, which matters where budgets are large.
+    Longest first, so that memory peaks (and fails, if it must) at once. A batch with more padding
+    than ``MAX_PADDING_FRACTION`` ends earlier, which matters where budgets are large.
 
     Args:
         lengths: Tokens per row.
@@ -61,7 +61,7 @@ def length_batches(lengths: Sequence[int], *, token_budget: int) -> Iterator[np.
     while start < len(order):
         longest = max(1, int(rows[order[start]]))
         part = rows[order[start : start + max(1, token_budget // longest)]]
-        full = np.cumsum(part) >= (1 - MOST_PADDED) * longest * np.arange(1, len(part) + 1)
-        size = max(int(full.sum()), min(LEAST_ROWS, len(part)))
+        full = np.cumsum(part) >= (1 - MAX_PADDING_FRACTION) * longest * np.arange(1, len(part) + 1)
+        size = max(int(full.sum()), min(MIN_BATCH_ROWS, len(part)))
         yield order[start : start + size]
         start += size

@@ -1,4 +1,4 @@
-"""Encoded rows as a network reads them: what the trainer and the scoring loop work on."""
+"""Encoded rows as a network reads them: for the trainer and the evaluation loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from valence.data.batches import TOKEN_BUDGET, Encoded, length_batches
 
-IGNORED = -1
+IGNORE_INDEX = -1
 """Label of a row that takes no part in the loss."""
 
 Batch = dict[str, Tensor]
@@ -25,7 +25,7 @@ class EncodedInputs(Protocol):
 
     @property
     def views(self) -> int:
-        """How often a row stands in a batch."""
+        """How often a row is in a batch."""
         ...
 
     @property
@@ -44,7 +44,7 @@ class EncodedInputs(Protocol):
         ...
 
     def batches(self, device: str, token_budget: int | None = None) -> Iterator[np.ndarray]:
-        """Row numbers in batches for scoring, the longest rows first."""
+        """Row numbers in batches for evaluation, the longest rows first."""
         ...
 
 
@@ -53,7 +53,7 @@ class TextInputs:
     """Tokenized texts.
 
     Attributes:
-        encoded: The token ids, with token states where these are at hand.
+        encoded: The token ids, with token states where these are cached.
         pad_id: Id of the padding token.
     """
 
@@ -78,7 +78,7 @@ class TextInputs:
         return pad([self.encoded.row(int(i)) for i in rows], self.pad_id)
 
     def batches(self, device: str, token_budget: int | None = None) -> Iterator[np.ndarray]:
-        """Row numbers in batches of at most so many tokens."""
+        """Row numbers in batches of at most ``token_budget`` tokens."""
         budget = token_budget or TOKEN_BUDGET.get(device, TOKEN_BUDGET["cpu"])
         return length_batches(self.lengths().tolist(), token_budget=budget)
 
@@ -151,7 +151,7 @@ class InputCollator:
         rows = np.array([i if i >= 0 else ~i for i in numbers])
         labels = torch.from_numpy(self.labels[rows])
         if min(numbers) < 0:
-            labels[torch.tensor([i < 0 for i in numbers])] = IGNORED
+            labels[torch.tensor([i < 0 for i in numbers])] = IGNORE_INDEX
         return {**self.inputs.batch(rows), "labels": labels.repeat(self.inputs.views)}
 
 

@@ -49,8 +49,8 @@ class Database:
     secrets: tuple[str, ...]
 
     @contextmanager
-    def told(self) -> Iterator[None]:
-        """What the database refuses is said in one line, without secrets and row contents."""
+    def translate_errors(self) -> Iterator[None]:
+        """Raise errors of the database as a DataError, without secrets and row contents."""
         try:
             yield
         except (exc.SQLAlchemyError, UnicodeError) as error:
@@ -65,7 +65,7 @@ class Database:
 
     def tables(self) -> list[str]:
         """Names of tables and views."""
-        with self.told():
+        with self.translate_errors():
             inspector = sa.inspect(self.engine)
             return sorted([*inspector.get_table_names(), *inspector.get_view_names()])
 
@@ -90,7 +90,7 @@ class Database:
             if bare not in known:
                 raise UnknownNameError("table", bare, known)
         try:
-            with self.told():
+            with self.translate_errors():
                 return sa.Table(
                     bare, sa.MetaData(), schema=schema or None, autoload_with=self.engine
                 )
@@ -101,23 +101,23 @@ class Database:
 
 
 @contextmanager
-def opened(name: str, *, make: bool = False) -> Iterator[Database]:
+def open_database(name: str, *, create: bool = False) -> Iterator[Database]:
     """The database of a URL, closed when the block ends.
 
     Args:
         name: The URL; ``${NAME}`` in it is read from the environment.
-        make: Whether an SQLite file that is not there is made.
+        create: Whether a missing SQLite file is created.
 
     Raises:
         SpecError: if a password stands in the URL, or it is no URL.
         DataError: if a variable is not set, a driver is not installed, or a file is not there.
     """
     refuse_password(name)
-    url, secrets = _with_variables(name)
+    url, secrets = _expand_variables(name)
     if url.get_backend_name() == "sqlite":
-        _check_file(name, url, make)
+        _check_file(name, url, create)
     engine = _engine(name, url)
-    if make and engine.dialect.name == "sqlite":
+    if create and engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _write_ahead)
     try:
         yield Database(name, engine, secrets)
@@ -125,14 +125,14 @@ def opened(name: str, *, make: bool = False) -> Iterator[Database]:
         engine.dispose()
 
 
-def _with_variables(name: str) -> tuple[URL, tuple[str, ...]]:
+def _expand_variables(name: str) -> tuple[URL, tuple[str, ...]]:
     secrets: list[str] = []
 
-    def value(found: re.Match[str], *, quoted: bool) -> str:
-        text = os.environ.get(found.group(1))
+    def value(match: re.Match[str], *, quoted: bool) -> str:
+        text = os.environ.get(match.group(1))
         if text is None:
             raise DataError(
-                f"The database URL names the environment variable {found.group(1)}, "
+                f"The database URL names the environment variable {match.group(1)}, "
                 "which is not set; export it first"
             )
         if len(text) > 1:
@@ -140,7 +140,7 @@ def _with_variables(name: str) -> tuple[URL, tuple[str, ...]]:
         return quote(text, safe="") if quoted else text
 
     def put(part: str | None, *, quoted: bool) -> str:
-        return VARIABLE.sub(lambda found: value(found, quoted=quoted), part or "")
+        return VARIABLE.sub(lambda match: value(match, quoted=quoted), part or "")
 
     parts = _AUTHORITY.fullmatch(name)
     if parts is None:
@@ -160,13 +160,13 @@ def _with_variables(name: str) -> tuple[URL, tuple[str, ...]]:
 
 
 def driver_url(name: str) -> str:
-    """A URL as drivers read it: ``${NAME}`` filled in, PostgreSQL with the driver we bring.
+    """A URL as drivers read it: ``${NAME}`` filled in, PostgreSQL with the installed driver.
 
     Raises:
         DataError: if a variable is not set.
         SpecError: if it is no URL.
     """
-    return _with_driver(_with_variables(name)[0]).render_as_string(hide_password=False)
+    return _with_driver(_expand_variables(name)[0]).render_as_string(hide_password=False)
 
 
 def _with_driver(url: URL) -> URL:
@@ -174,7 +174,7 @@ def _with_driver(url: URL) -> URL:
     return url.set(drivername="postgresql+psycopg") if plain else url
 
 
-def _check_file(name: str, url: URL, make: bool) -> None:
+def _check_file(name: str, url: URL, create: bool) -> None:
     path = url.database
     if not path or path == ":memory:":
         raise DataError(f"{name} names no file; write sqlite:///file.db")
@@ -182,9 +182,9 @@ def _check_file(name: str, url: URL, make: bool) -> None:
         return
     folder = os.path.dirname(path)
     if folder and not os.path.isdir(folder):
-        raise DataError(f"{name}: there is no folder {folder}; check the path, or make it")
-    # SQLite makes an empty database of whatever name it is asked for.
-    if not make and not os.path.isfile(path):
+        raise DataError(f"{name}: there is no folder {folder}; check the path, or create it")
+    # SQLite creates an empty database under any name it is given.
+    if not create and not os.path.isfile(path):
         raise DataError(
             f"{name}: no such file; check the path, or fill it with valence data import"
         )
@@ -233,7 +233,7 @@ class SqlRows:
     without: tuple[str, ...] = ()
 
     def statement(self) -> sa.Select[Any]:
-        """What is asked of the database."""
+        """The SELECT that reads the rows."""
         columns: list[Any] = [sa.literal_column("*")]
         if isinstance(self.source, sa.Table):
             columns = [column for column in self.source.c if column.name not in self.without]
@@ -250,7 +250,11 @@ class SqlRows:
 
     def records(self, rows: int) -> Iterator[tuple[list[str], list[tuple[Any, ...]]]]:
         """Names of the columns, and at most ``rows`` rows with the values of the database."""
-        with opened(self.name) as database, database.told(), database.engine.connect() as open_:
+        with (
+            open_database(self.name) as database,
+            database.translate_errors(),
+            database.engine.connect() as open_,
+        ):
             result = open_.execution_options(yield_per=rows).execute(self.statement())
             columns = list(result.keys())
             for part in result.partitions():
@@ -259,7 +263,11 @@ class SqlRows:
     def count(self) -> int:
         """How many rows there are."""
         counted = sa.select(sa.func.count()).select_from(self.statement().order_by(None).subquery())
-        with opened(self.name) as database, database.told(), database.engine.connect() as open_:
+        with (
+            open_database(self.name) as database,
+            database.translate_errors(),
+            database.engine.connect() as open_,
+        ):
             return int(open_.execute(counted).scalar_one())
 
     def read(self) -> pd.DataFrame:
@@ -284,7 +292,7 @@ def sql_tables(
     Raises:
         DataError, SpecError: if the database, the table or the query cannot be used.
     """
-    with opened(name) as database, database.told():
+    with open_database(name) as database, database.translate_errors():
         rows, columns = _rows(database, query, table, text_column)
         split = next((column for column in columns if column.lower() == "split"), None)
         if split is None:
@@ -292,12 +300,12 @@ def sql_tables(
         chosen: sa.Select[Any] = sa.select(sa.column(split)).select_from(rows.source).distinct()
         with database.engine.connect() as open_:
             values = [value for (value,) in open_.execute(chosen)]
-    found: dict[str, list[str]] = {}
+    aliases: dict[str, list[str]] = {}
     for value in values:
         known = ALIASES.get(value.lower()) if isinstance(value, str) else None
         if known:
-            found.setdefault(known, []).append(value)
-    if not found:
+            aliases.setdefault(known, []).append(value)
+    if not aliases:
         return {"all": rows}, []
     unused = sorted(str(v) for v in values if not isinstance(v, str) or v.lower() not in ALIASES)
     notes = []
@@ -306,7 +314,7 @@ def sql_tables(
     parts = {
         known: SqlRows(name, rows.source, rows.order, (split, tuple(there)), rows.without)
         for known in ("train", "validation", "test")
-        if (there := found.get(known))
+        if (there := aliases.get(known))
     }
     return parts, notes
 
@@ -317,7 +325,7 @@ def all_rows(name: str, *, query: str | None = None, table: str | None = None) -
     Raises:
         DataError, SpecError: if the database, the table or the query cannot be used.
     """
-    with opened(name) as database, database.told():
+    with open_database(name) as database, database.translate_errors():
         rows, _ = _rows(database, query, table, None)
     return replace(rows, without=())
 

@@ -66,7 +66,7 @@ class Split:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training or a tuner is handed: no test rows, by construction.
+    """What a trainer or a tuner is given: no test rows, by construction.
 
     Attributes:
         classes: Label names; a row's label is an index into them. Empty for an intensity.
@@ -100,7 +100,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A corpus with its three splits, already cut as its ``DataSpec`` says.
+    """A corpus with its three splits, already subsampled as its ``DataSpec`` says.
 
     Attributes:
         name: Card name, or the path or hub id it came from.
@@ -108,7 +108,7 @@ class Dataset:
         tail: Ids of the tail classes.
         train, validation, test: The rows.
         synthetic: True where the texts were generated; every report says so.
-        notes: Lines the user should see (splits made here, rows left out and why).
+        notes: Lines the user should see (splits made here, rows left out).
         scale: How an intensity is scored; see ``valence.evaluation.regression``.
         group: Column of the rows' ``extra`` that names their group; empty without one.
     """

@@ -3,11 +3,11 @@
 Texts are generated from a grammar that composes meaning: negation ("not awful"), intensity,
 contrast ("X, but Y": Y decides), comparison ("worse than last year's, which was superb"),
 an aspect that is said to matter, disappointed expectation, irony. A grade in [−2, 2] is
-computed along with the words and cut into five ordered classes; one label in 25 is moved to
-a neighbouring class, as in real annotation. The training rows are long-tailed, the very
+computed along with the words and binned into five ordered classes; one label in 25 is moved
+to a neighboring class, as in real annotation. The training rows are long-tailed, the very
 negative class is the rarest; a third of the rows is in ten other languages.
 
-Good for: seeing the software work, tests, how methods differ in kind. Not for: any claim
+Good for: trying the software, tests, how methods differ in kind. Not for: any claim
 about real texts. Every report on it says that it is synthetic.
 """
 
@@ -20,7 +20,7 @@ from random import Random
 import numpy as np
 import pandas as pd
 
-from valence.data.catalogue import DATASETS
+from valence.data.catalog import DATASETS
 from valence.data.dataset import Dataset, Split, tail_classes
 from valence.data.demo_lexicon import (
     ASPECTS,

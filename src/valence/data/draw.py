@@ -1,4 +1,4 @@
-"""Rows drawn from a stream without holding it: :func:`draw_rows`."""
+"""Rows sampled from a stream without holding it in memory: :func:`draw_rows`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column
 from valence.errors import DataError
 
 KEY = "__key__"
-MOST_CLASSES = 1000  # labels of more values are no classes, of which each keeps a row
+MAX_CLASSES = 1000  # labels of more values are not classes, which keep a row each
 
 
 def draw_rows(
@@ -23,31 +23,31 @@ def draw_rows(
     text_column: str | None = None,
     label_column: str | None = None,
 ) -> tuple[pd.DataFrame, int]:
-    """``size`` rows drawn at random from all that have a text and a label.
+    """``size`` rows sampled at random from all that have a text and a label.
 
-    Every row gets a random key, and the rows of the smallest keys are kept; so the draw
-    depends on the seed and the order of the rows, not on the size of the batches. Of every
-    label a row is kept, even where chance would leave none.
+    Every row gets a random key, and the rows of the smallest keys are selected; so the sample
+    depends on the seed and the order of the rows, not on the size of the batches. Every label
+    keeps at least one row.
 
     Args:
         batches: The source in parts, each under the same columns.
-        size: Rows wanted; all rows where there are fewer.
+        size: Rows requested; all rows where there are fewer.
         seed: Decides which rows.
         where: Name of the source, for messages.
         text_column: Its name, if it is not a usual one.
         label_column: Its name, if it is not a usual one.
 
     Returns:
-        The rows in the order of the source, and how many there were to draw from.
+        The rows in the order of the source, and how many there were to sample from.
 
     Raises:
         DataError: if a column is missing or no row can be used.
     """
-    draw = np.random.default_rng(seed)
-    kept: pd.DataFrame | None = None
+    rng = np.random.default_rng(seed)
+    selected: pd.DataFrame | None = None
     seen, text, label = 0, "", ""
     for batch in batches:
-        if kept is None:
+        if selected is None:
             columns = [str(name) for name in batch.columns]
             text = find_column(columns, text_column, TEXT_COLUMNS, what="text", where=where)
             label = find_column(columns, label_column, LABEL_COLUMNS, what="label", where=where)
@@ -58,13 +58,13 @@ def draw_rows(
                     )
         usable = batch[_filled(batch, text) & _filled(batch, label)]
         usable = usable.set_axis(np.arange(seen, seen + len(usable)))
-        usable = usable.assign(**{KEY: draw.random(len(usable))})
+        usable = usable.assign(**{KEY: rng.random(len(usable))})
         seen += len(usable)
-        both = usable if kept is None else pd.concat([kept, usable])
-        kept = _smallest(both, size, label, spare=True)
-    if kept is None or not seen:
+        both = usable if selected is None else pd.concat([selected, usable])
+        selected = _smallest(both, size, label, spare=True)
+    if selected is None or not seen:
         raise DataError(f"{where}: no row has both a text and a label; check the columns")
-    chosen = _smallest(kept, size, label, spare=False)
+    chosen = _smallest(selected, size, label, spare=False)
     return chosen.sort_index().drop(columns=KEY).reset_index(drop=True), seen
 
 
@@ -88,7 +88,7 @@ def _smallest(rows: pd.DataFrame, size: int, label: str, *, spare: bool) -> pd.D
     if label not in ranked.columns:
         return ranked.iloc[:size]
     first = ~ranked[label].astype(str).duplicated().to_numpy()
-    if first.sum() > MOST_CLASSES:
+    if first.sum() > MAX_CLASSES:
         first[:] = False
     if spare:
         return ranked[first | (np.arange(len(ranked)) < size)]

@@ -18,7 +18,7 @@ LABEL_COLUMNS = ("label", "sentiment", "category", "class", "target")
 
 
 def text_encoding(encoding: str | None) -> str:
-    """The codec of a file's text: UTF-8, its byte order mark left out, where none is named."""
+    """The codec of a file's text; UTF-8 without byte order mark where none is named."""
     return encoding or "utf-8-sig"
 
 
@@ -56,7 +56,7 @@ def whole_characters(text: str) -> str:
 
 
 def wrong_encoding(path: Path, encoding: str | None) -> str:
-    """What a file that cannot be decoded is told to be, with the line where that can be found."""
+    """The message on a file that cannot be decoded, with the line where that is known."""
     where = f"{path}{_undecodable_line(path, encoding or 'utf-8')}"
     if encoding is None:
         return f"{where}: not UTF-8; name its encoding, for example --encoding latin-1"
@@ -77,23 +77,23 @@ def _undecodable_line(path: Path, encoding: str) -> str:
 
 
 def find_column(
-    columns: Sequence[str], wanted: str | None, usual: Sequence[str], *, what: str, where: str
+    columns: Sequence[str], requested: str | None, usual: Sequence[str], *, what: str, where: str
 ) -> str:
-    """The name of a column: the one asked for, or the first usual one that exists.
+    """The name of a column: the requested one, or the first usual one that exists.
 
     Raises:
         DataError: naming the columns there are and the closest one.
     """
-    if wanted is not None and wanted in columns:
-        return wanted
-    if wanted is None:
+    if requested is not None and requested in columns:
+        return requested
+    if requested is None:
         lower = {name.lower(): name for name in reversed(columns)}
         for name in usual:
             if name in lower:
                 return lower[name]
-    close = difflib.get_close_matches(wanted or what, columns, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(requested or what, columns, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    missing = repr(wanted) if wanted else f"for the {what}"
+    missing = repr(requested) if requested else f"for the {what}"
     raise DataError(
         f"{where}: no column {missing}; {hint}columns: {', '.join(columns[:20])}; "
         f"name it with --{what}-column"

@@ -1,4 +1,4 @@
-"""Batches of text, audio and vision, padded; and modalities taken away from them."""
+"""Padded batches of text, audio and vision, and modalities dropped from them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch
 from valence.data.batches import Encoded
 from valence.data.collate import Batch, EncodedInputs, pad
 from valence.data.features.archive import FeatureView
-from valence.data.missing import blank, kept_steps
+from valence.data.missing import drop_steps, remaining_mask
 
 MODALITIES = ("text", "audio", "vision")
-SCORED_ROWS = 64
+EVAL_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Steps that are taken away at a rate.
+    """Steps that are dropped at a rate.
 
     Attributes:
-        rate: Share of the real steps.
+        rate: Fraction of the real steps.
         modalities: Which lose them.
-        seed: Of the draws, which belong to the row.
+        seed: Seed of the draws, one per row.
     """
 
     rate: float
@@ -32,21 +32,23 @@ class Missing:
     seed: int = 0
 
     def __call__(self, batch: Batch, rows: Sequence[int] | np.ndarray) -> Batch:
-        """The batch with zeros and empty mask places where steps are gone.
+        """The batch with zeros and an empty mask where steps are dropped.
 
-        Of the text, token states are taken away: the other states still know of the words.
+        Of the text, token states are dropped: the other states still carry the words.
         """
         changed = dict(batch)
         for name in self.modalities:
             mask = batch[f"{name}_mask"].numpy()
             if name == "text":
-                kept = kept_steps(mask, self.rate, rows=rows, modality=name, seed=self.seed)
+                remaining = remaining_mask(
+                    mask, self.rate, rows=rows, modality=name, seed=self.seed
+                )
             else:
-                steps, kept = blank(
+                steps, remaining = drop_steps(
                     batch[name].numpy(), mask, self.rate, rows=rows, modality=name, seed=self.seed
                 )
                 changed[name] = torch.from_numpy(steps)
-            changed[f"{name}_mask"] = torch.from_numpy(kept)
+            changed[f"{name}_mask"] = torch.from_numpy(remaining)
         return changed
 
 
@@ -55,7 +57,7 @@ class FusionRows:
     """N rows of three modalities; one without features has no real step in it.
 
     Attributes:
-        encoded: The texts, with their token states where these are kept.
+        encoded: The texts, with their token states where these are cached.
         features: Audio and vision of the same rows, or None.
         widths: Numbers in a step of audio and vision.
         limits: Most steps of audio and vision.
@@ -80,7 +82,10 @@ class FusionRows:
     def batches(self, device: str, token_budget: int | None = None) -> Iterator[np.ndarray]:
         """Row numbers in batches of 64, the longest rows first."""
         order = np.argsort(self.lengths(), kind="stable")[::-1]
-        return (order[start : start + SCORED_ROWS] for start in range(0, len(order), SCORED_ROWS))
+        return (
+            order[start : start + EVAL_BATCH_SIZE]
+            for start in range(0, len(order), EVAL_BATCH_SIZE)
+        )
 
     def lengths(self) -> np.ndarray:
         """(N,) steps of all modalities together, for batches of similar length."""
@@ -149,10 +154,10 @@ class ModalityDropout:
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """A batch in which some rows have no real step of a modality."""
         batch = self.inputs.batch(rows)
-        kept = torch.rand(len(rows), len(MODALITIES)) >= self.rate
-        kept[:, 0] |= ~kept.any(dim=1)
+        present = torch.rand(len(rows), len(MODALITIES)) >= self.rate
+        present[:, 0] |= ~present.any(dim=1)
         for i, name in enumerate(MODALITIES):
-            batch[f"{name}_mask"] = batch[f"{name}_mask"] & kept[:, i : i + 1]
+            batch[f"{name}_mask"] = batch[f"{name}_mask"] & present[:, i : i + 1]
         return batch
 
 

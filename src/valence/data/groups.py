@@ -1,4 +1,4 @@
-"""Groups of rows, such as languages or domains: which column names them, and who is taken."""
+"""Groups of rows, such as languages or domains: which column names them, and which are used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LANGUAGE = "language"
 UNNAMED = "unknown"
 """The group of rows that name none."""
 SOURCE_ROW = "row in its source"
-"""Column that keeps a row's number where not all rows of a source are read as one table."""
+"""Column of a row's number where the rows of a source are not read as one table."""
 TransferKind = Literal["matrix", "leave-one-out"]
 
 
@@ -39,20 +39,20 @@ def group_column(spec: DataSpec, columns: Sequence[str], where: str) -> str:
     Raises:
         DataError: if the column named, or one for the groups named, is not there.
     """
-    wanted = spec.group or LANGUAGE
-    if wanted in columns:
-        return wanted
+    requested = spec.group or LANGUAGE
+    if requested in columns:
+        return requested
     if spec.group is None and spec.groups is None and spec.train_groups is None:
         return ""
-    close = difflib.get_close_matches(wanted, columns, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(requested, columns, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise DataError(
-        f"{where}: no column {wanted!r} for groups; {hint}columns: {', '.join(columns[:20])}; "
+        f"{where}: no column {requested!r} for groups; {hint}columns: {', '.join(columns[:20])}; "
         "name it with --group"
     )
 
 
-def wanted_groups(spec: DataSpec, split: str) -> tuple[str, ...] | None:
+def requested_groups(spec: DataSpec, split: str) -> tuple[str, ...] | None:
     """The groups whose rows of a split are used; None for all.
 
     Args:
@@ -67,13 +67,13 @@ def wanted_groups(spec: DataSpec, split: str) -> tuple[str, ...] | None:
 
 
 @dataclass(frozen=True)
-class ChosenRows:
+class GroupRows:
     """The rows of a table that belong to some groups; a ``Table`` like the one it reads.
 
     Attributes:
         table: All rows.
         spec: Names the group column.
-        groups: Groups that are kept.
+        groups: Groups that are used.
         where: Name of the source, for messages.
     """
 
@@ -108,41 +108,41 @@ class ChosenRows:
 
 
 def choose_rows(spec: DataSpec, tables: Mapping[str, Table]) -> dict[str, Table]:
-    """The tables, those of which only some groups are wanted as :class:`ChosenRows`."""
-    found: dict[str, Table] = {}
+    """The tables, as :class:`GroupRows` where only some groups are requested."""
+    selected: dict[str, Table] = {}
     for split, table in tables.items():
-        groups = wanted_groups(spec, split)
-        found[split] = table if groups is None else ChosenRows(table, spec, groups, spec.name)
-    return found
+        groups = requested_groups(spec, split)
+        selected[split] = table if groups is None else GroupRows(table, spec, groups, spec.name)
+    return selected
 
 
 def split_by_group(
-    rows: Split, column: str, share: float, *, seed: int
+    rows: Split, column: str, fraction: float, *, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (kept, taken) of a stratified split, made within every group by itself.
+    """Indices (train, held out) of a stratified split within every group.
 
-    So a group's rows fall alike whichever other groups are read beside it.
+    So a group's rows are split alike whichever other groups are read beside it.
 
     Args:
         rows: Rows to split.
         column: The group column of ``rows.extra``; all rows are one group when empty.
-        share: Part of the rows that is taken.
+        fraction: Fraction of the rows that is held out.
         seed: Decides which rows.
     """
     if not column:
-        return stratified_split(rows.labels, share, seed=seed)
+        return stratified_split(rows.labels, fraction, seed=seed)
     names = group_values(rows.extra[column]).to_numpy()
-    kept, taken = [], []
+    train, held_out = [], []
     for name in pd.unique(names):
         own = np.flatnonzero(names == name)
-        first, second = stratified_split(rows.labels[own], share, seed=seed)
-        kept.append(own[first])
-        taken.append(own[second])
-    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(taken))
+        first, second = stratified_split(rows.labels[own], fraction, seed=seed)
+        train.append(own[first])
+        held_out.append(own[second])
+    return np.sort(np.concatenate(train)), np.sort(np.concatenate(held_out))
 
 
 def with_groups(spec: DataSpec, data: Dataset) -> Dataset:
-    """The data set with its group column named and filled, and only the groups wanted.
+    """The data set with its group column named and filled, and only the groups requested.
 
     Raises:
         DataError: if the column is missing or a split has no row of the groups.
@@ -163,7 +163,9 @@ def with_groups(spec: DataSpec, data: Dataset) -> Dataset:
         if blank:
             notes = (*notes, f"{name}: {blank} rows without {column} stand under {UNNAMED!r}")
         rows = replace(rows, extra=rows.extra.assign(**{column: values}))
-        splits[name] = _of_groups(rows, values.to_numpy(), wanted_groups(spec, name), column, known)
+        splits[name] = _of_groups(
+            rows, values.to_numpy(), requested_groups(spec, name), column, known
+        )
         if len(rows) and not len(splits[name]):
             raise DataError(f"{spec.name} has no {name} rows of the groups that were named")
     return replace(
@@ -188,7 +190,7 @@ def transfer_sets(spec: DataSpec, data: Dataset, kind: TransferKind) -> tuple[Da
     """One spec per training of a transfer; each is tested on every group in one go.
 
     ``matrix``: every group alone. ``leave-one-out``: all groups but one, each in turn, and
-    all groups together, which is what leaving one out is held against.
+    all groups together, the baseline of leaving one out.
 
     Args:
         spec: What ``data`` was loaded from.
@@ -197,10 +199,10 @@ def transfer_sets(spec: DataSpec, data: Dataset, kind: TransferKind) -> tuple[Da
 
     Raises:
         DataError: if there are fewer than two groups to train on.
-        SpecError: if the spec names groups to train on itself.
+        SpecError: if the spec itself names groups to train on.
     """
     if spec.train_groups is not None:
-        raise SpecError("A transfer says itself which groups are trained on; leave train_groups")
+        raise SpecError("A transfer chooses the groups to train on; leave out train_groups")
     names = data.group_names()
     if len(names) < 2:
         raise DataError(

@@ -12,7 +12,7 @@ import pandas as pd
 
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
-from valence.data.catalogue import DATASETS
+from valence.data.catalog import DATASETS
 from valence.data.groups import LANGUAGE, SOURCE_ROW
 from valence.data.tables import SUFFIXES, open_hub, read_batches, read_table
 from valence.errors import DataError, SpecError, UnknownNameError
@@ -67,7 +67,7 @@ class FileRows:
 
 
 @dataclass(frozen=True)
-class ReadRows:
+class InMemoryRows:
     """Rows that are in memory."""
 
     table: pd.DataFrame
@@ -88,7 +88,7 @@ class FolderRows:
 
     Attributes:
         parts: The rows of each folder, by its name.
-        column: Name of the column; a column of that name in the files is kept.
+        column: Name of the column; a column of that name in the files wins.
     """
 
     parts: Mapping[str, Table]
@@ -140,22 +140,22 @@ def locate(
 
     Raises:
         DataError: if something cannot be found or opened.
-        UnknownNameError: if the name is nothing of a kind that is known.
+        UnknownNameError: if nothing has that name.
     """
     if is_sql_url(spec.name):
         from valence.data.database import sql_tables
 
-        found, notes = sql_tables(
+        tables, notes = sql_tables(
             spec.name, query=spec.query, table=spec.table, text_column=spec.text_column
         )
-        return {**found}, notes
+        return {**tables}, notes
     if spec.name.startswith(KAGGLE):
         path = download_kaggle(spec.name.removeprefix(KAGGLE))
-        return of_path(path, spec.group, spec.encoding), []
+        return tables_of_path(path, spec.group, spec.encoding), []
     where = data_dir or os.environ.get("VALENCE_DATA")
     for path in [Path(spec.name), *([Path(where) / spec.name] if where else [])]:
         if path.exists():
-            return of_path(path, spec.group, spec.encoding), []
+            return tables_of_path(path, spec.group, spec.encoding), []
     return _of_hub(spec), []
 
 
@@ -173,25 +173,27 @@ NAMING = {
     "name", "target", "features", "text_column", "label_column", "query", "table", "encoding",
     "group", "groups",
 }  # fmt: skip
-"""Fields of a spec that say where rows are and how they are read; the others cut them."""
+"""Fields of a spec that say where rows are and how they are read; the others subsample them."""
 
 
-def refuse_cuts(spec: DataSpec, why: str) -> None:
-    """Refuse settings that cut rows where none are cut.
+def refuse_subsampling(spec: DataSpec, why: str) -> None:
+    """Refuse settings that subsample rows where all are used.
 
     Args:
         spec: Names the rows.
-        why: What is done with all of them.
+        why: What is done with all of them, for the message.
 
     Raises:
         SpecError: with the first such setting.
     """
-    cuts = sorted(spec.model_dump(exclude_defaults=True).keys() - NAMING)
-    if cuts:
-        raise SpecError(f"data.{cuts[0]} is for trainings; {why}, leave it out")
+    settings = sorted(spec.model_dump(exclude_defaults=True).keys() - NAMING)
+    if settings:
+        raise SpecError(f"data.{settings[0]} is for trainings; {why}, leave it out")
 
 
-def of_path(path: Path, group: str | None = None, encoding: str | None = None) -> dict[str, Table]:
+def tables_of_path(
+    path: Path, group: str | None = None, encoding: str | None = None
+) -> dict[str, Table]:
     """The tables of a file, of a folder of split files, or of one such folder per group.
 
     Args:
@@ -205,14 +207,14 @@ def of_path(path: Path, group: str | None = None, encoding: str | None = None) -
     if path.is_file():
         return {"all": FileRows(path, encoding)}
     files = {p.stem.lower(): p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES}
-    found: dict[str, Table] = {
+    splits: dict[str, Table] = {
         split: FileRows(files[name], encoding)
         for split, names in SPLITS.items()
         for name in names
         if name in files
     }
-    if "train" in found:
-        return found
+    if "train" in splits:
+        return splits
     if len(files) == 1:
         return {"all": FileRows(next(iter(files.values())), encoding)}
     folders = [p for p in sorted(path.iterdir()) if p.is_dir() and _has_train(p)]
@@ -230,7 +232,7 @@ def _has_train(path: Path) -> bool:
 
 
 def _of_folders(folders: list[Path], column: str, encoding: str | None) -> dict[str, Table]:
-    parts = {folder.name: of_path(folder, encoding=encoding) for folder in folders}
+    parts = {folder.name: tables_of_path(folder, encoding=encoding) for folder in folders}
     splits = next(iter(parts.values()))
     for name, own in parts.items():
         if set(own) != set(splits):

@@ -1,4 +1,4 @@
-"""Missing modalities: steps taken away at a rate, for training against it and for tables."""
+"""Missing modalities: steps dropped at a rate, for training and for robustness tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """The rates of the usual robustness table (Zhang et al. 2024, NeurIPS)."""
 
 
-def kept_steps(
+def remaining_mask(
     mask: np.ndarray,
     rate: float,
     *,
@@ -22,21 +22,21 @@ def kept_steps(
     seed: int,
     what: Literal["steps", "rows"] = "steps",
 ) -> np.ndarray:
-    """The mask (B, L) without the steps that a missing rate takes away.
+    """The mask (B, L) without the steps that a missing rate drops.
 
-    Draws belong to the row, not to the batch: how rows are batched changes nothing, and what
-    is gone at one rate is gone at every higher one.
+    Draws belong to the row, not to the batch: batching changes nothing, and a step dropped at
+    one rate is dropped at every higher one.
 
     Args:
         mask: (B, L), true at real steps.
-        rate: Share to take away, in [0, 1].
+        rate: Fraction to drop, in [0, 1].
         rows: B row numbers in the split.
         modality: Its name; modalities lose steps independently of each other.
         seed: Seed of the draws.
-        what: ``"steps"`` takes single steps, ``"rows"`` the whole modality of a row.
+        what: ``"steps"`` drops single steps, ``"rows"`` the whole modality of a row.
 
     Raises:
-        SpecError: if the rate is no share.
+        SpecError: if the rate is not in [0, 1].
     """
     if not 0.0 <= rate <= 1.0:
         raise SpecError(f"missing rate {rate} is no share; give a number from 0 to 1")
@@ -45,11 +45,11 @@ def kept_steps(
     draws = np.empty(real.shape if what == "steps" else (len(real), 1))
     for i, row in enumerate(rows):
         draws[i] = np.random.default_rng([seed, name, int(row)]).random(draws.shape[1])
-    kept: np.ndarray = real & (draws >= rate)
-    return kept
+    remaining: np.ndarray = real & (draws >= rate)
+    return remaining
 
 
-def blank(
+def drop_steps(
     steps: np.ndarray,
     mask: np.ndarray,
     rate: float,
@@ -59,19 +59,19 @@ def blank(
     seed: int,
     what: Literal["steps", "rows"] = "steps",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Steps (B, L, d) with zeros where they are taken away, and the mask (B, L) that is left.
+    """Steps (B, L, d) with zeros where they are dropped, and the remaining mask (B, L).
 
     Args:
         steps: (B, L, d).
         mask: (B, L), true at real steps.
-        rate: As for :func:`kept_steps`.
-        rows: As for :func:`kept_steps`.
-        modality: As for :func:`kept_steps`.
-        seed: As for :func:`kept_steps`.
-        what: As for :func:`kept_steps`.
+        rate: As for :func:`remaining_mask`.
+        rows: As for :func:`remaining_mask`.
+        modality: As for :func:`remaining_mask`.
+        seed: As for :func:`remaining_mask`.
+        what: As for :func:`remaining_mask`.
 
     Raises:
-        SpecError: if the rate is no share.
+        SpecError: if the rate is not in [0, 1].
     """
-    kept = kept_steps(mask, rate, rows=rows, modality=modality, seed=seed, what=what)
-    return np.where(kept[..., None], steps, 0).astype(steps.dtype), kept
+    remaining = remaining_mask(mask, rate, rows=rows, modality=modality, seed=seed, what=what)
+    return np.where(remaining[..., None], steps, 0).astype(steps.dtype), remaining

@@ -16,7 +16,7 @@ from valence.data.dataset import Dataset, Scale, Split
 from valence.data.features.archive import FEATURE_CARDS, SPLITS, FeatureArchive, FeatureView
 from valence.data.features.convert import convert, sha256_of
 from valence.data.features.mmsa import SPLITS as SPLIT_NAMES
-from valence.data.locate import ReadRows, Table, refuse_encoding
+from valence.data.locate import InMemoryRows, Table, refuse_encoding
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column
 from valence.errors import DataError, SpecError
 from valence.storage import cache
@@ -24,7 +24,7 @@ from valence.storage import cache
 NONE = "none"
 PICKLES = (".pkl", ".pickle")
 POLARITIES = ("Negative", "Neutral", "Positive")
-CLASS_CUTS = (
+CLASS_SETTINGS = (
     "train_counts", "imbalance_ratio", "validation_per_class", "noise_share", "classes", "tail",
 )  # fmt: skip
 
@@ -32,10 +32,10 @@ CLASS_CUTS = (
 def find_archive(spec: DataSpec, data_dir: str | Path | None) -> FeatureArchive | None:
     """The features of a corpus; None where it has none.
 
-    A pickle is converted once; the archive is kept by content in the cache.
+    A pickle is converted once; the archive is cached by content.
 
     Raises:
-        DataError: if what is named is missing, cannot be used, or there are several.
+        DataError: if the features named are missing or unusable, or there are several.
     """
     where = data_dir or os.environ.get("VALENCE_DATA")
     roots = [Path(), *([Path(where)] if where else [])]
@@ -45,20 +45,20 @@ def find_archive(spec: DataSpec, data_dir: str | Path | None) -> FeatureArchive 
         return None
     if spec.features is not None:
         places = [base / spec.features for base in (*roots, *folders)]
-        found = next((path for path in places if path.exists()), None)
-        if found is None:
+        named = next((path for path in places if path.exists()), None)
+        if named is None:
             raise DataError(
                 f"No features at {spec.features}; give a pickle, a folder that valence features "
                 f"wrote, or {NONE}"
             )
-        return _opened(found)
+        return _open(named)
     for path in folders:
         if path.suffix.lower() in PICKLES and path.is_file():
-            return _opened(path)
+            return _open(path)
         if (path / "manifest.json").is_file():
-            return _opened(path)
-    wanted = spec.target == "intensity" or spec.name in FEATURE_CARDS
-    if not wanted or spec.text_column or spec.label_column:
+            return _open(path)
+    multimodal = spec.target == "intensity" or spec.name in FEATURE_CARDS
+    if not multimodal or spec.text_column or spec.label_column:
         return None
     return next((a for path in folders if (a := _in_folder(path)) is not None), None)
 
@@ -66,17 +66,17 @@ def find_archive(spec: DataSpec, data_dir: str | Path | None) -> FeatureArchive 
 def _in_folder(folder: Path) -> FeatureArchive | None:
     if not folder.is_dir():
         return None
-    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICKLES]
-    found += [path.parent for path in sorted(folder.glob("*/manifest.json"))]
-    if len(found) > 1:
-        told = ", ".join(path.name for path in found)
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICKLES]
+    paths += [path.parent for path in sorted(folder.glob("*/manifest.json"))]
+    if len(paths) > 1:
+        names = ", ".join(path.name for path in paths)
         raise DataError(
-            f"{folder} has several feature files ({told}); say which with --set data.features=NAME"
+            f"{folder} has several feature files ({names}); name one with --set data.features=NAME"
         )
-    return _opened(found[0]) if found else None
+    return _open(paths[0]) if paths else None
 
 
-def _opened(path: Path) -> FeatureArchive:
+def _open(path: Path) -> FeatureArchive:
     if path.is_dir():
         return FeatureArchive.open(path)
     key = cache.content_key([sha256_of(path)])
@@ -86,12 +86,12 @@ def _opened(path: Path) -> FeatureArchive:
             convert(path, folder)
         archive = cache.load(cache.FEATURES, key, _held)
     if archive is None:
-        raise DataError(f"{path}: its converted features were deleted meanwhile; start it again")
+        raise DataError(f"{path}: its converted features were deleted meanwhile; run it again")
     return archive
 
 
 def _held(folder: Path) -> FeatureArchive:
-    """An archive of the cache, which is read bit by bit and so must not be deleted meanwhile."""
+    """An archive of the cache, held while it is read in parts."""
     cache.hold(folder)
     try:
         return FeatureArchive.open(folder)
@@ -103,13 +103,13 @@ def archive_dataset(spec: DataSpec, archive: FeatureArchive, *, seed: int) -> Da
     """The rows of an archive, by its own splits.
 
     Args:
-        spec: The target; ``train_total`` thins the training rows of an intensity.
+        spec: The target; ``train_total`` subsamples the training rows of an intensity.
         archive: The features.
-        seed: Of the thinning.
+        seed: Seed of the subsample.
 
     Raises:
-        DataError: if classes are wanted and the archive has none.
-        SpecError: if a cut needs classes and there are none, or groups are named.
+        DataError: if classes are requested and the archive has none.
+        SpecError: if a setting needs classes and there are none, or groups are named.
     """
     refuse_encoding(spec, "features and their texts")
     if spec.group or spec.groups or spec.train_groups:
@@ -132,7 +132,7 @@ def archive_dataset(spec: DataSpec, archive: FeatureArchive, *, seed: int) -> Da
         Path(spec.name).stem, classes, (), splits["train"], splits["validation"], splits["test"],
         notes=tuple(notes), scale=_scale(spec, splits["train"].labels),
     )  # fmt: skip
-    return _thinned(spec, data, seed) if not classes else data
+    return _subsampled(spec, data, seed) if not classes else data
 
 
 def table_by_split(
@@ -149,15 +149,15 @@ def table_by_split(
         return tables
     whole = tables["all"].read()
     if "mode" not in whole.columns:
-        return {"all": ReadRows(whole)}
+        return {"all": InMemoryRows(whole)}
     modes = whole["mode"].astype(str).str.strip().str.lower()
     parts: dict[str, Table] = {
-        name: ReadRows(whole[modes.isin(usual)].reset_index(drop=True))
+        name: InMemoryRows(whole[modes.isin(usual)].reset_index(drop=True))
         for name, usual in SPLIT_NAMES.items()
         if modes.isin(usual).any()
     }
     if not parts:
-        return {"all": ReadRows(whole)}
+        return {"all": InMemoryRows(whole)}
     notes.append("splits by the column 'mode'")
     return parts
 
@@ -170,12 +170,12 @@ def intensity_dataset(
     Args:
         spec: Names the columns. One table with a column ``mode`` of split names is split so.
         tables: By split, or one under ``"all"``.
-        seed: Of splits made here.
+        seed: Seed of splits made here.
         notes: On the tables, for the user.
 
     Raises:
         DataError: if a column is missing or labels are no numbers.
-        SpecError: if a cut needs classes.
+        SpecError: if a setting needs classes.
     """
     lines = list(notes)
     by_split = table_by_split(spec, tables, lines)
@@ -196,7 +196,7 @@ def intensity_dataset(
         Path(spec.name).stem, (), (), splits["train"], splits["validation"], splits["test"],
         notes=tuple(lines), scale=_scale(spec, splits["train"].labels),
     )  # fmt: skip
-    return _thinned(spec, data, seed)
+    return _subsampled(spec, data, seed)
 
 
 def rows_with_numbers(spec: DataSpec, frame: pd.DataFrame, name: str, notes: list[str]) -> Split:
@@ -225,13 +225,13 @@ def rows_with_numbers(spec: DataSpec, frame: pd.DataFrame, name: str, notes: lis
             "numbers with --label-column, or use data.target=classes"
         )
     texts = frame[text].fillna("").astype(str)
-    kept = np.flatnonzero(numbers.notna() & (texts.str.strip() != ""))
-    if len(kept) < len(frame):
-        notes.append(f"{where}: {len(frame) - len(kept)} rows without text or label left out")
-    if not len(kept):
+    rows = np.flatnonzero(numbers.notna() & (texts.str.strip() != ""))
+    if len(rows) < len(frame):
+        notes.append(f"{where}: {len(frame) - len(rows)} rows without text or label left out")
+    if not len(rows):
         raise DataError(f"{where}: no row has both a text and a number; check the columns")
-    labels = numbers.to_numpy(dtype=np.float32, na_value=np.nan)[kept]
-    return Split(texts.iloc[kept].tolist(), labels, np.array([f"{name}-{i}" for i in kept]))
+    labels = numbers.to_numpy(dtype=np.float32, na_value=np.nan)[rows]
+    return Split(texts.iloc[rows].tolist(), labels, np.array([f"{name}-{i}" for i in rows]))
 
 
 def _classes(spec: DataSpec, archive: FeatureArchive) -> tuple[tuple[str, ...], str]:
@@ -252,24 +252,24 @@ def _classes(spec: DataSpec, archive: FeatureArchive) -> tuple[tuple[str, ...], 
     return tuple(name for name in ordered if name in present), column
 
 
-def _thinned(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
-    for field in CLASS_CUTS:
+def _subsampled(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
+    for field in CLASS_SETTINGS:
         if getattr(spec, field):
             raise SpecError(
                 f"data.{field} needs classes and the target is an intensity; leave it out "
-                "(data.train_total thins the rows)"
+                "(data.train_total subsamples the rows)"
             )
-    wanted = spec.train_total
-    if wanted is None and spec.sample is not None:
-        wanted = min(spec.sample, len(data.train))
-    if wanted is None:
+    total = spec.train_total
+    if total is None and spec.sample is not None:
+        total = min(spec.sample, len(data.train))
+    if total is None:
         return data
-    if wanted > len(data.train):
+    if total > len(data.train):
         raise DataError(
-            f"{spec.name}: data.train_total is {wanted} and there are "
+            f"{spec.name}: data.train_total is {total} and there are "
             f"{len(data.train)} training rows"
         )
-    rows = np.random.default_rng(seed).permutation(len(data.train))[:wanted]
+    rows = np.random.default_rng(seed).permutation(len(data.train))[:total]
     return replace(data, train=data.train.take(np.sort(rows)))
 
 

@@ -1,4 +1,4 @@
-"""Loading models of transformers without its bars and advice."""
+"""Loading models of transformers without its progress bars and warnings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep loading bars and advice of transformers out of our own lines while the block runs."""
+    """Silence progress bars and warnings of transformers while the block runs."""
     from transformers.utils import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()

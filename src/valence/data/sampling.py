@@ -1,4 +1,4 @@
-"""Which rows: splits, long-tail cuts and balanced draws, from labels to indices.
+"""Which rows: splits, long-tailed subsamples and balanced draws, from labels to indices.
 
 Pure functions of labels and a seed; every index array is sorted.
 """
@@ -14,24 +14,24 @@ from valence.errors import DataError
 
 
 def stratified_split(
-    labels: np.ndarray, share: float, *, seed: int
+    labels: np.ndarray, fraction: float, *, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows so that every class gives about ``share`` of its rows to the second part.
+    """Split rows so that every class gives about ``fraction`` of its rows to the second part.
 
     A class with one row keeps it in the first part; a class with more gives at least one.
 
     Args:
         labels: (N,) class ids.
-        share: Part of the rows that is taken, in (0, 1).
+        fraction: Fraction of the rows in the second part, in (0, 1).
         seed: Decides which rows.
 
     Returns:
-        Indices (kept, taken).
+        Indices (first, second).
     """
     order, rank, sizes = _shuffled_ranks(labels, seed)
-    wanted = np.clip(np.round(sizes * share).astype(int), (sizes > 1).astype(int), sizes - 1)
-    taken = rank < np.maximum(wanted, 0)[labels[order]]
-    return np.sort(order[~taken]), np.sort(order[taken])
+    counts = np.clip(np.round(sizes * fraction).astype(int), (sizes > 1).astype(int), sizes - 1)
+    second = rank < np.maximum(counts, 0)[labels[order]]
+    return np.sort(order[~second]), np.sort(order[second])
 
 
 def longtail_counts(
@@ -42,13 +42,13 @@ def longtail_counts(
     head: int | None = None,
     profile: Literal["exponential", "step"] = "exponential",
 ) -> np.ndarray:
-    """Rows per class after a cut to an imbalance ratio, a total, or both.
+    """Rows per class after subsampling to an imbalance ratio, a total, or both.
 
     Classes keep their order of size. Exponential: n_c = n_max · ratio^(−c/(C−1)) from the
     largest to the smallest; step: the larger half keeps n_max, the smaller half n_max /
     ratio. n_max is the largest for which no class needs more rows than it has. A total
     without a ratio thins all classes alike; with one, the whole profile is scaled. A given
-    head is n_max itself; classes that have fewer rows than the profile asks keep them all.
+    ``head`` is n_max; classes that have fewer rows than the profile asks for keep them all.
 
     Args:
         available: (C,) rows per class.
@@ -64,50 +64,50 @@ def longtail_counts(
         DataError: if ``total`` is more than there are, or fewer than there are classes.
     """
     sizes = np.asarray(available, dtype=np.int64)
-    shares = sizes.astype(float)
+    targets = sizes.astype(float)
     if ratio is not None:
         steps = np.linspace(0, 1, len(sizes)) if len(sizes) > 1 else np.zeros(1)
         if profile == "step":
             steps = (np.arange(len(sizes)) >= (len(sizes) + 1) // 2).astype(float)
-        shares = np.empty(len(sizes))
-        shares[np.argsort(-sizes, kind="stable")] = ratio**-steps
-        shares *= np.min(sizes[sizes > 0] / shares[sizes > 0]) if head is None else head
+        targets = np.empty(len(sizes))
+        targets[np.argsort(-sizes, kind="stable")] = ratio**-steps
+        targets *= np.min(sizes[sizes > 0] / targets[sizes > 0]) if head is None else head
     if total is not None:
         present = int((sizes > 0).sum())
         if total > sizes.sum() or total < present:
             raise DataError(
-                f"A cut to {total} rows is not possible: there are {sizes.sum()} rows of "
+                f"Subsampling to {total} rows is not possible: there are {sizes.sum()} rows of "
                 f"{present} classes; ask for a number between"
             )
-        if ratio is not None and total > shares.sum() + len(sizes):
+        if ratio is not None and total > targets.sum() + len(sizes):
             raise DataError(
-                f"A cut to {total} rows at ratio {ratio:g} is not possible: the rarest classes "
-                f"allow {int(shares.sum())}; ask for fewer rows or a larger ratio"
+                f"Subsampling to {total} rows at ratio {ratio:g} is not possible: the rarest "
+                f"classes allow {int(targets.sum())}; ask for fewer rows or a larger ratio"
             )
-        return _apportion(shares, total, sizes)
-    return np.minimum(np.maximum(np.round(shares).astype(np.int64), sizes > 0), sizes)
+        return _apportion(targets, total, sizes)
+    return np.minimum(np.maximum(np.round(targets).astype(np.int64), sizes > 0), sizes)
 
 
 def wrong_labels(
-    labels: np.ndarray, share: float, likelihood: np.ndarray, *, seed: int
+    labels: np.ndarray, fraction: float, likelihood: np.ndarray, *, seed: int
 ) -> np.ndarray:
-    """A copy of ``labels`` in which ``share`` of the rows, rounded, have another class.
+    """A copy of ``labels`` in which ``fraction`` of the rows have another class.
 
     Args:
         labels: (N,) class ids.
-        share: Part of the rows, in [0, 1).
+        fraction: Fraction of the rows, in [0, 1).
         likelihood: (C, C) weight of each wrong class (column) for a true class (row); the
             diagonal does not count.
         seed: Decides which rows and which classes.
     """
-    draw = np.random.default_rng(seed)
-    rows = draw.permutation(len(labels))[: round(share * len(labels))]
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(labels))[: round(fraction * len(labels))]
     weights = np.where(np.eye(len(likelihood), dtype=bool), 0.0, likelihood)
     cumulative = np.cumsum(weights / weights.sum(axis=1, keepdims=True), axis=1)[labels[rows]]
     noisy = labels.copy()
     # The first class whose cumulative weight passes the draw; rounding keeps the last at hand.
     noisy[rows] = np.argmax(
-        cumulative > draw.random(len(rows))[:, None] * cumulative[:, -1:], axis=1
+        cumulative > rng.random(len(rows))[:, None] * cumulative[:, -1:], axis=1
     )
     return noisy
 
@@ -125,22 +125,22 @@ def take_counts(
 
     Args:
         labels: (N,) class ids.
-        counts: (C,) rows wanted per class.
+        counts: (C,) rows requested per class.
         seed: Decides which rows.
         classes: C names, for the error.
 
     Raises:
-        DataError: if a class has fewer rows than wanted.
+        DataError: if a class has fewer rows than requested.
     """
-    wanted = np.asarray(counts, dtype=np.int64)
-    order, rank, sizes = _shuffled_ranks(labels, seed, len(wanted))
-    for c in np.flatnonzero(wanted > sizes):
+    requested = np.asarray(counts, dtype=np.int64)
+    order, rank, sizes = _shuffled_ranks(labels, seed, len(requested))
+    for c in np.flatnonzero(requested > sizes):
         name = repr(classes[int(c)]) if len(classes) else str(c)
         raise DataError(
-            f"Class {name} has {sizes[c]} rows, {wanted[c]} were asked for; ask for fewer"
+            f"Class {name} has {sizes[c]} rows, {requested[c]} were requested; ask for fewer"
         )
-    taken: np.ndarray = np.sort(order[rank < wanted[labels[order]]])
-    return taken
+    rows: np.ndarray = np.sort(order[rank < requested[labels[order]]])
+    return rows
 
 
 def _shuffled_ranks(
@@ -154,12 +154,12 @@ def _shuffled_ranks(
     return order, np.arange(len(labels)) - starts[labels[order]], np.asarray(sizes)
 
 
-def _apportion(shares: np.ndarray, total: int, sizes: np.ndarray) -> np.ndarray:
-    """Whole numbers that sum to ``total``, near ``shares``, within 1 … sizes."""
-    wanted = shares * (total / shares.sum())
-    counts: np.ndarray = np.floor(wanted).astype(np.int64)
+def _apportion(targets: np.ndarray, total: int, sizes: np.ndarray) -> np.ndarray:
+    """Whole numbers that sum to ``total``, near ``targets``, within 1 … sizes."""
+    quotas = targets * (total / targets.sum())
+    counts: np.ndarray = np.floor(quotas).astype(np.int64)
     counts = np.minimum(np.maximum(counts, sizes > 0), sizes)
-    order = np.argsort(-(wanted - np.floor(wanted)), kind="stable")
+    order = np.argsort(-(quotas - np.floor(quotas)), kind="stable")
     while (rest := total - int(counts.sum())) != 0:
         room = (counts < sizes) if rest > 0 else (counts > 1)
         moved = order[room[order]][: abs(rest)]

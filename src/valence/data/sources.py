@@ -1,4 +1,4 @@
-"""From a name to rows: :func:`load_dataset`. What is cut, split or left out is said."""
+"""From a name to rows: :func:`load_dataset`. What is subsampled, split or left out is noted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url, short_name
-from valence.data.catalogue import DATASETS, Card
+from valence.data.catalog import DATASETS, DatasetCard
 from valence.data.dataset import Dataset, Split, tail_classes
 from valence.data.draw import draw_rows
 from valence.data.groups import (
@@ -26,8 +26,8 @@ from valence.data.locate import (
     SPLITS,
     Table,
     locate,
-    refuse_cuts,
     refuse_encoding,
+    refuse_subsampling,
 )
 from valence.data.noise import with_label_noise
 from valence.data.sampling import longtail_counts, take_counts
@@ -36,20 +36,20 @@ from valence.errors import DataError, SpecError, UnknownNameError
 
 
 def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None = None) -> Dataset:
-    """The rows a spec names, split and cut as it says.
+    """The rows a spec names, split and subsampled as it says.
 
     A name is, in this order: the built-in corpus, the URL of a database, a file or folder, a
     folder of ``data_dir`` (or of the environment variable ``VALENCE_DATA``), a card with a
-    hub id, a hub id. Test rows of a source with a test split are cut by ``test_per_class`` alone.
+    hub id, a hub id. Only ``test_per_class`` subsamples the rows of an existing test split.
 
     Args:
         spec: What to load.
-        seed: Seed of splits and cuts where ``spec.cut_seed`` is not given.
+        seed: Seed of splits and subsamples where ``spec.cut_seed`` is not given.
         data_dir: Folder with one folder per corpus.
 
     Raises:
         DataError: if something cannot be found, read or used.
-        UnknownNameError: if the name is nothing of the above.
+        UnknownNameError: if the name is none of the above.
     """
     seed = spec.cut_seed if spec.cut_seed is not None else seed
     if spec.target == "intensity" and (spec.group or spec.groups or spec.train_groups):
@@ -84,12 +84,12 @@ def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None =
             whole = _assemble(spec, card, frames, seed, [*notes, *more])
     if spec.target == "intensity":
         return whole
-    return _cut(spec, with_groups(spec, whole), seed)
+    return _subsample(spec, with_groups(spec, whole), seed)
 
 
 @dataclass(frozen=True)
 class LabeledRows:
-    """Rows that a saved model is held to.
+    """Labeled rows on which a saved model is evaluated.
 
     Attributes:
         rows: The rows.
@@ -119,7 +119,7 @@ def load_split(
 ) -> LabeledRows:
     """Labeled rows for a saved model: every row of a single file, else one split of a source.
 
-    Nothing is cut and no split is made here: a source without splits gives all its rows,
+    Rows are neither subsampled nor split: a source without splits gives all its rows,
     whether its labels are classes or numbers.
 
     Args:
@@ -130,9 +130,9 @@ def load_split(
 
     Raises:
         DataError: if the split is missing or has a label the model does not know.
-        SpecError: if the spec cuts rows.
+        SpecError: if the spec subsamples rows.
     """
-    refuse_cuts(spec, "a saved model is held to the rows as they are")
+    refuse_subsampling(spec, "a saved model is evaluated on all rows")
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
     from valence.data.multimodal import archive_dataset, find_archive, table_by_split
@@ -188,21 +188,23 @@ def _labeled(
 
 
 def _read(
-    spec: DataSpec, card: Card | None, tables: Mapping[str, Table], seed: int
+    spec: DataSpec, card: DatasetCard | None, tables: Mapping[str, Table], seed: int
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """All splits, of the training rows only a draw where the spec asks for one."""
+    """All splits; of the training rows only a sample where the spec asks for one."""
     name = "train" if "train" in tables else "all"
     if name not in tables:
         raise DataError(f"{spec.name} has no train split; it has {', '.join(tables)}")
     if spec.sample is None:
         return {split: table.read() for split, table in tables.items()}, []
-    kept = 1.0
+    train_fraction = 1.0
     for split, share in (("test", spec.test_share), ("validation", spec.validation_share)):
-        kept *= 1 - share if split not in tables else 1
-    # Splits made later are stratified, with at least a row of every class: some rows to spare.
-    wanted = spec.sample if kept == 1 else int(spec.sample / kept * 1.02) + 50
+        train_fraction *= 1 - share if split not in tables else 1
+    # Later splits are stratified, with at least one row of every class, so draw a few more.
+    size = spec.sample
+    if train_fraction != 1:
+        size = int(spec.sample / train_fraction * 1.02) + 50
     drawn, seen = draw_rows(
-        tables[name].batches(READ_ROWS), wanted, seed=seed, where=spec.name,
+        tables[name].batches(READ_ROWS), size, seed=seed, where=spec.name,
         text_column=spec.text_column or (card.text_column if card else None),
         label_column=spec.label_column or (card.label_column if card else None),
     )  # fmt: skip
@@ -213,7 +215,7 @@ def _read(
 
 def _assemble(
     spec: DataSpec,
-    card: Card | None,
+    card: DatasetCard | None,
     tables: Mapping[str, pd.DataFrame],
     seed: int,
     notes: list[str],
@@ -241,7 +243,7 @@ def _assemble(
     return Dataset(name, classes, (), train, validation, test, notes=tuple(notes))
 
 
-def _classes(spec: DataSpec, card: Card | None, labels: pd.Series) -> tuple[str, ...]:
+def _classes(spec: DataSpec, card: DatasetCard | None, labels: pd.Series) -> tuple[str, ...]:
     present = set(labels.unique())
     given = spec.classes or (card.classes if card else None) or None
     if given is not None:
@@ -282,31 +284,31 @@ def _split(frame: pd.DataFrame, classes: tuple[str, ...], name: str, source: str
 def _complete(
     splits: Mapping[str, Split], spec: DataSpec, seed: int, group: str
 ) -> tuple[dict[str, Split], list[str]]:
-    """Make the splits that are missing, stratified within every group, and say so."""
-    found = dict(splits)
+    """Make the missing splits, stratified within every group, with a note on each."""
+    complete = dict(splits)
     notes = []
-    if "all" in found:
-        found["train"] = found.pop("all")
+    if "all" in complete:
+        complete["train"] = complete.pop("all")
     for name, share in (("test", spec.test_share), ("validation", spec.validation_share)):
-        if name in found:
+        if name in complete:
             continue
-        train = found["train"]
-        kept, taken = split_by_group(train, group, share, seed=seed)
-        if not len(taken):
+        train = complete["train"]
+        rest, held_out = split_by_group(train, group, share, seed=seed)
+        if not len(held_out):
             raise DataError(
                 f"{spec.name}: {len(train)} rows are too few to make a {name} split; "
                 "give at least two rows of a class"
             )
-        found["train"], found[name] = train.take(kept), train.take(taken)
-        notes.append(f"{name} split made here: {len(taken)} of {len(train)} rows, stratified")
-    return found, notes
+        complete["train"], complete[name] = train.take(rest), train.take(held_out)
+        notes.append(f"{name} split made here: {len(held_out)} of {len(train)} rows, stratified")
+    return complete, notes
 
 
-def _cut(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
+def _subsample(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
     train, notes = data.train, data.notes
     if spec.sample is not None and spec.sample < len(train):
-        thinned = longtail_counts(train.counts(len(data.classes)), total=spec.sample)
-        rows = take_counts(train.labels, thinned, seed=seed, classes=data.classes)
+        counts = longtail_counts(train.counts(len(data.classes)), total=spec.sample)
+        rows = take_counts(train.labels, counts, seed=seed, classes=data.classes)
         notes = (*notes, f"{len(rows)} of {len(train)} training rows drawn, stratified")
         train = train.take(rows)
     train = train.take(train_indices(spec, train.labels, data.classes, seed))
@@ -315,30 +317,30 @@ def _cut(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
         notes = (*notes, note)
     validation = data.validation
     if spec.validation_per_class is not None:
-        wanted = [spec.validation_per_class] * len(data.classes)
-        rows = take_counts(validation.labels, wanted, seed=seed, classes=data.classes)
+        per_class = [spec.validation_per_class] * len(data.classes)
+        rows = take_counts(validation.labels, per_class, seed=seed, classes=data.classes)
         validation = validation.take(rows)
     test = data.test
     if spec.test_per_class is not None:
-        wanted = [spec.test_per_class] * len(data.classes)
-        test = test.take(take_counts(test.labels, wanted, seed=seed, classes=data.classes))
+        per_class = [spec.test_per_class] * len(data.classes)
+        test = test.take(take_counts(test.labels, per_class, seed=seed, classes=data.classes))
         notes = (*notes, f"{len(test)} of {len(data.test)} test rows drawn, balanced")
-    counts = train.counts(len(data.classes))
-    lone = [repr(data.classes[c]) for c in np.flatnonzero(counts == 1)]
+    train_counts = train.counts(len(data.classes))
+    lone = [repr(data.classes[c]) for c in np.flatnonzero(train_counts == 1)]
     if lone:
         have = "has" if len(lone) == 1 else "have"
         notes = (*notes, f"{', '.join(lone)} {have} one training row; scores of such classes vary")
-    tail = _tail(spec, data, counts)
+    tail = _tail(spec, data, train_counts)
     return replace(data, train=train, validation=validation, test=test, tail=tail, notes=notes)
 
 
 def train_indices(
     spec: DataSpec, labels: np.ndarray, classes: tuple[str, ...], seed: int
 ) -> np.ndarray:
-    """Indices of the training rows that the spec's long-tail cut keeps.
+    """Indices of the training rows that remain after the spec's long-tailed subsampling.
 
     Args:
-        spec: The cut.
+        spec: How rows are subsampled.
         labels: (N,) ids of the training rows.
         classes: Label names.
         seed: Decides which rows.

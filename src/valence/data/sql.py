@@ -17,10 +17,10 @@ from sqlalchemy.schema import CreateTable
 
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url, refuse_password
-from valence.data.catalogue import DATASETS
-from valence.data.database import TEXTS, Database, opened
+from valence.data.catalog import DATASETS
+from valence.data.database import TEXTS, Database, open_database
 from valence.data.groups import choose_rows
-from valence.data.locate import Table, locate, refuse_cuts
+from valence.data.locate import Table, locate, refuse_subsampling
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column, whole_characters
 from valence.data.text import DEFAULT, clean_text
 from valence.errors import DataError, SpecError
@@ -38,7 +38,7 @@ class ImportOptions:
     """How rows are imported.
 
     Attributes:
-        table: Where they go; made if it is not there.
+        table: Where they go; created if missing.
         clean: Names of ``CLEANERS``; none leaves ``clean_text`` null.
         split: Of a source of one table, the split its rows are stored under (``all`` when not
             given); of a source with splits, the only one that is imported.
@@ -91,7 +91,7 @@ def import_rows(
 
     The table has the columns ``id``, ``split``, ``label``, ``text``, ``clean_text``, ``chars``,
     ``words`` and ``row_key``, a unique hash of split, label, text and how many times the source
-    held the same before. So an import that was cut off, by whatever, is completed by the same
+    held the same before. So an interrupted import is completed by the same
     call, and a second import of a source adds nothing.
 
     Args:
@@ -101,15 +101,15 @@ def import_rows(
         to: URL of the database; a password in it is written as ``${NAME}``.
         options: How.
         data_dir: Folder of corpora, as for ``load_dataset``.
-        progress: Told after each batch how many rows of the source are done.
+        progress: Called after each batch with the rows of the source that are done.
 
     Raises:
         DataError: if the source cannot be read or the database written.
-        SpecError: if the URL or an option is wrong, or the spec cuts rows.
+        SpecError: if the URL or an option is wrong, or the spec subsamples rows.
     """
     options = options or ImportOptions()
     spec = DataSpec(name=source) if isinstance(source, str) else source
-    refuse_cuts(spec, "an import takes all rows")
+    refuse_subsampling(spec, "an import takes all rows")
     if options.batch_rows < 1:
         raise SpecError(f"Batches of {options.batch_rows} rows are not possible; give at least 1")
     refuse_password(to)
@@ -118,7 +118,7 @@ def import_rows(
     clock = time.perf_counter()
     tables = _chosen(choose_rows(spec, locate(spec, data_dir)[0]), spec.name, options)
     report = ImportReport(options.table)
-    with opened(to, make=True) as database:
+    with open_database(to, create=True) as database:
         writer = _Writer(database, options.table)
         rows = _Rows(spec, options, report)
         for split, table in tables.items():
@@ -145,7 +145,7 @@ def _chosen(
 
 
 class _Writer:
-    """Adds records to a table, which is made with the first."""
+    """Adds records to a table, which is created with the first."""
 
     def __init__(self, database: Database, name: str) -> None:
         self.database = database
@@ -163,17 +163,17 @@ class _Writer:
     def write(self, records: list[dict[str, Any]], report: ImportReport) -> None:
         """Add the records that are not there, all or none of them."""
         if not self.ready:
-            self._make()
+            self._create()
         if not records:
             return
-        with self.database.told(), self.database.engine.begin() as open_:
+        with self.database.translate_errors(), self.database.engine.begin() as open_:
             counted = open_.execution_options(preserve_rowcount=True)
             added = counted.execute(self.statement, records).rowcount
         report.added += added
         report.present += len(records) - added
 
-    def _make(self) -> None:
-        with self.database.told():
+    def _create(self) -> None:
+        with self.database.translate_errors():
             with self.database.engine.begin() as open_:
                 open_.execute(CreateTable(self.table, if_not_exists=True))
             inspector = sa.inspect(self.database.engine)
@@ -209,7 +209,7 @@ def _definition(name: str) -> sa.Table:
 
 
 class _Rows:
-    """Turns tables of the source into records, and counts what is left out."""
+    """Turns tables of the source into records, and counts the rows left out."""
 
     def __init__(self, spec: DataSpec, options: ImportOptions, report: ImportReport) -> None:
         self.spec = spec
@@ -223,28 +223,28 @@ class _Rows:
     def records(self, batch: pd.DataFrame, split: str) -> list[dict[str, Any]]:
         """The rows of a batch that can be stored."""
         self.report.read += len(batch)
-        text, label = self._find(batch)
+        text, label = self._find_columns(batch)
         empty = [None] * len(batch)
         texts = batch[text].tolist() if text in batch.columns else empty
         labels = batch[label].tolist() if label in batch.columns else empty
-        found = [
+        records = [
             record
             for values in zip(texts, labels, strict=True)
             if (record := self._record(*values, split)) is not None
         ]
-        self._number(found)
-        if found:
-            self.report.splits[split] = self.report.splits.get(split, 0) + len(found)
-        return found
+        self._number(records)
+        if records:
+            self.report.splits[split] = self.report.splits.get(split, 0) + len(records)
+        return records
 
-    def _find(self, batch: pd.DataFrame) -> tuple[str, str]:
+    def _find_columns(self, batch: pd.DataFrame) -> tuple[str, str]:
         if self.columns is None:
             names = [str(name) for name in batch.columns]
             given = self.spec.text_column, self.spec.label_column
             known = (self.card.text_column, self.card.label_column) if self.card else (None, None)
             text, label = (
-                find_column(names, wanted, usual, what=what, where=self.source)
-                for wanted, usual, what in (
+                find_column(names, requested, usual, what=what, where=self.source)
+                for requested, usual, what in (
                     (given[0] or known[0], TEXT_COLUMNS, "text"),
                     (given[1] or known[1], LABEL_COLUMNS, "label"),
                 )
@@ -258,7 +258,7 @@ class _Rows:
         return self.columns
 
     def _record(self, text_value: Any, label_value: Any, split: str) -> dict[str, Any] | None:
-        text, mended = _storable(_as_text(text_value))
+        text, repaired = _storable(_as_text(text_value))
         label, _ = _storable(_as_text(label_value).strip())
         reason = ""
         cleaned = None
@@ -274,7 +274,7 @@ class _Rows:
         if reason:
             self.report.left_out[reason] += 1
             return None
-        self.report.mended += mended
+        self.report.mended += repaired
         return {
             "split": split,
             "label": self._stored(label),
@@ -308,9 +308,9 @@ def _as_text(value: Any) -> str:
 
 
 def _storable(text: str) -> tuple[str, bool]:
-    """The text without what UTF-8 and databases do not take, and whether it had any."""
-    mended = whole_characters(text.replace("\0", ""))
-    return mended, mended != text
+    """The text without characters that UTF-8 or databases refuse, and whether it had any."""
+    repaired = whole_characters(text.replace("\0", ""))
+    return repaired, repaired != text
 
 
 def _digest(*parts: str) -> bytes:

@@ -51,7 +51,7 @@ def open_hub(name: str, configuration: str | None) -> dict[str, Any]:
     """The splits of a hub data set as ``datasets.Dataset``, which stay on disk until read.
 
     Raises:
-        DataError: if the extra is missing, the hub is out of reach, or it is not there.
+        DataError: if the extra is missing, the hub cannot be reached, or has no such data set.
     """
     try:
         import datasets
@@ -60,17 +60,17 @@ def open_hub(name: str, configuration: str | None) -> dict[str, Any]:
             f"Reading {name} from the hub needs an extra: pip install 'valence[hub]'"
         ) from None
     try:
-        found = datasets.load_dataset(name, configuration)
+        splits = datasets.load_dataset(name, configuration)
     except Exception as error:  # the library raises errors of many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise DataError(
-            f"Data set {name} cannot be had from the hub ({reason}); check the name and the "
+            f"Data set {name} cannot be loaded from the hub ({reason}); check the name and the "
             "network, or give its files with --data-dir"
         ) from None
     aliases = {"valid": "validation", "val": "validation", "dev": "validation"}
     return {
         aliases.get(split, split): rows
-        for split, rows in found.items()
+        for split, rows in splits.items()
         if aliases.get(split, split) in ("train", "validation", "test")
     }
 

@@ -1,4 +1,4 @@
-"""Cleaning of texts: the table :data:`CLEANERS`, and :func:`clean_text` which applies parts of it.
+"""Cleaning of texts: the table :data:`CLEANERS`, and :func:`clean_text`, which applies them.
 
 The cleaners run in the order of the table whatever the order in which they are named, so that
 one never takes away what a later one needs (the full stop at which a negation ends).
@@ -69,7 +69,7 @@ _SCOPE = re.compile(r"\w+(?:['’]\w+)*|[.,:;!?…。，！？；]")
 
 
 def _html(text: str) -> str:
-    # Until nothing changes: what is written twice over (&amp;lt;) is read to its end.
+    # Until nothing changes: some texts are escaped twice (&amp;lt;).
     before = ""
     while before != text and ("&" in text or "<" in text):
         before = text
@@ -82,7 +82,7 @@ def _character(entity: re.Match[str]) -> str:
     return html.unescape(name) if name[1] == "#" else html5.get(name[1:], name)
 
 
-# To look for a sign is many times faster than to look for a pattern, and most texts have none.
+# Looking for a character is many times faster than for a pattern, and most texts have none.
 def _urls(text: str) -> str:
     return _URL.sub(" ", text) if "://" in text or "www." in text.lower() else text
 
@@ -109,9 +109,9 @@ def _negates(word: str) -> bool:
 def _negation(text: str) -> str:
     marking = False
 
-    def mark(found: re.Match[str]) -> str:
+    def mark(match: re.Match[str]) -> str:
         nonlocal marking
-        word = found.group()
+        word = match.group()
         if not (word[0].isalnum() or word[0] == "_"):
             marking = False
             return word
@@ -146,7 +146,7 @@ def _stop_words() -> frozenset[str]:
 def _drop_stop_words(text: str) -> str:
     words = _stop_words()
     return _WORD.sub(
-        lambda found: "" if found.group().removeprefix(MARK).lower() in words else found.group(),
+        lambda match: "" if match.group().removeprefix(MARK).lower() in words else match.group(),
         text,
     )
 
@@ -157,8 +157,8 @@ def _lemmas(text: str) -> str:
     except ImportError:
         raise DataError("The cleaner lemmas needs an extra: pip install 'valence[text]'") from None
 
-    def lemma(found: re.Match[str]) -> str:
-        word = found.group()
+    def lemma(match: re.Match[str]) -> str:
+        word = match.group()
         bare = word.removeprefix(MARK)
         head = word[: len(word) - len(bare)]
         if not bare or _negates(bare):  # the dictionary form of don't is do

@@ -1,7 +1,7 @@
-"""Whether probabilities mean what they say: errors of calibration, and the curve behind them.
+"""Calibration of probabilities: calibration errors and reliability curves.
 
-They stand beside the classification metrics, not among them: here lower is better, and
-nothing chooses weights by them.
+They are kept apart from the classification metrics: here lower is better, and they never
+select weights.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from valence.evaluation.classification import MetricInfo
 
 BINS = 15
-SMALLEST = 1e-12  # share: keeps a logarithm finite
+EPS = 1e-12  # smallest probability: keeps the logarithm finite
 
 CALIBRATION_METRICS: dict[str, MetricInfo] = {
     "ece": MetricInfo(
@@ -28,55 +28,57 @@ CALIBRATION_METRICS: dict[str, MetricInfo] = {
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Bins of equal width of predicted probability that have rows.
+class CalibrationCurve:
+    """Non-empty bins of equal width of predicted probability.
 
     Attributes:
         predicted: (B,) mean probability of each bin.
-        happened: (B,) share of its rows in which it came true.
-        rows: (B,) how many there are.
+        observed: (B,) fraction of positives in each bin.
+        rows: (B,) rows of each bin.
     """
 
     predicted: np.ndarray
-    happened: np.ndarray
+    observed: np.ndarray
     rows: np.ndarray
 
     @property
     def gap(self) -> float:
-        """Mean distance of both, weighted by rows; NaN where there are none."""
-        distance = np.abs(self.predicted - self.happened)
+        """Mean absolute difference of the two, weighted by rows; NaN without rows."""
+        distance = np.abs(self.predicted - self.observed)
         return float((distance * self.rows).sum() / self.rows.sum()) if len(self.rows) else np.nan
 
 
-def curve(shares: np.ndarray, came_true: np.ndarray, bins: int = BINS) -> Curve:
-    """The reliability curve of probabilities (N,) of events (N,)."""
-    place = np.minimum((shares * bins).astype(np.int64), bins - 1)
+def calibration_curve(
+    probs: np.ndarray, outcomes: np.ndarray, bins: int = BINS
+) -> CalibrationCurve:
+    """The calibration curve of probabilities (N,) of binary outcomes (N,)."""
+    place = np.minimum((probs * bins).astype(np.int64), bins - 1)
     rows = np.bincount(place, minlength=bins)
-    kept = rows > 0
-    sums = np.bincount(place, weights=shares, minlength=bins)
-    hits = np.bincount(place, weights=came_true.astype(np.float64), minlength=bins)
-    return Curve(sums[kept] / rows[kept], hits[kept] / rows[kept], rows[kept])
+    filled = rows > 0
+    sums = np.bincount(place, weights=probs, minlength=bins)
+    hits = np.bincount(place, weights=outcomes.astype(np.float64), minlength=bins)
+    return CalibrationCurve(sums[filled] / rows[filled], hits[filled] / rows[filled], rows[filled])
 
 
-def confidence_curve(labels: np.ndarray, shares: np.ndarray) -> Curve:
-    """The curve of the probability of the predicted class: labels (N,), shares (N, C)."""
-    return curve(shares.max(axis=1), shares.argmax(axis=1) == labels)
+def confidence_curve(labels: np.ndarray, probs: np.ndarray) -> CalibrationCurve:
+    """The curve of the probability of the predicted class: labels (N,), probs (N, C)."""
+    return calibration_curve(probs.max(axis=1), probs.argmax(axis=1) == labels)
 
 
-def calibration_scores(labels: np.ndarray, shares: np.ndarray) -> dict[str, float]:
+def calibration_scores(labels: np.ndarray, probs: np.ndarray) -> dict[str, float]:
     """Every metric of :data:`CALIBRATION_METRICS`.
 
     Args:
         labels: (N,) true ids; N at least 1.
-        shares: (N, C) probabilities.
+        probs: (N, C) probabilities.
     """
-    shares = np.asarray(shares, dtype=np.float64)
-    truth = np.eye(shares.shape[1])[labels]
-    own = [curve(shares[:, c], truth[:, c]).gap for c in range(shares.shape[1])]
-    chosen = shares[np.arange(len(labels)), labels]
+    probs = np.asarray(probs, dtype=np.float64)
+    truth = np.eye(probs.shape[1])[labels]
+    own = [calibration_curve(probs[:, c], truth[:, c]).gap for c in range(probs.shape[1])]
+    true_probs = probs[np.arange(len(labels)), labels]
     return {
-        "ece": confidence_curve(labels, shares).gap,
+        "ece": confidence_curve(labels, probs).gap,
         "classwise_ece": float(np.mean(own)),
-        "log_loss": float(-np.log(np.maximum(chosen, SMALLEST)).mean()),
-        "brier": float(((shares - truth) ** 2).sum(axis=1).mean()),
+        "log_loss": float(-np.log(np.maximum(true_probs, EPS)).mean()),
+        "brier": float(((probs - truth) ** 2).sum(axis=1).mean()),
     }

@@ -28,9 +28,9 @@ METRICS: dict[str, MetricInfo] = {
     "head_f1": MetricInfo("head-F1", "mean F1 of the largest classes"),
     "worst_f1": MetricInfo("worst-F1", "F1 of the class that does worst"),
     "weighted_f1": MetricInfo("weighted-F1", "mean F1 weighted by class size in the truth"),
-    "accuracy": MetricInfo("accuracy", "share of rows that are right"),
+    "accuracy": MetricInfo("accuracy", "fraction of rows that are right"),
     "balanced_accuracy": MetricInfo("macro recall", "mean recall of the classes in the truth"),
-    "g_mean": MetricInfo("G-mean", "geometric mean of the recalls; 0 if one class is never found"),
+    "g_mean": MetricInfo("G-mean", "geometric mean of the recalls; 0 if a class has recall 0"),
     "auc": MetricInfo("AUC", "area under the ROC curve, one class against the rest, mean"),
 }
 
@@ -89,8 +89,8 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def mean_defined(values: np.ndarray) -> np.ndarray:
     """(…,) mean over the last axis of what is not NaN; NaN where nothing is left."""
-    there = ~np.isnan(values)
-    return _ratio(np.where(there, values, 0.0).sum(-1), there.sum(-1))
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))
 
 
 def class_groups(
@@ -198,10 +198,10 @@ def _or_none(value: np.ndarray | float) -> float | None:
 def _auc(labels: np.ndarray, logits: np.ndarray) -> float | None:
     if len(np.unique(labels)) < logits.shape[1] or not np.isfinite(logits).all():
         return None
-    from sklearn.metrics import roc_auc_score  # takes longer to import than many a model to load
+    from sklearn.metrics import roc_auc_score  # slow to import
 
-    shares = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
+    probs = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    probs /= probs.sum(axis=1, keepdims=True)
     if logits.shape[1] == 2:
-        return float(roc_auc_score(labels, shares[:, 1]))
-    return float(roc_auc_score(labels, shares, multi_class="ovr", average="macro"))
+        return float(roc_auc_score(labels, probs[:, 1]))
+    return float(roc_auc_score(labels, probs, multi_class="ovr", average="macro"))

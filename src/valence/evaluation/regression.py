@@ -1,7 +1,7 @@
 """Scores of a sentiment intensity: (truth, prediction) → numbers by name.
 
-The measures are those of the literature on MOSI, MOSEI and CH-SIMS, so that numbers can be
-set beside published ones. Only MAE is better when lower.
+The metrics are those of the literature on MOSI, MOSEI and CH-SIMS, so that numbers compare
+with published ones. Only MAE is better when lower.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def intensity_scores(
 def _mosi_scores(y: np.ndarray, p: np.ndarray) -> dict[str, float | None]:
     signed = y != 0
     return {
-        **_agreement(y, p),
+        **_error_and_correlation(y, p),
         "acc2_has0": _accuracy(y >= 0, p >= 0),
         "f1_has0": _weighted_f1(y >= 0, p >= 0),
         "acc2_non0": _accuracy(y[signed] > 0, p[signed] > 0),
@@ -107,13 +107,13 @@ def _sims_scores(y: np.ndarray, p: np.ndarray) -> dict[str, float | None]:
     ends = {name: np.asarray(values, dtype=np.float32) for name, values in _SIMS_BINS.items()}
     bins = {name: (np.searchsorted(e, y), np.searchsorted(e, p)) for name, e in ends.items()}
     return {
-        **_agreement(y, p),
+        **_error_and_correlation(y, p),
         **{name: _accuracy(*steps) for name, steps in bins.items()},
         "f1": _weighted_f1(bins["acc2"][0] > 0, bins["acc2"][1] > 0),
     }
 
 
-def _agreement(y: np.ndarray, p: np.ndarray) -> dict[str, float | None]:
+def _error_and_correlation(y: np.ndarray, p: np.ndarray) -> dict[str, float | None]:
     error = np.abs(y.astype(np.float64) - p).mean()
     return {"mae": float(error) if np.isfinite(error) else None, "corr": _correlation(y, p)}
 
@@ -140,9 +140,9 @@ def _weighted_f1(truth: np.ndarray, predicted: np.ndarray) -> float | None:
         return None
     total = 0.0
     for side in (False, True):
-        true, said = truth == side, predicted == side
-        either = int(true.sum() + said.sum())
-        f1 = 2.0 * int((true & said).sum()) / either if either else 0.0
+        true, pred = truth == side, predicted == side
+        either = int(true.sum() + pred.sum())
+        f1 = 2.0 * int((true & pred).sum()) / either if either else 0.0
         total += f1 * int(true.sum())
     return total / len(truth)
 

@@ -1,7 +1,7 @@
 """What is predicted and how it is scored: :class:`Classification` and :class:`Regression`.
 
 A place that asks "classes or a number?" belongs here. A task knows its metrics, the losses that
-fit it, how outputs become predictions and columns of tables, and what a report shows first.
+fit it, how outputs become predictions and columns of tables, and what a report shows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from valence.evaluation.classification import METRICS, classification_scores, gr
 from valence.evaluation.regression import INTENSITY_METRICS, Scale, intensity_scores
 
 CERTAIN = 5.0
-"""Logit of an answer that came without probabilities; the other labels have 0."""
+"""Logit of an answer without probabilities; the other labels have 0."""
 DECIMALS = 6
 LABEL_FORMATS: Mapping[str, str] = {"classes": "<i8", "intensity": "<f4"}
 MetricScores = dict[str, float | None]
@@ -91,12 +91,12 @@ class Task(ABC):
 
         Args:
             logits: (N, C).
-            labels: N labels as they are decided; not read where a number is predicted.
+            labels: N decided labels; ignored where a number is predicted.
         """
 
     @abstractmethod
     def named(self, logits: np.ndarray) -> list[dict[str, float]]:
-        """What is predicted for each row, by name: probabilities by label, or the number."""
+        """The prediction of each row, by name: probabilities by label, or the number."""
 
     def output_name(self, output: int) -> str:
         """What an output is called: the label, or the target."""
@@ -108,22 +108,22 @@ class Task(ABC):
         """Scores of every group of rows, by group; empty where the task has none."""
         return {}
 
-    def answered(self, logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """Logits in which a row that is not a number counts as wrong, whatever its truth."""
+    def fill_unanswered(self, logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Logits in which rows with NaN are filled so that they count as wrong."""
         return logits
 
-    def is_better_low(self, metric: str) -> bool:
+    def lower_is_better(self, metric: str) -> bool:
         """Whether lower values of a metric are better."""
         return False
 
     def signed(self, metric: str, value: float) -> float:
         """The value, negated where lower is better: of two, the larger is the better."""
-        return -value if self.is_better_low(metric) else value
+        return -value if self.lower_is_better(metric) else value
 
     @property
-    def is_main_better_low(self) -> bool:
+    def main_lower_is_better(self) -> bool:
         """Whether lower values of the main metric are better."""
-        return self.is_better_low(self.main_metric)
+        return self.lower_is_better(self.main_metric)
 
     @property
     def main_title(self) -> str:
@@ -242,8 +242,8 @@ class Classification(Task):
         """Scores of every group of rows, by group."""
         return group_scores(truth, logits.argmax(axis=1), groups, self.names)
 
-    def answered(self, logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """A row without an answer gets the class of most training rows that is not its truth."""
+    def fill_unanswered(self, logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Rows without an answer get the most frequent training class that is not their truth."""
         missing = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if not len(missing):
             return logits
@@ -329,14 +329,14 @@ class Regression(Task):
         """``intensity``."""
         return {"intensity": logits[:, 0].astype(np.float64).round(DECIMALS).tolist()}
 
-    def is_better_low(self, metric: str) -> bool:
+    def lower_is_better(self, metric: str) -> bool:
         """Whether lower values of a metric are better."""
         info = INTENSITY_METRICS.get(metric)
         return info is not None and info.better == "low"
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """(N, C) probabilities of logits (N, C); by hand, since importing SciPy takes long."""
+    """(N, C) probabilities of logits (N, C); avoids the slow import of SciPy."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     probs: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
     return probs

@@ -1,1 +1,1 @@
-"""Losses: what a classifier's output costs. See ``LOSSES`` and ``CONTRASTS`` in ``table``."""
+"""Losses of classifiers. See ``LOSSES`` and ``CONTRASTS`` in ``table``."""

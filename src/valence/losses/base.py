@@ -1,4 +1,4 @@
-"""What every loss is handed, and what it must be: :class:`ModelOutput`, :class:`Loss`."""
+"""Inputs and base class of all losses: :class:`ModelOutput`, :class:`Loss`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ModelOutput:
     Attributes:
         logits: (B, C).
         features: (B, H) the pooled vector that contrastive losses act on.
-        token_states: (B, T, H) the encoder's last layer, or None where it was not kept.
+        token_states: (B, T, H) the encoder's last layer, or None where it was not returned.
         attention_mask: (B, T) 1 on real tokens, or None.
         class_rows: (C, H) the weight rows of the last linear layer, or None.
     """
@@ -49,10 +49,10 @@ class ClassInfo:
 class Loss(nn.Module):
     """Base of all losses; a sub-module of the classifier, which moves and saves it.
 
-    A loss is made from ``(LossSpec, ClassInfo)``; what it learns or remembers it registers
-    as parameters and buffers. :attr:`reads` names the ``LossSpec`` fields that change it,
-    so that a sweep over a field that does nothing is refused; :attr:`search_space` says where a
-    tuner looks for the best value of some of them.
+    A loss is made from ``(LossSpec, ClassInfo)``; it registers what it learns or stores as
+    parameters and buffers. :attr:`reads` names the ``LossSpec`` fields that change it,
+    so that a sweep over a field without effect is refused; :attr:`search_space` is where a
+    tuner searches some of them.
     """
 
     reads: frozenset[str] = frozenset()
@@ -63,12 +63,12 @@ class Loss(nn.Module):
         super().__init__()
         self.register_buffer("progress", torch.zeros(()))
 
-    def at(self, progress: float) -> None:
-        """Tell the loss which share of the training is done, in [0, 1]."""
+    def set_progress(self, progress: float) -> None:
+        """Set the fraction of the training that is done, in [0, 1]."""
         self.progress.fill_(progress)
 
     def diagnostics(self) -> dict[str, list[float]]:
-        """What the loss saw of itself since it was last asked, by name; nothing for most."""
+        """Statistics of the loss since the last call, by name; empty for most losses."""
         return {}
 
     def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:

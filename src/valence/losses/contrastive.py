@@ -17,7 +17,7 @@ CONTRAST_SPACE = MappingProxyType(
 )
 
 
-def contrast_of_anchors(scaled: Tensor, positive: Tensor) -> Tensor:
+def supcon_losses(scaled: Tensor, positive: Tensor) -> Tensor:
     """Mean over an anchor's positives of −log softmax (Khosla et al. 2020, eq. 2).
 
     Args:
@@ -29,7 +29,7 @@ def contrast_of_anchors(scaled: Tensor, positive: Tensor) -> Tensor:
         (A,) losses; zero for an anchor without positives.
     """
     count = positive.sum(1)
-    # A row without any other would have no gradient of its logarithm to throw away.
+    # For a row without any other, the gradient of the logarithm would be NaN.
     alone = scaled.isneginf().all(1, keepdim=True)
     total = scaled.masked_fill(alone, 0.0).logsumexp(1)
     own = scaled.masked_fill(~positive, 0.0).sum(1) / count.clamp(min=1)
@@ -39,8 +39,8 @@ def contrast_of_anchors(scaled: Tensor, positive: Tensor) -> Tensor:
 class SupervisedContrast(Loss):
     """Supervised contrastive loss over a batch (SupCon, Khosla et al. 2020).
 
-    Features pass Linear(H→H), ReLU, Linear(H→``projection_dim``) and are normalised to z; the
-    positives of row i are all other rows p of its class, a second view of it among them. Its
+    Features pass Linear(H→H), ReLU, Linear(H→``projection_dim``) and are normalized to z; the
+    positives of row i are all other rows p of its class, including its second view. Its
     loss is the mean over p of −log(exp(z_i·z_p/τ) / Σ_{a ≠ i} exp(z_i·z_a/τ)). A row without
     positives contributes nothing; the mean is over the rows that have some.
     """
@@ -65,7 +65,7 @@ class SupervisedContrast(Loss):
             scaled = (projected @ projected.T / self.temperature).masked_fill(itself, -torch.inf)
             positive = (labels[:, None] == labels) & ~itself
             active = positive.any(1).sum().clamp(min=1)
-            return contrast_of_anchors(scaled, positive).sum() / active
+            return supcon_losses(scaled, positive).sum() / active
 
 
 class PrototypeMemory(Loss):
@@ -77,7 +77,7 @@ class PrototypeMemory(Loss):
     −log softmax at ``temperature`` (supervised contrast, Khosla et al. 2020, eq. 2), times
     ``tail_weight`` if y is a tail class; the mean over the rows that have a loss. The
     batch enters the rings afterwards. Steps count from 1: storing begins with step
-    ``memory_warmup_steps``, charging with the step after it.
+    ``memory_warmup_steps``, the loss with the step after it.
 
     Everything is a fixed number of tensor operations, whatever the batch size and C.
 
@@ -115,7 +115,7 @@ class PrototypeMemory(Loss):
             nn.Dropout(0.1),
             nn.Linear(info.feature_size, spec.projection_dim),
         )
-        # One slot more than the capacity: rows that are not kept are written there.
+        # One slot more than the capacity: rows that are not stored are written there.
         self.register_buffer("bank", torch.zeros(classes, self.capacity + 1, spec.projection_dim))
         self.register_buffer("sizes", torch.zeros(classes, dtype=torch.long))
         self.register_buffer("pointers", torch.zeros(classes, dtype=torch.long))
@@ -130,10 +130,10 @@ class PrototypeMemory(Loss):
             return output.features.float().sum() * 0.0
         with torch.autocast(output.features.device.type, enabled=False):
             projected = functional.normalize(self.projector(output.features.float()), dim=1)
-            return self.charge_and_store(projected, labels)
+            return self.contrast_and_store(projected, labels)
 
-    def charge_and_store(self, features: Tensor, labels: Tensor) -> Tensor:
-        """One step on unit vectors (B, D): their loss, then their entry into the rings."""
+    def contrast_and_store(self, features: Tensor, labels: Tensor) -> Tensor:
+        """One step on unit vectors (B, D): compute their loss, then store them in the rings."""
         self.step += 1
         loss = self.contrast(features, labels) * (self.step > self.warmup_steps)
         self.store(features.detach(), labels)
@@ -143,18 +143,18 @@ class PrototypeMemory(Loss):
         """The loss of unit vectors (B, D) against the rings as they are, a scalar."""
         ready = self.sizes >= self.min_samples
         active = ready[labels] & (ready.sum() > 1)
-        # A copy: the backward pass needs the rings as they were, and they move on before.
+        # A copy: the backward pass needs the rings as they were before the update.
         rings = self.bank[:, : self.capacity].clone()
         scaled = features / self.temperature
-        # Finite, so that a row that sees no vector at all has a gradient to throw away.
+        # Finite, so that the gradient of a row without any vector is not NaN.
         absent = torch.finfo(scaled.dtype).min / 2
-        bias = torch.where(self._held() & ready[:, None], 0.0, absent).flatten()
+        bias = torch.where(self._stored() & ready[:, None], 0.0, absent).flatten()
         total = torch.addmm(bias, scaled, rings.flatten(0, 1).T).logsumexp(1)
         own = (scaled * self._positives(rings)[labels]).sum(1)
         losses = torch.where(active, total - own, 0.0) * self.row_weight[labels]
         return losses.sum() / active.sum().clamp(min=1)
 
-    def _held(self) -> Tensor:
+    def _stored(self) -> Tensor:
         """(C, capacity) where a vector is stored; a ring fills from slot 0."""
         return torch.arange(self.capacity, device=self.sizes.device) < self.sizes[:, None]
 
@@ -169,13 +169,13 @@ class PrototypeMemory(Loss):
     def store(self, features: Tensor, labels: Tensor) -> None:
         """Write unit vectors (B, D) into the rings of their classes, the oldest going first."""
         classes = self.bank.shape[0]
-        # functional.one_hot would read the labels back to check them.
+        # functional.one_hot would synchronize to check the labels.
         member = (labels[:, None] == torch.arange(classes, device=labels.device)).long()
         rank = (member.cumsum(0) - 1).gather(1, labels[:, None]).squeeze(1)
         added = member.sum(0) * (self.step >= self.warmup_steps)
         # Of more rows than a ring holds, only the last ones remain; the rest go to the spare slot.
-        kept = (rank >= added[labels] - self.capacity) & (self.step >= self.warmup_steps)
-        slot = torch.where(kept, (self.pointers[labels] + rank) % self.capacity, self.capacity)
+        stored = (rank >= added[labels] - self.capacity) & (self.step >= self.warmup_steps)
+        slot = torch.where(stored, (self.pointers[labels] + rank) % self.capacity, self.capacity)
         self.bank[labels, slot] = features.to(self.bank.dtype)
         self.pointers.copy_((self.pointers + added) % self.capacity)
         self.sizes.copy_((self.sizes + added).clamp(max=self.capacity))

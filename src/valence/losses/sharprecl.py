@@ -10,12 +10,12 @@ from torch.nn import functional
 
 from valence.config.sections import LossSpec
 from valence.losses.base import ClassInfo, Loss, ModelOutput
-from valence.losses.contrastive import CONTRAST_SPACE, contrast_of_anchors
+from valence.losses.contrastive import CONTRAST_SPACE, supcon_losses
 from valence.losses.supervised import effective_weights
 
 
 class ProjectionHead(nn.Module):
-    """Linear(H→H), BatchNorm, ReLU, Linear(H→D), and length one."""
+    """Linear(H→H), BatchNorm, ReLU, Linear(H→D), then normalization to unit length."""
 
     def __init__(self, size: int, projected: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class ProjectionHead(nn.Module):
         hidden = self.hidden(rows)
         if len(rows) > 1 or not self.training:
             hidden = self.norm(hidden)
-        else:  # a single row has no spread to divide by; what was seen before serves
+        else:  # a single row has no variance; use the running statistics
             norm = self.norm
             hidden = functional.batch_norm(
                 hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias
@@ -41,9 +41,9 @@ class SharpContrast(Loss):
 
     The rows of the classifier's last layer, projected, are the classes' prototypes; they
     join the batch, so that no class is absent from it. Of every class, the ``hard_count``
-    own candidates least like its prototype and the ``hard_count`` others most like it are
-    the hard ones. Synthetic samples are normalised mixtures of two hard ones with a share
-    drawn from Beta(½, ½), the rest is drawn evenly, with replacement, from all candidates
+    own candidates least similar to its prototype and the ``hard_count`` others most similar
+    to it are hard. Synthetic samples are normalized mixtures of two hard ones with a ratio
+    drawn from Beta(½, ½); the rest is drawn uniformly, with replacement, from all candidates
     of that side. Every anchor is contrasted with all other candidates and with its own
     class's synthetic samples (supervised contrast); the mean over anchors is weighted by
     the effective number of rows of their class.
@@ -72,7 +72,7 @@ class SharpContrast(Loss):
         self.features = ProjectionHead(info.feature_size, spec.projection_dim)
         self.prototypes = ProjectionHead(info.feature_size, spec.projection_dim)
         self.register_buffer("row_weight", _anchor_weights(spec, info), persistent=False)
-        # For diagnostics: what passed since they were last asked for.
+        # For diagnostics: statistics since the last call.
         for name, shape in (
             ("seen_sum", (classes, spec.projection_dim)), ("seen", (classes,)),
             ("guides", (classes, spec.projection_dim)), ("observed", (4,)),
@@ -96,11 +96,11 @@ class SharpContrast(Loss):
                 candidates = torch.cat([features, guides])
                 classes = torch.arange(len(guides), device=labels.device)
                 owners = torch.cat([labels, classes])
-            synthetic, there = self.synthesise(guides, candidates, owners)
+            synthetic, valid = self.synthesize(guides, candidates, owners)
             self._observe(features.detach(), labels, guides.detach(), synthetic.detach())
-            return self.contrast(candidates, owners, synthetic, there)
+            return self.contrast(candidates, owners, synthetic, valid)
 
-    def synthesise(
+    def synthesize(
         self, guides: Tensor, candidates: Tensor, owners: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Synthetic samples of every class, positives first.
@@ -111,8 +111,8 @@ class SharpContrast(Loss):
             owners: (M,) their classes.
 
         Returns:
-            Unit vectors (C, P + N, D), and (C, P + N) True where there was something to
-            make them from.
+            Unit vectors (C, P + N, D), and (C, P + N) True where candidates
+            exist to make them from.
         """
         own = owners == torch.arange(len(guides), device=owners.device)[:, None]
         similarity = (guides @ candidates.T).detach()
@@ -127,7 +127,7 @@ class SharpContrast(Loss):
     ) -> tuple[Tensor, Tensor]:
         """``count`` samples per class from the candidates where ``member`` (C, M)."""
         classes, device = len(member), candidates.device
-        mixed = round(self.mixed_share() * count)
+        mixed = round(self.mixed_fraction() * count)
         hard = hardest(hardness, member, self.spec.hard_count)
         sizes = member.sum(1)
         draws = torch.rand(classes, mixed, 2, device=device)
@@ -135,23 +135,23 @@ class SharpContrast(Loss):
         chosen = hard.gather(1, picks.flatten(1))
         pairs = candidates[chosen].view(classes, mixed, 2, candidates.shape[1])
         # sin² of a uniform angle is Beta(½, ½).
-        share = torch.sin(torch.rand(classes, mixed, 1, device=device) * (math.pi / 2)) ** 2
-        blends = functional.normalize(share * pairs[:, :, 0] + (1 - share) * pairs[:, :, 1], dim=2)
+        ratio = torch.sin(torch.rand(classes, mixed, 1, device=device) * (math.pi / 2)) ** 2
+        blends = functional.normalize(ratio * pairs[:, :, 0] + (1 - ratio) * pairs[:, :, 1], dim=2)
         draws = torch.rand(classes, count - mixed, device=device)
         ranks = (draws * sizes.clamp(min=1)[:, None]).long() + 1
         places = torch.searchsorted(member.long().cumsum(1), ranks)
-        evenly = candidates[places.clamp(max=len(candidates) - 1)]
-        there = (sizes > 0)[:, None].expand(classes, count)
-        return torch.cat([blends, evenly], 1), there
+        uniform = candidates[places.clamp(max=len(candidates) - 1)]
+        valid = (sizes > 0)[:, None].expand(classes, count)
+        return torch.cat([blends, uniform], 1), valid
 
-    def mixed_share(self) -> float:
-        """Part of the synthetic samples that mixup makes, by how far the training is."""
+    def mixed_fraction(self) -> float:
+        """Fraction of the synthetic samples that mixup makes, by the progress of the training."""
         if self.spec.mixing == "growing":
             return min(0.5 + 0.5 * float(self.progress), 1.0)
         return 1.0 if self.spec.mixing == "always" else 0.0
 
     def contrast(
-        self, candidates: Tensor, owners: Tensor, synthetic: Tensor, there: Tensor
+        self, candidates: Tensor, owners: Tensor, synthetic: Tensor, valid: Tensor
     ) -> Tensor:
         """The weighted mean over anchors, a scalar.
 
@@ -159,10 +159,10 @@ class SharpContrast(Loss):
             candidates: (M, D) unit vectors, each an anchor.
             owners: (M,) their classes.
             synthetic: (C, P + N, D) unit vectors, positives first.
-            there: (C, P + N) which of them take part.
+            valid: (C, P + N) which of them take part.
         """
-        scaled, positive = self.similarities(candidates, owners, synthetic, there)
-        losses = contrast_of_anchors(scaled / self.spec.temperature, positive)
+        scaled, positive = self.similarities(candidates, owners, synthetic, valid)
+        losses = supcon_losses(scaled / self.spec.temperature, positive)
         weights = self.row_weight[owners]
         active = positive.any(1)
         if self.spec.anchor_weights == "constant":
@@ -170,21 +170,21 @@ class SharpContrast(Loss):
         return (losses * weights).sum() / (weights * active).sum().clamp(min=1e-12)
 
     def similarities(
-        self, candidates: Tensor, owners: Tensor, synthetic: Tensor, there: Tensor
+        self, candidates: Tensor, owners: Tensor, synthetic: Tensor, valid: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Cosines (M, M + P + N) of anchors to candidates and synthetic samples of their class.
 
         Returns:
-            The cosines, −inf where an anchor meets itself or nothing; and where they are of
-            the anchor's class.
+            The cosines, −inf for the anchor itself and invalid samples; and True where they
+            are of the anchor's class.
         """
         itself = torch.eye(len(owners), dtype=torch.bool, device=owners.device)
         batch = (candidates @ candidates.T).masked_fill(itself, -torch.inf)
         made = torch.einsum("md,mnd->mn", candidates, synthetic[owners])
-        made = made.masked_fill(~there[owners], -torch.inf)
+        made = made.masked_fill(~valid[owners], -torch.inf)
         first = torch.arange(synthetic.shape[1], device=owners.device) < self.spec.positives
         same = (owners[:, None] == owners) & ~itself
-        return torch.cat([batch, made], 1), torch.cat([same, there[owners] & first], 1)
+        return torch.cat([batch, made], 1), torch.cat([same, valid[owners] & first], 1)
 
     def _class_means(self, features: Tensor, labels: Tensor) -> Tensor:
         """(C, D) directions of the batch's class means; zero for an absent class."""
@@ -209,8 +209,8 @@ class SharpContrast(Loss):
         """Means since the last call.
 
         Returns:
-            C cosines of the prototypes with their class's mean feature (−2 where a class was
-            not seen), the cosine of synthetic positives and of negatives to the prototype,
+            C cosines of the prototypes with their class's mean feature (−2 for a class
+            without rows), the cosine of synthetic positives and of negatives to the prototype,
             and the diversity of synthetic positives (1 − mean cosine of pairs).
         """
         cosine = functional.cosine_similarity(self.guides, self.seen_sum, dim=1)
@@ -232,7 +232,7 @@ def hardest(hardness: Tensor, member: Tensor, count: int) -> Tensor:
 
     Args:
         hardness: (C, M) higher is harder.
-        member: (C, M) who may be chosen; those who may not come last.
+        member: (C, M) which may be chosen; the others come last.
         count: K is this, or M if that is less.
     """
     ranked = hardness.masked_fill(~member, -torch.inf)
@@ -240,7 +240,7 @@ def hardest(hardness: Tensor, member: Tensor, count: int) -> Tensor:
 
 
 def _anchor_weights(spec: LossSpec, info: ClassInfo) -> Tensor:
-    """(C,) weights by class; one and the same for all with ``constant``, as published."""
+    """(C,) weights by class; the same for all with ``constant``, as published."""
     if spec.anchor_weights == "effective":
         return effective_weights(info.counts, spec.beta, spec.weight_clamp)
     sizes = torch.tensor(info.counts, dtype=torch.float64).clamp(min=1)

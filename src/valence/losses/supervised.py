@@ -59,7 +59,7 @@ WEIGHT_FIELDS: dict[str, frozenset[str]] = {
     "balanced": frozenset({"weight_clamp"}),
     "effective": frozenset({"weight_clamp", "beta"}),
 }
-"""What each kind of class weights reads besides its own name."""
+"""The fields each kind of class weights reads."""
 
 
 def _weights(spec: LossSpec, info: ClassInfo) -> Tensor:
@@ -78,7 +78,7 @@ def _weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
 class CrossEntropy(Loss):
     """Cross-entropy with class weights and label smoothing: Σ w_y · (−log p_y) / Σ w_y.
 
-    The weighted mean of PyTorch: the smoothing's share of every class is weighted too. Rows
+    The weighted mean of PyTorch: the smoothing term of every class is weighted too. Rows
     of a class without training rows weigh nothing under balanced weights.
     """
 
@@ -98,7 +98,7 @@ class CrossEntropy(Loss):
             label_smoothing=self.smoothing,
         )  # fmt: skip
         weight = self.weight[labels]
-        # A row of weight 0 would still carry the smoothing's share, over a sum that may be 0.
+        # A row of weight 0 would still carry the smoothing term, over a sum that may be 0.
         return (losses * (weight > 0)).sum() / weight.sum().clamp(min=1e-12)
 
 
@@ -109,7 +109,7 @@ class Focal(Loss):
         spec: ``gamma`` and the class weights α.
         info: Class sizes.
         compat: ``"reference"`` takes p_y from the weighted cross-entropy, as Hy-Mora's
-            published code does; a class weight then changes how hard a row seems to be.
+            published code does; a class weight then changes how hard a row appears.
     """
 
     reads = _WEIGHTS | {"gamma"}
@@ -172,7 +172,7 @@ class LDAM(Loss):
 class LogitAdjustment(Loss):
     """Cross-entropy of logits + τ·log π in training (Menon et al. 2021, eq. 10).
 
-    π_c = n_c / N are the class shares of the training rows; a class without rows counts as one.
+    π_c = n_c / N are the class priors of the training rows; a class without rows counts as one.
     """
 
     reads = _WEIGHTS | {"tau"}
@@ -204,7 +204,7 @@ class SquaredError(Loss):
 
 
 class AbsoluteError(Loss):
-    """Mean absolute error of the one output, which is what MAE measures."""
+    """Mean absolute error of the one output against an intensity."""
 
     def __init__(self, spec: LossSpec, info: ClassInfo) -> None:
         super().__init__()

@@ -45,7 +45,7 @@ def losses_of(target: str) -> dict[str, type[Loss]]:
 _COMBINING = frozenset({"contrast", "weight"})
 
 
-class Combined(Loss):
+class CombinedLoss(Loss):
     """A supervised loss plus ``weight`` times a contrastive one.
 
     Args:
@@ -60,14 +60,14 @@ class Combined(Loss):
         self.contrast = contrast
         self.weight = weight
 
-    def at(self, progress: float) -> None:
-        """Tell both losses which share of the training is done."""
-        super().at(progress)
-        self.supervised.at(progress)
-        self.contrast.at(progress)
+    def set_progress(self, progress: float) -> None:
+        """Set the fraction of the training that is done, for both losses."""
+        super().set_progress(progress)
+        self.supervised.set_progress(progress)
+        self.contrast.set_progress(progress)
 
     def diagnostics(self) -> dict[str, list[float]]:
-        """What both losses saw of themselves."""
+        """Statistics of both losses."""
         return {**self.supervised.diagnostics(), **self.contrast.diagnostics()}
 
     def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def build_loss(spec: LossSpec, info: ClassInfo) -> Loss:
     if spec.contrast == "none":
         return supervised
     contrast = _find("contrast", spec.contrast, CONTRASTS)(spec, info)  # type: ignore[call-arg]
-    return Combined(supervised, contrast, spec.weight)
+    return CombinedLoss(supervised, contrast, spec.weight)
 
 
 def reads(spec: LossSpec) -> frozenset[str]:
@@ -105,7 +105,7 @@ def reads(spec: LossSpec) -> frozenset[str]:
 
 
 def search_space(spec: LossSpec) -> dict[str, Range]:
-    """Where a tuner looks for the fields of the loss a spec names, by dotted setting.
+    """The search space of the loss a spec names, by dotted setting.
 
     Raises:
         UnknownNameError: if ``spec.name`` or ``spec.contrast`` is in no table.

@@ -22,7 +22,7 @@ from valence.errors import ModelError
 from valence.evaluation.task import Task
 from valence.losses.base import ClassInfo
 from valence.losses.contrastive import PrototypeMemory
-from valence.losses.gather import whole_loss
+from valence.losses.gather import full_batch_loss
 from valence.losses.table import build_loss
 from valence.models.base import Attribution, Memory, Model, Outputs, Progress, unit_rows
 from valence.models.config_file import read_config, write_config
@@ -89,7 +89,7 @@ class Classifier(nn.Module):
         output = self.head(states, attention_mask)
         result = {"logits": output.logits, "features": output.features}
         if labels is not None:
-            loss = whole_loss(self.loss, output, labels, views=self.views)
+            loss = full_batch_loss(self.loss, output, labels, views=self.views)
             result = {"loss": loss, **result}
         return result
 

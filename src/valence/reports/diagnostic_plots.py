@@ -71,7 +71,7 @@ def reliability(store: RunStore, results: Sequence[RunResult]) -> Figure:
     for i, (method, own) in enumerate(parts.items()):
         curve = confidence_curve(*(np.concatenate(column) for column in zip(*own, strict=True)))
         label = f"{method} (ECE {curve.gap:.3f})"
-        axes.plot(curve.predicted, curve.happened, marker="o", ms=3, lw=1.4, label=label,
+        axes.plot(curve.predicted, curve.observed, marker="o", ms=3, lw=1.4, label=label,
                   **line_style(i))  # fmt: skip
     side_legend(axes)
     return figure
@@ -83,7 +83,7 @@ def reliability_figure(labels: np.ndarray, probs: Mapping[str, np.ndarray]) -> F
     for i, (name, own) in enumerate(probs.items()):
         curve = confidence_curve(labels, own)
         label = f"{name} (ECE {curve.gap:.3f})"
-        axes.plot(curve.predicted, curve.happened, marker="o", ms=3, label=label, **line_style(i))
+        axes.plot(curve.predicted, curve.observed, marker="o", ms=3, label=label, **line_style(i))
     side_legend(axes)
     return figure
 

@@ -57,7 +57,7 @@ def _rank(
     named = None if reference is None else reference.name
     table["mark"] = [_mark(row, named, task) for _, row in table.iterrows()]
     return table.sort_values(
-        f"{task.main_metric}_mean", ascending=task.is_main_better_low, ignore_index=True
+        f"{task.main_metric}_mean", ascending=task.main_lower_is_better, ignore_index=True
     )
 
 
@@ -178,7 +178,7 @@ def verdict(table: pd.DataFrame) -> str:
     main = f"{task.main_metric}_mean"
     if pd.isna(best[main]):
         return f"{task.main_title} is defined for no method on these test rows."
-    extreme = "lowest" if task.is_main_better_low else "highest"
+    extreme = "lowest" if task.main_lower_is_better else "highest"
     text = (
         f"{best['name']} has the {extreme} {task.main_title} "
         f"({best[main]:.3f}, {_seeds(best['seeds'])})."

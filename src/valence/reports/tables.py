@@ -110,7 +110,7 @@ def _summary(label: str, group: list[RunResult]) -> str:
     for name, own in runs.groupby("name", sort=False):
         cells = [mean_sd(own[n].mean(), own[n].std()) for n in metrics]
         scored = own[own[task.main_metric].notna()].sort_values(
-            task.main_metric, ascending=task.is_main_better_low, kind="stable"
+            task.main_metric, ascending=task.main_lower_is_better, kind="stable"
         )
         best = str(scored["seed"].iloc[0]) if len(scored) else "–"
         row = [str(name), str(own["seed"].nunique()), *cells, best]

@@ -220,7 +220,7 @@ def _predict(dataset: Dataset, model: Model, split: str) -> Outputs:
 
 def _answered(dataset: Dataset, rows: Split, outputs: Outputs) -> Outputs:
     """Rows without an answer count as wrong."""
-    logits = dataset.task.answered(outputs.logits, rows.labels)
+    logits = dataset.task.fill_unanswered(outputs.logits, rows.labels)
     return outputs if logits is outputs.logits else replace(outputs, logits=logits)
 
 

@@ -257,7 +257,7 @@ class _ProgressCallback(TrainerCallback):
     def on_step_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.trainer.network.loss.at(state.global_step / max(1, state.max_steps))
+        self.trainer.network.loss.set_progress(state.global_step / max(1, state.max_steps))
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any

@@ -12,15 +12,15 @@ import pytest
 from tests.conftest import WORDS, make_reviews
 from valence.audit.checks import (
     LabeledSource,
+    find_class_sizes,
     find_contradictions,
-    find_copies,
-    find_cut,
+    find_duplicates,
+    find_label_variants,
     find_leaks,
-    find_sizes,
-    find_spellings,
+    find_truncated,
     read_source,
 )
-from valence.audit.duplicates import BANDS, SMALL_BUCKET, near_pairs, normalise
+from valence.audit.duplicates import BANDS, SMALL_BUCKET, near_pairs, normalize_text
 from valence.audit.fix import write_fixed
 from valence.audit.label_errors import find_label_errors, within_budget
 from valence.audit.languages import find_languages, main_script
@@ -35,7 +35,7 @@ def source(**splits: list[tuple[str, str]]) -> LabeledSource:
         if name in tables
     ]
     rows = pd.concat(frames, ignore_index=True)
-    rows["key"] = [normalise(text) for text in rows["text"]]
+    rows["key"] = [normalize_text(text) for text in rows["text"]]
     return LabeledSource("x.csv", tables, rows)
 
 
@@ -49,9 +49,9 @@ def near_of(rows: LabeledSource) -> pd.DataFrame:
 
 
 def test_copies_are_known_by_their_letters() -> None:
-    assert normalise("  Good\u200d FILM \n") == normalise("good film")
-    assert normalise("ｇｏｏｄ") == "good"
-    assert normalise("good!") != normalise("good")
+    assert normalize_text("  Good\u200d FILM \n") == normalize_text("good film")
+    assert normalize_text("ｇｏｏｄ") == "good"
+    assert normalize_text("good!") != normalize_text("good")
 
 
 def test_near_pairs_are_those_of_like_letters() -> None:
@@ -95,7 +95,7 @@ def test_leaks_across_splits() -> None:
 
 def test_copies_inside_a_split_name_the_first() -> None:
     rows = source(train=[(words(i), "a") for i in range(5)] + [(words(2), "a"), (words(2), "b")])
-    (found,) = find_copies(rows, near_of(rows))
+    (found,) = find_duplicates(rows, near_of(rows))
     assert found.rows[["row", "other_row"]].to_numpy().tolist() == [[5, 2], [6, 2]]
     assert find_contradictions(rows).count == 3
 
@@ -103,7 +103,7 @@ def test_copies_inside_a_split_name_the_first() -> None:
 def test_spellings_of_labels() -> None:
     names = ["positive", "Positive ", "pos", "positve", "negative", "happy", "unhappy", "C1", "C2"]
     rows = source(train=[(words(i), names[i % 9]) for i in range(90)])
-    found = find_spellings(rows)
+    found = find_label_variants(rows)
     assert found.level == "problem"
     pairs = {
         frozenset(pair) for pair in zip(found.rows["label"], found.rows["is_like"], strict=True)
@@ -119,7 +119,7 @@ def test_sizes_name_thin_and_unseen_classes() -> None:
         train=[(words(i), "a" if i < 60 else "b") for i in range(64)],
         test=[(words(100 + i), "abc"[i % 3]) for i in range(99)],
     )
-    found = find_sizes(rows)
+    found = find_class_sizes(rows)
     assert found.level == "problem"
     assert "'c': no row in train" in found.line
     assert "'b': fewer than 20 rows" in found.line
@@ -128,9 +128,9 @@ def test_sizes_name_thin_and_unseen_classes() -> None:
 def test_cut_says_what_would_be_enough() -> None:
     rows = source(train=[(words(i), "a") for i in range(100)])
     lengths = np.arange(100)
-    assert "--set encoder.max_length=99" in find_cut(rows, lengths, 64).line
-    assert find_cut(rows, lengths, 64).count == 35
-    assert find_cut(rows, lengths, 128).level == "fine"
+    assert "--set encoder.max_length=99" in find_truncated(rows, lengths, 64).line
+    assert find_truncated(rows, lengths, 64).count == 35
+    assert find_truncated(rows, lengths, 128).level == "fine"
 
 
 def test_planted_label_errors_are_found_within_the_budget() -> None:

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from valence.config.sections import ViewSpec
 from valence.data import augment
-from valence.data.augment import Texts, edited, second_views, word_tokens
+from valence.data.augment import Texts, edit_words, second_views, word_tokens
 from valence.errors import DataError, UnknownNameError
 from valence.storage import cache
 
@@ -46,15 +46,15 @@ def language_model(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory)
 def test_edits_use_the_words_of_the_text_and_lose_no_text(
     text: str, share: float, seed: int
 ) -> None:
-    made = edited(text, share, np.random.default_rng(seed))
+    made = edit_words(text, share, np.random.default_rng(seed))
     assert set(made.split()) <= set(text.split()) or augment.UNSPACED.search(text)
-    assert made == edited(text, share, np.random.default_rng(seed))
+    assert made == edit_words(text, share, np.random.default_rng(seed))
     assert not text.strip() or made.strip()
 
 
 def test_edits_work_without_spaces() -> None:
     text = "这家酒店的服务非常好"
-    made = edited(text, 0.3, np.random.default_rng(0))
+    made = edit_words(text, 0.3, np.random.default_rng(0))
     assert made != text
     assert set(made) <= set(text)
 
@@ -77,7 +77,7 @@ def test_substitution_changes_whole_words_alone(language_model: Path) -> None:
 def test_views_are_made_once(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Counter[str]()
 
-    def counting(view: ViewSpec, texts: Texts, told: object) -> list[str]:
+    def counting(view: ViewSpec, texts: Texts, progress: object) -> list[str]:
         made["edits"] += 1
         return list(texts.texts)
 

@@ -44,7 +44,7 @@ def test_long_clips_are_cut_and_said(tmp_path: Path) -> None:
     found = Extractor(settings)(make_clip(tmp_path / "clip.mp4"))
     assert found.audio.shape == (20, 25)
     assert found.vision.shape[0] in (10, 11)
-    assert found.notes == ("clip.mp4 is cut at 1 s",)
+    assert found.notes == ("clip.mp4 is truncated at 1 s",)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_limits_cut_and_count(write: Any, tmp_path: Path) -> None:
     split = convert(write(mmsa()), tmp_path / "archive").split("train")
     batch = split.batch(range(5), limits={"audio": 2})
     assert batch.steps["audio"].shape[1] == 2
-    assert batch.cut == {"audio": int((split.lengths["audio"] > 2).sum()), "vision": 0}
+    assert batch.truncated == {"audio": int((split.lengths["audio"] > 2).sum()), "vision": 0}
 
 
 def test_statistics_are_those_of_the_real_steps(

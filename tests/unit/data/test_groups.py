@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import make_reviews
 from valence.config.data import DataSpec
-from valence.data.catalogue import DATASETS
+from valence.data.catalog import DATASETS
 from valence.data.groups import UNNAMED, transfer_sets
 from valence.data.sources import load_dataset
 from valence.errors import DataError, SpecError, UnknownNameError

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from valence.data.missing import RATES, blank, kept_steps
+from valence.data.missing import RATES, drop_steps, remaining_mask
 from valence.errors import SpecError
 
 MASK = np.arange(200) < np.array([[200], [150], [100], [0]])
@@ -17,7 +17,7 @@ MASK = np.arange(200) < np.array([[200], [150], [100], [0]])
 @pytest.mark.parametrize("what", ["steps", "rows"])
 def test_about_the_share_and_never_padding(rate: float, what: str) -> None:
     mask = np.repeat(MASK, 50, axis=0)
-    kept = kept_steps(mask, rate, rows=range(200), modality="audio", seed=1, what=what)
+    kept = remaining_mask(mask, rate, rows=range(200), modality="audio", seed=1, what=what)
     assert not (kept & ~mask).any()
     assert kept.sum() / mask.sum() == pytest.approx(1 - rate, abs=0.02 if what == "steps" else 0.15)
     if what == "rows":
@@ -25,7 +25,7 @@ def test_about_the_share_and_never_padding(rate: float, what: str) -> None:
 
 
 def test_what_is_gone_stays_gone_at_higher_rates() -> None:
-    masks = [kept_steps(MASK, r, rows=range(4), modality="text", seed=3) for r in RATES]
+    masks = [remaining_mask(MASK, r, rows=range(4), modality="text", seed=3) for r in RATES]
     for less, more in pairwise(masks):
         assert not (more & ~less).any()
     np.testing.assert_array_equal(masks[0], MASK)
@@ -33,21 +33,21 @@ def test_what_is_gone_stays_gone_at_higher_rates() -> None:
 
 def test_draws_belong_to_row_modality_and_seed() -> None:
     def draw(rows: list[int], modality: str = "audio", seed: int = 0) -> np.ndarray:
-        return kept_steps(MASK[rows], 0.5, rows=rows, modality=modality, seed=seed)
+        return remaining_mask(MASK[rows], 0.5, rows=rows, modality=modality, seed=seed)
 
     np.testing.assert_array_equal(draw([0, 1, 2])[1:], draw([2, 1])[::-1])
     assert (draw([0]) != draw([0], modality="vision")).any()
     assert (draw([0]) != draw([0], seed=1)).any()
     # more padding draws no other numbers
     wide = np.pad(MASK[[1]], ((0, 0), (0, 30)))
-    found = kept_steps(wide, 0.5, rows=[1], modality="audio", seed=0)
+    found = remaining_mask(wide, 0.5, rows=[1], modality="audio", seed=0)
     np.testing.assert_array_equal(found[:, :200], draw([1]))
 
 
 def test_blank_zeroes_what_it_takes() -> None:
     steps = np.full((4, 200, 3), np.nan, dtype=np.float32)
     steps[MASK] = 7
-    blanked, kept = blank(steps, MASK, 0.4, rows=range(4), modality="vision", seed=0)
+    blanked, kept = drop_steps(steps, MASK, 0.4, rows=range(4), modality="vision", seed=0)
     assert blanked.dtype == np.float32
     assert (blanked[kept] == 7).all()
     assert (blanked[~kept] == 0).all()
@@ -56,4 +56,4 @@ def test_blank_zeroes_what_it_takes() -> None:
 @pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan")])
 def test_a_rate_is_a_share(rate: float) -> None:
     with pytest.raises(SpecError, match="missing rate"):
-        kept_steps(MASK, rate, rows=range(4), modality="audio", seed=0)
+        remaining_mask(MASK, rate, rows=range(4), modality="audio", seed=0)

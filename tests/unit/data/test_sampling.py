@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from valence.data.batches import length_batches
 from valence.data.collate import pad
-from valence.data.noise import likeness
+from valence.data.noise import class_similarity
 from valence.data.sampling import (
     longtail_counts,
     stratified_split,
@@ -46,7 +46,7 @@ def test_take_is_exact_and_nested(labels: np.ndarray, seed: int, data: st.DataOb
 
 
 def test_take_more_than_there_is() -> None:
-    with pytest.raises(DataError, match="'b' has 1 rows, 2 were asked for"):
+    with pytest.raises(DataError, match="'b' has 1 rows, 2 were requested"):
         take_counts(np.array([0, 0, 1]), [1, 2], seed=0, classes=("a", "b"))
 
 
@@ -138,7 +138,7 @@ def test_wrong_labels_follow_the_likelihood() -> None:
 
 def test_confusable_classes_share_words() -> None:
     texts = ["red wine", "red grape wine", "white wine grape", "fast car", "fast red car"]
-    found = likeness(texts, np.array([0, 0, 1, 2, 2]), 4)
+    found = class_similarity(texts, np.array([0, 0, 1, 2, 2]), 4)
     assert found[0, 1] > found[0, 2]
     assert found.shape == (4, 4)
     assert np.isfinite(found).all()

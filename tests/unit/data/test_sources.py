@@ -195,7 +195,7 @@ BAD = {
     "count too large": (
         b"text,label\n" + b"".join(b"t%d,%s\n" % (i, b"xy"[i % 2 : i % 2 + 1]) for i in range(20)),
         {"train_counts": {"x": 99, "y": 1}},
-        "99 were asked for",
+        "99 were requested",
     ),
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ from tests.conftest import make_reviews
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url, refuse_password, short_name
 from valence.config.spec import RunSpec, build
-from valence.data.database import opened
+from valence.data.database import open_database
 from valence.data.sources import load_dataset, load_split
 from valence.data.sql import ImportOptions, Occurrences, import_rows
 from valence.errors import DataError, SpecError, UnknownNameError, ValenceError
@@ -42,7 +42,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/texts.db"
     server = request.getfixturevalue("postgres_server")
     name = f"d{abs(hash(request.node.nodeid)):x}"
-    with opened(f"{server}/postgres") as there:
+    with open_database(f"{server}/postgres") as there:
         engine = there.engine.execution_options(isolation_level="AUTOCOMMIT")
         with engine.connect() as open_:
             open_.execute(sa.text(f"CREATE DATABASE {name}"))
@@ -50,7 +50,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def rows_of(url: str, table: str = "texts") -> pd.DataFrame:
-    with opened(url) as database, database.engine.connect() as open_:
+    with open_database(url) as database, database.engine.connect() as open_:
         return pd.read_sql_query(sa.text(f"SELECT * FROM {table} ORDER BY id"), open_)
 
 
@@ -159,7 +159,7 @@ def test_reading_a_table_a_query_and_the_cleaned_text(url: str, tmp_path: Path) 
 
 
 def test_a_foreign_table(url: str, tmp_path: Path) -> None:
-    with opened(url, make=True) as database, database.engine.begin() as open_:
+    with open_database(url, create=True) as database, database.engine.begin() as open_:
         open_.execute(sa.text("CREATE TABLE notes (split TEXT, text TEXT, label INTEGER)"))
         values = [{"s": s, "t": f"text {i}", "l": i % 2} for s in ("train", "val", "spare")
                   for i in range(20)]  # fmt: skip
@@ -223,7 +223,11 @@ def test_killed_in_the_middle_and_imported_again(url: str, tmp_path: Path) -> No
 
 def _count(url: str) -> int:
     try:
-        with opened(url) as database, database.told(), database.engine.connect() as open_:
+        with (
+            open_database(url) as database,
+            database.translate_errors(),
+            database.engine.connect() as open_,
+        ):
             return int(open_.execute(sa.text("SELECT count(*) FROM texts")).scalar_one())
     except DataError:  # there is no file or no table yet
         return 0

@@ -13,7 +13,11 @@ from valence.config.data import DataSpec
 from valence.data.dataset import Split, TrainingData
 from valence.data.examples import Examples
 from valence.errors import DataError, ModelError, SpecError, UnknownNameError
-from valence.evaluation.calibration import CALIBRATION_METRICS, calibration_scores, curve
+from valence.evaluation.calibration import (
+    CALIBRATION_METRICS,
+    calibration_curve,
+    calibration_scores,
+)
 from valence.inference.calibrate import conformal_limit, fit, fit_scale
 from valence.inference.calibration import (
     no_calibration,
@@ -74,7 +78,7 @@ def test_scores_of_calibration() -> None:
     sure_and_wrong = calibration_scores(labels, np.eye(2)[1 - labels])
     assert sure_and_wrong["ece"] == sure_and_wrong["classwise_ece"] == 1
     assert sure_and_wrong["brier"] == 2
-    half = curve(np.array([0.5, 0.5]), np.array([True, False]))
+    half = calibration_curve(np.array([0.5, 0.5]), np.array([True, False]))
     assert (half.gap, half.rows.tolist()) == (0, [2])
 
 

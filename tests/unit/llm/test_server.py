@@ -329,7 +329,7 @@ def test_invalid_answers_are_wrong_whatever_the_truth() -> None:
     logits = one_hot([None, None, None, 2], 3)
     truth = np.array([0, 1, 2, 2])
     task = Classification(CLASSES, (5, 9, 2))
-    assert list(task.answered(logits, truth).argmax(1)) == [1, 0, 1, 2]
+    assert list(task.fill_unanswered(logits, truth).argmax(1)) == [1, 0, 1, 2]
 
 
 def test_a_fallback_stands_for_invalid_answers() -> None:

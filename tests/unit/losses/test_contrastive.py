@@ -99,7 +99,7 @@ def test_memory_equals_plain_queues(
         labels = torch.randint(classes, (rows,), generator=generator)
         ours, theirs = (features.clone().requires_grad_() for _ in range(2))
         loss, expected = (
-            memory.charge_and_store(ours, labels),
+            memory.contrast_and_store(ours, labels),
             plain.step(theirs, labels.tolist()),
         )
         loss.backward()
@@ -126,7 +126,7 @@ def test_capacity_is_the_size_shared_by_the_classes() -> None:
 def test_of_a_batch_larger_than_the_ring_only_the_last_rows_remain() -> None:
     memory = make(2, memory_size=6)
     features = unit(10, torch.Generator().manual_seed(0))
-    memory.charge_and_store(features, torch.tensor([0] * 9 + [1]))
+    memory.contrast_and_store(features, torch.tensor([0] * 9 + [1]))
     assert memory.sizes.tolist() == [3, 1]
     assert_ring_holds(memory, 0, list(features[6:9]))
     assert_ring_holds(memory, 1, [features[9]])
@@ -137,7 +137,7 @@ def test_storing_begins_with_the_warmup_step_and_charging_with_the_next() -> Non
     labels = torch.tensor([0, 1])
     losses, sizes = [], []
     for _ in range(4):
-        losses.append(float(memory.charge_and_store(unit(2, generator), labels)))
+        losses.append(float(memory.contrast_and_store(unit(2, generator), labels)))
         sizes.append(memory.sizes.tolist())
     assert sizes == [[0, 0], [0, 0], [1, 1], [2, 2]]
     assert losses[:3] == [0, 0, 0]
@@ -147,9 +147,9 @@ def test_storing_begins_with_the_warmup_step_and_charging_with_the_next() -> Non
 def test_a_row_alone_against_one_vector_of_each_class() -> None:
     memory = make(2, temperature=0.5)
     axes = torch.eye(SIZE)
-    memory.charge_and_store(axes[:2], torch.tensor([0, 1]))
+    memory.contrast_and_store(axes[:2], torch.tensor([0, 1]))
     # Class 1 is no tail class: −log of e² over e² + e⁰.
-    loss = memory.charge_and_store(axes[1:2], torch.tensor([1]))
+    loss = memory.contrast_and_store(axes[1:2], torch.tensor([1]))
     assert float(loss) == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-5)
 
 
@@ -159,7 +159,7 @@ def test_reference_counts_slot_zero_alone_as_positive() -> None:
     stored, labels = unit(4, generator), torch.tensor([1, 1, 1, 0])
     row = unit(1, generator)
     for memory in (right, published):
-        memory.charge_and_store(stored, labels)
+        memory.contrast_and_store(stored, labels)
     scores = (row @ stored.T / 0.3)[0]
     total = torch.logsumexp(scores, 0)
     label = torch.tensor([1])
@@ -198,7 +198,7 @@ def test_a_batch_without_a_charged_row_costs_a_connected_zero() -> None:
 def test_what_is_stored_carries_no_gradient() -> None:
     memory = make(2)
     features = unit(2, torch.Generator().manual_seed(0)).requires_grad_()
-    memory.charge_and_store(features, torch.tensor([0, 1]))
+    memory.contrast_and_store(features, torch.tensor([0, 1]))
     assert not memory.bank.requires_grad
 
 
@@ -240,10 +240,10 @@ class _Operations(TorchDispatchMode):
 def operations(classes: int, rows: int, capacity: int) -> list[str]:
     memory, generator = make(classes, memory_size=classes * capacity), torch.Generator()
     labels = torch.randint(classes, (rows,), generator=generator)
-    memory.charge_and_store(unit(rows, generator), labels)
+    memory.contrast_and_store(unit(rows, generator), labels)
     features = unit(rows, generator)
     with _Operations() as seen:
-        memory.charge_and_store(features, labels)
+        memory.contrast_and_store(features, labels)
     return seen.names
 
 
@@ -258,6 +258,6 @@ def test_shapes_do_not_depend_on_values() -> None:
     memory = make(5).to("meta")
     features = torch.empty(7, SIZE, device="meta", requires_grad=True)
     labels = torch.empty(7, dtype=torch.long, device="meta")
-    memory.charge_and_store(memory.projector(features), labels).backward()
+    memory.contrast_and_store(memory.projector(features), labels).backward()
     assert features.grad is not None
     assert features.grad.shape == (7, SIZE)

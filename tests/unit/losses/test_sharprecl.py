@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from valence.config.sections import LossSpec
 from valence.losses.base import ClassInfo, ModelOutput
-from valence.losses.contrastive import SupervisedContrast, contrast_of_anchors
+from valence.losses.contrastive import SupervisedContrast, supcon_losses
 from valence.losses.sharprecl import SharpContrast, hardest
 from valence.losses.supervised import class_weights, effective_weights
 
@@ -42,7 +42,7 @@ def test_any_batch_and_any_number_of_classes_gives_a_number_and_a_gradient(
 ) -> None:
     counts = tuple(max(0, 300 // (c + 1) - 3) for c in range(classes))
     loss = made(counts, mixing=mixing, prototypes=prototypes)
-    loss.at(progress)
+    loss.set_progress(progress)
     features = torch.randn(len(labels), SIZE, requires_grad=True)
     rows = torch.randn(classes, SIZE, requires_grad=True)
     y = torch.tensor(labels) % classes
@@ -59,7 +59,7 @@ def test_synthetic_samples_come_from_the_right_side() -> None:
     owners = torch.tensor([0, 0, 0, 1, 1, 2, 0, 1, 2])
     rows = torch.eye(6)[owners]
     loss = made((3, 2, 1), mixing="always")
-    synthetic, there = loss.synthesise(torch.eye(6)[:3], rows, owners)
+    synthetic, there = loss.synthesize(torch.eye(6)[:3], rows, owners)
     assert there.all()
     assert synthetic.norm(dim=2).allclose(torch.ones(3, 18))
     for c in range(3):
@@ -73,7 +73,7 @@ def test_simple_sampling_is_even_over_all_members() -> None:
     rows = unit(8)
     loss = made((5, 3), mixing="never", positives=6000, negatives=6000)
     torch.manual_seed(1)
-    synthetic, _ = loss.synthesise(unit(2, 9), rows, owners)
+    synthetic, _ = loss.synthesize(unit(2, 9), rows, owners)
     for c, side, members in ((0, slice(0, 6000), range(5)), (0, slice(6000, None), range(5, 8))):
         chosen = (synthetic[c, side] @ rows.T).argmax(1)
         shares = torch.bincount(chosen, minlength=8) / 6000
@@ -88,7 +88,7 @@ def test_mixtures_are_drawn_from_the_hard_ones_alone() -> None:
     rows = torch.eye(6)
     guide = functional.normalize(torch.tensor([[5.0, 4, 3, 2, 1, 0], [0, 0, 0, 0, 0, 1.0]]), dim=1)
     loss = made((5, 1), mixing="always", hard_count=2)
-    positives = loss.synthesise(guide, rows, owners)[0][0, :8]
+    positives = loss.synthesize(guide, rows, owners)[0][0, :8]
     assert positives[:, [0, 1, 2, 5]].abs().max() == 0
     own = owners == torch.arange(2)[:, None]
     assert hardest(-(guide @ rows.T), own, 2)[0].tolist() == [4, 3]
@@ -98,8 +98,8 @@ def test_share_of_mixtures_grows_from_a_half_to_all() -> None:
     loss = made((3, 2))
     shares = []
     for progress in (0.0, 0.5, 1.0):
-        loss.at(progress)
-        shares.append(loss.mixed_share())
+        loss.set_progress(progress)
+        shares.append(loss.mixed_fraction())
     assert shares == [0.5, 0.75, 1.0]
 
 
@@ -110,7 +110,7 @@ def test_mixing_shares_follow_the_arcsine_law() -> None:
     expected = torch.distributions.Beta(0.5, 0.5).sample((20000,))
     assert draws.mean().item() == pytest.approx(expected.mean().item(), abs=0.02)
     assert draws.std().item() == pytest.approx(expected.std().item(), abs=0.02)
-    assert loss.synthesise(rows, rows, owners)[0].shape == (2, 1, 6)
+    assert loss.synthesize(rows, rows, owners)[0].shape == (2, 1, 6)
 
 
 def test_the_same_seed_gives_the_same_loss_and_another_another() -> None:
@@ -126,9 +126,9 @@ def test_the_same_seed_gives_the_same_loss_and_another_another() -> None:
 def test_anchor_weights_lift_the_tail() -> None:
     rows, owners = unit(8), torch.tensor([0, 0, 0, 0, 0, 0, 1, 1])
     right, flat = made((600, 3)), made((600, 3), anchor_weights="constant")
-    synthetic, there = right.synthesise(unit(2, 5), rows, owners)
+    synthetic, there = right.synthesize(unit(2, 5), rows, owners)
     scaled, positive = right.similarities(rows, owners, synthetic, there)
-    losses = contrast_of_anchors(scaled / right.spec.temperature, positive)
+    losses = supcon_losses(scaled / right.spec.temperature, positive)
     weights = right.row_weight[owners]
     expected = (losses * weights).sum() / weights.sum()
     assert right.contrast(rows, owners, synthetic, there).item() == pytest.approx(expected.item())

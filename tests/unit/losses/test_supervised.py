@@ -162,7 +162,7 @@ def test_ldam_gives_way_to_weighted_cross_entropy(logits: Tensor, labels: Tensor
     start = value(loss, logits, labels)
     seen = {}
     for progress in (0.3, 0.59, 0.61, 1.0):
-        loss.at(progress)
+        loss.set_progress(progress)
         seen[progress] = value(loss, logits, labels)
     assert seen[0.3] == seen[0.59] == start
     assert seen[0.61] == seen[1.0] == pytest.approx(weighted)
@@ -172,7 +172,7 @@ def test_ldam_gives_way_to_weighted_cross_entropy(logits: Tensor, labels: Tensor
 def test_ldam_switch_moves_the_gradient_too(logits: Tensor, labels: Tensor) -> None:
     loss, gradients = LDAM(LossSpec(), INFO), []
     for progress in (0.0, 0.9):
-        loss.at(progress)
+        loss.set_progress(progress)
         leaf = logits.clone().requires_grad_()
         loss(ModelOutput(leaf, leaf), labels).backward()
         gradients.append(leaf.grad)

@@ -11,7 +11,7 @@ from valence.errors import UnknownNameError
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.contrastive import PrototypeMemory
 from valence.losses.supervised import LDAM, CrossEntropy
-from valence.losses.table import Combined, build_loss, reads
+from valence.losses.table import CombinedLoss, build_loss, reads
 
 INFO = ClassInfo((6, 4), (1,), 5)
 MEMORY = LossSpec(
@@ -32,7 +32,7 @@ def test_without_a_contrast_it_is_the_supervised_loss_alone() -> None:
 def test_with_a_contrast_it_is_the_weighted_sum() -> None:
     torch.manual_seed(0)
     loss = build_loss(MEMORY, INFO)
-    assert isinstance(loss, Combined)
+    assert isinstance(loss, CombinedLoss)
     assert isinstance(loss.contrast, PrototypeMemory)
     loss.contrast.projector[2].p = 0.0
     output, labels = batch(0)
@@ -48,9 +48,9 @@ def test_with_a_contrast_it_is_the_weighted_sum() -> None:
 
 def test_progress_reaches_both_parts() -> None:
     loss = build_loss(MEMORY.model_copy(update={"name": "ldam"}), INFO)
-    assert isinstance(loss, Combined)
+    assert isinstance(loss, CombinedLoss)
     assert isinstance(loss.supervised, LDAM)
-    loss.at(0.75)
+    loss.set_progress(0.75)
     assert [float(part.progress) for part in (loss, loss.supervised, loss.contrast)] == [0.75] * 3
 
 

@@ -23,12 +23,12 @@ from valence.errors import DataError
 SPLITS = ("train", "validation", "test")
 _BLOCK = 1 << 20
 _MAPPED_MOST = 256 << 20
-"""Bytes read from a map before it is let go: the pages of a map count as the process's memory."""
+"""Bytes read from a memory map before it is closed: its pages count as the process's memory."""
 
 
 @dataclass(frozen=True)
 class FeatureCard:
-    """What is known of a multimodal corpus.
+    """What is known of a multimodal data set.
 
     Attributes:
         title: One line.
@@ -110,7 +110,7 @@ class FeatureBatch:
         texts: B texts.
         labels: (B,) float32 intensities.
         ids: B row names.
-        cut: Rows of which steps were left out at a limit, by modality.
+        truncated: Rows truncated at a limit, by modality.
     """
 
     steps: dict[str, np.ndarray]
@@ -118,7 +118,7 @@ class FeatureBatch:
     texts: list[str]
     labels: np.ndarray
     ids: list[str]
-    cut: dict[str, int] = field(default_factory=dict)
+    truncated: dict[str, int] = field(default_factory=dict)
 
 
 class FeatureSplit:
@@ -162,16 +162,16 @@ class FeatureSplit:
             limits: Most steps by modality; later steps of a row are left out and counted.
         """
         rows = np.asarray(indices, dtype=np.int64)
-        steps, masks, cut = {}, {}, {}
+        steps, masks, truncated = {}, {}, {}
         for name in FEATURES:
             limit = (limits or {}).get(name)
             whole = self.lengths[name][rows]
             lengths = whole if limit is None else whole.clip(max=limit)
             steps[name], masks[name] = self._padded(name, rows, lengths)
-            cut[name] = int((lengths < whole).sum())
+            truncated[name] = int((lengths < whole).sum())
         return FeatureBatch(
             steps, masks, [self.texts[i] for i in rows], self.labels[rows],
-            [self.ids[i] for i in rows], cut,
+            [self.ids[i] for i in rows], truncated,
         )  # fmt: skip
 
     def statistics(self, modality: str) -> tuple[np.ndarray, np.ndarray]:
@@ -179,15 +179,15 @@ class FeatureSplit:
         total, width = int(self.offsets[modality][-1]), self._width(modality)
         block = max(1, _BLOCK // width)
         sums, squares = np.zeros(width), np.zeros(width)
-        # Around the first steps' mean, so that large offsets do not eat the digits.
-        centre = self._read(modality, 0, min(block, total)).mean(0) if total else np.zeros(width)
+        # Around the first steps' mean, so that large offsets cost no precision.
+        center = self._read(modality, 0, min(block, total)).mean(0) if total else np.zeros(width)
         for start in range(0, total, block):
-            part = self._read(modality, start, min(total, start + block)) - centre.astype(float)
+            part = self._read(modality, start, min(total, start + block)) - center.astype(float)
             sums += part.sum(0)
             squares += (part**2).sum(0)
         mean = sums / max(1, total)
         deviation = np.sqrt((squares / max(1, total) - mean**2).clip(min=0))
-        return (mean + centre).astype(np.float32), deviation.astype(np.float32)
+        return (mean + center).astype(np.float32), deviation.astype(np.float32)
 
     def _padded(
         self, modality: str, rows: np.ndarray, lengths: np.ndarray
@@ -249,8 +249,8 @@ class FeatureView:
 
     def lengths(self, modality: str) -> np.ndarray:
         """(N,) real steps."""
-        found: np.ndarray = self.split.lengths[modality][self.rows]
-        return found
+        lengths: np.ndarray = self.split.lengths[modality][self.rows]
+        return lengths
 
     def width(self, modality: str) -> int:
         """Numbers in a step."""

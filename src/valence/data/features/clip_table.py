@@ -36,7 +36,7 @@ def archive_clips(
         folder: Where the archive goes; written whole or not at all.
         extractor: Makes the features.
         encoding: Of a text table; UTF-8 when None.
-        progress: Called with (done, all) clips.
+        progress: Called with (done, total) clips.
 
     Raises:
         DataError: naming the row, if a column, clip, label or split cannot be used.
@@ -48,15 +48,15 @@ def archive_clips(
     )
     for path in rows["path"]:
         digest.update(sha256_of(path).encode())
-    if (found := existing_archive(folder, digest.hexdigest())) is not None:
-        return found
+    if (existing := existing_archive(folder, digest.hexdigest())) is not None:
+        return existing
     made: list[ClipFeatures] = []
     for i, path in enumerate(rows["path"]):
         made.append(extractor(path))
         if progress is not None:
             progress(i + 1, len(rows))
     splits = {name: _split(rows, made, name, str(table)) for name in SPLITS}
-    splits["train"].notes.extend(_told(made))
+    splits["train"].notes.extend(_clip_notes(made))
     return write_archive(
         folder, splits, source=table.name, digest=digest.hexdigest(),
         extractor=extractor.settings.model_dump(mode="json"),
@@ -108,6 +108,6 @@ def _split(rows: pd.DataFrame, made: list[ClipFeatures], name: str, where: str) 
     return check_split(values, name, where)
 
 
-def _told(made: list[ClipFeatures]) -> list[str]:
+def _clip_notes(made: list[ClipFeatures]) -> list[str]:
     notes = [note for clip in made for note in clip.notes]
     return [*notes[:5], *([f"{len(notes) - 5} more notes on clips"] if len(notes) > 5 else [])]

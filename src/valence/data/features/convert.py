@@ -31,13 +31,13 @@ def convert(source: str | Path, folder: str | Path) -> FeatureArchive:
     """
     source, folder = Path(source), Path(folder)
     digest = sha256_of(source)
-    if (found := existing_archive(folder, digest)) is not None:
-        return found
+    if (existing := existing_archive(folder, digest)) is not None:
+        return existing
     with source.open("rb") as stream:
         splits = find_splits(read_pickle(stream, source), str(source))
     checked = {name: check_split(values, name, str(source)) for name, values in splits.items()}
     _same_widths(checked, str(source))
-    del splits  # so that each part can be let go once it is written
+    del splits  # so that each part can be freed once it is written
     return write_archive(folder, checked, source=source.name, digest=digest)
 
 
@@ -66,7 +66,7 @@ def write_archive(
 
     Args:
         folder: Where it goes; it must not exist or be empty.
-        splits: Rows by split; their features are let go once they are written.
+        splits: Rows by split; their features are freed once they are written.
         source: Name of what they come from.
         digest: Hash of it.
         extractor: How the features were made, if they were made here.
@@ -97,7 +97,7 @@ def _write(
             steps[name][modality], widths[modality] = flat.shape
             most = int(rows.lengths[modality].max())
             longest[modality] = max(most, longest.get(modality, 0))
-            rows.features[modality] = None  # what is written need not be kept in memory
+            rows.features[modality] = None  # frees the memory
         lengths = {f"{m}_length": rows.lengths[m] for m in FEATURES}
         tables.append(pd.DataFrame({"split": name, **rows.columns, **lengths}))
     table = pd.concat(tables, ignore_index=True)
@@ -119,8 +119,8 @@ def _flat(rows: FeatureRows, modality: str, zeroed: dict[str, int]) -> np.ndarra
     for row, length in zip(features, lengths, strict=True):
         flat[start : start + length] = row[:length]
         start += length
-    for kind, found in (("-inf", np.isneginf), ("inf", np.isposinf), ("nan", np.isnan)):
-        where = found(flat)
+    for kind, test in (("-inf", np.isneginf), ("inf", np.isposinf), ("nan", np.isnan)):
+        where = test(flat)
         zeroed[kind] += int(where.sum())
         flat[where] = 0.0
     return flat
@@ -142,8 +142,8 @@ def _same_widths(splits: dict[str, FeatureRows], where: str) -> None:
     for modality in FEATURES:
         widths = {name: np.shape(rows.features[modality][0])[1] for name, rows in splits.items()}
         if len(set(widths.values())) > 1:
-            told = ", ".join(f"{name} {width}" for name, width in widths.items())
-            raise DataError(f"{where}: {modality!r} has steps of different widths: {told}")
+            sizes = ", ".join(f"{name} {width}" for name, width in widths.items())
+            raise DataError(f"{where}: {modality!r} has steps of different widths: {sizes}")
 
 
 def sha256_of(path: Path) -> str:

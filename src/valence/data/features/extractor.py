@@ -43,14 +43,14 @@ class ExtractorSettings(BaseModel):
     vision: str = FRAMES
     """``frames``: statistics of frames; else hub name or folder of an image encoder."""
     sample_rate: PositiveInt = 16_000
-    """Samples per second the sound is brought to; what most speech encoders expect."""
+    """Samples per second after resampling; what most speech encoders expect."""
     step_seconds: float = Field(default=0.05, gt=0)
     """Length of an audio step under ``mel``."""
     mel_bands: PositiveInt = 40
     frames_per_second: float = Field(default=5.0, gt=0)
     """Frames that are read; the others are skipped."""
     max_seconds: float = Field(default=120.0, gt=0)
-    """What comes later in a clip is left out, and said."""
+    """Clips are truncated after this, with a note."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +84,19 @@ class Extractor:
 
         Raises:
             DataError: if the file cannot be read or has neither sound nor picture.
-            ModelError: if an encoder cannot be had.
+            ModelError: if an encoder cannot be loaded.
         """
         path, notes = Path(path), []
-        wave, cut_wave = _sound(path, self.settings)
-        frames, cut_frames = _pictures(path, self.settings)
+        wave, truncated_wave = _sound(path, self.settings)
+        frames, truncated_frames = _pictures(path, self.settings)
         if wave is None and frames is None:
             raise DataError(f"{path}: neither sound nor picture in it; give a sound or video file")
         if wave is None:
             notes.append(f"{path.name} has no sound")
         if frames is None:
             notes.append(f"{path.name} has no picture")
-        if cut_wave or cut_frames:
-            notes.append(f"{path.name} is cut at {self.settings.max_seconds:g} s")
+        if truncated_wave or truncated_frames:
+            notes.append(f"{path.name} is truncated at {self.settings.max_seconds:g} s")
         return ClipFeatures(self._audio(wave), self._vision(frames), tuple(notes))
 
     def _audio(self, wave: np.ndarray | None) -> np.ndarray:
@@ -203,7 +203,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _sound(path: Path, settings: ExtractorSettings) -> tuple[np.ndarray | None, bool]:
-    """(samples,) float32 of one channel, None where there is no sound; whether it was cut."""
+    """(samples,) float32 of one channel, None where there is no sound; whether it was truncated."""
     with _opened(path) as container:
         import av
 
@@ -225,10 +225,10 @@ def _sound(path: Path, settings: ExtractorSettings) -> tuple[np.ndarray | None, 
 
 
 def _pictures(path: Path, settings: ExtractorSettings) -> tuple[np.ndarray | None, bool]:
-    """(N, S, S, 3) uint8 frames at the asked rate, None where there is no picture."""
+    """(N, S, S, 3) uint8 frames, None where there is no picture; whether they were truncated."""
     side = FRAME_SIDE if settings.vision == FRAMES else 224
     frames: list[np.ndarray] = []
-    cut = False
+    truncated = False
     with _opened(path) as container:
         if not container.streams.video:
             return None, False
@@ -237,10 +237,10 @@ def _pictures(path: Path, settings: ExtractorSettings) -> tuple[np.ndarray | Non
             start = (frame.time or 0.0) if start is None else start
             seconds = (frame.time or 0.0) - start
             if seconds > settings.max_seconds:
-                cut = True
+                truncated = True
                 break
             # Half a frame's tolerance, as times are rounded to the stream's clock.
             if seconds * settings.frames_per_second + 1e-3 >= len(frames):
                 small = frame.reformat(width=side, height=side, format="rgb24")
                 frames.append(small.to_ndarray())
-    return (np.stack(frames) if frames else None), cut
+    return (np.stack(frames) if frames else None), truncated

@@ -35,7 +35,7 @@ class FeatureRows:
         columns: id, text, label and what else there is, each N long.
         features: By modality, (N, L, d) or N arrays (length, d), as given.
         lengths: By modality, (N,) real steps.
-        notes: What was worked out here rather than read.
+        notes: What was inferred rather than read.
     """
 
     columns: dict[str, np.ndarray]
@@ -48,21 +48,21 @@ class FeatureRows:
 
 
 def find_splits(content: object, where: str) -> dict[str, dict[str, Any]]:
-    """The splits of a file by our names.
+    """The splits of a file, under the names used here.
 
     Raises:
         DataError: if it is no such file or a split is missing.
     """
     if not isinstance(content, dict):
         raise DataError(f"{where}: not the MMSA layout; it needs a dict of train, valid and test")
-    found = {}
+    splits = {}
     for ours, names in SPLITS.items():
         name = next((name for name in names if name in content), None)
         if name is None or not isinstance(content[name], dict):
             has = ", ".join(str(key) for key in list(content)[:8]) or "nothing"
             raise DataError(f"{where}: split {names[0]!r} is missing; the file has: {has}")
-        found[ours] = content[name]
-    return found
+        splits[ours] = content[name]
+    return splits
 
 
 def check_split(values: Mapping[str, Any], name: str, where: str) -> FeatureRows:
@@ -94,7 +94,7 @@ def check_split(values: Mapping[str, Any], name: str, where: str) -> FeatureRows
     for key, column in columns.items():
         if len(column) != len(ids):
             raise DataError(
-                f"{place}: {len(column)} of {key!r} for {len(ids)} ids; they must agree"
+                f"{place}: {len(column)} of {key!r} for {len(ids)} ids; they must match"
             )
     return FeatureRows(columns, features, lengths, notes)
 
@@ -141,7 +141,7 @@ def _lengths(
     """(N,) real steps of a modality: as given, else by the padding at the end."""
     features = values[key]
     if len(features) != rows:
-        raise DataError(f"{place}: {len(features)} of {key!r} for {rows} ids; they must agree")
+        raise DataError(f"{place}: {len(features)} of {key!r} for {rows} ids; they must match")
     shapes = [np.shape(row) for row in features]
     first = shapes[0]
     odd = next((i for i, s in enumerate(shapes) if len(s) != 2 or s[1] != first[-1]), None)
@@ -159,7 +159,7 @@ def _lengths(
     lengths = _numbers(given, f"{key}_lengths", place).astype(np.int64)
     if len(lengths) != rows:
         raise DataError(
-            f"{place}: {len(lengths)} of '{key}_lengths' for {rows} ids; they must agree"
+            f"{place}: {len(lengths)} of '{key}_lengths' for {rows} ids; they must match"
         )
     wrong = (lengths < 0) | (lengths > most)
     if wrong.any():

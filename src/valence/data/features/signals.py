@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 PITCH_RANGE = (60.0, 400.0)  # Hz, of speech
-VOICED = 0.5  # least share of a window's energy that repeats at the pitch
-GRID = 4  # a frame's brightness is told on a grid of 4 by 4
+VOICED = 0.5  # least fraction of a window's energy that repeats at the pitch
+GRID = 4  # a frame's brightness is averaged on a grid of 4 by 4
 FRAME_SIDE = 64  # pixels; statistics need no more
-PROSODY = ("loudness", "zero crossings", "spectral centre", "pitch", "voicing")
+PROSODY = ("loudness", "zero crossings", "spectral centroid", "pitch", "voicing")
 FRAME_WIDTH = 3 + 3 + 1 + 1 + GRID * GRID
 
 
@@ -16,7 +16,7 @@ def speech_features(wave: np.ndarray, *, rate: int, window: int, mel_bands: int)
     """(steps, mel_bands + 5) log-mel energies and prosody of a sound.
 
     Prosody is :data:`PROSODY`: loudness in decibel, zero crossings per sample, spectral
-    centre in kHz, pitch in hundreds of Hz (0 where there is no voice) and the share of
+    centroid in kHz, pitch in hundreds of Hz (0 where there is no voice) and the fraction of
     energy that repeats at the pitch.
 
     Args:
@@ -28,27 +28,27 @@ def speech_features(wave: np.ndarray, *, rate: int, window: int, mel_bands: int)
     if len(wave) < window:
         wave = np.pad(wave, (0, window - len(wave)))
     steps = len(wave) // window
-    cut = wave[: steps * window].astype(np.float64).reshape(steps, window)
-    mel = _log_mel(cut.reshape(-1), rate, window, mel_bands)
-    return np.concatenate([mel, _prosody(cut, rate)], axis=1).astype(np.float32)
+    windows = wave[: steps * window].astype(np.float64).reshape(steps, window)
+    mel = _log_mel(windows.reshape(-1), rate, window, mel_bands)
+    return np.concatenate([mel, _prosody(windows, rate)], axis=1).astype(np.float32)
 
 
 def frame_features(frames: np.ndarray) -> np.ndarray:
-    """(N, 24) per frame: colour mean and spread, motion, edges, and brightness on a grid.
+    """(N, 24) per frame: color mean and spread, motion, edges, and brightness on a grid.
 
     Args:
         frames: (N, S, S, 3) uint8 with S = :data:`FRAME_SIDE`, in order of time.
     """
     pixels = frames.astype(np.float32) / 255.0
-    grey = pixels.mean(axis=3)
-    motion = np.zeros((len(grey), 1), dtype=np.float32)
-    motion[1:, 0] = np.abs(np.diff(grey, axis=0)).mean(axis=(1, 2))
-    edges = np.abs(np.diff(grey, axis=1)).mean(axis=(1, 2))
-    edges = edges + np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2))
-    side = grey.shape[1] // GRID
-    grid = grey.reshape(len(grey), GRID, side, GRID, side).mean(axis=(2, 4))
+    gray = pixels.mean(axis=3)
+    motion = np.zeros((len(gray), 1), dtype=np.float32)
+    motion[1:, 0] = np.abs(np.diff(gray, axis=0)).mean(axis=(1, 2))
+    edges = np.abs(np.diff(gray, axis=1)).mean(axis=(1, 2))
+    edges = edges + np.abs(np.diff(gray, axis=2)).mean(axis=(1, 2))
+    side = gray.shape[1] // GRID
+    grid = gray.reshape(len(gray), GRID, side, GRID, side).mean(axis=(2, 4))
     parts = [pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2)), motion, edges[:, None]]
-    return np.concatenate([*parts, grid.reshape(len(grey), -1)], axis=1)
+    return np.concatenate([*parts, grid.reshape(len(gray), -1)], axis=1)
 
 
 def _log_mel(wave: np.ndarray, rate: int, window: int, bands: int) -> np.ndarray:
@@ -72,21 +72,21 @@ def _prosody(windows: np.ndarray, rate: int) -> np.ndarray:
     size = windows.shape[1]
     power = np.abs(np.fft.rfft(windows, axis=1)) ** 2
     frequencies = np.fft.rfftfreq(size, 1 / rate) / 1000
-    centre = (power @ frequencies) / (power.sum(axis=1) + 1e-10)
+    centroid = (power @ frequencies) / (power.sum(axis=1) + 1e-10)
     pitch, voicing = _pitch(windows, rate)
-    return np.stack([loudness, crossings, centre, pitch / 100, voicing], axis=1)
+    return np.stack([loudness, crossings, centroid, pitch / 100, voicing], axis=1)
 
 
 def _pitch(windows: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pitch in Hz and the share of energy that repeats there, by autocorrelation."""
+    """Pitch in Hz and the fraction of energy that repeats there, by autocorrelation."""
     size = windows.shape[1]
-    centred = windows - windows.mean(axis=1, keepdims=True)
-    spectrum = np.fft.rfft(centred, n=2 * size, axis=1)
+    centered = windows - windows.mean(axis=1, keepdims=True)
+    spectrum = np.fft.rfft(centered, n=2 * size, axis=1)
     repeats = np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, :size]
-    # Longer lags overlap less of the window; undone, or high pitches would always win.
-    shares = repeats / (repeats[:, :1] + 1e-10) * (size / (size - np.arange(size)))
+    # Longer lags overlap less of the window; without this, high pitches would always win.
+    autocorrelation = repeats / (repeats[:, :1] + 1e-10) * (size / (size - np.arange(size)))
     least, most = int(rate / PITCH_RANGE[1]), min(int(rate / PITCH_RANGE[0]), size * 3 // 4)
-    lags = shares[:, least : most + 1]
+    lags = autocorrelation[:, least : most + 1]
     strength = lags.max(axis=1, initial=0).clip(0, 1)
     # Multiples of the period repeat as well; the first lag that is nearly as good is it.
     first = (lags >= 0.9 * strength[:, None]).argmax(axis=1)

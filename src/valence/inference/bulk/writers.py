@@ -261,9 +261,9 @@ class SqlSink:
         """As :class:`Sink`; a table that is there already is never touched."""
         import sqlalchemy as sa
 
-        from valence.data.database import opened
+        from valence.data.database import open_database
 
-        with opened(self.name, make=True) as database, database.told():
+        with open_database(self.name, create=True) as database, database.translate_errors():
             schema, _, bare = self.table.rpartition(".")
             if sa.inspect(database.engine).has_table(bare, schema=schema or None):
                 raise DataError(
@@ -278,7 +278,7 @@ class SqlSink:
         """As :class:`Sink`."""
         import sqlalchemy as sa
 
-        from valence.data.database import opened
+        from valence.data.database import open_database
 
         schema = common_schema(files)
         space, _, bare = self.table.rpartition(".")
@@ -286,8 +286,8 @@ class SqlSink:
         table = sa.Table(bare, sa.MetaData(), *columns, schema=space or None)
         texts = {column.name for column in columns if isinstance(column.type, sa.Text)}
         with (
-            opened(self.name, make=True) as database,
-            database.told(),
+            open_database(self.name, create=True) as database,
+            database.translate_errors(),
             database.engine.begin() as connection,
         ):
             table.create(connection)
