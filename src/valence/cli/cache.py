@@ -29,15 +29,15 @@ def list_(kind: Kind = None, json: Json = False) -> None:
     from valence.storage import cache
 
     there = cache.entries()
-    names = {*cache.KINDS, *(entry.kind for entry in there)}
+    names = {*cache.KINDS, *(entry.kind_name for entry in there)}
     if kind is not None and kind not in names:
         from valence.errors import UnknownNameError
 
         raise UnknownNameError("kind", kind, names)
-    shown = [entry for entry in there if kind in (None, entry.kind)]
+    shown = [entry for entry in there if kind in (None, entry.kind_name)]
     if json:
         console.print_json(
-            [{"kind": e.kind, "key": e.key, "bytes": e.size, "used": e.used, **e.about}
+            [{"kind": e.kind_name, "key": e.key, "bytes": e.size, "used": e.used, **e.about}
              for e in shown]
         )  # fmt: skip
         return
@@ -61,7 +61,7 @@ def clear(kind: Kind = None) -> None:
     console.info(f"Freed {cache.readable_bytes(cache.clear(kind))} in {cache.cache_root()}")
     left = cache.entries()
     for name, one in cache.KINDS.items():
-        size = sum(entry.size for entry in left if entry.kind == name)
+        size = sum(entry.size for entry in left if entry.kind_name == name)
         if kind is None and size and not one.recomputable:
             console.info(
                 f"Left {cache.readable_bytes(size)} of {one.description}; to delete them too: "
@@ -77,8 +77,8 @@ def _print_kinds(entries: Sequence[Entry]) -> None:
     from valence.storage import cache
 
     rows = []
-    for name in dict.fromkeys([*cache.KINDS, *(entry.kind for entry in entries)]):
-        own = [entry for entry in entries if entry.kind == name]
+    for name in dict.fromkeys([*cache.KINDS, *(entry.kind_name for entry in entries)]):
+        own = [entry for entry in entries if entry.kind_name == name]
         known = cache.KINDS.get(name)
         rows.append(
             [name, known.description if known else "of another version", str(len(own)),
@@ -92,7 +92,7 @@ def _print_entries(entries: Sequence[Entry]) -> None:
     from valence.storage import cache
 
     rows = [
-        [entry.kind, ", ".join(f"{k} {v}" for k, v in entry.about.items()),
+        [entry.kind_name, ", ".join(f"{k} {v}" for k, v in entry.about.items()),
          cache.readable_bytes(entry.size), _time(entry.used)]
         for entry in entries
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Answers that are no result: a status, a kind and one line of reason."""
+"""Answers that are no result: a status, an error type and one line of reason."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ class Refusal(Exception):
 
     Args:
         status: HTTP status.
-        kind: One word for programs.
+        error_type: One word for programs.
         reason: One line for people: what is wrong and what to do.
         retry_after: Seconds after which to retry, for a busy server.
     """
 
-    def __init__(self, status: int, kind: str, reason: str, retry_after: int | None = None) -> None:
+    def __init__(
+        self, status: int, error_type: str, reason: str, retry_after: int | None = None
+    ) -> None:
         super().__init__(reason)
-        self.status, self.kind, self.retry_after = status, kind, retry_after
+        self.status, self.error_type, self.retry_after = status, error_type, retry_after
         line = " ".join(reason.split())
         # Half a surrogate pair comes through JSON and cannot be written as UTF-8.
         line = line.encode("utf-8", errors="replace").decode("utf-8")
@@ -41,7 +43,7 @@ class Refusal(Exception):
     def body(self) -> bytes:
         """The JSON document ``{"error": …, "error_type": …}``."""
         return json.dumps(
-            {"error": self.reason, "error_type": self.kind}, ensure_ascii=False
+            {"error": self.reason, "error_type": self.error_type}, ensure_ascii=False
         ).encode("utf-8")
 
 

@@ -78,7 +78,7 @@ class Entry:
     """One entry of the cache.
 
     Attributes:
-        kind: Name of its kind.
+        kind_name: Name of its kind.
         key: Hash of what it was made from.
         size: Bytes on disk.
         used: Time of the last reading, in seconds since 1970.
@@ -86,7 +86,7 @@ class Entry:
         path: Its folder.
     """
 
-    kind: str
+    kind_name: str
     key: str
     size: int
     used: float
@@ -232,7 +232,7 @@ def clear(kind: str | None = None) -> int:
         UnknownNameError: if there is no such kind.
     """
     there = entries()
-    names = {*KINDS, *(entry.kind for entry in there)}
+    names = {*KINDS, *(entry.kind_name for entry in there)}
     if kind is not None and kind not in names:
         raise UnknownNameError("kind", kind, names)
     chosen = [kind] if kind else [name for name, one in KINDS.items() if one.recomputable]
@@ -242,7 +242,7 @@ def clear(kind: str | None = None) -> int:
         for path in _listed(folder):
             if not (path / ABOUT).exists():
                 atomic.remove(path)
-    return sum(entry.size for entry in there if entry.kind in chosen and _delete(entry.path))
+    return sum(entry.size for entry in there if entry.kind_name in chosen and _delete(entry.path))
 
 
 def limit_bytes() -> int | None:
@@ -308,7 +308,7 @@ def _evict(limit: int | None) -> None:
     for entry in there:
         if over <= 0 or entry.used >= _STARTED:
             break
-        kind = KINDS.get(entry.kind)
+        kind = KINDS.get(entry.kind_name)
         if kind is not None and kind.recomputable and _delete(entry.path):
             over -= entry.size
             deleted.append(entry)

@@ -86,7 +86,7 @@ def test_views_are_made_once(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
         second_views(ViewSpec(name="auto"), source(tiny_encoder))
     assert made == {"edits": 1}
     (entry,) = cache.entries()
-    assert entry.kind == "views"
+    assert entry.kind_name == "views"
     assert entry.about["texts"] == len(TEXTS)
     assert cache.clear() > 0
     second_views(ViewSpec(name="auto"), source(tiny_encoder))

@@ -57,7 +57,7 @@ def test_no_text_is_encoded_twice(
     seed = run(spec.model_copy(update={"seed": 7}), store=store, dataset=data)
     assert sum(encoded) == checks
     assert seed.test == first.test
-    assert [entry.kind for entry in cache.entries()] == ["pooled"] * 3
+    assert [entry.kind_name for entry in cache.entries()] == ["pooled"] * 3
     encoded.clear()
     without = run(probe(reviews, tiny_encoder, train__cache="off"), store=RunStore(tmp_path / "b"),
                   dataset=data)  # fmt: skip

@@ -233,9 +233,12 @@ def _pictures(path: Path, settings: ExtractorSettings) -> tuple[np.ndarray | Non
         if not container.streams.video:
             return None, False
         start: float | None = None
-        for frame in container.decode(video=0):
-            start = (frame.time or 0.0) if start is None else start
-            seconds = (frame.time or 0.0) - start
+        rate = container.streams.video[0].average_rate
+        for number, frame in enumerate(container.decode(video=0)):
+            # Frames without a time of their own come at the stream's rate.
+            time = frame.time if frame.time is not None else number / float(rate or 1)
+            start = time if start is None else start
+            seconds = time - start
             if seconds > settings.max_seconds:
                 truncated = True
                 break

@@ -75,10 +75,10 @@ class _Type:
 class _Array:
     """A record of an array, filled by the pickle and made into an array afterwards."""
 
-    __slots__ = ("data", "fortran", "kind", "shape")
+    __slots__ = ("data", "element_type", "fortran", "shape")
 
     def __init__(self) -> None:
-        self.kind: _Type | None = None
+        self.element_type: _Type | None = None
         self.shape: tuple[int, ...] = ()
         self.data: list[Any] | bytes | bytearray = b""
         self.fortran = False
@@ -86,32 +86,35 @@ class _Array:
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
             raise _Refused("an array of unknown layout")
-        _, shape, kind, fortran, data = state
-        self.fill(shape, kind, data, fortran=bool(fortran))
+        _, shape, element_type, fortran, data = state
+        self.fill(shape, element_type, data, fortran=bool(fortran))
 
-    def fill(self, shape: object, kind: object, data: object, *, fortran: bool) -> _Array:
+    def fill(self, shape: object, element_type: object, data: object, *, fortran: bool) -> _Array:
         """Take the parts, each checked."""
         if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
             raise _Refused("an array without a shape")
-        if not isinstance(kind, _Type):
+        if not isinstance(element_type, _Type):
             raise _Refused("an array without a type")
         if isinstance(data, str):  # what Python 2 wrote, read as Latin-1
             data = data.encode("latin-1")
-        if not isinstance(data, (list, bytes, bytearray)) or isinstance(data, list) != kind.boxed:
+        if (
+            not isinstance(data, (list, bytes, bytearray))
+            or isinstance(data, list) != element_type.boxed
+        ):
             raise _Refused("an array whose data do not fit its type")
-        self.shape, self.kind, self.data, self.fortran = shape, kind, data, fortran
+        self.shape, self.element_type, self.data, self.fortran = shape, element_type, data, fortran
         return self
 
     def made(self, make: Callable[[Any], Any]) -> np.ndarray:
-        if self.kind is None:
+        if self.element_type is None:
             raise _Refused("an array without contents")
         if isinstance(self.data, list):
             flat: np.ndarray = np.empty(len(self.data), dtype=object)
             for i, item in enumerate(self.data):
                 flat[i] = make(item)
         else:
-            kind = self.kind.made()
-            flat = np.frombuffer(self.data, kind) if self.data else np.empty(0, kind)
+            dtype = self.element_type.made()
+            flat = np.frombuffer(self.data, dtype) if self.data else np.empty(0, dtype)
         whole: np.ndarray = np.reshape(flat, self.shape, order="F" if self.fortran else "C")
         return whole
 
@@ -120,8 +123,8 @@ def _new_array(*_: object) -> _Array:
     return _Array()
 
 
-def _from_buffer(data: object, kind: object, shape: object, order: object = "C") -> _Array:
-    return _Array().fill(shape, kind, data, fortran=order == "F")
+def _from_buffer(data: object, element_type: object, shape: object, order: object = "C") -> _Array:
+    return _Array().fill(shape, element_type, data, fortran=order == "F")
 
 
 def _scalar(kind: object, data: object = None) -> Any:
