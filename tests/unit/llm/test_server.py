@@ -122,22 +122,22 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["waiting to try again", "no answer"])
 def test_ctrl_c_ends_at_once(server: FailingServer, hangs: bool) -> None:
-    """The first question is answered; the others are told to wait a minute, or hang."""
+    """The first question is answered; the others are told to wait ten minutes, or hang."""
 
     def behave(number: int, body: dict[str, object]) -> tuple[int, str, dict[str, str]]:
         if number == 1:
             return 200, answer("0"), {}
         if hangs:
-            time.sleep(30)
-        return 429, "busy", {"Retry-After": "60"}
+            time.sleep(120)
+        return 429, "busy", {"Retry-After": "600"}
 
     server.behave = behave  # type: ignore[assignment]
     words = [sys.executable, "-c", INTERRUPTED, server.url, "1.5"]
     begun = time.monotonic()
-    done = subprocess.run(words, capture_output=True, text=True, timeout=25)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 2
-    assert time.monotonic() - begun < 20, "no thread is waited for at the end"
+    assert time.monotonic() - begun < 100, "no thread is waited for at the end"
     assert "Traceback" not in done.stderr
 
 
