@@ -24,7 +24,7 @@ from valence.llm.prefix_sharing import AnswerTree, common_prefix_length, support
 from valence.llm.prompts import Demo, PromptRenderer
 from valence.models.base import Progress
 from valence.models.encoder import without_peft_warnings
-from valence.models.inference import inferred
+from valence.models.inference import run_batches
 
 BATCH_TOKENS = {"cpu": 768, "mps": 4096, "cuda": 16_384}
 """Tokens of a batch that are computed at once; on the CPU measured best of 256 to 1,536."""
@@ -159,7 +159,7 @@ class LanguageModel:
         lengths = [len(ids) - shared + len(tree.tokens) for ids in rows]
         batches = list(self._batches(lengths, shared))
         done = 0
-        for count in inferred(score, batches, device=self.device):
+        for count in run_batches(score, batches, device=self.device):
             done += count
             if progress is not None:
                 progress(done, len(rows))

@@ -25,13 +25,13 @@ from valence.models.base import Progress
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import (
     OutputCache,
+    cached_vectors,
     output_key,
     precision_in_effect,
-    stored_vectors,
     tensors_digest,
     weights_key,
 )
-from valence.models.inference import inferred
+from valence.models.inference import run_batches
 from valence.models.pooling import POOLINGS
 from valence.storage import cache
 
@@ -81,7 +81,7 @@ class Embedder:
         """
         about = {"encoder": self.encoder.spec.name, "pooling": self.pooling}
         outputs = OutputCache(cache.EMBEDDINGS, self.key, about)
-        return stored_vectors(outputs, self._compute, self.tokenizer(texts), progress)
+        return cached_vectors(outputs, self._compute, self.tokenizer(texts), progress)
 
     def _compute(self, encoded: Encoded, progress: Progress | None) -> np.ndarray:
         return self.vectors(encoded.input_ids, progress)
@@ -102,7 +102,7 @@ class Embedder:
         lengths = [len(ids) for ids in rows]
         batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET[self.device]))
         done = 0
-        for count in inferred(embed, batches, device=self.device):
+        for count in run_batches(embed, batches, device=self.device):
             done += count
             if progress is not None:
                 progress(done, len(rows))

@@ -167,7 +167,7 @@ class EncodedTrainer(Trainer):
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Score the validation rows, keep the weights if they are the best so far."""
         network: nn.Module = self.network  # type: ignore[assignment]
-        logits = score_inputs(network, self.rows.validation, shared=True).logits
+        logits = score_inputs(network, self.rows.validation, distributed=True).logits
         if not np.isfinite(logits).all():
             raise RunError(
                 f"Training broke down at step {self.state.global_step}: the model's outputs are "
