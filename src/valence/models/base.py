@@ -63,7 +63,7 @@ def no_features(rows: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Attribution:
-    """What the words of a text add to a class.
+    """Scores of the words of a text for a class.
 
     Attributes:
         pieces: Spans of the text with their scores.
@@ -156,7 +156,7 @@ class Model(ABC):
         check_device(hardware.device)
 
     def attribute(self, text: str, target: int, steps: int = 32) -> Attribution:
-        """What the words of a text add to a class.
+        """Attribute the prediction of a class to the words of a text.
 
         Args:
             text: One text.
@@ -179,7 +179,7 @@ class Model(ABC):
         return self
 
     def unit_features(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
-        """(N, D) features of length 1, in the space in which the model tells classes apart."""
+        """(N, D) features of length 1, in the space in which the model separates classes."""
         features = self.predict(Examples(texts), progress).features.astype(np.float32)
         return unit_rows(features)
 

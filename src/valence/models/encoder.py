@@ -39,7 +39,7 @@ def encoder_location(name: str) -> str:
 
 
 def encoder_content(name: str) -> str:
-    """A short hash of an encoder's files, which tells encoders of the same name apart.
+    """A short hash of an encoder's files, which identifies them under any name.
 
     For a hub name, the commit in the local cache, or the name where there is none.
     """
