@@ -133,13 +133,15 @@ def make_model() -> LanguageModel:
 
 
 def answers(texts: list[str], labels: np.ndarray, classes: tuple[str, ...]) -> bool:
-    wording = make_renderer("self-alignment", classes)
-    demos = tuple(Demo(texts[int(np.flatnonzero(labels == c)[0])], c) for c in wording.demo_classes)
+    renderer = make_renderer("self-alignment", classes)
+    demos = tuple(
+        Demo(texts[int(np.flatnonzero(labels == c)[0])], c) for c in renderer.demo_classes
+    )
     model = make_model()
-    asked = [model.question(wording, text, demos) for text in texts[-ASKED:]]
+    asked = [model.format_prompt(renderer, text, demos) for text in texts[-ASKED:]]
     prompts = model.encode(asked)
-    ids = model.answer_ids(asked[0], wording.answers)
-    slow, _ = seconds(lambda: [model.decode([prompt], 5) for prompt in prompts])
+    ids = model.answer_ids(asked[0], renderer.answers)
+    slow, _ = seconds(lambda: [model.generate([prompt], 5) for prompt in prompts])
     fast, shared = seconds(lambda: model.likelihoods(prompts, ids))
     plain, whole = seconds(lambda: np.stack([model.likelihoods_plain(p, ids) for p in prompts]))
     a, b = np.asarray(shared), np.asarray(whole)

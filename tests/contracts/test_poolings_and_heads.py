@@ -93,11 +93,11 @@ def test_heads_that_do_not_divide_are_refused() -> None:
 def test_pooler_starts_from_the_encoder_and_is_asked_for_where_there_is_none() -> None:
     head = build_head(HeadSpec(name="lstm", pooler=True), H, C)
     weights = (torch.randn(H, H), torch.randn(H))
-    head.take_pooler(weights, trained=False)
+    head.init_pooler(weights, trained=False)
     assert torch.equal(head.pooler.weight, weights[0])
     assert not head.pooler.weight.requires_grad
     with pytest.raises(ModelError, match="no pretrained pooler"):
-        head.take_pooler(None, trained=True)
+        head.init_pooler(None, trained=True)
 
 
 def test_gated_head_starts_as_the_plain_classifier() -> None:

@@ -27,7 +27,7 @@ from valence.config.sections import EncoderSpec
 from valence.data.batches import TOKEN_BUDGET, length_batches
 from valence.data.collate import pad
 from valence.models.encoder import Encoder, TextTokenizer
-from valence.models.inference import inferred
+from valence.models.inference import run_batches
 from valence.models.pooling import masked_mean
 
 AuditProgress = Callable[[str, float], None]
@@ -155,7 +155,7 @@ def mean_features(
         return len(rows)
 
     batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET["cpu"]))
-    for count in inferred(embed, batches, device="cpu"):
+    for count in run_batches(embed, batches, device="cpu"):
         done += count
         if progress is not None:
             progress(done / len(texts))

@@ -24,7 +24,7 @@ from valence.distributed import process_group
 from valence.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from valence.llm.records import About
+    from valence.llm.records import InstructionsInfo
     from valence.llm.retrieval import Embedder
 
 app = typer.Typer(no_args_is_help=True, help="Language models: instructions, answers, fine-tuning.")
@@ -109,7 +109,7 @@ def instructions(
     _print(about, as_json=output.json)
 
 
-def _print(about: About, *, as_json: bool) -> None:
+def _print(about: InstructionsInfo, *, as_json: bool) -> None:
     """Records by language and split."""
     if as_json:
         console.print_json(about.model_dump(mode="json"))

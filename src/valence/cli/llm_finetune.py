@@ -124,7 +124,7 @@ def finetune(
             meter.show("fine-tuning", fraction, words)
 
         if alignment.unlabeled is None:
-            result = train(spec, sft_data, out, report=report)
+            result = train(spec, sft_data, out, progress=report)
         else:
             rows = texts.spec(alignment.unlabeled)
             result, rounds = _align(spec, alignment, sft_data, rows, out, encoder, report)
@@ -150,7 +150,7 @@ def _align(
     named = EncoderSpec(name=encoder) if encoder else EncoderSpec()
     return self_align(
         spec, how, sft_data, _texts(rows), out, embedder=Embedder(named, device=spec.device),
-        report=report,
+        progress=report,
     )  # fmt: skip
 
 
@@ -170,8 +170,8 @@ def _texts(rows: DataSpec) -> list[str]:
 
 def _print_rounds(rounds: list[Round]) -> None:
     for one in rounds:
-        accepted = ", ".join(f"{n} {name}" for name, n in one.kept.items()) or "labeled texts"
-        ending = "" if one.better else ", not kept"
+        accepted = ", ".join(f"{n} {name}" for name, n in one.selected.items()) or "labeled texts"
+        ending = "" if one.improved else ", not kept"
         console.info(
             f"Round {one.number}: {accepted}; validation macro-F1 {one.macro_f1:.3f}{ending}"
         )

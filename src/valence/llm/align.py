@@ -1,8 +1,8 @@
-"""Adaptive self-alignment: a model's own confident answers on unlabelled texts train it on.
+"""Adaptive self-alignment: self-training on a model's own confident answers to unlabeled texts.
 
-A text is kept where the answers under several sets of retrieved demonstrations agree and all
-are sure; no label may have many more kept texts than the rarest. After every round the
-validation score decides whether the training goes on.
+A text is selected where the answers under several sets of retrieved demonstrations agree and
+all are confident; no label may have many more selected texts than the rarest. After every
+round the validation score decides whether the training continues.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from valence.config.callbacks import ProgressCallback
 from valence.data.dataset import Split
 from valence.data.examples import Examples
 from valence.distributed import process_group
-from valence.llm.classify import fitted
+from valence.llm.classify import encode_truncated
 from valence.llm.finetune import SFTData, finetune
 from valence.llm.finetune_spec import ABOUT, FineTuneResult, FinetuneSpec
 from valence.llm.local import LanguageModel, load_language_model
@@ -34,7 +34,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class AlignSpec(BaseModel):
-    """How answers become sft_data."""
+    """How pseudo-labels are selected, and when self-alignment stops."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,50 +44,50 @@ class AlignSpec(BaseModel):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.8
     """Least probability of the answer, in every set."""
     balance: Annotated[float, Field(ge=1)] = 2.0
-    """Most kept texts of a label, in those of the rarest label that has some."""
+    """Most selected texts of a label, as a multiple of the rarest label that has some."""
     least_gain: float = 0.0
-    """Of validation macro-F1; a round that gains no more is not kept and ends it."""
+    """Of validation macro-F1; a round that gains no more is discarded, and ends the training."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """What became of a round.
+    """The outcome of a round.
 
     Attributes:
-        number: 0 for the training on labelled texts alone.
-        kept: Kept texts by label name.
-        agreed: Share of the unlabelled texts whose answers agree under all sets.
+        number: 0 for the training on labeled texts alone.
+        selected: Number of pseudo-labeled texts, by label name.
+        agreement: Fraction of the unlabeled texts whose answers agree under all sets.
         macro_f1: On validation, after it.
-        better: Whether its adapter was kept.
+        improved: Whether its adapter replaced the one before.
     """
 
     number: int
-    kept: dict[str, int]
-    agreed: float
+    selected: dict[str, int]
+    agreement: float
     macro_f1: float
-    better: bool
+    improved: bool
 
 
 def self_align(
     spec: FinetuneSpec,
-    how: AlignSpec,
+    align_spec: AlignSpec,
     sft_data: SFTData,
     texts: Sequence[str],
     out: Path,
     *,
     embedder: Embedder,
-    report: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[FineTuneResult, list[Round]]:
-    """Fine-tune on labelled texts, then on the model's own answers while validation gains.
+    """Fine-tune on labeled texts, then on the model's own answers while validation improves.
 
     Args:
         spec: How every round is trained.
-        how: How answers are chosen.
-        sft_data: Labelled questions, the source of demonstrations too.
-        texts: Unlabelled texts of the target.
+        align_spec: How answers are selected.
+        sft_data: Labeled questions, also the source of demonstrations.
+        texts: Unlabeled texts of the target.
         out: Folder of the adapter; ``rounds.csv`` is added to what ``finetune`` writes.
-        embedder: Makes the vectors by which demonstrations are found.
-        report: Told how far it is.
+        embedder: Computes the vectors by which demonstrations are retrieved.
+        progress: Called with the fraction done and a message.
 
     Raises:
         DataError, ModelError, SpecError, RunError: as ``finetune``.
@@ -97,108 +97,119 @@ def self_align(
     )
     atomic.refuse_foreign(out, ABOUT)
     work = out.with_name(f".{out.name}.rounds")
-    told = finetune(spec, sft_data, work / "0", report=report)
+    result = finetune(spec, sft_data, work / "0", progress=progress)
     best = 0
-    rounds = [Round(0, {}, 0.0, _macro_f1(told), better=True)]
-    for number in range(1, how.rounds + 1):
+    rounds = [Round(0, {}, 0.0, _macro_f1(result), improved=True)]
+    for number in range(1, align_spec.rounds + 1):
         start = work / str(best)
-        more, agreed = own_lessons(spec, how, sft_data, texts, start, embedder=embedder)
-        kept = {name: sum(sft_data.wording.classes[e.label] == name for e in more)
-                for name in sft_data.wording.classes}  # fmt: skip
-        if not more:
-            rounds.append(Round(number, kept, agreed, rounds[best].macro_f1, better=False))
+        examples, agreement = pseudo_label(
+            spec, align_spec, sft_data, texts, start, embedder=embedder
+        )
+        selected = {name: sum(sft_data.renderer.classes[e.label] == name for e in examples)
+                    for name in sft_data.renderer.classes}  # fmt: skip
+        if not examples:
+            best_score = rounds[best].macro_f1
+            rounds.append(Round(number, selected, agreement, best_score, improved=False))
             break
-        longer = SFTData(sft_data.data, sft_data.template, sft_data.wording,
-                         [*sft_data.train, *more], sft_data.validation)  # fmt: skip
-        tried = finetune(spec, longer, work / str(number), start=start, report=report)
-        value = _macro_f1(tried)
-        better = value - rounds[best].macro_f1 > how.least_gain
-        rounds.append(Round(number, kept, agreed, value, better))
-        if not better:
+        extended = SFTData(sft_data.data, sft_data.template, sft_data.renderer,
+                           [*sft_data.train, *examples], sft_data.validation)  # fmt: skip
+        candidate = finetune(spec, extended, work / str(number), start=start, progress=progress)
+        value = _macro_f1(candidate)
+        improved = value - rounds[best].macro_f1 > align_spec.least_gain
+        rounds.append(Round(number, selected, agreement, value, improved))
+        if not improved:
             break
-        told, best = tried, number
+        result, best = candidate, number
     _finish(work, best, rounds, out)
-    return told, rounds
+    return result, rounds
 
 
-def _macro_f1(tuned: FineTuneResult) -> float:
-    value = tuned.validation["macro_f1"]
+def _macro_f1(result: FineTuneResult) -> float:
+    value = result.validation["macro_f1"]
     assert value is not None, "a fine-tuning has validation questions"
     return value
 
 
-def own_lessons(
-    spec: FinetuneSpec, how: AlignSpec, sft_data: SFTData, texts: Sequence[str], adapter: Path, *,
-    embedder: Embedder,
+def pseudo_label(
+    spec: FinetuneSpec, align_spec: AlignSpec, sft_data: SFTData, texts: Sequence[str],
+    adapter: Path, *, embedder: Embedder,
 ) -> tuple[list[Example], float]:  # fmt: skip
-    """The model's answers that are sure, agreed and balanced, and the share that agreed."""
+    """Examples with confident, agreeing and balanced answers; the fraction that agrees."""
     pool = Split(
         [e.question.text for e in sft_data.train],
         np.array([e.label for e in sft_data.train], dtype=np.int64),
         np.arange(len(sft_data.train)).astype(str),
     )
-    wording = sft_data.wording
-    retriever = Retriever(embedder, pool, len(wording.classes))
-    nearest_rows = retriever.find(Examples(texts), how.sets)
-    speaker = load_language_model(
+    renderer = sft_data.renderer
+    retriever = Retriever(embedder, pool, len(renderer.classes))
+    nearest_rows = retriever.find(Examples(texts), align_spec.sets)
+    model = load_language_model(
         str(adapter), quantization=spec.quantization, device=spec.device, max_length=spec.cutoff
     )
-    shares = []
-    for place in range(how.sets):
-        demos = with_demos(wording, pool, nearest_rows[:, :, place : place + 1])
-        asked = [Question(text, own) for text, own in zip(texts, demos, strict=True)]
-        shares.append(_shares(speaker, wording, asked))
-        if place == 0:
-            nearest = asked
-    chosen, labels, agreed = choose(np.stack(shares), how)
-    return [Example(nearest[i], int(labels[i])) for i in chosen], agreed
+    probs = []
+    for rank in range(align_spec.sets):
+        demos = with_demos(renderer, pool, nearest_rows[:, :, rank : rank + 1])
+        questions = [Question(text, own) for text, own in zip(texts, demos, strict=True)]
+        probs.append(_label_probs(model, renderer, questions))
+        if rank == 0:
+            nearest = questions
+    selected, labels, agreement = select_confident(np.stack(probs), align_spec)
+    return [Example(nearest[i], int(labels[i])) for i in selected], agreement
 
 
-def choose(shares: np.ndarray, how: AlignSpec) -> tuple[np.ndarray, np.ndarray, float]:
-    """Which of N texts are kept, by agreement, sureness and balance of labels.
+def select_confident(
+    probs: np.ndarray, align_spec: AlignSpec
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Select texts by agreement, confidence and balance of labels.
 
     Args:
-        shares: (S, N, C) label probabilities under S sets of demonstrations.
-        how: The limits.
+        probs: (S, N, C) label probabilities under S sets of demonstrations.
+        align_spec: The limits.
 
     Returns:
-        Kept rows, the surest first within a label; (N,) labels of all rows; the share of
-        rows on whose label all sets agree.
+        Selected rows, the most confident first within a label; (N,) labels of all rows; the
+        fraction of rows on whose label all sets agree.
     """
-    labels = shares.argmax(axis=2)
-    agree = (labels == labels[0]).all(axis=0)
-    sure = np.take_along_axis(shares, labels[0][None, :, None], axis=2)[..., 0].min(axis=0)
-    usable = agree & (sure >= how.threshold)
-    counts = np.bincount(labels[0][usable], minlength=shares.shape[2])
+    labels = probs.argmax(axis=2)
+    agrees = (labels == labels[0]).all(axis=0)
+    confidence = np.take_along_axis(probs, labels[0][None, :, None], axis=2)[..., 0].min(axis=0)
+    usable = agrees & (confidence >= align_spec.threshold)
+    counts = np.bincount(labels[0][usable], minlength=probs.shape[2])
     if not counts.any():
-        return np.zeros(0, dtype=np.int64), labels[0], float(agree.mean())
-    most = int(how.balance * counts[counts > 0].min())
-    kept = []
+        return np.zeros(0, dtype=np.int64), labels[0], float(agrees.mean())
+    most = int(align_spec.balance * counts[counts > 0].min())
+    selected = []
     for label in np.flatnonzero(counts):
         own = np.flatnonzero(usable & (labels[0] == label))
-        kept.append(own[np.argsort(-sure[own], kind="stable")][:most])
-    return np.concatenate(kept), labels[0], float(agree.mean())
+        selected.append(own[np.argsort(-confidence[own], kind="stable")][:most])
+    return np.concatenate(selected), labels[0], float(agrees.mean())
 
 
-def _shares(
-    speaker: LanguageModel, wording: PromptRenderer, asked: Sequence[Question]
+def _label_probs(
+    model: LanguageModel, renderer: PromptRenderer, questions: Sequence[Question]
 ) -> np.ndarray:
     """(N, C) label probabilities."""
-    answers = speaker.answer_ids(speaker.question(wording, ""), wording.answers)
+    answers = model.answer_ids(model.format_prompt(renderer, ""), renderer.answers)
 
-    def encode(questions: Sequence[Question]) -> list[list[int]]:
-        return speaker.encode([speaker.question(wording, q.text, q.demos) for q in questions])
+    def encode(batch: Sequence[Question]) -> list[list[int]]:
+        return model.encode([model.format_prompt(renderer, q.text, q.demos) for q in batch])
 
-    prompts, _ = fitted(encode, asked, speaker.limit - max(len(ids) for ids in answers))
-    scores = speaker.likelihoods(prompts, answers)
-    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-    found: np.ndarray = shares / shares.sum(axis=1, keepdims=True)
-    return found
+    prompts, _ = encode_truncated(encode, questions, model.limit - max(len(ids) for ids in answers))
+    scores = model.likelihoods(prompts, answers)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    probs: np.ndarray = weights / weights.sum(axis=1, keepdims=True)
+    return probs
 
 
 def _finish(work: Path, best: int, rounds: Sequence[Round], out: Path) -> None:
     rows = [
-        {"round": r.number, "macro_f1": r.macro_f1, "kept": r.better, "agreed": r.agreed, **r.kept}
+        {
+            "round": r.number,
+            "macro_f1": r.macro_f1,
+            "kept": r.improved,
+            "agreed": r.agreement,
+            **r.selected,
+        }
         for r in rounds
     ]
     with atomic.new_file(work / str(best) / "rounds.csv") as scratch:

@@ -39,17 +39,17 @@ class Answers:
         return missing
 
     def summary(self) -> tuple[str, ...]:
-        """The notes, with the share of invalid answers and an example of one."""
+        """The notes, with the fraction of invalid answers and an example of one."""
         notes = list(self.notes)
         if self.shortened:
             notes.append(f"{self.shortened} of {len(self.logits)} questions were shortened to fit "
                          "the model's context")  # fmt: skip
         wrong = np.flatnonzero(self.invalid)
         if len(wrong):
-            share = len(wrong) / len(self.logits)
+            rate = len(wrong) / len(self.logits)
             example = f", such as {self.raw[wrong[0]][:SHOWN]!r}" if self.raw else ""
             notes.append(
-                f"{len(wrong)} of {len(self.logits)} answers ({share:.1%}) name no label{example}"
+                f"{len(wrong)} of {len(self.logits)} answers ({rate:.1%}) name no label{example}"
             )
         return tuple(notes)
 
@@ -60,21 +60,21 @@ class Answers:
         return tuple(json.dumps(text, ensure_ascii=False) for text in self.raw)
 
 
-def parse_answer(raw: str, wording: PromptRenderer) -> int | None:
+def parse_answer(raw: str, renderer: PromptRenderer) -> int | None:
     """The class id that an answer names, or None.
 
-    A number is read where ids are asked for: the first one. A label is read as whole words,
+    A number is read where the template asks for ids: the first one. A label is read as whole words,
     in any case: the first one named, of two that begin together the longer.
     """
-    if wording.template.answers == "id":
-        found = NUMBER.search(raw)
-        number = int(found[0]) if found else -1
-        return number if 0 <= number < len(wording.classes) else None
+    if renderer.template.answers == "id":
+        match = NUMBER.search(raw)
+        number = int(match[0]) if match else -1
+        return number if 0 <= number < len(renderer.classes) else None
     places = []
-    for label, name in enumerate(wording.classes):
-        match = re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", raw.lower())
-        if match:
-            places.append((match.start(), -len(name), label))
+    for label, name in enumerate(renderer.classes):
+        named = re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", raw.lower())
+        if named:
+            places.append((named.start(), -len(name), label))
     return min(places)[2] if places else None
 
 
@@ -90,30 +90,30 @@ def one_hot(labels: Sequence[int | None], class_count: int) -> np.ndarray:
 
 
 def token_logits(
-    tokens: Mapping[str, float], label: int | None, wording: PromptRenderer
+    tokens: Mapping[str, float], label: int | None, renderer: PromptRenderer
 ) -> np.ndarray | None:
-    """(C,) log shares of the labels from the likeliest first tokens of an answer.
+    """(C,) log-probabilities of the labels from the likeliest first tokens of an answer.
 
-    A token counts for the one label that begins with it. None where that does not agree with
-    the label that the whole answer names, so that numbers never contradict words.
+    A token counts for the one label that begins with it. None where the likeliest label is not
+    the one that the whole answer names, so that probabilities never contradict the answer.
 
     Args:
         tokens: Log-probability by token.
         label: The class id that the whole answer names.
-        wording: Names the labels.
+        renderer: Names the labels.
     """
-    shares = np.zeros(len(wording.classes))
+    probs = np.zeros(len(renderer.classes))
     for token, value in tokens.items():
         start = token.strip().lower()
         fits = [
-            i for i, name in enumerate(wording.answers)
-            if start and (name.lower().startswith(start) if wording.template.answers == "label"
+            i for i, name in enumerate(renderer.answers)
+            if start and (name.lower().startswith(start) if renderer.template.answers == "label"
                           else name == start)
         ]  # fmt: skip
         if len(fits) == 1:
-            shares[fits[0]] += float(np.exp(value))
-    if label is None or shares.sum() <= 0 or int(shares.argmax()) != label:
+            probs[fits[0]] += float(np.exp(value))
+    if label is None or probs.sum() <= 0 or int(probs.argmax()) != label:
         return None
-    floor = shares[shares > 0].min() * 0.1  # of labels not among the tokens that were told
-    logits: np.ndarray = np.log(np.maximum(shares, floor)).astype(np.float32)
+    floor = probs[probs > 0].min() * 0.1  # of labels not among the returned tokens
+    logits: np.ndarray = np.log(np.maximum(probs, floor)).astype(np.float32)
     return logits

@@ -22,11 +22,11 @@ from valence.llm.local import LanguageModel, load_language_model
 from valence.llm.prompts import Demo, PromptRenderer, Question, make_renderer
 from valence.llm.records import with_demos
 from valence.llm.retrieval import NONE, Embedder, Retriever
-from valence.llm.server import Messages, Server
+from valence.llm.server import ChatClient, Messages, Reply
 from valence.models.base import Model, Outputs, Progress, no_features
 
-LEAST_CHARACTERS = 16
-"""A text cut below this says nothing; the context is too short for the template then."""
+MIN_CHARACTERS = 16
+"""A text truncated below this says nothing; the context is too short for the template then."""
 HALVINGS = 8
 
 
@@ -36,7 +36,7 @@ class PromptSettings:
 
     Attributes:
         llm: Model, template and shots.
-        encoder: The encoder that finds demonstrations.
+        encoder: The encoder that retrieves demonstrations.
         device: Where both run.
         seed: Of demonstrations that are the same for all texts.
     """
@@ -48,12 +48,12 @@ class PromptSettings:
 
 
 class QuestionBuilder:
-    """Makes questions of texts; sees training rows only.
+    """Builds questions from texts; sees training rows only.
 
     Args:
         settings: How the model is prompted.
         data: Training rows, the only source of demonstrations.
-        progress: Called with (done, all) texts that had to be embedded.
+        progress: Called with (done, total) texts that had to be embedded.
 
     Raises:
         SpecError: if the template does not fit the labels.
@@ -63,7 +63,7 @@ class QuestionBuilder:
         self, settings: PromptSettings, data: TrainingData, progress: Progress | None = None
     ) -> None:
         self.settings, self.data, self.progress = settings, data, progress
-        self.wording = make_renderer(settings.llm.template, data.classes)
+        self.renderer = make_renderer(settings.llm.template, data.classes)
         self.retriever: Retriever | None = None
 
     def questions(self, examples: Examples) -> list[Question]:
@@ -79,7 +79,7 @@ class QuestionBuilder:
         elif llm.shots == "retrieved" and len(examples):
             self.retriever = self.retriever or self._retriever()
             nearest = self.retriever.find(examples, llm.per_label)
-            demos = with_demos(self.wording, self.data.train, nearest)
+            demos = with_demos(self.renderer, self.data.train, nearest)
         return [Question(text, own) for text, own in zip(examples.texts, demos, strict=True)]
 
     def _retriever(self) -> Retriever:
@@ -93,18 +93,18 @@ class QuestionBuilder:
 
     def _fixed(self) -> tuple[Demo, ...]:
         """The same rows for all texts, drawn by the seed; classes without rows give none."""
-        draw = np.random.default_rng(self.settings.seed)
+        rng = np.random.default_rng(self.settings.seed)
         rows, per_label = self.data.train, self.settings.llm.per_label
         chosen = np.full((1, len(self.data.classes), per_label), NONE, dtype=np.int64)
         for label in range(len(self.data.classes)):
             own = np.flatnonzero(rows.labels == label)
-            taken = draw.permutation(own)[:per_label]
-            chosen[0, label, : len(taken)] = taken
-        return with_demos(self.wording, rows, chosen)[0]
+            sampled = rng.permutation(own)[:per_label]
+            chosen[0, label, : len(sampled)] = sampled
+        return with_demos(self.renderer, rows, chosen)[0]
 
 
 class Backend(Protocol):
-    """Something that answers questions."""
+    """Anything that answers questions."""
 
     def answer(self, questions: Sequence[Question], progress: Progress | None = None) -> Answers:
         """Answers to N questions, in their order."""
@@ -114,10 +114,10 @@ class Backend(Protocol):
 class LocalBackend:
     """A model on this machine."""
 
-    def __init__(self, llm: LlmSpec, wording: PromptRenderer, model: LanguageModel) -> None:
-        self.llm, self.wording, self.model = llm, wording, model
-        blank = model.question(wording, "")
-        self.answer_ids = model.answer_ids(blank, wording.answers)
+    def __init__(self, llm: LlmSpec, renderer: PromptRenderer, model: LanguageModel) -> None:
+        self.llm, self.renderer, self.model = llm, renderer, model
+        blank = model.format_prompt(renderer, "")
+        self.answer_ids = model.answer_ids(blank, renderer.answers)
         longest = max(len(ids) for ids in self.answer_ids)
         self.room = model.limit - (
             longest if llm.answer == "likelihood" else max(longest, llm.max_new_tokens)
@@ -129,68 +129,71 @@ class LocalBackend:
         Raises:
             SpecError: if the model's context is too short for the template.
         """
-        prompts, shortened = fitted(self.encode, questions, self.room)
+        prompts, shortened = encode_truncated(self.encode, questions, self.room)
         if self.llm.answer == "greedy":
-            raw = self.model.decode(prompts, self.llm.max_new_tokens, progress)
-            labels = [parse_answer(text, self.wording) for text in raw]
-            logits = one_hot(labels, len(self.wording.classes))
+            raw = self.model.generate(prompts, self.llm.max_new_tokens, progress)
+            labels = [parse_answer(text, self.renderer) for text in raw]
+            logits = one_hot(labels, len(self.renderer.classes))
             return Answers(logits, tuple(raw), shortened)
         scores = self.model.likelihoods(prompts, self.answer_ids, progress)
         if self.llm.prior == "content-free":
             blank = [question.without_content() for question in questions]
-            free, _ = fitted(self.encode, blank, self.room)
-            scores = scores - self.model.likelihoods(free, self.answer_ids)
+            blank_prompts, _ = encode_truncated(self.encode, blank, self.room)
+            scores = scores - self.model.likelihoods(blank_prompts, self.answer_ids)
         return Answers(scores, (), shortened)
 
     def encode(self, questions: Sequence[Question]) -> list[list[int]]:
         """Token ids of questions."""
-        texts = [self.model.question(self.wording, q.text, q.demos) for q in questions]
+        texts = [self.model.format_prompt(self.renderer, q.text, q.demos) for q in questions]
         return self.model.encode(texts)
 
 
 class ServerBackend:
     """A model behind a server."""
 
-    def __init__(self, llm: LlmSpec, wording: PromptRenderer, server: Server) -> None:
-        self.llm, self.wording, self.server = llm, wording, server
+    def __init__(self, llm: LlmSpec, renderer: PromptRenderer, client: ChatClient) -> None:
+        self.llm, self.renderer, self.client = llm, renderer, client
 
     def answer(self, questions: Sequence[Question], progress: Progress | None = None) -> Answers:
         """Answers to N questions, in their order.
 
         Raises:
             RunError: if the server fails for good.
-            SpecError: if a question does not fit its context however short it is cut.
+            SpecError: if a question does not fit its context however short its texts are.
         """
-        replies, shortened = self._asked(questions, progress)
-        labels = [parse_answer(reply.text, self.wording) for reply in replies]
-        logits = one_hot(labels, len(self.wording.classes))
-        told = 0
+        replies, shortened = self._complete(questions, progress)
+        labels = [parse_answer(reply.text, self.renderer) for reply in replies]
+        logits = one_hot(labels, len(self.renderer.classes))
+        counted = 0
         if self.llm.answer == "likelihood":
             for i, reply in enumerate(replies):
-                found = token_logits(reply.tokens, labels[i], self.wording)
-                if found is not None:
-                    logits[i], told = found, told + 1
-            if self.llm.prior == "content-free" and told:
-                logits = self._corrected(questions, logits)
+                token_scores = token_logits(reply.tokens, labels[i], self.renderer)
+                if token_scores is not None:
+                    logits[i], counted = token_scores, counted + 1
+            if self.llm.prior == "content-free" and counted:
+                logits = self._subtract_prior(questions, logits)
         notes: tuple[str, ...] = ()
-        if self.llm.answer == "likelihood" and told < len(replies):
-            notes = (f"{len(replies) - told} of {len(replies)} answers came without probabilities "
-                     "of the labels; their probabilities mean nothing",)  # fmt: skip
+        if self.llm.answer == "likelihood" and counted < len(replies):
+            notes = (f"{len(replies) - counted} of {len(replies)} answers came without "
+                     "probabilities of the labels; their probabilities mean nothing",)  # fmt: skip
         return Answers(logits, tuple(reply.text for reply in replies), shortened, notes)
 
-    def _corrected(self, questions: Sequence[Question], logits: np.ndarray) -> np.ndarray:
+    def _subtract_prior(self, questions: Sequence[Question], logits: np.ndarray) -> np.ndarray:
         blank = [question.without_content() for question in questions]
-        replies, _ = self._asked(blank, None)
+        replies, _ = self._complete(blank, None)
         for i, reply in enumerate(replies):
-            label = parse_answer(reply.text, self.wording)
-            free = token_logits(reply.tokens, label, self.wording)
-            if free is not None:
-                logits[i] = logits[i] - free
+            label = parse_answer(reply.text, self.renderer)
+            prior = token_logits(reply.tokens, label, self.renderer)
+            if prior is not None:
+                logits[i] = logits[i] - prior
         return logits
 
-    def _asked(self, questions: Sequence[Question], progress: Progress | None) -> tuple[list, int]:  # type: ignore[type-arg]
-        asked = list(questions)
-        replies = self.server.ask([self.messages(question) for question in asked], progress)
+    def _complete(
+        self, questions: Sequence[Question], progress: Progress | None
+    ) -> tuple[list[Reply], int]:
+        """A reply to every question, and how many had to be shortened."""
+        requests = list(questions)
+        replies = self.client.complete([self.messages(q) for q in requests], progress)
         shortened: set[int] = set()
         for _ in range(HALVINGS):
             long = [i for i, reply in enumerate(replies) if reply.too_long]
@@ -198,33 +201,33 @@ class ServerBackend:
                 return replies, len(shortened)
             shortened |= set(long)
             for i in long:
-                asked[i] = asked[i].cut(max(LEAST_CHARACTERS, asked[i].longest // 2))
-            again = self.server.ask([self.messages(asked[i]) for i in long])
-            for i, reply in zip(long, again, strict=True):
+                requests[i] = requests[i].truncate(max(MIN_CHARACTERS, requests[i].longest // 2))
+            retried = self.client.complete([self.messages(requests[i]) for i in long])
+            for i, reply in zip(long, retried, strict=True):
                 replies[i] = reply
         raise SpecError(
             f"{sum(reply.too_long for reply in replies)} questions do not fit the context of "
-            f"{self.server.model!r}, however short; give fewer demonstrations or another template"
+            f"{self.client.model!r}, however short; give fewer demonstrations or another template"
         )
 
     def messages(self, question: Question) -> Messages:
         """The question as chat messages."""
-        return self.wording.messages(question.text, question.demos)
+        return self.renderer.messages(question.text, question.demos)
 
 
-def fitted(
+def encode_truncated(
     encode: Callable[[Sequence[Question]], list[list[int]]],
     questions: Sequence[Question],
     room: int,
 ) -> tuple[list[list[int]], int]:
     """Token ids of questions that fit, and how many had to be shortened.
 
-    All texts of a question that is too long are cut at one length, the largest that fits.
+    All texts of a question that is too long are truncated at one length, the largest that fits.
 
     Args:
         encode: Token ids of questions.
         questions: N questions.
-        room: Most tokens.
+        room: Most tokens of a question.
 
     Raises:
         SpecError: if a template does not fit even around almost empty texts.
@@ -235,12 +238,12 @@ def fitted(
         low, high = 0, questions[i].longest
         while high - low > 1:
             middle = (low + high) // 2
-            ids = encode([questions[i].cut(middle)])[0]
+            ids = encode([questions[i].truncate(middle)])[0]
             if len(ids) <= room:
                 low, prompts[i] = middle, ids
             else:
                 high = middle
-        if low < LEAST_CHARACTERS:
+        if low < MIN_CHARACTERS:
             raise SpecError(
                 f"{len(long)} questions are longer than the model's context ({room} tokens "
                 "without the answer), even around almost empty texts; raise llm.max_length, give "
@@ -249,7 +252,7 @@ def fitted(
     return prompts, len(long)
 
 
-def open_backend(settings: PromptSettings, wording: PromptRenderer) -> Backend:
+def open_backend(settings: PromptSettings, renderer: PromptRenderer) -> Backend:
     """The backend that answers.
 
     Raises:
@@ -257,21 +260,21 @@ def open_backend(settings: PromptSettings, wording: PromptRenderer) -> Backend:
     """
     llm = settings.llm
     if llm.server is not None:
-        return ServerBackend(llm, wording, open_server(llm))
+        return ServerBackend(llm, renderer, make_client(llm))
     model = load_language_model(
         llm.model, quantization=llm.quantization, device=settings.device,
         max_length=llm.max_length,
     )  # fmt: skip
-    return LocalBackend(llm, wording, model)
+    return LocalBackend(llm, renderer, model)
 
 
-def open_server(llm: LlmSpec) -> Server:
-    """The client of a server.
+def make_client(llm: LlmSpec) -> ChatClient:
+    """The client of the server that is configured.
 
     Raises:
-        SpecError, RunError: as :class:`Server`.
+        SpecError, RunError: as :class:`ChatClient`.
     """
-    return Server(
+    return ChatClient(
         llm.server, llm.model, max_new_tokens=llm.max_new_tokens, concurrency=llm.concurrency,
         per_minute=llm.per_minute,
     )  # fmt: skip
@@ -279,7 +282,7 @@ def open_server(llm: LlmSpec) -> Server:
 
 @dataclass
 class PromptedModel(Model):
-    """A language model that answers about texts; rows without an answer are not numbers."""
+    """A prompted language model; rows without a valid answer are NaN."""
 
     task: Task
     provenance: Mapping[str, Any]
@@ -290,7 +293,7 @@ class PromptedModel(Model):
     notes: list[str] = field(default_factory=list)
 
     def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
-        """Outputs of N rows, in their order, with what was answered to each."""
+        """Outputs of N rows, in their order, with the answer to each."""
         questions = self.builder.questions(examples)
         if not questions:
             return Outputs(np.zeros((0, self.task.output_size), np.float32), no_features(0))
@@ -305,7 +308,7 @@ class PromptedModel(Model):
         )
 
     def save(self, folder: Path) -> None:
-        """A prompted model keeps nothing of its own.
+        """Refuse: a prompted model has nothing of its own to save.
 
         Raises:
             ModelError: always, saying what to do.
@@ -326,36 +329,36 @@ def prompted_model(
         settings: How it is prompted.
         data: Training rows, for demonstrations.
         provenance: The spec it is prompted by, as plain values.
-        progress: Called with the part of the answers that is there.
+        progress: Called with the fraction of answers done and a message.
 
     Raises:
         SpecError, ModelError, RunError: if template, model or server cannot be used.
         UnknownNameError: if the fallback is no label.
     """
-    named, fallback = settings.llm.fallback, None
-    if named is not None:
-        if named not in data.classes:
-            raise UnknownNameError("label for llm.fallback", named, data.classes)
-        fallback = data.classes.index(named)
+    label, fallback = settings.llm.fallback, None
+    if label is not None:
+        if label not in data.classes:
+            raise UnknownNameError("label for llm.fallback", label, data.classes)
+        fallback = data.classes.index(label)
     builder = QuestionBuilder(settings, data, row_progress(progress, "embedding"))
-    backend = open_backend(settings, builder.wording)
+    backend = open_backend(settings, builder.renderer)
     return PromptedModel(data.task, provenance, builder, backend, fallback, progress)
 
 
 def row_progress(progress: ProgressCallback | None, what: str) -> Progress:
-    """Progress by rows as progress by parts, with words."""
+    """Row counts as a fraction and a message for ``progress``."""
 
-    def tell(done: int, total: int) -> None:
+    def on_rows(done: int, total: int) -> None:
         if progress is not None:
             progress(done / total, f"{what} {done} of {total}")
 
-    return tell
+    return on_rows
 
 
 def all_questions(
     settings: PromptSettings, dataset: Dataset
 ) -> tuple[QuestionBuilder, list[Question]]:
-    """Every question of a run, those without content included where they are asked."""
+    """Every question of a run, content-free ones included where they are prompted."""
     builder = QuestionBuilder(settings, dataset.without_test())
     splits: list[Split] = [dataset.validation] if settings.llm.validation else []
     rows = [split.examples(dataset.group) for split in (*splits, dataset.test)]

@@ -1,4 +1,4 @@
-"""What a run of questions will take, before it is run: calls, tokens, time."""
+"""The cost of a run before it starts: calls, tokens, time."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 from valence.data.dataset import Dataset
 from valence.distributed.device import pick_device
 from valence.errors import ModelError
-from valence.llm.classify import LocalBackend, PromptSettings, all_questions, open_server
+from valence.llm.classify import LocalBackend, PromptSettings, all_questions, make_client
 from valence.llm.local import LanguageModel, load_tokenizer
 
-BYTES_PER_TOKEN = 4.0  # of a server's tokenizer, which is not at hand
+BYTES_PER_TOKEN = 4.0  # of a server's tokenizer, which is not available here
 SECONDS_PER_REQUEST = 1.0
 OPERATIONS_PER_SECOND = {"cpu": 3e10, "mps": 2e12, "cuda": 5e13}
-"""Guesses of what a usual machine reaches; the time is an order of magnitude."""
+"""Rough throughput of a usual machine; the time is an order of magnitude."""
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a run will take.
+    """The cost of a run.
 
     Attributes:
         questions: All questions.
-        calls: Questions that will go through the model: without doubles and known answers.
-        known: Answers that are kept from before.
+        calls: Questions that will go through the model: without duplicates and known answers.
+        known: Answers that are cached.
         tokens: Tokens the model reads; of a server an estimate.
         seconds: An estimate.
         exact: Whether the tokens were counted.
@@ -39,7 +39,7 @@ class CostEstimate:
 
 
 def estimate_cost(settings: PromptSettings, dataset: Dataset) -> CostEstimate:
-    """What prompting on these rows will take; no model is loaded, no server asked.
+    """Estimate the cost of prompting on these rows; no model is loaded, no request sent.
 
     Raises:
         DataError, ModelError, SpecError, RunError: if something cannot be used.
@@ -47,10 +47,10 @@ def estimate_cost(settings: PromptSettings, dataset: Dataset) -> CostEstimate:
     builder, questions = all_questions(settings, dataset)
     llm = settings.llm
     if llm.server is not None:
-        server = open_server(llm)
-        chats = [builder.wording.messages(q.text, q.demos) for q in questions]
-        unique = {server.key(messages): messages for messages in chats}
-        open_ = [messages for key, messages in unique.items() if server.kept.get(key) is None]
+        client = make_client(llm)
+        chats = [builder.renderer.messages(q.text, q.demos) for q in questions]
+        unique = {client.key(messages): messages for messages in chats}
+        open_ = [messages for key, messages in unique.items() if client.answers.get(key) is None]
         size = sum(len(m["content"].encode()) for messages in open_ for m in messages)
         seconds = len(open_) * SECONDS_PER_REQUEST / llm.concurrency
         if llm.per_minute:
@@ -59,7 +59,7 @@ def estimate_cost(settings: PromptSettings, dataset: Dataset) -> CostEstimate:
                     round(size / BYTES_PER_TOKEN), seconds, exact=False)  # fmt: skip
     empty = _without_weights(llm.model)
     model = LanguageModel(empty, load_tokenizer(llm.model), max_length=llm.max_length)
-    backend = LocalBackend(llm, builder.wording, model)
+    backend = LocalBackend(llm, builder.renderer, model)
     prompts = {tuple(ids) for ids in backend.encode(questions)}
     read = sum(min(len(ids), backend.room) for ids in prompts)
     weights = sum(p.numel() for p in empty.parameters())

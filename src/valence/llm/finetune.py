@@ -1,9 +1,9 @@
 """Fine-tuning of a causal language model with LoRA on instruction records.
 
 The defaults are those published with cross-lingual adaptive self-alignment. The loss is that
-of the answer alone. Questions longer than the cutoff are shortened around their texts, so
-that no answer is cut off. After every epoch the labels of the validation questions are
-scored, and the adapter with the best macro-F1 is kept.
+of the answer alone. Questions longer than the cutoff have their texts truncated, so that every
+answer is whole. After every epoch the labels of the validation questions are scored, and the
+adapter with the best macro-F1 is kept.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from valence.distributed import process_group
 from valence.distributed.device import pick_device, use_bf16
 from valence.errors import DataError, RunError
 from valence.evaluation.classification import classification_scores
-from valence.llm.classify import fitted
+from valence.llm.classify import encode_truncated
 from valence.llm.finetune_spec import ABOUT, FineTuneResult, FinetuneSpec
 from valence.llm.local import LanguageModel, load_tokenizer, load_weights, use_nf4
 from valence.llm.prompts import PromptRenderer, Question, make_renderer
-from valence.llm.records import Example, read_about, read_rows
+from valence.llm.records import Example, read_instructions_info, read_rows
 from valence.models.encoder import without_peft_warnings
 from valence.storage import atomic, cache
 
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
     from trl import SFTTrainer  # type: ignore[attr-defined]
 
 HISTORY = "history.jsonl"
-CHECKED = 8  # questions by which a merged model is held to the adapter
+CHECK_QUESTIONS = 8  # questions on which a merged model is compared with the adapter
 
 
 @dataclass(frozen=True)
 class SFTData:
-    """What is learned from, and what is judged by.
+    """Training and validation questions.
 
     Attributes:
         data: Name of the corpus.
         template: Name of the template.
-        wording: The template with its labels.
+        renderer: The template with its labels.
         train, validation: Questions with labels; no test question is among them.
     """
 
     data: str
     template: str
-    wording: PromptRenderer
+    renderer: PromptRenderer
     train: list[Example]
     validation: list[Example]
 
@@ -62,19 +62,19 @@ def read_sft_data(folder: Path, spec: FinetuneSpec) -> SFTData:
     Raises:
         DataError: if the folder holds none, or too few to set validation rows aside.
     """
-    about = read_about(folder)
-    wording = make_renderer(about.template, about.classes)
+    info = read_instructions_info(folder)
+    renderer = make_renderer(info.template, info.classes)
     train, validation = read_rows(folder, "train"), read_rows(folder, "validation")
     if not validation:
         labels = np.array([example.label for example in train], dtype=np.int64)
-        kept, taken = stratified_split(labels, spec.validation_share, seed=spec.seed)
-        train, validation = [train[i] for i in kept], [train[i] for i in taken]
+        rest, held_out = stratified_split(labels, spec.validation_share, seed=spec.seed)
+        train, validation = [train[i] for i in rest], [train[i] for i in held_out]
     if not train or not validation:
         raise DataError(
             f"{folder} has {len(train)} training and {len(validation)} validation records; give "
             "more, or raise validation_share"
         )
-    return SFTData(about.data, about.template, wording, train, validation)
+    return SFTData(info.data, info.template, renderer, train, validation)
 
 
 def finetune(
@@ -83,52 +83,54 @@ def finetune(
     out: Path,
     *,
     start: Path | None = None,
-    report: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
 ) -> FineTuneResult:
-    """Train an adapter and write it to ``out``; an interrupted training goes on.
+    """Train an adapter and write it to ``out``; an interrupted training is resumed.
 
     Args:
-        spec: How.
-        sft_data: On what.
+        spec: Model and hyperparameters.
+        sft_data: Training and validation questions.
         out: Folder of the adapter; gets also ``history.jsonl`` and ``finetune.json``.
-        start: An adapter whose training goes on; a new one when not given.
-        report: Told how far it is.
+        start: An adapter whose training is continued; a new one when not given.
+        progress: Called with the fraction done and a message.
 
     Raises:
         ModelError, SpecError: if the model cannot be used.
         RunError: if TRL is not installed, or ``out`` cannot be written.
     """
-    _need_trl()
+    _require_trl()
     device = pick_device(spec.device)
     process_group.init_process_group(device)
     if out.exists() and any(out.iterdir()) and not (out / ABOUT).exists():
         raise RunError(f"{out} is no adapter and not empty; give another --out")
     with process_group.main_process_first():
-        work = _workplace(spec, sft_data, out, start)
-    model = _with_adapter(spec, start, device)
-    speaker = LanguageModel(
-        model, load_tokenizer(spec.model), device=device, max_length=spec.cutoff
+        work = _prepare_work_folder(spec, sft_data, out, start)
+    peft_model = _load_with_adapter(spec, start, device)
+    model = LanguageModel(
+        peft_model, load_tokenizer(spec.model), device=device, max_length=spec.cutoff
     )
-    school = _FineTuneSession(spec, sft_data, speaker, work, report)
-    trainer = _trainer(school)
-    school.gathered = lambda: _gathered(trainer)
+    session = _FineTuneSession(spec, sft_data, model, work, progress)
+    trainer = _trainer(session)
+    session.gather_state = lambda: _full_state_dict(trainer)
     last = process_group.broadcast_object(_last_checkpoint(work))
-    school.resume(0 if last is None else int(last.name.rpartition("-")[2]))
+    session.resume(0 if last is None else int(last.name.rpartition("-")[2]))
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    if not school.judged_at(trainer.state.global_step):
-        school.judge(trainer.state.global_step)
-    return process_group.run_on_main_process(lambda: school.finish(out))
+    if not session.evaluated_at(trainer.state.global_step):
+        session.evaluate(trainer.state.global_step)
+    return process_group.run_on_main_process(lambda: session.finish(out))
 
 
-def _need_trl() -> None:
+def _require_trl() -> None:
     from importlib.util import find_spec
 
     if find_spec("trl") is None or find_spec("datasets") is None:
         raise RunError("Fine-tuning needs TRL, which is not installed: pip install 'valence[llm]'")
 
 
-def _workplace(spec: FinetuneSpec, sft_data: SFTData, out: Path, start: Path | None) -> Path:
-    """Where an unfinished training is kept; one with other settings or rows is cleared."""
+def _prepare_work_folder(
+    spec: FinetuneSpec, sft_data: SFTData, out: Path, start: Path | None
+) -> Path:
+    """The folder of an unfinished training; one with other settings or rows is cleared."""
     work = out.with_name(f".{out.name}.unfinished")
     rows = (repr(example) for example in (*sft_data.train, *sft_data.validation))
     same = spec.model_copy(update={"device": "auto"})
@@ -143,14 +145,16 @@ def _workplace(spec: FinetuneSpec, sft_data: SFTData, out: Path, start: Path | N
     return work
 
 
-def _with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
+def _load_with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
     from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
     from transformers.trainer_utils import set_seed
 
     set_seed(spec.seed)
     nf4 = use_nf4(spec.quantization, device)
-    # Sharded weights go to the GPU in parts; a whole model on each would be what is avoided.
-    base = load_weights(spec.model, nf4=nf4, device=device, stays=process_group.shards_weights())
+    # Sharded weights go to the GPU in parts; a whole model on each GPU would defeat that.
+    base = load_weights(
+        spec.model, nf4=nf4, device=device, keep_on_cpu=process_group.shards_weights()
+    )
     if nf4:
         base = prepare_model_for_kbit_training(base)  # type: ignore[no-untyped-call]
     with without_peft_warnings():
@@ -164,77 +168,79 @@ def _with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
 
 
 class _FineTuneSession:
-    """One training: its rows as tokens, its judgements, its history."""
+    """One training: its rows as tokens, its evaluations, its history."""
 
     def __init__(
-        self, spec: FinetuneSpec, sft_data: SFTData, speaker: LanguageModel, work: Path,
-        report: ProgressCallback | None,
+        self, spec: FinetuneSpec, sft_data: SFTData, model: LanguageModel, work: Path,
+        progress: ProgressCallback | None,
     ) -> None:  # fmt: skip
-        self.spec, self.sft_data, self.speaker = spec, sft_data, speaker
-        self.work, self.report = work, report
+        self.spec, self.sft_data, self.model = spec, sft_data, model
+        self.work, self.progress = work, progress
         self.history: list[dict[str, Any]] = []
-        self.gathered: Callable[[], dict[str, Any] | None] = lambda: None
-        self.judged = sft_data.validation[: spec.validation_rows]
-        wording = sft_data.wording
-        self.answers = speaker.answer_ids(speaker.question(wording, ""), wording.answers)
-        self.room = speaker.limit - max(len(ids) for ids in self.answers) - 1
-        self.prompts, self.shortened = fitted(
+        self.gather_state: Callable[[], dict[str, Any] | None] = lambda: None
+        self.eval_examples = sft_data.validation[: spec.validation_rows]
+        renderer = sft_data.renderer
+        self.answers = model.answer_ids(model.format_prompt(renderer, ""), renderer.answers)
+        self.room = model.limit - max(len(ids) for ids in self.answers) - 1
+        self.prompts, self.shortened = encode_truncated(
             self.encode, [example.question for example in sft_data.train], self.room
         )
-        self.asked, _ = fitted(self.encode, [e.question for e in self.judged], self.room)
+        self.eval_prompts, _ = encode_truncated(
+            self.encode, [e.question for e in self.eval_examples], self.room
+        )
 
     def encode(self, questions: Sequence[Question]) -> list[list[int]]:
         """Token ids of questions."""
-        wording, speaker = self.sft_data.wording, self.speaker
-        return speaker.encode([speaker.question(wording, q.text, q.demos) for q in questions])
+        renderer, model = self.sft_data.renderer, self.model
+        return model.encode([model.format_prompt(renderer, q.text, q.demos) for q in questions])
 
     def rows(self) -> dict[str, list[list[int]]]:
-        """Tokens of question, answer and end, and which of them are learned."""
-        end = self.speaker.tokenizer.eos_token_id
+        """Token ids of prompt, answer and end, and the mask of those the loss counts."""
+        end = self.model.tokenizer.eos_token_id
         tail = [] if end is None else [end]
-        ids, learned = [], []
+        ids, masks = [], []
         for prompt, example in zip(self.prompts, self.sft_data.train, strict=True):
             answer = self.answers[example.label]
             answer = answer if tail and answer[-1:] == tail else [*answer, *tail]
             ids.append([*prompt, *answer])
-            learned.append([0] * len(prompt) + [1] * len(answer))
-        return {"input_ids": ids, "completion_mask": learned}
+            masks.append([0] * len(prompt) + [1] * len(answer))
+        return {"input_ids": ids, "completion_mask": masks}
 
-    def judged_at(self, step: int) -> bool:
+    def evaluated_at(self, step: int) -> bool:
         """Whether the validation questions were scored at a step."""
         return any(row["step"] == step and "validation/macro_f1" in row for row in self.history)
 
-    def judge(self, step: int) -> None:
+    def evaluate(self, step: int) -> None:
         """Score the validation questions; keep the adapter if it is the best so far."""
         best = max((row.get("validation/macro_f1", -1.0) for row in self.history), default=-1.0)
         scores = self.scores()
         value = scores["macro_f1"]
         assert value is not None, "there are validation questions"
-        self.note({"step": step, "validation/macro_f1": value,
+        self.log({"step": step, "validation/macro_f1": value,
                    "validation/accuracy": scores["accuracy"]})  # fmt: skip
         if value > best or self.spec.keep == "last":
-            state = self.gathered()  # all processes give their part
+            state = self.gather_state()  # a collective call: on all processes
             if not process_group.is_main_process():
                 return
             with atomic.new_folder(self.work / "kept") as folder:
-                self.speaker.model.save_pretrained(folder, state_dict=state)
+                self.model.model.save_pretrained(folder, state_dict=state)
             atomic.write_text(self.work / "scores.json", json.dumps(scores))
 
     def scores(self) -> dict[str, float | None]:
         """Every score of the validation questions, by the likelihood of the labels."""
-        was = self.speaker.model.training
-        self.speaker.model.eval()
-        logits = self.speaker.likelihoods(self.asked, self.answers)
-        self.speaker.model.train(was)
-        classes = self.sft_data.wording.classes
+        was_training = self.model.model.training
+        self.model.model.eval()
+        logits = self.model.likelihoods(self.eval_prompts, self.answers)
+        self.model.model.train(was_training)
+        classes = self.sft_data.renderer.classes
         counts = np.bincount([e.label for e in self.sft_data.train], minlength=len(classes))
         return classification_scores(
-            np.array([e.label for e in self.judged]), logits, classes=classes,
+            np.array([e.label for e in self.eval_examples]), logits, classes=classes,
             train_counts=counts.tolist(), tail=(),
         )  # fmt: skip
 
-    def note(self, row: dict[str, Any]) -> None:
-        """Keep a record of the history, on disk at once."""
+    def log(self, row: dict[str, Any]) -> None:
+        """Append a row to the history, on disk at once."""
         self.history.append(row)
         if not process_group.is_main_process():
             return
@@ -242,54 +248,54 @@ class _FineTuneSession:
             file.write(json.dumps(row) + "\n")
 
     def resume(self, step: int) -> None:
-        """Take up the history as it was at a step."""
+        """Restore the history as it was at a step."""
         path = self.work / HISTORY
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         self.history = [row for line in lines if (row := json.loads(line))["step"] <= step]
-        process_group.barrier()  # all have read what process 0 now writes anew
+        process_group.barrier()  # all have read what process 0 now rewrites
         if not process_group.is_main_process():
             return
         atomic.write_text(path, "".join(json.dumps(row) + "\n" for row in self.history))
 
     def finish(self, out: Path) -> FineTuneResult:
-        """Write the folder of the adapter, whole, and clear what was unfinished."""
+        """Publish the folder of the adapter and clear the work folder."""
         spec, sft_data = self.spec, self.sft_data
         scores = json.loads((self.work / "scores.json").read_text(encoding="utf-8"))
         notes: tuple[str, ...] = ()
         if self.shortened:
             notes = (f"{self.shortened} of {len(sft_data.train)} questions were shortened to "
                      f"{spec.cutoff} tokens",)  # fmt: skip
-        shown = [e.question.cut(400) for e in sft_data.validation[:CHECKED]]
-        checks = [self.speaker.question(sft_data.wording, q.text, q.demos) for q in shown]
-        told = FineTuneResult(
+        short = [e.question.truncate(400) for e in sft_data.validation[:CHECK_QUESTIONS]]
+        checks = [self.model.format_prompt(sft_data.renderer, q.text, q.demos) for q in short]
+        result = FineTuneResult(
             spec=spec, data=sft_data.data, template=sft_data.template,
-            classes=sft_data.wording.classes, answers=sft_data.wording.answers,
+            classes=sft_data.renderer.classes, answers=sft_data.renderer.answers,
             checks=tuple(checks), validation=scores,
             steps=max((row["step"] for row in self.history), default=0),
             rows=len(sft_data.train), notes=notes,
         )  # fmt: skip
-        kept = self.work / "kept"
+        adapter = self.work / "kept"
         try:
-            self.speaker.tokenizer.save_pretrained(kept)
-            shutil.copyfile(self.work / HISTORY, kept / HISTORY)
+            self.model.tokenizer.save_pretrained(adapter)
+            shutil.copyfile(self.work / HISTORY, adapter / HISTORY)
         except OSError as error:
             raise RunError(f"Cannot write {out}: {error.strerror or error}") from None
-        atomic.write_text(kept / ABOUT, told.model_dump_json(indent=1))
-        atomic.publish_folder(kept, out, marker=ABOUT)
+        atomic.write_text(adapter / ABOUT, result.model_dump_json(indent=1))
+        atomic.publish_folder(adapter, out, marker=ABOUT)
         shutil.rmtree(self.work, ignore_errors=True)
-        return told
+        return result
 
 
-def _trainer(school: _FineTuneSession) -> SFTTrainer:
+def _trainer(session: _FineTuneSession) -> SFTTrainer:
     from datasets import Dataset
     from datasets.utils.logging import disable_progress_bar
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
     disable_progress_bar()
-    spec, speaker = school.spec, school.speaker
+    spec, model = session.spec, session.model
     settings = SFTConfig(
-        output_dir=str(school.work),
+        output_dir=str(session.work),
         per_device_train_batch_size=spec.batch_size,
         gradient_accumulation_steps=process_group.per_process_batch_size(
             spec.accumulation, "accumulation"
@@ -307,58 +313,58 @@ def _trainer(school: _FineTuneSession) -> SFTTrainer:
         save_total_limit=1,
         logging_steps=1,
         eval_strategy="no",
-        bf16=use_bf16(spec.precision, speaker.device),
+        bf16=use_bf16(spec.precision, model.device),
         fp16=False,
-        use_cpu=speaker.device == "cpu",
+        use_cpu=model.device == "cpu",
         seed=spec.seed,
         data_seed=spec.seed,
         gradient_checkpointing=None,  # type: ignore[arg-type]
-        activation_checkpointing=speaker.device == "cuda",
+        activation_checkpointing=model.device == "cuda",
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,
         disable_tqdm=True,
         report_to="none",
     )
-    if speaker.tokenizer.pad_token_id is None:
-        speaker.tokenizer.pad_token = speaker.tokenizer.eos_token
+    if model.tokenizer.pad_token_id is None:
+        model.tokenizer.pad_token = model.tokenizer.eos_token
     trainer = SFTTrainer(
-        model=speaker.model, args=settings, train_dataset=Dataset.from_dict(school.rows()),
-        processing_class=speaker.tokenizer, callbacks=[_callback(school)],
+        model=model.model, args=settings, train_dataset=Dataset.from_dict(session.rows()),
+        processing_class=model.tokenizer, callbacks=[_callback(session)],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # stdout is for results
     return trainer
 
 
-def _gathered(trainer: SFTTrainer) -> dict[str, Any] | None:
-    """The weights where each process holds a part of them; None where all hold all."""
+def _full_state_dict(trainer: SFTTrainer) -> dict[str, Any] | None:
+    """The gathered weights where they are sharded; None where every process holds all."""
     if not process_group.shards_weights():
         return None
     state: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     return state
 
 
-def _callback(school: _FineTuneSession) -> Any:
+def _callback(session: _FineTuneSession) -> Any:
     from transformers import TrainerCallback
 
-    class Watch(TrainerCallback):
-        """Keeps losses, judges after every epoch, and tells how far it is."""
+    class SessionCallback(TrainerCallback):
+        """Logs losses, evaluates after every epoch, and reports progress."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if logs and "loss" in logs:
                 rate = float(logs.get("learning_rate", 0.0))
-                school.note({"step": state.global_step, "loss": float(logs["loss"]), "rate": rate})
-                if school.report is not None:
-                    share = state.global_step / max(1, state.max_steps)
-                    school.report(share, f"step {state.global_step} of {state.max_steps}, "
-                                  f"loss {float(logs['loss']):.3f}")  # fmt: skip
+                session.log({"step": state.global_step, "loss": float(logs["loss"]), "rate": rate})
+                if session.progress is not None:
+                    fraction = state.global_step / max(1, state.max_steps)
+                    session.progress(fraction, f"step {state.global_step} of {state.max_steps}, "
+                                     f"loss {float(logs['loss']):.3f}")  # fmt: skip
 
         def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if not school.judged_at(state.global_step):
-                school.judge(state.global_step)
+            if not session.evaluated_at(state.global_step):
+                session.evaluate(state.global_step)
 
-    return Watch()
+    return SessionCallback()
 
 
 def _last_checkpoint(work: Path) -> Path | None:
-    found = [path for path in work.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    paths = [path for path in work.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    return max(paths, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

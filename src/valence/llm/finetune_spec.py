@@ -1,4 +1,4 @@
-"""How a language model is fine-tuned, and what is kept of it beside the adapter."""
+"""Settings of a fine-tuning, and the result that is saved beside the adapter."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from valence.errors import ModelError
 
 ABOUT = "finetune.json"
-Share = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
 class FinetuneSpec(BaseModel):
-    """How a language model is fine-tuned; where nothing else is said, as published."""
+    """How a language model is fine-tuned; the defaults are the published ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -24,25 +24,25 @@ class FinetuneSpec(BaseModel):
     """Tokens of a question with its answer."""
     batch_size: Count = 1
     accumulation: Count = 8
-    """Batches of a step; several processes share them out."""
+    """Batches of a step, divided among the processes."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    warmup_share: Share = 0.1
+    warmup_share: Fraction = 0.1
     """Of the steps; then the rate falls as a cosine."""
     epochs: Annotated[float, Field(gt=0)] = 5.0
     max_steps: Count | None = None
     """Ends the training earlier."""
-    validation_share: Share = 0.1
+    validation_share: Fraction = 0.1
     """Of the training records, where the instructions have no validation split."""
     validation_rows: Count = 200
     """Most validation questions that are scored after an epoch."""
     lora_rank: Count = 8
     """8 and 16 are the defaults of LLaMA-Factory, which the published training used."""
     lora_alpha: Annotated[float, Field(gt=0)] = 16
-    lora_dropout: Share = 0.0
+    lora_dropout: Fraction = 0.0
     keep: Literal["best", "last"] = "best"
     """Which adapter: of the epoch with the best validation macro-F1, or the last."""
     save_steps: Count = 50
-    """Steps between the points from which an interrupted training goes on."""
+    """Steps between the checkpoints from which an interrupted training is resumed."""
     quantization: Literal["auto", "nf4", "none"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -76,11 +76,11 @@ class FineTuneResult(BaseModel):
     notes: tuple[str, ...] = ()
 
 
-def read_tuned(folder: Path) -> FineTuneResult:
-    """What is kept on a fine-tuned model.
+def read_finetune_result(folder: Path) -> FineTuneResult:
+    """Read ``finetune.json`` in the folder of an adapter.
 
     Raises:
-        ModelError: if the folder is none.
+        ModelError: if the folder holds none.
     """
     try:
         return FineTuneResult.model_validate_json((folder / ABOUT).read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from valence.config.sections import EncoderSpec
 from valence.data.sources import load_dataset
 from valence.llm.prompts import make_renderer
 from valence.llm.records import (
-    About,
+    InstructionsInfo,
     missing_labels,
     source_splits,
     write_instructions,
@@ -29,18 +29,18 @@ def make_instructions(
     seed: int = 0,
     data_dir: str | Path | None = None,
     progress: Progress | None = None,
-) -> About:
+) -> InstructionsInfo:
     """Write an instruction record for every training, validation and test text of a source.
 
     Args:
         data: The rows; its ``group`` names the column of languages.
         out: The folder that is written.
         template: A name of ``TEMPLATES`` or a YAML file.
-        embedder: Makes the vectors; the built-in encoder's mean when not given.
+        embedder: Computes the vectors; the built-in encoder's mean when not given.
         pool: Whether demonstrations are of the text's own language, or of any.
-        seed: Of splits and cuts, as for ``load_dataset``.
+        seed: Of splits and subsamples, as for ``load_dataset``.
         data_dir: Folder of corpora, as for ``load_dataset``.
-        progress: Told (done, all) texts that had to be embedded.
+        progress: Called with (done, total) texts that had to be embedded.
 
     Raises:
         DataError: if the rows cannot be used, or a language has no training rows.
@@ -48,7 +48,7 @@ def make_instructions(
         RunError: if the folder cannot be written.
     """
     loaded = load_dataset(data, seed=seed, data_dir=data_dir)
-    wording = make_renderer(template, loaded.classes)
+    renderer = make_renderer(template, loaded.classes)
     splits, group = source_splits(loaded), loaded.group or None
     embedder = embedder or Embedder(EncoderSpec())
     retriever = Retriever(
@@ -56,14 +56,14 @@ def make_instructions(
         group=group if pool == "language" else None, progress=progress,
     )  # fmt: skip
     notes = missing_labels(splits, loaded.classes, group)
-    made = "made here"
-    kept = [note for note in loaded.notes if made not in note or note.startswith("test")]
+    made_here = "made here"
+    data_notes = [n for n in loaded.notes if made_here not in n or n.startswith("test")]
     return write_instructions(
-        wording, splits, retriever, out,
-        lambda groups: About(
+        renderer, splits, retriever, out,
+        lambda groups: InstructionsInfo(
             data=loaded.name, template=template, classes=loaded.classes,
-            answers=wording.answers, encoder=Path(embedder.encoder.spec.name).name,
-            pooling=embedder.pooling, groups=groups, notes=(*kept, *notes),
+            answers=renderer.answers, encoder=Path(embedder.encoder.spec.name).name,
+            pooling=embedder.pooling, groups=groups, notes=(*data_notes, *notes),
         ),
         group,
     )  # fmt: skip

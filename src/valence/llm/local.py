@@ -1,8 +1,8 @@
 """A causal language model on this machine: likelihoods of answers, or a few greedy tokens.
 
-The likelihood of every label is read in one pass per batch: what all questions begin with
-goes through the model once, each question once, and the tokens of all labels follow it side by
-side, each label blind to the others.
+The likelihood of every label is computed in one pass per batch: the common prefix of all
+questions goes through the model once, each question once, and the tokens of all labels follow it
+side by side, each label masked from the others.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from valence.data.quiet import quiet_transformers
 from valence.distributed import process_group
 from valence.distributed.device import pick_device
 from valence.errors import ModelError, SpecError
-from valence.llm.prefix_sharing import AnswerTree, can_share, common_start
+from valence.llm.prefix_sharing import AnswerTree, common_prefix_length, supports_prefix_sharing
 from valence.llm.prompts import Demo, PromptRenderer
 from valence.models.base import Progress
 from valence.models.encoder import without_peft_warnings
-from valence.models.inference import inferred
+from valence.models.inference import run_batches
 
-TOKENS = {"cpu": 768, "mps": 4096, "cuda": 16_384}
-"""Tokens of a batch that are computed at once; on the processor measured best of 256 to 1,536."""
-KEPT = {"cpu": 65_536, "mps": 65_536, "cuda": 131_072}
-"""Tokens whose keys and values are kept at once."""
+BATCH_TOKENS = {"cpu": 768, "mps": 4096, "cuda": 16_384}
+"""Tokens of a batch that are computed at once; on the CPU measured best of 256 to 1,536."""
+KV_CACHE_TOKENS = {"cpu": 65_536, "mps": 65_536, "cuda": 131_072}
+"""Tokens whose keys and values are cached at once."""
 
 
 class LanguageModel:
@@ -54,17 +54,17 @@ class LanguageModel:
             (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0
         )
 
-    def question(self, wording: PromptRenderer, text: str, demos: Sequence[Demo] = ()) -> str:
-        """What the model reads, as text: by its chat template where it has one."""
+    def format_prompt(self, renderer: PromptRenderer, text: str, demos: Sequence[Demo] = ()) -> str:
+        """The prompt as text, by the model's chat template where it has one."""
         if not self.chat:
-            return wording.plain(text, demos)
-        asked: str = self.tokenizer.apply_chat_template(
-            wording.messages(text, demos), tokenize=False, add_generation_prompt=True
+            return renderer.plain(text, demos)
+        prompt: str = self.tokenizer.apply_chat_template(
+            renderer.messages(text, demos), tokenize=False, add_generation_prompt=True
         )
-        return asked
+        return prompt
 
     def encode(self, questions: Sequence[str]) -> list[list[int]]:
-        """Token ids of questions; a chat template brings its special tokens itself."""
+        """Token ids of prompts; a chat template adds its special tokens itself."""
         if not questions:
             return []
         ids: list[list[int]] = self.tokenizer(
@@ -75,11 +75,11 @@ class LanguageModel:
     def answer_ids(self, question: str, answers: Sequence[str]) -> list[list[int]]:
         """Token ids of answers as they follow a question.
 
-        Where an answer's tokens begin another's, all end with the end-of-text token, or the
+        Where an answer is a prefix of another, all end with the end-of-text token, or the
         shorter could never lose.
         """
         (start,) = self.encode([question])
-        found = []
+        rows = []
         for answer, joint in zip(
             answers, self.encode([question + answer for answer in answers]), strict=True
         ):
@@ -87,16 +87,16 @@ class LanguageModel:
             while ids and ids[-1] == self.tokenizer.eos_token_id:
                 ids.pop()
             alone = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
-            found.append(ids or alone)
-        if any(a != b and b[: len(a)] == a for a in found for b in found):
+            rows.append(ids or alone)
+        if any(a != b and b[: len(a)] == a for a in rows for b in rows):
             end = self.tokenizer.eos_token_id
-            found = [[*ids, end] for ids in found] if end is not None else found
-        if len({tuple(ids) for ids in found}) < len(found) or not all(found):
+            rows = [[*ids, end] for ids in rows] if end is not None else rows
+        if len({tuple(ids) for ids in rows}) < len(rows) or not all(rows):
             raise ModelError(
                 "The model's tokenizer cannot tell the answers apart "
                 f"({', '.join(answers[:8])}); use another template"
             )
-        return found
+        return rows
 
     def likelihoods(
         self,
@@ -109,39 +109,39 @@ class LanguageModel:
         Args:
             prompts: N lists of token ids; equal ones are computed once.
             answers: C lists of token ids.
-            progress: Told (done, all) prompts.
+            progress: Called with (done, total) prompts.
         """
         unique = list(dict.fromkeys(map(tuple, prompts)))
-        place = {ids: i for i, ids in enumerate(unique)}
+        index = {ids: i for i, ids in enumerate(unique)}
         rows = [list(ids) for ids in unique]
         scores = np.zeros((len(rows), len(answers)), dtype=np.float32)
         longest = max(map(len, [*rows, []])) + max(map(len, answers))
-        if can_share(self.model, longest):
-            self._score_shared(rows, answers, scores, progress)
+        if supports_prefix_sharing(self.model, longest):
+            self._score_with_shared_prefix(rows, answers, scores, progress)
         else:
             for i, ids in enumerate(rows):
                 scores[i] = self.likelihoods_plain(ids, answers)
-        return scores[[place[tuple(ids)] for ids in prompts]]
+        return scores[[index[tuple(ids)] for ids in prompts]]
 
     @torch.inference_mode()
     def likelihoods_plain(self, prompt: list[int], answers: Sequence[list[int]]) -> np.ndarray:
-        """(C,) the same for one prompt without a shortcut: a whole pass for every answer."""
-        found = []
+        """(C,) the same for one prompt without prefix sharing: a whole pass for every answer."""
+        scores = []
         for answer in answers:
             ids = torch.tensor([[*prompt, *answer]], device=self.device)
             logits = self.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
-            taken = torch.tensor(answer, device=self.device)[:, None]
-            found.append(float(logits.log_softmax(-1).gather(1, taken).sum()))
-        return np.array(found, dtype=np.float32)
+            targets = torch.tensor(answer, device=self.device)[:, None]
+            scores.append(float(logits.log_softmax(-1).gather(1, targets).sum()))
+        return np.array(scores, dtype=np.float32)
 
     @torch.inference_mode()
-    def _score_shared(
+    def _score_with_shared_prefix(
         self, rows: list[list[int]], answers: Sequence[list[int]], scores: np.ndarray,
         progress: Progress | None,
     ) -> None:  # fmt: skip
         from transformers import DynamicCache
 
-        shared = common_start(rows)
+        shared = common_prefix_length(rows)
         start = DynamicCache(config=self.config)
         tree = AnswerTree(answers, self.device)
         if shared:
@@ -149,38 +149,38 @@ class LanguageModel:
             self.model(input_ids=ids, past_key_values=start, use_cache=True, logits_to_keep=1)
 
         def score(batch: np.ndarray) -> int:
-            kept = copy.deepcopy(start)
+            cached = copy.deepcopy(start)
             if shared:
-                kept.batch_repeat_interleave(len(batch))
+                cached.batch_repeat_interleave(len(batch))
             rest = [rows[i][shared:] for i in batch]
-            scores[batch] = self._score_batch(rest, shared, kept, tree).cpu().numpy()
+            scores[batch] = self._score_batch(rest, shared, cached, tree).cpu().numpy()
             return len(batch)
 
         lengths = [len(ids) - shared + len(tree.tokens) for ids in rows]
         batches = list(self._batches(lengths, shared))
         done = 0
-        for count in inferred(score, batches, device=self.device):
+        for count in run_batches(score, batches, device=self.device):
             done += count
             if progress is not None:
                 progress(done, len(rows))
 
     def _batches(self, lengths: list[int], more: int) -> Iterator[np.ndarray]:
-        """Row indices in batches of like length, longest first; so many more tokens are kept."""
-        most = KEPT[self.device]
+        """Batches of rows of similar length, longest first; ``more`` tokens are cached per row."""
+        most = KV_CACHE_TOKENS[self.device]
         if self.device == "cpu":
             most //= torch.get_num_threads()  # which may have a batch each
         order = np.argsort(np.asarray(lengths), kind="stable")[::-1]
-        begin = 0
-        while begin < len(order):
-            longest = lengths[order[begin]]
-            size = max(1, min(TOKENS[self.device] // longest, most // (more + longest)))
-            yield order[begin : begin + size]
-            begin += size
+        start = 0
+        while start < len(order):
+            longest = lengths[order[start]]
+            size = max(1, min(BATCH_TOKENS[self.device] // longest, most // (more + longest)))
+            yield order[start : start + size]
+            start += size
 
     def _score_batch(
-        self, rest: list[list[int]], shared: int, kept: Any, tree: AnswerTree
+        self, rest: list[list[int]], shared: int, cached: Any, tree: AnswerTree
     ) -> Tensor:
-        """(B, C) for questions whose first ``shared`` tokens are in ``kept``, (B, …)."""
+        """(B, C) for questions whose first ``shared`` tokens are in ``cached``, (B, …)."""
         ids, mask = self._left_padded(rest)
         seen = torch.cat([mask.new_ones(len(rest), shared), mask], dim=1)
         places = shared + (mask.cumsum(1) - 1).clamp(min=0)
@@ -190,19 +190,19 @@ class LanguageModel:
             places = torch.cat([places, seen.sum(1)[:, None] + tree.depths], dim=1)
             seen = tree.visible(seen, mask.shape[1], self.model.dtype)
         logits = self.model(
-            input_ids=ids, attention_mask=seen, position_ids=places, past_key_values=kept,
+            input_ids=ids, attention_mask=seen, position_ids=places, past_key_values=cached,
             use_cache=True, logits_to_keep=1 + more,
         ).logits  # fmt: skip
         return tree.scores(logits.float().log_softmax(-1))
 
     @torch.inference_mode()
-    def decode(
+    def generate(
         self, prompts: Sequence[list[int]], max_new_tokens: int, progress: Progress | None = None
     ) -> list[str]:
-        """What the model goes on with, greedily, a few tokens after every prompt."""
+        """Greedily generated continuations of all prompts, a few tokens each."""
         from transformers import GenerationConfig
 
-        # A fresh one: a model's own may sample, or penalise what was said before.
+        # A fresh one: a model's own may sample, or penalize repetitions.
         greedy = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.pad_id,
             eos_token_id=self.tokenizer.eos_token_id,
@@ -211,11 +211,11 @@ class LanguageModel:
         done = 0
         for batch in self._batches([len(ids) for ids in prompts], max_new_tokens):
             ids, mask = self._left_padded([prompts[i] for i in batch])
-            made = self.model.generate(
+            generated = self.model.generate(
                 input_ids=ids, attention_mask=mask, generation_config=greedy
             )[:, ids.shape[1] :]
-            spoken = self.tokenizer.batch_decode(made, skip_special_tokens=True)
-            for i, text in zip(batch, spoken, strict=True):
+            decoded = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
+            for i, text in zip(batch, decoded, strict=True):
                 texts[i] = text
             done += len(batch)
             if progress is not None:
@@ -236,7 +236,7 @@ class LanguageModel:
 def load_language_model(
     name: str, *, quantization: str = "auto", device: str = "auto", max_length: int | None = None
 ) -> LanguageModel:
-    """A causal model by hub name or folder; with 4-bit NF4 weights where that can be had.
+    """A causal model by hub name or folder; with 4-bit NF4 weights where possible.
 
     Args:
         name: Hub name, or a folder that holds a model or an adapter of one.
@@ -246,7 +246,7 @@ def load_language_model(
 
     Raises:
         ModelError: if it cannot be loaded.
-        SpecError: if NF4 is asked for and cannot be had.
+        SpecError: if NF4 is requested and not available.
     """
     place = pick_device(device)
     nf4 = use_nf4(quantization, place)
@@ -270,14 +270,16 @@ def load_tokenizer(name: str) -> Any:
         raise _unavailable(name, error) from None
 
 
-def load_weights(name: str, *, nf4: bool = False, device: str = "cpu", stays: bool = False) -> Any:
+def load_weights(
+    name: str, *, nf4: bool = False, device: str = "cpu", keep_on_cpu: bool = False
+) -> Any:
     """The weights of a causal model; an adapter's folder gives its base with the adapter.
 
     Args:
         name: Hub name or folder.
-        nf4: Whether they are held in 4 bits.
-        device: Where they are to be used, which decides the number format.
-        stays: Whether they stay in main memory until they are shared out.
+        nf4: Whether they are quantized to 4 bits.
+        device: Where they will be used, which decides the dtype.
+        keep_on_cpu: Whether they stay in main memory until they are sharded.
 
     Raises:
         ModelError: if they cannot be loaded.
@@ -287,9 +289,9 @@ def load_weights(name: str, *, nf4: bool = False, device: str = "cpu", stays: bo
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    quantized = None
+    quantization_config = None
     if nf4:
-        quantized = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        quantization_config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )  # fmt: skip
@@ -301,32 +303,32 @@ def load_weights(name: str, *, nf4: bool = False, device: str = "cpu", stays: bo
 
             with without_peft_warnings(), quiet_transformers():
                 model: Any = AutoPeftModelForCausalLM.from_pretrained(
-                    name, dtype=dtype, quantization_config=quantized, device_map=place
+                    name, dtype=dtype, quantization_config=quantization_config, device_map=place
                 )
         else:
             with quiet_transformers():
                 model = AutoModelForCausalLM.from_pretrained(
-                    name, dtype=dtype, quantization_config=quantized, device_map=place
+                    name, dtype=dtype, quantization_config=quantization_config, device_map=place
                 )
     except (OSError, ValueError, KeyError) as error:
         raise _unavailable(name, error) from None
-    return model if nf4 or stays else model.to(device)
+    return model if nf4 or keep_on_cpu else model.to(device)
 
 
 def use_nf4(quantization: str, device: str) -> bool:
     """Whether weights are loaded in 4 bits.
 
     Raises:
-        SpecError: if that is asked for and cannot be had.
+        SpecError: if that is requested and not available.
     """
-    can = device == "cuda" and find_spec("bitsandbytes") is not None
-    can = can and not process_group.shards_weights()
-    if quantization == "nf4" and not can:
+    available = device == "cuda" and find_spec("bitsandbytes") is not None
+    available = available and not process_group.shards_weights()
+    if quantization == "nf4" and not available:
         raise SpecError(
             "4-bit NF4 needs a CUDA GPU and bitsandbytes (pip install bitsandbytes), and whole "
             "weights in each process; without them set llm.quantization=none"
         )
-    return can and quantization != "none"
+    return available and quantization != "none"
 
 
 def _unavailable(name: str, error: Exception) -> ModelError:

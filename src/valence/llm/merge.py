@@ -1,4 +1,4 @@
-"""An adapter and its base as one plain checkpoint, held to the same answers: :func:`merge`."""
+"""An adapter merged into its base model as one checkpoint, verified: :func:`merge`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from valence.distributed.device import pick_device
 from valence.errors import ModelError, RunError
-from valence.llm.finetune_spec import FineTuneResult, read_tuned
+from valence.llm.finetune_spec import FineTuneResult, read_finetune_result
 from valence.llm.local import LanguageModel, load_tokenizer, load_weights
 from valence.models.encoder import without_peft_warnings
 from valence.storage import atomic
@@ -32,20 +32,20 @@ def merge(adapter: Path, out: Path, *, device: str = "auto") -> float:
         ModelError: if the folder is no adapter, or the merged model answers otherwise.
         RunError: if ``out`` is not empty or cannot be written.
     """
-    told = read_tuned(adapter)
+    result = read_finetune_result(adapter)
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty; give another --out")
     place = pick_device(device)
     tokenizer = load_tokenizer(str(adapter))
     model = load_weights(str(adapter), device=place)
-    before = _label_shares(LanguageModel(model, tokenizer, device=place), told)
+    before = _label_probs(LanguageModel(model, tokenizer, device=place), result)
     with atomic.new_folder(out) as merged:
         with without_peft_warnings():
             model.merge_and_unload().save_pretrained(merged)
         tokenizer.save_pretrained(merged)
         del model
-        again = load_weights(str(merged), device=place)
-        after = _label_shares(LanguageModel(again, tokenizer, device=place), told)
+        reloaded = load_weights(str(merged), device=place)
+        after = _label_probs(LanguageModel(reloaded, tokenizer, device=place), result)
         gap = float(np.abs(before - after).max(initial=0.0))
         if not gap <= TOLERANCE[place]:
             raise ModelError(
@@ -55,10 +55,10 @@ def merge(adapter: Path, out: Path, *, device: str = "auto") -> float:
     return gap
 
 
-def _label_shares(speaker: LanguageModel, told: FineTuneResult) -> np.ndarray:
-    """(K, C) probabilities of the labels after the questions that are kept for checks."""
-    answers = speaker.answer_ids(told.checks[0], told.answers)
-    scores = speaker.likelihoods(speaker.encode(told.checks), answers)
-    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-    found: np.ndarray = shares / shares.sum(axis=1, keepdims=True)
-    return found
+def _label_probs(model: LanguageModel, result: FineTuneResult) -> np.ndarray:
+    """(K, C) probabilities of the labels for the check questions of the adapter."""
+    answers = model.answer_ids(result.checks[0], result.answers)
+    scores = model.likelihoods(model.encode(result.checks), answers)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    probs: np.ndarray = weights / weights.sum(axis=1, keepdims=True)
+    return probs

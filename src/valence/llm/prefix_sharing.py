@@ -1,4 +1,4 @@
-"""What questions and answers share, so that a causal model reads it once."""
+"""Shared prefixes of prompts and answers, computed once by a causal model."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 
 class AnswerTree:
-    """All answers behind one question, each of which sees the question and itself.
+    """All answers after one question, each of which attends to the question and itself.
 
     Args:
         answers: C lists of token ids.
-        device: Where they are computed.
+        device: Device of the tensors.
 
     Attributes:
         tokens: (A,) all tokens of answers but the last of each, which nothing follows.
-        depths: (A,) how many of its answer come before each.
+        depths: (A,) position of each token in its answer.
     """
 
     def __init__(self, answers: Sequence[list[int]], device: str) -> None:
@@ -34,10 +34,10 @@ class AnswerTree:
         self.owner = owner.to(device)
 
     def visible(self, seen: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-        """(B, 1, T + A, S + A) what may be attended to: 0, or the least number of the type.
+        """(B, 1, T + A, S + A) additive attention mask: 0, or the lowest number of the type.
 
         Args:
-            seen: (B, S) which tokens are none of padding; the last T are new.
+            seen: (B, S) which tokens are not padding; the last T are new.
             width: T.
             dtype: Of the model.
         """
@@ -48,30 +48,30 @@ class AnswerTree:
         allowed[:, :, :before] = seen.bool()[:, None]
         allowed[:, :width, before - width : before] &= new
         allowed[:, width:, before:] = self.within
-        shut = torch.zeros(allowed.shape, dtype=dtype, device=seen.device)
-        return shut.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+        mask = torch.zeros(allowed.shape, dtype=dtype, device=seen.device)
+        return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
 
-    def scores(self, shares: Tensor) -> Tensor:
+    def scores(self, log_probs: Tensor) -> Tensor:
         """(B, C) from log-probabilities (B, 1 + A, V) after the question and each token."""
-        found: Tensor = shares[:, 0, self.first]
-        later = shares[:, 1:].gather(2, self.later.expand(len(shares), -1)[..., None]).squeeze(2)
-        return found.index_add(1, self.owner, later)
+        scores: Tensor = log_probs[:, 0, self.first]
+        picked = self.later.expand(len(log_probs), -1)[..., None]
+        later = log_probs[:, 1:].gather(2, picked).squeeze(2)
+        return scores.index_add(1, self.owner, later)
 
 
-def common_start(rows: Sequence[list[int]]) -> int:
-    """How many first tokens all rows share; at least one is left to every row."""
-    low, high = min(rows), max(rows)  # what these two share, all that lie between share
+def common_prefix_length(rows: Sequence[list[int]]) -> int:
+    """Number of first tokens that all rows share; at least one token of every row is left."""
+    low, high = min(rows), max(rows)  # rows between these two share at least their prefix
     most = min(len(ids) for ids in rows) - 1
     same = (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b)
     return min(next(same, most), most)
 
 
-def can_share(model: Any, longest: int) -> bool:
-    """Whether keys of earlier tokens stay valid and what a token attends to can be said.
+def supports_prefix_sharing(model: Any, longest: int) -> bool:
+    """Whether cached keys stay valid and the model accepts a custom attention mask.
 
-    A window that slides over the tokens is no hindrance while it holds all of them. Models that
-    do not take their attention from transformers' interface (ALiBi, states) build masks of
-    their own.
+    A sliding window is no hindrance while it holds all tokens. Models that do not use the
+    attention interface of transformers (ALiBi, state spaces) build masks of their own.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = base.config.get_text_config()

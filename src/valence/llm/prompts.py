@@ -28,7 +28,7 @@ CONTENT_FREE = "N/A"
 
 
 class Template(BaseModel):
-    """How a question is put. A file of one's own has these fields, as YAML.
+    """A prompt template. A custom template is a YAML file with these fields.
 
     Placeholders: ``{labels}`` (a, b or c), ``{options}`` (one numbered label a line),
     ``{text}`` and, in an example, ``{answer}``.
@@ -41,15 +41,15 @@ class Template(BaseModel):
     example: str
     """A demonstration; a line break stands between two."""
     query: str
-    """The text that is asked about."""
+    """The text to be classified."""
     answers: Literal["label", "id"] = "label"
     """Whether the answer is the label's name or its number, from 0."""
     cue: str = ""
-    """Stands before the answer where the model has no chat template."""
+    """Precedes the answer where the model has no chat template."""
     system: str = ""
     """The system message, where the model has a chat template."""
     label_order: tuple[str, ...] = ()
-    """How ``{labels}`` are named, where exactly these are the labels; else their own order."""
+    """The order of ``{labels}``, used if exactly these are the labels; else the data's order."""
     example_order: tuple[str, ...] = ()
     """The order of the demonstrations, likewise."""
 
@@ -96,8 +96,8 @@ class Question:
     text: str
     demos: tuple[Demo, ...] = ()
 
-    def cut(self, characters: int) -> Question:
-        """The same with every text cut."""
+    def truncate(self, characters: int) -> Question:
+        """The same with every text truncated."""
         demos = tuple(Demo(demo.text[:characters], demo.label) for demo in self.demos)
         return Question(self.text[:characters], demos)
 
@@ -125,7 +125,7 @@ class PromptRenderer:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """What a right answer reads like, for every class."""
+        """The expected answer of every class."""
         if self.template.answers == "id":
             return tuple(str(i) for i in range(len(self.classes)))
         return self.classes
@@ -137,7 +137,7 @@ class PromptRenderer:
         return tuple(self.classes.index(name) for name in names)
 
     def instruction(self, demos: Sequence[Demo] = ()) -> str:
-        """Everything before the text that is asked about."""
+        """Everything before the text to be classified."""
         examples = [
             self._fill(self.template.example, text=demo.text, answer=self.answers[demo.label])
             for demo in demos
@@ -145,7 +145,7 @@ class PromptRenderer:
         return self._fill(self.template.head) + "\n".join(examples)
 
     def query(self, text: str) -> str:
-        """The text that is asked about, as the template puts it."""
+        """The text to be classified, as the template puts it."""
         return self._fill(self.template.query, text=text)
 
     def user(self, text: str, demos: Sequence[Demo] = ()) -> str:
@@ -165,7 +165,7 @@ class PromptRenderer:
         return start + self.user(text, demos) + self.template.cue
 
     def frame(self) -> str:
-        """Everything the template says beside texts and answers."""
+        """The text of the template without texts and answers."""
         parts = (self.template.system, self.template.head, self.template.example)
         return "\n".join(self._fill(part) for part in (*parts, self.template.query))
 
@@ -174,7 +174,7 @@ class PromptRenderer:
         options = "\n".join(f"{i}: {name}" for i, name in enumerate(self.classes))
         values = {"text": text, "answer": answer, "labels": listed(names), "options": options}
         # One pass, so that braces within a text are left as they are.
-        return PLACEHOLDER.sub(lambda found: values[found[1]], pattern)
+        return PLACEHOLDER.sub(lambda match: values[match[1]], pattern)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -191,16 +191,16 @@ def make_renderer(name: str, classes: tuple[str, ...]) -> PromptRenderer:
         UnknownNameError: if there is no such template, or it has a wrong placeholder.
         SpecError: if a file cannot be read, a part is missing, or a label is not named in it.
     """
-    wording = PromptRenderer(find_template(name), classes)
-    question = wording.frame().lower()
+    renderer = PromptRenderer(find_template(name), classes)
+    question = renderer.frame().lower()
     for i, label in enumerate(classes):
-        shown = f"{i}: {label}" if wording.template.answers == "id" else label
+        shown = f"{i}: {label}" if renderer.template.answers == "id" else label
         if shown.lower() not in question:
             raise SpecError(
                 f"Label {label!r} is not in the template {name!r}; write {{options}} or "
                 "{labels} where the labels should stand"
             )
-    return wording
+    return renderer
 
 
 def find_template(name: str) -> Template:
@@ -225,14 +225,14 @@ def find_template(name: str) -> Template:
 def _check(template: Template, where: str) -> None:
     parts: Mapping[str, str] = template.model_dump(include=set(ALLOWED))
     for part, text in parts.items():
-        for found in PLACEHOLDER.findall(text):
-            if found not in ALLOWED[part]:
+        for name in PLACEHOLDER.findall(text):
+            if name not in ALLOWED[part]:
                 known = ALLOWED[part] or ("(none)",)
-                raise UnknownNameError(f"placeholder in {part} of {where}:", found, known)
-    for part, needed in (("query", "text"), ("example", "text"), ("example", "answer")):
-        if f"{{{needed}}}" not in parts[part]:
-            raise SpecError(f"Template {where}: {part} must hold {{{needed}}}")
+                raise UnknownNameError(f"placeholder in {part} of {where}:", name, known)
+    for part, required in (("query", "text"), ("example", "text"), ("example", "answer")):
+        if f"{{{required}}}" not in parts[part]:
+            raise SpecError(f"Template {where}: {part} must hold {{{required}}}")
 
 
-def _ordered(wanted: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
-    return tuple(wanted if set(wanted) == set(classes) else classes)
+def _ordered(order: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(order if set(order) == set(classes) else classes)

@@ -2,7 +2,7 @@
 
 The record ``{instruction, input, output}`` is the published one of cross-lingual adaptive
 self-alignment; beside it stand chat and prompt-completion forms of the same question, and
-what LLaMA-Factory needs to take the files as they are.
+what LLaMA-Factory needs to read the files as they are.
 """
 
 from __future__ import annotations
@@ -45,33 +45,33 @@ LLAMA_FACTORY = {
     "bf16": True,
     "output_dir": "saves/valence",
 }
-"""The published fine-tuning, in LLaMA-Factory's words."""
+"""The published fine-tuning, as settings of LLaMA-Factory."""
 
 
 @dataclass(frozen=True)
 class InstructionRecord:
-    """A question with its demonstrations and its right answer."""
+    """A question with its demonstrations and its expected answer."""
 
     text: str
     demos: tuple[Demo, ...]
     answer: str
 
-    def alpaca(self, wording: PromptRenderer) -> dict[str, str]:
+    def alpaca(self, renderer: PromptRenderer) -> dict[str, str]:
         """The published form."""
         return {
-            "instruction": wording.instruction(self.demos),
-            "input": wording.query(self.text),
+            "instruction": renderer.instruction(self.demos),
+            "input": renderer.query(self.text),
             "output": self.answer,
         }
 
-    def chat(self, wording: PromptRenderer) -> dict[str, Any]:
+    def chat(self, renderer: PromptRenderer) -> dict[str, Any]:
         """Messages, the answer last."""
         answer = {"role": "assistant", "content": self.answer}
-        return {"messages": [*wording.messages(self.text, self.demos), answer]}
+        return {"messages": [*renderer.messages(self.text, self.demos), answer]}
 
-    def completion(self, wording: PromptRenderer) -> dict[str, str]:
+    def completion(self, renderer: PromptRenderer) -> dict[str, str]:
         """For models without a chat template."""
-        return {"prompt": wording.plain(self.text, self.demos), "completion": self.answer}
+        return {"prompt": renderer.plain(self.text, self.demos), "completion": self.answer}
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Example:
     language: str = ""
 
 
-class About(BaseModel):
+class InstructionsInfo(BaseModel):
     """Contents of ``instructions.json``: what the records beside it were made from."""
 
     model_config = ConfigDict(extra="forbid")
@@ -103,23 +103,23 @@ class About(BaseModel):
 def source_splits(data: Dataset) -> dict[str, Split]:
     """Training, validation and test rows as the source has them.
 
-    A validation split that was made when the rows were loaded goes back into the training
-    rows, since here every training text is wanted.
+    A validation split that was made on loading goes back into the training
+    rows, since every training text is used here.
     """
     train, validation = data.train, data.validation
-    made = {_origin(name) for name in validation.ids} & {_origin(name) for name in train.ids}
-    if not made:
+    sources = {_source_name(name) for name in validation.ids}
+    if not sources & {_source_name(name) for name in train.ids}:
         return {"train": train, "validation": validation, "test": data.test}
     ids = np.concatenate([train.ids, validation.ids])
     order = np.argsort([int(str(name).rpartition("-")[2]) for name in ids], kind="stable")
-    whole = Split(
+    merged = Split(
         [*train.texts, *validation.texts], np.concatenate([train.labels, validation.labels]), ids,
         pd.concat([train.extra, validation.extra], ignore_index=True),
     )  # fmt: skip
-    return {"train": whole.take(order), "test": data.test}
+    return {"train": merged.take(order), "test": data.test}
 
 
-def _origin(name: object) -> str:
+def _source_name(name: object) -> str:
     return str(name).rpartition("-")[0]
 
 
@@ -127,24 +127,24 @@ def with_demos(renderer: PromptRenderer, pool: Split, chosen: np.ndarray) -> lis
     """The demonstrations of every row, in the template's order of labels.
 
     Args:
-        renderer: Names the order.
-        pool: What ``chosen`` points into.
-        chosen: (N, C, K) rows of the pool, −1 for none; of several the nearest stands last.
+        renderer: Gives the order.
+        pool: The rows that ``chosen`` indexes.
+        chosen: (N, C, K) rows of the pool, −1 for none; of several the nearest comes last.
     """
     order = renderer.demo_classes
     return [
         tuple(
             Demo(pool.texts[row], label)
-            for place in reversed(range(chosen.shape[2]))
+            for rank in reversed(range(chosen.shape[2]))
             for label in order
-            if (row := int(chosen[i, label, place])) != NONE
+            if (row := int(chosen[i, label, rank])) != NONE
         )
         for i in range(len(chosen))
     ]
 
 
 def build_records(
-    wording: PromptRenderer, rows: Split, retriever: Retriever
+    renderer: PromptRenderer, rows: Split, retriever: Retriever
 ) -> list[InstructionRecord]:
     """A record for every row, with the nearest other training text of each label.
 
@@ -152,32 +152,31 @@ def build_records(
         DataError: if a language of the rows has no training rows.
     """
     queries = rows.examples(retriever.group or "")
-    demos = with_demos(wording, retriever.rows, retriever.find(queries))
-    answers = [wording.answers[label] for label in rows.labels]
+    demos = with_demos(renderer, retriever.rows, retriever.find(queries))
+    answers = [renderer.answers[label] for label in rows.labels]
     return [InstructionRecord(*row) for row in zip(rows.texts, demos, answers, strict=True)]
 
 
 def write_instructions(
-    wording: PromptRenderer,
+    renderer: PromptRenderer,
     splits: dict[str, Split],
     retriever: Retriever,
     out: Path,
-    about: Callable[[dict[str, dict[str, int]]], About],
+    make_info: Callable[[dict[str, dict[str, int]]], InstructionsInfo],
     group: str | None = None,
-) -> About:
+) -> InstructionsInfo:
     """Write the records of all splits, one folder per language where there are languages.
 
     Every folder gets ``<split>.json`` (the published form), ``<split>.chat.jsonl``,
-    ``<split>.completion.jsonl`` and ``<split>.rows.jsonl``, of which they are made; ``out`` gets
-    ``dataset_info.json``, ``llama_factory.yaml`` and, when everything else is there,
-    ``instructions.json``.
+    ``<split>.completion.jsonl`` and ``<split>.rows.jsonl``, their source; ``out`` gets
+    ``dataset_info.json``, ``llama_factory.yaml`` and, last, ``instructions.json``.
 
     Args:
-        wording: The template with its labels.
+        renderer: The template with its labels.
         splits: Rows by split name.
         retriever: Finds the demonstrations; holds training rows only.
         out: The folder.
-        about: Makes what is kept on the records, from their counts.
+        make_info: Describes the records, given their counts.
         group: Column of languages, or of other groups.
 
     Raises:
@@ -186,14 +185,14 @@ def write_instructions(
     """
     counts: dict[str, dict[str, int]] = {}
     for split, rows in splits.items():
-        records = build_records(wording, rows, retriever)
-        for language, at in _by_language(rows, group):
-            _write_forms(out / language, split, [records[i] for i in at], wording)
-            counts.setdefault(language, {})[split] = len(at)
+        records = build_records(renderer, rows, retriever)
+        for language, indices in _by_language(rows, group):
+            _write_forms(out / language, split, [records[i] for i in indices], renderer)
+            counts.setdefault(language, {})[split] = len(indices)
     _write_llama_factory(out, counts)
-    record = about(counts)
-    atomic.write_text(out / ABOUT, record.model_dump_json(indent=1) + "\n")
-    return record
+    info = make_info(counts)
+    atomic.write_text(out / ABOUT, info.model_dump_json(indent=1) + "\n")
+    return info
 
 
 def _by_language(rows: Split, group: str | None) -> Iterable[tuple[str, np.ndarray]]:
@@ -209,13 +208,13 @@ def _folder_name(language: str) -> str:
 
 
 def _write_forms(
-    folder: Path, split: str, records: Sequence[InstructionRecord], wording: PromptRenderer
+    folder: Path, split: str, records: Sequence[InstructionRecord], renderer: PromptRenderer
 ) -> None:
-    lines = ",\n".join(_json(record.alpaca(wording)) for record in records)
+    lines = ",\n".join(_json(record.alpaca(renderer)) for record in records)
     atomic.write_text(folder / f"{split}.json", f"[\n{lines}\n]\n")
-    chat = "".join(_json(record.chat(wording)) + "\n" for record in records)
+    chat = "".join(_json(record.chat(renderer)) + "\n" for record in records)
     atomic.write_text(folder / f"{split}.chat.jsonl", chat)
-    plain = "".join(_json(record.completion(wording)) + "\n" for record in records)
+    plain = "".join(_json(record.completion(renderer)) + "\n" for record in records)
     atomic.write_text(folder / f"{split}.completion.jsonl", plain)
     parts = "".join(_json(asdict(record)) + "\n" for record in records)
     atomic.write_text(folder / f"{split}.rows.jsonl", parts)
@@ -226,14 +225,14 @@ def _write_llama_factory(out: Path, counts: dict[str, dict[str, int]]) -> None:
     for language, splits in counts.items():
         for split in splits:
             name = "_".join(part for part in ("valence", language, split) if part)
-            where = Path(language)
+            folder = Path(language)
             info[name] = {
-                "file_name": (where / f"{split}.json").as_posix(),
+                "file_name": (folder / f"{split}.json").as_posix(),
                 "formatting": "alpaca",
                 "columns": {"prompt": "instruction", "query": "input", "response": "output"},
             }
             info[f"{name}_chat"] = {
-                "file_name": (where / f"{split}.chat.jsonl").as_posix(),
+                "file_name": (folder / f"{split}.chat.jsonl").as_posix(),
                 "formatting": "sharegpt",
                 "columns": {"messages": "messages"},
                 "tags": {
@@ -253,15 +252,15 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def read_about(folder: Path) -> About:
-    """What ``valence llm instructions`` kept on the records in ``folder``.
+def read_instructions_info(folder: Path) -> InstructionsInfo:
+    """The description of the instruction records in ``folder``.
 
     Raises:
         DataError: if it is missing or broken.
     """
     path = folder / ABOUT
     try:
-        return About.model_validate_json(path.read_text(encoding="utf-8"))
+        return InstructionsInfo.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError:
         raise DataError(
             f"{folder} holds no instructions; make them: valence llm instructions DATA "
@@ -277,9 +276,9 @@ def read_rows(folder: Path, split: str) -> list[Example]:
     Raises:
         DataError: if a file is missing or broken.
     """
-    about = read_about(folder)
-    found: list[Example] = []
-    for language, counts in about.groups.items():
+    info = read_instructions_info(folder)
+    examples: list[Example] = []
+    for language, counts in info.groups.items():
         if split not in counts:
             continue
         path = folder / language / f"{split}.rows.jsonl"
@@ -287,11 +286,11 @@ def read_rows(folder: Path, split: str) -> list[Example]:
             for line in path.read_text(encoding="utf-8").splitlines():
                 row = json.loads(line)
                 demos = tuple(Demo(demo["text"], int(demo["label"])) for demo in row["demos"])
-                label = about.answers.index(row["answer"])
-                found.append(Example(Question(row["text"], demos), label, language))
+                label = info.answers.index(row["answer"])
+                examples.append(Example(Question(row["text"], demos), label, language))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} cannot be read ({error}); make it again") from None
-    return found
+    return examples
 
 
 def missing_labels(

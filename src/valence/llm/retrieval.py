@@ -1,7 +1,7 @@
-"""Demonstrations by likeness: for every text the nearest other training text of each label.
+"""Retrieval of demonstrations: for every text the most similar training text of each label.
 
-Texts are embedded once, in batches of like length, and stored by content; the search is exact:
-one matrix product per block of queries, and the best of every label picked from it at once.
+Texts are embedded once, in batches of similar length, and cached by content; the search is exact:
+one matrix product per block of queries, and the best of every label selected from it at once.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from valence.models.base import Progress
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import (
     OutputCache,
+    cached_vectors,
     output_key,
     precision_in_effect,
-    stored_vectors,
     tensors_digest,
     weights_key,
 )
-from valence.models.inference import inferred
+from valence.models.inference import run_batches
 from valence.models.pooling import POOLINGS
 from valence.storage import cache
 
 POOLED = ("mean", "cls", "max", "pooler")
-QUERY_CHARACTERS = 512  # of a text that are compared; published
-BLOCK_SCORES = 1 << 21  # scores held at once, 8 MiB; measured best of 1 to 16
+QUERY_CHARACTERS = 512  # of a text that are embedded; as published
+BLOCK_SCORES = 1 << 21  # scores in memory at once, 8 MiB; measured best of 1 to 16
 FAISS_ROWS = 200_000  # from here on its blocked kernels are worth the dependency
 NONE = -1
 
 
 class Embedder:
-    """A frozen encoder that turns texts into vectors of length 1.
+    """A frozen encoder that embeds texts as unit vectors.
 
     Args:
         spec: Which encoder, and how many tokens it reads.
@@ -51,7 +51,7 @@ class Embedder:
         device: As in ``train.device``.
 
     Raises:
-        ModelError: if the encoder cannot be had, or has no pooler of its own.
+        ModelError: if the encoder cannot be loaded, or has no pooler of its own.
         UnknownNameError: if the pooling is unknown.
     """
 
@@ -70,7 +70,7 @@ class Embedder:
 
     @property
     def key(self) -> str:
-        """Begins the names of its entries in the cache."""
+        """Prefix of the names of its entries in the cache."""
         return output_key(self._weights, precision_in_effect(self.encoder, self.device))
 
     def __call__(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
@@ -81,13 +81,13 @@ class Embedder:
         """
         about = {"encoder": self.encoder.spec.name, "pooling": self.pooling}
         outputs = OutputCache(cache.EMBEDDINGS, self.key, about)
-        return stored_vectors(outputs, self._computed, self.tokenizer(texts), progress)
+        return cached_vectors(outputs, self._compute, self.tokenizer(texts), progress)
 
-    def _computed(self, encoded: Encoded, progress: Progress | None) -> np.ndarray:
+    def _compute(self, encoded: Encoded, progress: Progress | None) -> np.ndarray:
         return self.vectors(encoded.input_ids, progress)
 
     def vectors(self, rows: list[list[int]], progress: Progress | None = None) -> np.ndarray:
-        """(N, H) float32 unit vectors of N lists of token ids; nothing is stored."""
+        """(N, H) float32 unit vectors of N lists of token ids; nothing is cached."""
         vectors = np.zeros((len(rows), self.encoder.hidden_size), dtype=np.float32)
         self.encoder.to(self.device)
 
@@ -102,14 +102,14 @@ class Embedder:
         lengths = [len(ids) for ids in rows]
         batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET[self.device]))
         done = 0
-        for count in inferred(embed, batches, device=self.device):
+        for count in run_batches(embed, batches, device=self.device):
             done += count
             if progress is not None:
                 progress(done, len(rows))
         return vectors
 
     def _pooler(self) -> dict[str, Tensor]:
-        """The weights of the encoder's own pooler, where they are used."""
+        """The weights of the encoder's own pooler, if it is used."""
         if self.pooling != "pooler" or self.encoder.pooler_weights is None:
             return {}
         weight, bias = self.encoder.pooler_weights
@@ -127,7 +127,7 @@ class Embedder:
 
 @dataclass(frozen=True)
 class DemonstrationPool:
-    """Vectors that can be found.
+    """Embedded texts that demonstrations are retrieved from.
 
     Attributes:
         vectors: (N, H) float32.
@@ -150,73 +150,73 @@ def nearest_by_label(
     count: int = 1,
     backend: Literal["auto", "blocks", "faiss"] = "auto",
 ) -> np.ndarray:
-    """For every query and label the nearest rows of the pool that are no copy of the query.
+    """For every query and label the nearest rows of the pool that are no duplicate of the query.
 
     Args:
         queries: (Q, H) float32.
         groups: (Q,) ids of their texts, as in ``pool.groups``.
-        pool: What is searched.
+        pool: The rows that are searched.
         count: K, how many of each label.
         backend: ``auto`` takes FAISS above :data:`FAISS_ROWS` rows where it is installed.
 
     Returns:
-        (Q, C, K) int64 rows of the pool by falling inner product; −1 where there is none.
+        (Q, C, K) int64 rows of the pool by decreasing inner product; −1 where there is none.
     """
-    found = np.full((len(queries), pool.class_count, count), NONE, dtype=np.int64)
+    nearest = np.full((len(queries), pool.class_count, count), NONE, dtype=np.int64)
     order = np.argsort(pool.labels, kind="stable")
     bounds = np.searchsorted(pool.labels[order], np.arange(pool.class_count + 1))
     if backend == "faiss" or (backend == "auto" and len(order) > FAISS_ROWS and _has_faiss()):
         for label in range(pool.class_count):
             rows = order[bounds[label] : bounds[label + 1]]
             if len(rows):
-                found[:, label] = _faiss(queries, groups, pool, rows, count)
-        return found
-    vectors, copies = pool.vectors[order].T, _Copies(pool.groups[order])
+                nearest[:, label] = _faiss(queries, groups, pool, rows, count)
+        return nearest
+    vectors, duplicates = pool.vectors[order].T, _DuplicateIndex(pool.groups[order])
     size = max(1, BLOCK_SCORES // max(1, len(order)))
-    room = np.empty((min(size, len(queries)), len(order)), dtype=np.float32)
+    buffer = np.empty((min(size, len(queries)), len(order)), dtype=np.float32)
     for start in range(0, len(queries), size):
         block = slice(start, start + size)
-        scores = np.matmul(queries[block], vectors, out=room[: len(queries[block])])
-        scores[copies.of(groups[block])] = -np.inf
+        scores = np.matmul(queries[block], vectors, out=buffer[: len(queries[block])])
+        scores[duplicates.pairs(groups[block])] = -np.inf
         for label in range(pool.class_count):
             low, high = bounds[label], bounds[label + 1]
             if high > low:
-                found[block, label] = _best(scores[:, low:high], count, order[low:high])
-    return found
+                nearest[block, label] = _best(scores[:, low:high], count, order[low:high])
+    return nearest
 
 
-class _Copies:
+class _DuplicateIndex:
     """Finds equal ids without comparing all with all.
 
     Args:
-        ids: (N,) what is looked through.
+        ids: (N,) the ids that are searched.
     """
 
     def __init__(self, ids: np.ndarray) -> None:
         self.order = np.argsort(ids, kind="stable")
         self.ids = ids[self.order]
 
-    def of(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Every pair (place in ``wanted``, place in the ids) of equal ids."""
-        first = np.searchsorted(self.ids, wanted, side="left")
-        counts = np.searchsorted(self.ids, wanted, side="right") - first
+    def pairs(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Every pair (index in ``queries``, index in the ids) of equal ids."""
+        first = np.searchsorted(self.ids, queries, side="left")
+        counts = np.searchsorted(self.ids, queries, side="right") - first
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        at = self.order[np.repeat(first, counts) + within]
-        return np.repeat(np.arange(len(wanted)), counts), at
+        matches = self.order[np.repeat(first, counts) + within]
+        return np.repeat(np.arange(len(queries)), counts), matches
 
 
 def _best(scores: np.ndarray, count: int, rows: np.ndarray) -> np.ndarray:
-    """(B, K) of ``rows`` with the highest of scores (B, n); −1 where fewer can be had."""
+    """(B, K) of ``rows`` with the highest of scores (B, n); −1 where there are fewer."""
     best = np.full((len(scores), count), NONE, dtype=np.int64)
-    kept = min(count, scores.shape[1])
-    if kept == 1:
+    size = min(count, scores.shape[1])
+    if size == 1:
         top = scores.argmax(axis=1)[:, None]
     else:
-        top = np.argpartition(-scores, kept - 1, axis=1)[:, :kept]
+        top = np.argpartition(-scores, size - 1, axis=1)[:, :size]
         ranks = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")
         top = np.take_along_axis(top, ranks, axis=1)
     usable = np.isfinite(np.take_along_axis(scores, top, axis=1))
-    best[:, :kept] = np.where(usable, rows[top], NONE)
+    best[:, :size] = np.where(usable, rows[top], NONE)
     return best
 
 
@@ -233,28 +233,29 @@ def _faiss(
     import faiss
 
     owners = pool.groups[rows]
-    copies = int(np.unique(owners, return_counts=True)[1].max())
+    duplicates = int(np.unique(owners, return_counts=True)[1].max())
     index = faiss.IndexFlatIP(pool.vectors.shape[1])
     index.add(np.ascontiguousarray(pool.vectors[rows]))
-    wanted = min(count + copies, len(rows))  # so many may have to be left out
-    _, top = index.search(np.ascontiguousarray(queries), wanted)
-    own = (owners[top] == groups[:, None]) | (top < 0)
-    kept = np.argsort(own, axis=1, kind="stable")[:, :count]
+    depth = min(count + duplicates, len(rows))  # duplicates of the query are left out
+    _, top = index.search(np.ascontiguousarray(queries), depth)
+    excluded = (owners[top] == groups[:, None]) | (top < 0)
+    order = np.argsort(excluded, axis=1, kind="stable")[:, :count]
     best = np.full((len(queries), count), NONE, dtype=np.int64)
-    picked = np.take_along_axis(top, kept, axis=1)
-    best[:, : kept.shape[1]] = np.where(np.take_along_axis(own, kept, axis=1), NONE, rows[picked])
+    selected = rows[np.take_along_axis(top, order, axis=1)]
+    missing = np.take_along_axis(excluded, order, axis=1)
+    best[:, : order.shape[1]] = np.where(missing, NONE, selected)
     return best
 
 
 class Retriever:
-    """Finds demonstrations among training rows, and only there.
+    """Retrieves demonstrations from training rows.
 
     Args:
-        embedder: Makes the vectors.
+        embedder: Computes the vectors.
         rows: Training rows. No test row may be among them.
         class_count: C.
         group: Column of languages or other groups: only rows of the query's own are searched.
-        progress: Told (done, all) texts that had to be embedded.
+        progress: Called with (done, total) texts that had to be embedded.
     """
 
     def __init__(
@@ -281,7 +282,7 @@ class Retriever:
         """(Q, C, K) training rows, the nearest other ones of every label; −1 for none.
 
         Args:
-            queries: What the model is prompted about.
+            queries: The texts that the model is prompted with.
             count: K.
 
         Raises:
@@ -293,7 +294,7 @@ class Retriever:
         languages = queries.groups if self.group else None
         if self.languages is None or languages is None:
             return nearest_by_label(vectors, groups, self.pool, count=count)
-        found = np.full((len(queries), self.pool.class_count, count), NONE, dtype=np.int64)
+        nearest = np.full((len(queries), self.pool.class_count, count), NONE, dtype=np.int64)
         for language in dict.fromkeys(languages.tolist()):
             own = np.flatnonzero(self.languages == language)
             if not len(own):
@@ -307,7 +308,7 @@ class Retriever:
                 self.pool.groups[own],
                 self.pool.class_count,
             )
-            at = np.flatnonzero(languages == language)
-            near = nearest_by_label(vectors[at], groups[at], pool, count=count)
-            found[at] = np.where(near == NONE, NONE, own[near])
-        return found
+            rows = np.flatnonzero(languages == language)
+            in_pool = nearest_by_label(vectors[rows], groups[rows], pool, count=count)
+            nearest[rows] = np.where(in_pool == NONE, NONE, own[in_pool])
+        return nearest

@@ -1,8 +1,8 @@
-"""A language model behind an OpenAI-compatible server: asked in parallel, paid for once.
+"""A client of an OpenAI-compatible server: parallel requests, every answer paid for once.
 
-Every answer is written to the cache when it arrives, so an interrupted run goes on where it
-stopped. What may pass (429, 5xx, no connection, a broken answer) is tried again with growing
-waits; what cannot pass is an error at once.
+Every answer is written to the cache when it arrives, so an interrupted run resumes where it
+stopped. Transient errors (429, 5xx, no connection, a broken answer) are retried with
+exponential backoff; permanent ones are raised at once.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 TIMEOUT_SECONDS = 120.0
-ANSWER_SECONDS = 180.0  # for a whole answer, however slowly its pieces come
+ANSWER_SECONDS = 180.0  # for a whole answer, however slowly its chunks arrive
 UNDER_WAY_SECONDS = 5.0  # that Ctrl-C leaves to questions which are sent and not answered
 LONGEST_WAIT_SECONDS = 60.0
-TOP_TOKENS = 20  # the most that servers tell
+TOP_TOKENS = 20  # the most that servers return
 Messages = Sequence[dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server answered.
+    """A server's reply.
 
     Attributes:
         text: The generated text.
-        tokens: Log-probabilities of the likeliest first tokens; empty where not told.
+        tokens: Log-probabilities of the likeliest first tokens; empty where not returned.
         too_long: True where the question did not fit the model's context.
     """
 
@@ -51,16 +51,16 @@ class Reply:
     too_long: bool = False
 
 
-class _Passing(Exception):
-    """A failure that may pass; ``wait`` is what the server asks for, in seconds."""
+class _TransientError(Exception):
+    """An error worth a retry; ``wait`` is what the server requests, in seconds."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
         self.wait = wait
 
 
-class Server:
-    """A client for one model of one server.
+class ChatClient:
+    """A client of one model of one server.
 
     Args:
         url: Base URL, ending in ``/v1`` as a rule; ``OPENAI_BASE_URL`` when not given.
@@ -69,7 +69,7 @@ class Server:
         concurrency: Requests under way at once.
         per_minute: Most requests a minute; no limit when not given.
         tries: How often a question is sent before the run gives up.
-        pause: Waits a number of seconds; the end of the work ends it too when not given.
+        pause: Waits a number of seconds; by default until the client is stopped, at most.
 
     Raises:
         SpecError: if there is no URL.
@@ -92,73 +92,73 @@ class Server:
         self.logprobs = True
         self.lock = threading.Lock()
         self.stopped = threading.Event()
-        self.pause = pause or self._wait_or_end
-        self.kept = _KeptAnswers(self.url, model)
+        self.pause = pause or self._wait_or_stop
+        self.answers = _AnswerCache(self.url, model)
         self.client = _client(self.url)
 
     def key(self, messages: Messages) -> str:
-        """What an answer is kept under."""
+        """Cache key of an answer."""
         return cache.content_key([json.dumps(list(messages)), str(self.max_new_tokens)])
 
-    def ask(
+    def complete(
         self, conversations: Sequence[Messages], progress: Progress | None = None
     ) -> list[Reply]:
-        """A reply to every conversation; equal ones are asked once, known ones not at all.
+        """A reply to every conversation; equal ones are sent once, cached ones not at all.
 
         Raises:
-            RunError: if the server fails for good; what was answered is kept.
+            RunError: if the server fails for good; answers so far stay in the cache.
         """
-        wanted = {self.key(messages): messages for messages in conversations}
+        chats = {self.key(messages): messages for messages in conversations}
         order = [self.key(messages) for messages in conversations]
-        replies = {key: reply for key in wanted if (reply := self.kept.get(key)) is not None}
-        open_ = [key for key in wanted if key not in replies]
-        self.stopped = threading.Event()  # its own, as threads of a call before may still run
+        replies = {key: reply for key in chats if (reply := self.answers.get(key)) is not None}
+        open_ = [key for key in chats if key not in replies]
+        self.stopped = threading.Event()  # a new one, as threads of an earlier call may still run
         self.client = _client(self.url)
         try:
-            if open_:  # the first alone, since it shows whether probabilities are told
-                replies[open_[0]] = self._answer(open_[0], wanted[open_[0]])
-            self._ask_rest(open_[1:], wanted, replies, progress)
+            if open_:  # the first alone, since it shows whether the server returns logprobs
+                replies[open_[0]] = self._answer(open_[0], chats[open_[0]])
+            self._complete_rest(open_[1:], chats, replies, progress)
         except RunError as error:
-            done = sum(key in replies for key in wanted)
+            done = sum(key in replies for key in chats)
             raise RunError(
-                f"{error}; {done} of {len(wanted)} answers are kept, the same command goes on "
+                f"{error}; {done} of {len(chats)} answers are kept, the same command goes on "
                 "from there"
             ) from None
         finally:
             self.client.close()
         return [replies[key] for key in order]
 
-    def _ask_rest(
-        self, keys: list[str], wanted: dict[str, Messages], replies: dict[str, Reply],
+    def _complete_rest(
+        self, keys: list[str], chats: dict[str, Messages], replies: dict[str, Reply],
         progress: Progress | None,
     ) -> None:  # fmt: skip
-        waiting: SimpleQueue[str] = SimpleQueue()
+        queue: SimpleQueue[str] = SimpleQueue()
         for key in keys:
-            waiting.put(key)
+            queue.put(key)
         failures: list[BaseException] = []
         stopped = self.stopped
 
         def answer_all() -> None:
             with suppress(Empty):
                 while not stopped.is_set():
-                    key = waiting.get_nowait()
+                    key = queue.get_nowait()
                     try:
-                        replies[key] = self._answer(key, wanted[key])
+                        replies[key] = self._answer(key, chats[key])
                     except BaseException as error:
                         failures.append(error)
-                        stopped.set()  # at once, so that no further question is sent
+                        stopped.set()  # at once, so that no further request is sent
                         return
                     if progress is not None:
-                        progress(len(replies), len(wanted))
+                        progress(len(replies), len(chats))
 
-        # Daemons: one whose server does not answer holds nobody up after Ctrl-C.
+        # Daemons: a thread whose server does not answer must not block the exit after Ctrl-C.
         threads = [Thread(target=answer_all, daemon=True) for _ in keys[: self.concurrency]]
         for thread in threads:
             thread.start()
         try:
             for thread in threads:
                 thread.join()
-        finally:  # on Ctrl-C too: what is under way may still end, and is kept
+        finally:  # on Ctrl-C too: requests under way may still end, and are cached
             stopped.set()
             end = time.monotonic() + UNDER_WAY_SECONDS
             for thread in threads:
@@ -167,12 +167,12 @@ class Server:
             raise failures[0]
 
     def _answer(self, key: str, messages: Messages) -> Reply:
-        reply = self._tried(messages)
+        reply = self._send_with_retries(messages)
         if not reply.too_long:
-            self.kept.add(key, reply)
+            self.answers.add(key, reply)
         return reply
 
-    def _tried(self, messages: Messages) -> Reply:
+    def _send_with_retries(self, messages: Messages) -> Reply:
         from tenacity import (
             Retrying,
             retry_if_exception_type,
@@ -181,7 +181,7 @@ class Server:
         )
 
         retrying = Retrying(
-            retry=retry_if_exception_type(_Passing), wait=_wait_seconds, sleep=self.pause,
+            retry=retry_if_exception_type(_TransientError), wait=_wait_seconds, sleep=self.pause,
             stop=stop_after_attempt(self.tries) | stop_when_event_set(self.stopped),
             retry_error_callback=self._give_up,
         )  # fmt: skip
@@ -199,46 +199,45 @@ class Server:
     def _send(self, messages: Messages) -> Reply:
         import httpx
 
-        self._wait_for_turn()
+        self._wait_for_slot()
         body: dict[str, Any] = {
             "model": self.model, "messages": list(messages), "temperature": 0,
             "max_tokens": self.max_new_tokens,
         }  # fmt: skip
-        told = self.logprobs
-        if told:
+        with_logprobs = self.logprobs
+        if with_logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_TOKENS}
         try:
-            response = self._posted(body)
+            response = self._post(body)
         except httpx.TransportError as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise _Passing(f"cannot be reached ({reason})") from None
+            raise _TransientError(f"cannot be reached ({reason})") from None
         if response.status_code == 200:
-            return _read(response, messages[-1]["content"])
-        if told and response.status_code in (400, 422) and "logprobs" in response.text:
-            self.logprobs = False  # this server tells none
+            return _parse_reply(response, messages[-1]["content"])
+        if with_logprobs and response.status_code in (400, 422) and "logprobs" in response.text:
+            self.logprobs = False  # this server returns none
             return self._send(messages)
-        return _refused(self.url, response)
+        return _parse_error(self.url, response)
 
-    def _posted(self, body: dict[str, Any]) -> httpx.Response:
-        """The answer to a question, whole and in time.
+    def _post(self, body: dict[str, Any]) -> httpx.Response:
+        """The response to a request, complete and before the deadline.
 
-        The client's own limit is for each piece: a byte a second would never reach it.
+        httpx's own timeout is per chunk: a byte a second would never reach it.
         """
         deadline = time.monotonic() + ANSWER_SECONDS
         with self.client.stream("POST", "/chat/completions", json=body) as response:
-            pieces = []
-            for piece in response.iter_bytes():
-                pieces.append(piece)
+            chunks = []
+            for chunk in response.iter_bytes():
+                chunks.append(chunk)
                 if time.monotonic() > deadline:
-                    raise _Passing(f"has not answered whole within {ANSWER_SECONDS:g} s")
-        return type(response)(
-            response.status_code, headers=_plain(response.headers), content=b"".join(pieces)
-        )
+                    raise _TransientError(f"has not answered whole within {ANSWER_SECONDS:g} s")
+        headers = _without_encoding(response.headers)
+        return type(response)(response.status_code, headers=headers, content=b"".join(chunks))
 
-    def _wait_or_end(self, seconds: float) -> None:
+    def _wait_or_stop(self, seconds: float) -> None:
         self.stopped.wait(seconds)
 
-    def _wait_for_turn(self) -> None:
+    def _wait_for_slot(self) -> None:
         with self.lock:
             self.requests += 1
             now = time.monotonic()
@@ -247,7 +246,7 @@ class Server:
         if start > now:
             self.pause(start - now)
         if self.stopped.is_set():
-            raise RunError("no further question is sent after the end")
+            raise RunError("no further request is sent after the client has stopped")
 
 
 def _client(url: str) -> httpx.Client:
@@ -266,10 +265,10 @@ def _client(url: str) -> httpx.Client:
         raise SpecError(f"Server {url!r} is no URL; write http://host:port/v1") from None
 
 
-def _read(response: httpx.Response, asked: str) -> Reply:
-    """The reply in an answer of status 200.
+def _parse_reply(response: httpx.Response, prompt: str) -> Reply:
+    """The reply in a response of status 200.
 
-    Some servers repeat the question before the answer, as transformers serve does for chat
+    Some servers repeat the prompt before the answer, as transformers serve does for chat
     templates it does not know; its labels would be read as the answer.
     """
     try:
@@ -278,29 +277,31 @@ def _read(response: httpx.Response, asked: str) -> Reply:
         first = (((choice.get("logprobs") or {}).get("content")) or [{}])[0]
         tokens = {str(t["token"]): float(t["logprob"]) for t in first.get("top_logprobs") or []}
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise _Passing("sent an answer that is not of the OpenAI form") from None
-    return Reply(str(text).rpartition(asked)[2] if asked else str(text), tokens)
+        raise _TransientError("sent an answer that is not of the OpenAI form") from None
+    return Reply(str(text).rpartition(prompt)[2] if prompt else str(text), tokens)
 
 
-def _refused(url: str, response: httpx.Response) -> Reply:
-    """What to do about a status that is not 200."""
-    status, said = response.status_code, _message(response)
+def _parse_error(url: str, response: httpx.Response) -> Reply:
+    """The reply or error for a status that is not 200."""
+    status, message = response.status_code, _error_message(response)
     if status in (400, 413, 422) and any(
-        word in said.lower() for word in ("context", "too long", "maximum length", "too large")
+        word in message.lower() for word in ("context", "too long", "maximum length", "too large")
     ):
         return Reply("", too_long=True)
     if status in (408, 409, 429) or status >= 500:
-        what = "is busy" if status == 429 else "fails"
+        problem = "is busy" if status == 429 else "fails"
         after = retry_after_seconds(response.headers.get("retry-after", ""))
-        raise _Passing(f"{what} (status {status}{said and f': {said}'})", after)
+        raise _TransientError(f"{problem} (status {status}{message and f': {message}'})", after)
     if status in (401, 403):
         raise RunError(f"Server {url} refuses the key (status {status}); set OPENAI_API_KEY")
     if status == 404:
         raise RunError(
-            f"Server {url} knows no such model or path (status 404{said and f': {said}'}); check "
-            "--model and the URL, which ends in /v1 as a rule"
+            f"Server {url} knows no such model or path (status 404{message and f': {message}'}); "
+            "check --model and the URL, which ends in /v1 as a rule"
         )
-    raise RunError(f"Server {url} refuses the question (status {status}{said and f': {said}'})")
+    raise RunError(
+        f"Server {url} refuses the question (status {status}{message and f': {message}'})"
+    )
 
 
 def retry_after_seconds(text: str) -> float | None:
@@ -316,32 +317,32 @@ def retry_after_seconds(text: str) -> float | None:
 
 
 def _wait_seconds(state: RetryCallState) -> float:
-    """What the server asks for, else growing waits; neither longer than the longest."""
+    """The wait the server requests, else exponential backoff; both limited."""
     assert state.outcome is not None
     failure = state.outcome.exception()
-    asked = failure.wait if isinstance(failure, _Passing) else None
-    growing = 2.0 ** (state.attempt_number - 1)
-    return min(growing if asked is None else asked, LONGEST_WAIT_SECONDS)
+    requested = failure.wait if isinstance(failure, _TransientError) else None
+    backoff = 2.0 ** (state.attempt_number - 1)
+    return min(backoff if requested is None else requested, LONGEST_WAIT_SECONDS)
 
 
-def _plain(headers: httpx.Headers) -> dict[str, str]:
-    """Headers without those that say how the body was sent: it is unpacked by now."""
-    sent = ("content-encoding", "content-length", "transfer-encoding")
-    return {name: value for name, value in headers.items() if name not in sent}
+def _without_encoding(headers: httpx.Headers) -> dict[str, str]:
+    """Headers without those that say how the body was sent: it is decoded by now."""
+    encoding = ("content-encoding", "content-length", "transfer-encoding")
+    return {name: value for name, value in headers.items() if name not in encoding}
 
 
-def _message(response: httpx.Response) -> str:
-    """What a refusal says, in one short line."""
+def _error_message(response: httpx.Response) -> str:
+    """The message of an error response, in one short line."""
     try:
         body = response.json()
         error = body.get("error", body.get("detail", ""))
-        said = error.get("message", "") if isinstance(error, dict) else error
+        message = error.get("message", "") if isinstance(error, dict) else error
     except (ValueError, AttributeError):
-        said = response.text
-    return " ".join(str(said).split())[:160]
+        message = response.text
+    return " ".join(str(message).split())[:160]
 
 
-class _KeptAnswers:
+class _AnswerCache:
     """Answers of one model of one server, one JSON line each, added to as they arrive."""
 
     def __init__(self, url: str, model: str) -> None:
@@ -350,16 +351,16 @@ class _KeptAnswers:
         self.path = cache.cache_root() / cache.ANSWERS.name / self.name / "answers.jsonl"
         self.lock = threading.Lock()
         self.replies: dict[str, Reply] = {}
-        self._make()  # a cache that cannot be written is said before anything is paid for
-        text = self._text()
-        # What a kill cut short must not swallow the next answer.
+        self._create()  # so that an unwritable cache fails before anything is paid for
+        text = self._read_text()
+        # A line that a kill left incomplete must not swallow the next answer.
         self.separator = "" if text.endswith("\n") or not text else "\n"
         for line in text.splitlines():
             try:
                 row = json.loads(line)
                 self.replies[row["key"]] = Reply(row["text"], row["tokens"])
             except (ValueError, KeyError, TypeError):
-                continue  # a line that a kill cut short
+                continue  # a line that a kill left incomplete
 
     def get(self, key: str) -> Reply | None:
         return self.replies.get(key)
@@ -369,7 +370,7 @@ class _KeptAnswers:
         line = json.dumps(row, ensure_ascii=False) + "\n"
         with self.lock:
             self.replies[key] = reply
-            self._make()  # again where another process has cleared the cache
+            self._create()  # again where another process has cleared the cache
             try:
                 with self.path.open("a", encoding="utf-8") as file:
                     file.write(self.separator + line)
@@ -379,13 +380,13 @@ class _KeptAnswers:
                 ) from None
             self.separator = ""
 
-    def _text(self) -> str:
+    def _read_text(self) -> str:
         try:
             return self.path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return ""
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         if cache.find(cache.ANSWERS, self.name) is None:
             with cache.writing(cache.ANSWERS, self.name, self.about) as scratch:
                 (scratch / self.path.name).touch()

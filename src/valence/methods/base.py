@@ -1,4 +1,4 @@
-"""What a method is: :class:`Method`, an object that turns training rows into a model."""
+"""The base class of methods: :class:`Method`, which turns training rows into a model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Capabilities:
         several_processes: Whether several processes can train it together.
         keeps_model: Whether its models can be saved.
         streams_epochs: Whether it is trained in epochs that are evaluated one by one, so that a
-            tuner can stop a trial early and an interrupted training goes on.
+            tuner can stop a trial early and an interrupted training is resumed.
         continues: Whether a saved model can be trained further.
     """
 
@@ -54,19 +54,19 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class FitContext:
-    """What a fit is given beside its rows.
+    """What a fit receives besides its rows.
 
     Attributes:
         spec: What is fitted; ``spec.config`` is of the method's own class.
         task: What is predicted, with the sizes of the training classes.
-        provenance: What the model says of its training: the spec as plain values, without its
-            data where the rows were given in memory.
-        checkpoint: Where an interrupted training keeps what it needs to go on.
-        progress: Called with the part done.
+        provenance: What the model records of its training: the spec as plain values, without its
+            data where the rows were in-memory objects.
+        checkpoint: Folder of the checkpoints from which an interrupted training is resumed.
+        progress: Called with the fraction done and a message.
         on_evaluate: Called with the validation score of every evaluation.
-        start: The model folder that a spec with ``start`` goes on from.
+        start: The model folder that a spec with ``start`` continues.
         group: Name of the rows' group column; empty without one.
-        fit_base: Fits another spec on the same rows, for methods that rest on one.
+        fit_base: Fits another spec on the same rows, for methods that build on one.
     """
 
     spec: RunSpec
@@ -79,7 +79,7 @@ class FitContext:
     group: str = ""
     fit_base: Callable[[RunSpec], FitResult] | None = None
 
-    def report(self, done: float, message: str) -> None:
+    def report_progress(self, done: float, message: str) -> None:
         """Call ``progress``, if there is one."""
         if self.progress is not None:
             self.progress(done, message)
@@ -102,7 +102,7 @@ class OwnBest:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit gives.
+    """The result of a fit.
 
     Attributes:
         model: The model.
@@ -110,8 +110,8 @@ class FitResult:
         notes: Lines for the user.
         own_best: Weights of each metric's own best epoch, where a method keeps them.
         scores_validation: Whether validation rows are to be scored for a run.
-        train_seconds: Time of the training a method rests on; None where it is what was measured.
-        origin: The run the fit was taken from; empty where it was made now.
+        train_seconds: Time of the training a method builds on; None where the fit itself is timed.
+        origin: The run the fit was taken from; empty for a new fit.
     """
 
     model: Model
@@ -129,10 +129,10 @@ class Method(ABC, Generic[ConfigT]):
 
     Attributes:
         title: One line for tables and help.
-        settings: Dotted settings that make the method.
+        settings: Dotted settings that define the method.
         paper: Where it comes from.
-        space: What a tuner chooses, by dotted setting; empty for the family's own ranges.
-        name: Its name in the table, which the table fills in.
+        space: The search space, by dotted setting; empty for the family's own ranges.
+        name: Its name in the table, which the table sets.
         Config: The settings it reads.
         capabilities: What its family can do.
         family: A word for the family, for tables.
@@ -168,7 +168,7 @@ class Method(ABC, Generic[ConfigT]):
         return spec.config  # type: ignore[return-value]
 
     def defaults(self) -> Mapping[str, Any]:
-        """Dotted settings that make the method; they win over those of a comparison."""
+        """Dotted settings that define the method; they override those of a comparison."""
         return self.settings
 
     def complete(self, spec: RunSpec, given: Mapping[str, Any]) -> RunSpec:
@@ -186,12 +186,12 @@ class Method(ABC, Generic[ConfigT]):
         return self.capabilities.inputs
 
     def encoder_name(self, config: ConfigT) -> str | None:
-        """The encoder that the model is made of; None where there is none."""
+        """The encoder of the model; None where it has none."""
         name: str | None = config.get("encoder.name")
         return name
 
     def base_spec(self, spec: RunSpec) -> RunSpec:
-        """The spec of the training a spec rests on: itself for most."""
+        """The spec of the training a spec builds on: itself for most."""
         return spec
 
     def reads(self, config: ConfigT) -> frozenset[str]:
@@ -199,15 +199,15 @@ class Method(ABC, Generic[ConfigT]):
         return frozenset(type(config).paths())
 
     def search_space(self, config: ConfigT) -> dict[str, Range]:
-        """What a tuner chooses, by dotted setting; empty where there is nothing to choose."""
+        """The search space of a tuner, by dotted setting; empty where nothing is tuned."""
         return dict(self.space)
 
     def cost(self, config: ConfigT, sizes: Sizes) -> float:
-        """Expected work of a run, in texts scored once by the encoder; for the time left."""
+        """Expected work of a run, in texts scored once by the encoder; estimates the time left."""
         return 0.0
 
     def content(self, config: ConfigT) -> tuple[str, ...]:
-        """Hashes of the files that decide a result beside settings and rows.
+        """Hashes of the files that a result depends on besides settings and rows.
 
         Raises:
             ModelError, SpecError: if they cannot be found.

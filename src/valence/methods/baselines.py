@@ -1,4 +1,4 @@
-"""Methods that are fitted in one go: the largest class, n-grams, and a probe of an encoder."""
+"""Baselines without epochs: the largest class, n-grams, and a linear probe of an encoder."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
-class ReadEncoder(Section):
-    """A pretrained encoder that is read and not trained."""
+class FrozenEncoderSpec(Section):
+    """A pretrained encoder that is not trained."""
 
     name: str = BUILT_IN_ENCODER
     """The built-in encoder, a hub name, or a local folder."""
@@ -40,59 +40,59 @@ class ReadEncoder(Section):
     """Tokens; longer texts are truncated and counted."""
 
     def frozen(self) -> EncoderSpec:
-        """The section as an encoder is built from."""
+        """The section as an :class:`EncoderSpec`."""
         return EncoderSpec(name=self.name, max_length=self.max_length, adaptation="frozen")
 
 
-class PooledHead(Section):
+class PoolingSpec(Section):
     """How token states become one vector."""
 
     pooling: str = "mean"
     """A name of ``POOLINGS``."""
 
 
-class RegressionLoss(Section):
+class RegressionLossSpec(Section):
     """The loss of a logistic regression."""
 
     class_weights: Literal["none", "balanced"] = "none"
     """``balanced``: N / (C · n_c)."""
 
 
-class Choice(Section):
-    """How a strength is chosen."""
+class SelectionSpec(Section):
+    """How the regularization strength is selected."""
 
     metric: str = "macro_f1"
-    """The validation score that chooses."""
+    """The validation score that is maximized."""
 
 
-class EncodedChoice(Choice):
-    """How a strength is chosen on an encoder's features."""
+class ProbeSelectionSpec(SelectionSpec):
+    """How the regularization strength of a probe is selected."""
 
     speed_only: ClassVar[frozenset[str]] = frozenset({"device", "cache"})
 
     cache: Literal["auto", "off"] = "auto"
-    """Whether pooled features are kept on disk and read again. The result is the same."""
+    """Whether pooled features are cached on disk. The result is the same."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
 class MajorityConfig(MethodConfig):
-    """The largest class reads no setting."""
+    """The majority baseline has no setting."""
 
 
 class TfidfConfig(MethodConfig):
-    """What the regression on n-grams reads."""
+    """Settings of the regression on n-grams."""
 
-    loss: RegressionLoss = RegressionLoss()
-    train: Choice = Choice()
+    loss: RegressionLossSpec = RegressionLossSpec()
+    train: SelectionSpec = SelectionSpec()
 
 
 class ProbeConfig(MethodConfig):
-    """What the regression on an encoder's features reads."""
+    """Settings of the regression on an encoder's features."""
 
-    encoder: ReadEncoder = ReadEncoder()
-    head: PooledHead = PooledHead()
-    loss: RegressionLoss = RegressionLoss()
-    train: EncodedChoice = EncodedChoice()
+    encoder: FrozenEncoderSpec = FrozenEncoderSpec()
+    head: PoolingSpec = PoolingSpec()
+    loss: RegressionLossSpec = RegressionLossSpec()
+    train: ProbeSelectionSpec = ProbeSelectionSpec()
 
 
 class Majority(Method[MajorityConfig]):
@@ -115,7 +115,7 @@ class TfidfRegression(Method[TfidfConfig]):
     family = "baseline"
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
-        """Fit the regression; its strength is chosen on validation."""
+        """Fit the regression; its strength is selected on validation."""
         from valence.models.baselines import TfidfModel, new_vectorizers, vectorize
 
         config = self.config(context.spec)
@@ -138,7 +138,7 @@ class LinearProbe(Method[ProbeConfig]):
     family = "baseline"
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
-        """Fit the regression on standardized features; its strength is chosen on validation."""
+        """Fit the regression on standardized features; its strength is selected on validation."""
         import torch
 
         from valence.data.examples import Examples
@@ -230,9 +230,9 @@ def _fit(
         warnings.simplefilter("ignore", ConvergenceWarning)
         regression.fit(rows, labels)
     weight = np.zeros((class_count, rows.shape[1]), dtype=np.float32)
-    # A class without training rows keeps a bias no text overcomes.
+    # A class without training rows gets a bias that no text overcomes.
     bias = np.full(class_count, -1e4, dtype=np.float32)
-    if len(regression.classes_) == 2:  # one row of coefficients stands for both classes
+    if len(regression.classes_) == 2:  # scikit-learn has one row of coefficients for both classes
         weight[regression.classes_[1]] = regression.coef_[0]
         bias[regression.classes_] = (0.0, float(regression.intercept_[0]))
     else:

@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 # In six epochs of SST-5-1150 adapters of the built-in encoder reached a validation macro-F1 of
 # 0.16 at the published rate and of 0.40 at ten times it.
-STAND_IN_SCALE = 10.0
+BUILT_IN_LR_SCALE = 10.0
 RATES = {"train.learning_rate", "train.lr_scale"}
 ADAPTED = ("lora", "dora")
 # Work of training on a text once, in units of scoring it once (forward, backward, step).
 TRAINING_WORK = 3.5
-# Training a head on states that are at hand, in units of training the encoder too.
+# Training a head on cached states, in units of training the encoder too.
 HEAD_WORK = 0.1
 
 
 class FineTuneConfig(MethodConfig):
-    """What fine-tuning reads."""
+    """Settings of fine-tuning."""
 
     encoder: EncoderSpec = EncoderSpec()
     head: HeadSpec = HeadSpec()
@@ -62,12 +62,12 @@ class FineTune(Method[FineTuneConfig]):
     capabilities = Capabilities(several_processes=True, streams_epochs=True, continues=True)
 
     def complete(self, spec: RunSpec, given: Mapping[str, Any]) -> RunSpec:
-        """What the built-in encoder needs where the rate is the published one, of larger ones."""
+        """Scale up the published learning rate for adapters of the small built-in encoder."""
         config = self.config(spec)
-        stands_in = config.is_adapted and config.encoder.name == BUILT_IN_ENCODER
-        if not stands_in or RATES & given.keys():
+        is_small = config.is_adapted and config.encoder.name == BUILT_IN_ENCODER
+        if not is_small or RATES & given.keys():
             return spec
-        return spec.override({"train.lr_scale": STAND_IN_SCALE})
+        return spec.override({"train.lr_scale": BUILT_IN_LR_SCALE})
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
         """Train the network; it ends with the weights that did best on validation."""
@@ -94,7 +94,7 @@ class FineTune(Method[FineTuneConfig]):
             for split in (train, validation)
         )
         second, view_note = _second_views(model, train, config, context)
-        set_seed(seed)  # whatever was computed or read above, the training is the same
+        set_seed(seed)  # the training is the same whether the above was cached or computed
         rows = TrainingRows(
             context.task, inputs if second is None else PairedTexts(inputs, second), held_out,
             train.labels, validation.labels,
@@ -133,7 +133,7 @@ class FineTune(Method[FineTuneConfig]):
         return frozenset(paths)
 
     def search_space(self, config: FineTuneConfig) -> dict[str, Range]:
-        """The method's own ranges, or rates around its own and the fields of its loss."""
+        """The method's own ranges, or rates around its default and the ranges of its loss."""
         from valence.losses.table import search_space
 
         return dict(self.space) or {
@@ -141,7 +141,7 @@ class FineTune(Method[FineTuneConfig]):
         }  # fmt: skip
 
     def cost(self, config: FineTuneConfig, sizes: Sizes) -> float:
-        """Every text forward and back, each epoch; of a frozen encoder once."""
+        """Forward and backward passes of every epoch; one forward pass of a frozen encoder."""
         views = 1 if config.view.name == "none" else 2
         learned = TRAINING_WORK * config.train.epochs * sizes.train * views
         if config.encoder.adaptation == "frozen":  # encoded once, then the head alone
@@ -176,7 +176,7 @@ def network_config(config: FineTuneConfig) -> NetworkConfig:
 
 
 def seeded_model(config: FineTuneConfig, context: FitContext) -> TorchModel:
-    """A new model whose initial weights follow from the seed alone."""
+    """A new model whose initial weights depend on the seed alone."""
     from transformers.trainer_utils import set_seed
 
     from valence.models.classifier import build_model
@@ -204,7 +204,7 @@ def _encode(
     from valence.distributed.device import pick_device
 
     def progress(done: int, total: int) -> None:
-        context.report(0.0, f"token states: {done} of {total} texts")
+        context.report_progress(0.0, f"token states: {done} of {total} texts")
 
     with process_group.main_process_first():
         device = pick_device(config.train.device)
@@ -228,7 +228,7 @@ def _second_views(
     )  # fmt: skip
 
     def progress(done: int, total: int) -> None:
-        context.report(0.0, f"second views: {done} of {total} texts")
+        context.report_progress(0.0, f"second views: {done} of {total} texts")
 
     with process_group.main_process_first():
         texts, note = second_views(config.view, source, progress)

@@ -1,4 +1,4 @@
-"""Fitting what a spec says: :func:`fit_spec`."""
+"""Fitting of a spec: :func:`fit_spec`."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def fit_spec(
     fit_base: Callable[[RunSpec], FitResult] | None = None,
     in_memory: bool = False,
 ) -> FitResult:
-    """Fit what a spec says on training and validation rows; no test row is at hand.
+    """Fit a spec on training and validation rows; it has no access to test rows.
 
     Args:
         spec: What to fit.
         data: Training and validation rows.
-        checkpoint: Where an interrupted training keeps what it needs to go on.
-        progress: Called with the part of the training that is done.
-        on_evaluate: Called with the validation score of every evaluation; methods fitted in one
-            go have none.
-        start: The model folder that a spec with ``start`` goes on from.
-        fit_base: Fits the spec that another one rests on; the same rows here when not given.
-        in_memory: Whether the rows were given as objects, so that the model must not name a
-            source of them.
+        checkpoint: Folder of the checkpoints from which an interrupted training is resumed.
+        progress: Called with the fraction done and a message.
+        on_evaluate: Called with the validation score of every evaluation; methods without epochs
+            have none.
+        start: The model folder that a spec with ``start`` continues.
+        fit_base: Fits the spec that another one builds on; by default on the same rows.
+        in_memory: Whether the rows are in-memory objects, so that the model must not name their
+            source.
 
     Raises:
         SpecError, DataError, ModelError, RunError: if settings, rows or encoder cannot be used,

@@ -10,7 +10,7 @@ from valence.config.ranges import Range
 from valence.config.sections import FusionSpec, LossSpec, TrainSpec
 from valence.config.spec import MethodConfig
 from valence.methods.base import Capabilities, FitContext, FitResult, Method, OwnBest, Sizes
-from valence.methods.baselines import ReadEncoder
+from valence.methods.baselines import FrozenEncoderSpec
 from valence.methods.finetune import HEAD_WORK, TRAINING_WORK, evaluation_work
 from valence.methods.search_space import rate_space
 
@@ -35,16 +35,16 @@ UNUSED_BY_ONE = frozenset({"fusion.dropout", "fusion.modality_dropout", "fusion.
 
 
 class MultimodalConfig(MethodConfig):
-    """What a fusion reads."""
+    """Settings of a fusion."""
 
-    encoder: ReadEncoder = ReadEncoder()
+    encoder: FrozenEncoderSpec = FrozenEncoderSpec()
     fusion: FusionSpec = FusionSpec()
     loss: LossSpec = LossSpec()
     train: TrainSpec = TrainSpec()
 
 
 class Multimodal(Method[MultimodalConfig]):
-    """A frozen text encoder and a network that joins three modalities."""
+    """A frozen text encoder and a network that fuses three modalities."""
 
     Config = MultimodalConfig
     family = "multimodal"
@@ -86,7 +86,7 @@ class Multimodal(Method[MultimodalConfig]):
             model.enable_hidden_state_cache()
 
         def progress(done: int, total: int) -> None:
-            context.report(0.0, f"token states: {done} of {total} texts")
+            context.report_progress(0.0, f"token states: {done} of {total} texts")
 
         device = pick_device(config.train.device)
         inputs, held_out = (
@@ -123,7 +123,7 @@ class Multimodal(Method[MultimodalConfig]):
         )  # fmt: skip
 
     def search_space(self, config: MultimodalConfig) -> dict[str, Range]:
-        """Rates around the method's own, and what its fusion uses."""
+        """Rates around the method's default, and the ranges that its fusion uses."""
         used = self.reads(config)
         own = {path: one for path, one in SPACE.items() if path in used}
         return dict(self.space) or {**rate_space(config.train), **own}
@@ -166,7 +166,7 @@ def _own_best(model: FusionModel, log: TrainingLog) -> tuple[OwnBest, ...]:
     return tuple(OwnBest(step, metrics[step], at(log.states[step])) for step in steps)
 
 
-# As published; the weights kept are those of the best validation MAE.
+# As published; the weights are those of the best validation MAE.
 FUSION = {
     "data.target": "intensity",
     "loss.name": "mse",

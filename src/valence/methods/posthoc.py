@@ -1,4 +1,4 @@
-"""Corrections of a trained model's logits; nothing is trained for them."""
+"""Post-hoc corrections of a trained model's logits, without training."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PostHocAdjustment(Method[FineTuneConfig]):
         return spec.model_copy(update={"method": self.of})
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
-        """Correct the logits by the class shares of the training rows."""
+        """Correct the logits by the class priors of the training rows."""
         from valence.losses.supervised import log_prior
 
         if context.fit_base is None:
@@ -66,7 +66,7 @@ class PostHocAdjustment(Method[FineTuneConfig]):
             scores = context.task.scores(logits - tau * prior, validation.labels)
             return context.task.chosen_score(scores, metric)
 
-        tau = max(STRENGTHS, key=value)  # of equals the first, which changes least
+        tau = max(STRENGTHS, key=value)  # of ties the first, which changes least
         model = base.model.shifted((-tau * prior).tolist(), context.provenance)
         note = f"τ = {tau:g} chosen on validation; no training beyond {base.origin or self.of}"
         return FitResult(model, notes=(note,), train_seconds=base.train_seconds)

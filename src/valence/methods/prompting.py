@@ -12,7 +12,7 @@ from valence.config.sections import Section
 from valence.config.spec import MethodConfig, RunSpec
 from valence.errors import SpecError
 from valence.methods.base import Capabilities, FitContext, FitResult, Method, Sizes
-from valence.methods.baselines import ReadEncoder
+from valence.methods.baselines import FrozenEncoderSpec
 
 if TYPE_CHECKING:
     from valence.data.dataset import Split
@@ -32,9 +32,9 @@ class Placement(Section):
 
 
 class PromptConfig(MethodConfig):
-    """What prompting reads; the encoder is the one that finds demonstrations."""
+    """Settings of prompting; the encoder retrieves demonstrations."""
 
-    encoder: ReadEncoder = ReadEncoder()
+    encoder: FrozenEncoderSpec = FrozenEncoderSpec()
     llm: LlmSpec = LlmSpec()
     train: Placement = Placement()
 
@@ -47,7 +47,7 @@ class Prompting(Method[PromptConfig]):
     capabilities = Capabilities(keeps_model=False)
 
     def complete(self, spec: RunSpec, given: Mapping[str, Any]) -> RunSpec:
-        """The model after the @ of the name; the name tells it in tables."""
+        """Set the model named after the @; tables show it by the name of the method."""
         plain, _, model = spec.method.partition("@")
         if model:
             spec = spec.override({"llm.model": model})
@@ -56,7 +56,7 @@ class Prompting(Method[PromptConfig]):
         return spec.model_copy(update={"method": f"{plain}@{short}" if short else plain})
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
-        """Open the model; demonstrations come from training rows alone."""
+        """Load the model; demonstrations come from training rows alone."""
         from valence.data.dataset import TrainingData
         from valence.llm.classify import prompted_model
 
@@ -67,7 +67,7 @@ class Prompting(Method[PromptConfig]):
         return FitResult(model, scores_validation=settings.llm.validation)
 
     def encoder_name(self, config: PromptConfig) -> str | None:
-        """None: the encoder only finds demonstrations."""
+        """None: the encoder only retrieves demonstrations."""
         return None
 
     def cost(self, config: PromptConfig, sizes: Sizes) -> float:
@@ -75,7 +75,7 @@ class Prompting(Method[PromptConfig]):
         return ANSWER_WORK * sizes.test
 
     def content(self, config: PromptConfig) -> tuple[str, ...]:
-        """The files of a local model, and the words of a template of one's own.
+        """The files of a local model, and the text of a custom template.
 
         Raises:
             SpecError: if no model is named, or the template is no template.
@@ -110,7 +110,7 @@ class Prompting(Method[PromptConfig]):
         return "bf16" if device == "cuda" else "fp32"
 
     def reads(self, config: PromptConfig) -> frozenset[str]:
-        """Without the encoder where it finds no demonstrations."""
+        """Without the encoder where it retrieves no demonstrations."""
         paths = type(config).paths()
         skipped = "encoder." if config.llm.shots != "retrieved" else "-"
         return frozenset(path for path in paths if not path.startswith(skipped))

@@ -74,8 +74,8 @@ def make_spec(
         name: A name of :data:`METHODS`.
         data: Which rows.
         seed: Seed of everything random.
-        common: Settings of all methods of a comparison; what makes the method wins.
-        settings: Settings of this method; they win over everything.
+        common: Settings of all methods of a comparison; the method's own override them.
+        settings: Settings of this run; they override everything.
 
     Raises:
         UnknownNameError: if the method or a setting is unknown.
@@ -142,7 +142,7 @@ def read_spec(text: str) -> RunSpec:
 
 
 def trained_part(spec: RunSpec) -> RunSpec:
-    """The spec of the training that a spec rests on: itself for most.
+    """The spec of the training that a spec builds on: itself for most.
 
     Raises:
         UnknownNameError: if the method is unknown.
@@ -155,20 +155,20 @@ def _upgraded(values: dict[str, Any], config: type[MethodConfig]) -> dict[str, A
     sections = set(values) - {"method", "data", "seed", "start"}
     given = {name: values.pop(name) for name in sections}
     known = set(config.paths())
-    found: dict[str, Any] = {}
+    upgraded: dict[str, Any] = {}
     for section, fields in given.items():
         for field, value in fields.items() if isinstance(fields, Mapping) else ():
             name = RENAMED.get(f"{section}.{field}", f"{section}.{field}").partition(".")[2]
             if f"{section}.{name}" in known:
-                found.setdefault(section, {})[name] = value
-    return found
+                upgraded.setdefault(section, {})[name] = value
+    return upgraded
 
 
 def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with settings under the names they have now."""
-    found = {section: dict(f) if isinstance(f, Mapping) else f for section, f in config.items()}
+    """The config with settings under their current names."""
+    renamed = {name: dict(f) if isinstance(f, Mapping) else f for name, f in config.items()}
     for before, now in RENAMED.items():
         section, _, field = before.partition(".")
-        if isinstance(found.get(section), dict) and field in found[section]:
-            found[section][now.partition(".")[2]] = found[section].pop(field)
-    return found
+        if isinstance(renamed.get(section), dict) and field in renamed[section]:
+            renamed[section][now.partition(".")[2]] = renamed[section].pop(field)
+    return renamed

@@ -1,4 +1,4 @@
-"""Search spaces that several methods share; those of losses stand beside the losses."""
+"""Search spaces that several methods share; those of losses are defined with the losses."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from valence.config.ranges import Range
 from valence.config.sections import TrainSpec
 
 AROUND = 10.0
-"""The default learning rates go from a tenth of the method's own to ten times it."""
+"""Learning rates are searched from a tenth of the method's default to ten times it."""
 
 TRAINED: Mapping[str, Range] = {
     "train.weight_decay": Range(0.0, 0.1),
     "head.dropout": Range(0.1, 0.5),
 }
-"""What every trained method reads; the learning rate goes around the method's own."""
+"""Ranges of every trained method, besides the learning rate; see :func:`rate_space`."""
 
 RECURRENT: Mapping[str, Range] = {
     "head.hidden_size": Range(choices=(128, 256, 512)),
@@ -34,6 +34,6 @@ PROBED: Mapping[str, Range] = {
 
 
 def rate_space(train: TrainSpec) -> dict[str, Range]:
-    """Learning rates around a method's own."""
+    """Learning rates around a method's default."""
     own = train.learning_rate
     return {"train.learning_rate": Range(own / AROUND, own * AROUND, log=True)}

@@ -1,4 +1,4 @@
-"""What every word of a text adds to a class: gradients, coefficients, or leaving it out."""
+"""Attribution of a prediction to words: gradients, coefficients, or leave-one-out."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from valence.models.classifier import TorchModel
 
 STEP_TOKENS = 4096  # of a batch of interpolated texts, which bounds the memory
-LONGEST_WORD = 24  # letters; what a tokenizer calls a longer word is shown in its parts
-MOST_WORDS = 400  # left out one by one: each costs a run of the model
+LONGEST_WORD = 24  # characters; a longer word of the tokenizer is shown as its tokens
+MOST_WORDS = 400  # left out one by one, each at the cost of a forward pass
 
 
 def log_odds(logits: np.ndarray, target: int) -> np.ndarray:
@@ -41,11 +41,11 @@ def target_values(logits: np.ndarray, target: int) -> np.ndarray:
 
 
 def leave_one_out(model: Model, text: str, target: int) -> Attribution:
-    """What leaving out each word changes, for models that give no gradients.
+    """Leave-one-out attribution by word, for models without gradients.
 
     Args:
         model: Any model of texts.
-        text: One text; of its words the first 400 are looked at.
+        text: One text; only its first 400 words are attributed.
         target: Id of the class.
     """
     spans = [match.span() for match in re.finditer(r"\S+", text)][:MOST_WORDS]
@@ -57,10 +57,10 @@ def leave_one_out(model: Model, text: str, target: int) -> Attribution:
 
 
 def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution:
-    """Coefficient × value of every term, shared evenly among the places where it occurs.
+    """Coefficient × value of every term, divided evenly among its occurrences.
 
     Measured against the mean of the other classes, which is linear: the scores sum up to the
-    difference of the decision values, less that of the biases.
+    difference of the decision values without the biases.
 
     Args:
         model: The regression.
@@ -74,24 +74,23 @@ def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution
     start, total = 0, 0.0
     for vectorizer in model.vectorizers:
         row = vectorizer.transform([text])
-        worth = {int(i): float(x * weight[start + i])
-                 for i, x in zip(row.indices, row.data, strict=True)}  # fmt: skip
+        contributions = {int(i): float(x * weight[start + i])
+                         for i, x in zip(row.indices, row.data, strict=True)}  # fmt: skip
         start += row.shape[1]
-        total += sum(worth.values())
-        places = _places(vectorizer, text, spans)
-        for term, where in places.items():
-            share = worth.get(vectorizer.vocabulary_.get(term, -1))
-            if share is not None:
-                np.add.at(scores, where, share / len(where))
+        total += sum(contributions.values())
+        for term, words in _occurrences(vectorizer, text, spans).items():
+            value = contributions.get(vectorizer.vocabulary_.get(term, -1))
+            if value is not None:
+                np.add.at(scores, words, value / len(words))
     pieces = [(span, float(score)) for span, score in zip(spans, scores, strict=True)]
     unit = "decision value against the mean of the other labels"
     return Attribution(pieces, "coefficient × value", unit, abs(float(scores.sum()) - total))
 
 
-def _places(
+def _occurrences(
     vectorizer: object, text: str, spans: Sequence[tuple[int, int]]
 ) -> dict[str, list[int]]:
-    """The numbers of the words (by spaces) in which every term of a text occurs."""
+    """Indices of the whitespace-separated words in which every term of a text occurs."""
     numbers: dict[str, list[int]] = {}
     if vectorizer.analyzer == "char_wb":  # type: ignore[attr-defined]
         analyze = vectorizer.build_analyzer()  # type: ignore[attr-defined]
@@ -113,12 +112,12 @@ def _places(
 def integrated_gradients(model: TorchModel, text: str, target: int, steps: int) -> Attribution:
     """Integrated gradients over the token embeddings, summed over each word.
 
-    The text they start from has the padding token in place of every token but the special
-    ones. The integral is Gauss-Legendre's over ``steps`` points.
+    The baseline has the padding token in place of every token but the special ones. The
+    integral is approximated by Gauss-Legendre quadrature over ``steps`` points.
 
     Args:
         model: Any model with an encoder.
-        text: One text, cut at the length limit.
+        text: One text, truncated at the length limit.
         target: Id of the class.
         steps: Points of the integral.
 
@@ -154,7 +153,7 @@ def integrated_gradients(model: TorchModel, text: str, target: int, steps: int) 
     classifier.train(was_training)
     by_token = scores[0].sum(1).detach().cpu().numpy().astype(np.float64)
     pieces = _by_word(spans, by_token)
-    note = "The end of the text was cut at the length limit." if _is_cut(model, text) else ""
+    note = "The text was truncated at the length limit." if _is_truncated(model, text) else ""
     return Attribution(
         pieces, "integrated gradients", "log-odds of the label", abs(float(delta[0])), note
     )
@@ -166,7 +165,7 @@ def _odds_of_embeddings(model: TorchModel, states: Tensor, target: int) -> Tenso
 
     classifier = model.classifier
     mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
-    # The encoder's own forward would shut off gradients where it is frozen.
+    # The encoder's own forward disables gradients where it is frozen.
     hidden = classifier.encoder.model(inputs_embeds=states, attention_mask=mask)
     logits = classifier.head(hidden.last_hidden_state, mask).logits
     if model.logit_shift is not None:
@@ -184,7 +183,7 @@ def _spans(model: TorchModel, text: str, ids: list[int]) -> tuple[list[Span], li
     backend = model.tokenizer.backend
     if not backend.is_fast:
         special = [i in backend.all_special_ids for i in ids]
-        return _searched(backend.convert_ids_to_tokens(ids), text, special), special
+        return _find_tokens(backend.convert_ids_to_tokens(ids), text, special), special
     batch = backend(
         text, truncation=True, max_length=model.tokenizer.max_length, return_offsets_mapping=True,
         return_special_tokens_mask=True,
@@ -195,8 +194,8 @@ def _spans(model: TorchModel, text: str, ids: list[int]) -> tuple[list[Span], li
     return spans, special
 
 
-def _searched(tokens: Sequence[str], text: str, special: Sequence[bool]) -> list[Span]:
-    """Places of tokens that a tokenizer without offsets gives, searched one after the other."""
+def _find_tokens(tokens: Sequence[str], text: str, special: Sequence[bool]) -> list[Span]:
+    """Spans of tokens of a tokenizer without offsets, searched one after the other."""
     spans: list[Span] = []
     at = 0
     folded = text.lower() if len(text.lower()) == len(text) else text
@@ -233,5 +232,5 @@ def _by_word(spans: Sequence[Span], scores: np.ndarray) -> list[Piece]:
     return pieces
 
 
-def _is_cut(model: TorchModel, text: str) -> bool:
+def _is_truncated(model: TorchModel, text: str) -> bool:
     return model.tokenizer([text]).truncated > 0

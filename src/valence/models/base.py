@@ -1,4 +1,4 @@
-"""What every trained model can do, whatever it is made of: :class:`Model`."""
+"""The base class of all trained models: :class:`Model`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from valence.models.classifier import TorchModel
 
 Progress = Callable[[int, int], None]
-"""Called with (done, all) rows."""
+"""Called with (done, total) rows."""
 
 ClipReader = Callable[[Sequence[str], "str | None"], "Outputs"]
 """Outputs of a clip with N texts, without a modality or with all."""
 
 Piece = tuple[tuple[int, int], float]
-"""A place in a text, (start, end) in characters, and its score."""
+"""A span of a text, (start, end) in characters, and its score."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model computes of N rows.
+    """Outputs of a model for N rows.
 
     Attributes:
         logits: (N, C) float32; (N, 1) where a number is predicted. A row that is not a number
@@ -63,15 +63,15 @@ def no_features(rows: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Attribution:
-    """What the words of a text add to a class.
+    """Scores of the words of a text for a class.
 
     Attributes:
-        pieces: Places in the text with their scores.
+        pieces: Spans of the text with their scores.
         method: How the scores were computed.
         unit: What they are measured in.
-        error: How far their sum is from the difference the whole text makes; None where the
-            method promises no sum.
-        note: What a reader should know; empty for most.
+        error: Difference between their sum and the effect of the whole text; None where the
+            method guarantees no sum.
+        note: A line for the user; empty for most.
     """
 
     pieces: list[Piece] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Attribution:
 
 @dataclass(frozen=True)
 class Memory:
-    """Training texts that a model remembers by their vectors.
+    """Training texts that a model stores by their vectors.
 
     Attributes:
         vectors: (N, D) float32, of length 1.
@@ -143,20 +143,20 @@ class Model(ABC):
         """Write what is needed to load the model again into ``folder``.
 
         Raises:
-            ModelError: if a model of this family cannot be kept.
+            ModelError: if a model of this family cannot be saved.
         """
 
     def prepare(self, hardware: Hardware) -> None:
         """Get ready to run as ``hardware`` says.
 
         Raises:
-            SpecError: if the device is not there.
+            SpecError: if the device is not available.
             ModelError: if the model cannot run so.
         """
         check_device(hardware.device)
 
     def attribute(self, text: str, target: int, steps: int = 32) -> Attribution:
-        """What the words of a text add to a class.
+        """Attribute the prediction of a class to the words of a text.
 
         Args:
             text: One text.
@@ -171,24 +171,24 @@ class Model(ABC):
         return leave_one_out(self, text, target)
 
     def windows(self, texts: Sequence[str]) -> list[list[str]]:
-        """Every text in pieces within the length limit; whole where there is none."""
+        """Every text in windows within the length limit; whole where there is none."""
         return [[text] for text in texts]
 
     def uncached(self) -> Model:
-        """The same model, computing everything anew."""
+        """The same model without its caches."""
         return self
 
     def unit_features(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
-        """(N, D) features of length 1, in the space in which the model tells classes apart."""
+        """(N, D) features of length 1, in the space in which the model separates classes."""
         features = self.predict(Examples(texts), progress).features.astype(np.float32)
         return unit_rows(features)
 
     def memory(self) -> Memory | None:
-        """Training texts that the model remembers; None where it remembers none."""
+        """Training texts that the model stores; None where it stores none."""
         return None
 
     def variants(self) -> Iterator[Variant]:
-        """Changes under which the model is scored too; none for most."""
+        """Perturbations under which the model is scored too; none for most."""
         yield from ()
 
     def shifted(self, shift: Sequence[float], provenance: Mapping[str, Any]) -> Model:
@@ -199,7 +199,7 @@ class Model(ABC):
             provenance: What the new model says of its training.
 
         Raises:
-            ModelError: if the family cannot keep them.
+            ModelError: if the family cannot store them.
         """
         raise ModelError(f"The logits of {self.name} cannot be corrected")
 

@@ -1,4 +1,4 @@
-"""The cheap rivals every honest table needs: the largest class, and n-grams."""
+"""Baselines: the largest class, and logistic regression on n-grams."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ MAX_TERMS = 50_000
 
 @dataclass
 class MajorityModel(Model):
-    """Gives every text the class shares of the training rows."""
+    """Predicts the class priors of the training rows for every text."""
 
     task: Task
     provenance: Mapping[str, Any]
 
     def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
-        """The log shares, once per text."""
+        """The log priors, once per text."""
         counts = np.asarray(self.task.counts, dtype=float)
         logits = np.log(np.maximum(counts, 1e-9) / max(1, counts.sum()))
         rows = np.tile(logits.astype(np.float32), (len(examples), 1))

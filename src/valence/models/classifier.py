@@ -51,7 +51,7 @@ class Classifier(nn.Module):
     Args:
         encoder: The pretrained encoder.
         head: Head and loss settings.
-        loss: The loss; what it learns or remembers is saved with the model.
+        loss: The loss; its parameters and buffers are saved with the model.
         info: Class sizes of the training rows.
     """
 
@@ -61,11 +61,11 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = build_head(head, encoder.hidden_size, len(info.counts))
-        self.head.take_pooler(encoder.pooler_weights, trained=encoder.spec.adaptation != "frozen")
+        self.head.init_pooler(encoder.pooler_weights, trained=encoder.spec.adaptation != "frozen")
         self.loss = build_loss(loss, replace(info, feature_size=self.head.feature_size))
         self.output_size = len(info.counts)
         self.feature_size = self.head.feature_size
-        self.views = 1  # how often a text is in a training batch
+        self.views = 1  # views of each text in a training batch
 
     def forward(
         self,
@@ -76,12 +76,12 @@ class Classifier(nn.Module):
     ) -> dict[str, Tensor]:
         """Logits (B, C), features (B, F) and, where labels (B,) are given, the mean loss.
 
-        Of several processes, the loss is that of the rows of all.
+        With several processes, the loss is that of the rows of all.
 
         Args:
             attention_mask: (B, T) 1 on real tokens.
             input_ids: (B, T) token ids.
-            states: (B, T, H) what the encoder makes of them, if that is known already.
+            states: (B, T, H) token states, if they are computed already.
             labels: (B,) class ids.
         """
         if states is None:
@@ -104,11 +104,11 @@ class Classifier(nn.Module):
         }
 
     def load_trainable_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`trainable_state_dict` gave."""
+        """Load what :meth:`trainable_state_dict` returned."""
         self.load_state_dict(state, strict=False)
 
     def trainable_parameters(self) -> int:
-        """Numbers that the training sets."""
+        """Number of trainable parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
 
@@ -125,7 +125,7 @@ class TorchModel(Model):
     frozen: FrozenStates | None = None
     pooled: PooledFeatures | None = None
     token_budget: int | None = None
-    """Most tokens of a batch that is scored; what suits the device when None."""
+    """Most tokens of a batch that is scored; the default of the device when None."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format in which texts are scored."""
     threads: int | None = None
@@ -133,7 +133,7 @@ class TorchModel(Model):
 
     @property
     def trainable_parameters(self) -> int:  # type: ignore[override]
-        """Numbers that the training set."""
+        """Number of trainable parameters."""
         return self.classifier.trainable_parameters()
 
     @property
@@ -145,7 +145,7 @@ class TorchModel(Model):
         """Move to a device and take its number format, batches and threads.
 
         Raises:
-            SpecError: if the device is not there.
+            SpecError: if the device is not available.
         """
         device = pick_device(hardware.device)
         self.classifier.to(device)
@@ -181,9 +181,9 @@ class TorchModel(Model):
         return Outputs(logits.cpu().numpy(), features, encoded.truncated)
 
     def enable_feature_cache(self) -> None:
-        """From now on, keep the pooled features of a frozen encoder on disk and read them again.
+        """Cache the pooled features of a frozen encoder on disk from now on.
 
-        Nothing is kept where the features are not all that the logits are made of.
+        Does nothing where the logits depend on more than these features.
         """
         if self.config.encoder.adaptation != "frozen":
             return
@@ -199,27 +199,27 @@ class TorchModel(Model):
         self.pooled = PooledFeatures(key, compute, self.config.encoder.name)
 
     def enable_hidden_state_cache(self) -> None:
-        """From now on, keep the token states of a frozen encoder on disk and read them again."""
+        """Cache the token states of a frozen encoder on disk from now on."""
         if self.config.encoder.adaptation == "frozen":
             self.frozen = FrozenStates(self.classifier.encoder, self.tokenizer.pad_id)
 
     def uncached(self) -> Model:
-        """Without features read from the cache: padded otherwise, they round otherwise."""
+        """Without cached features, which other padding rounds differently."""
         return replace(self, pooled=None)
 
     def windows(self, texts: Sequence[str]) -> list[list[str]]:
-        """Every text in pieces within the length limit; see ``valence.models.windows``."""
+        """Every text in windows within the length limit; see ``valence.models.windows``."""
         return self.tokenizer.windows(texts)
 
     def encode(
         self, texts: Sequence[str], *, device: str = "cpu", progress: Progress | None = None
     ) -> Encoded:
-        """Token ids of texts, with their token states where these are kept.
+        """Token ids of texts, with their token states where these are cached.
 
         Args:
             texts: N texts.
-            device: Where states that are missing are computed.
-            progress: Called with (done, all) texts whose states had to be computed.
+            device: Where missing states are computed.
+            progress: Called with (done, total) texts whose states had to be computed.
         """
         encoded = self.tokenizer(texts)
         if self.frozen is None or not len(encoded):
@@ -248,7 +248,7 @@ class TorchModel(Model):
         return unit_rows(features)
 
     def memory(self) -> Memory | None:
-        """What the prototype memory of the loss remembers of the training texts."""
+        """The contents of the prototype memory of the loss."""
         memory = self._memory()
         if memory is None or not int(memory.sizes.sum()):
             return None

@@ -39,7 +39,7 @@ class ModelConfig(BaseModel):
     train_counts: tuple[int, ...]
     tail: tuple[int, ...]
     spec: dict[str, Any]
-    """The spec it was trained by, as plain values: what it says of itself."""
+    """The spec it was trained by, as plain values."""
     network: dict[str, Any] = {}
     """Sections the network is built from."""
     logit_shift: tuple[float, ...] | None = None
@@ -72,7 +72,7 @@ class ModelConfig(BaseModel):
 
     @property
     def data(self) -> DataSpec | None:
-        """The rows it was trained on; None where they were given as objects in memory."""
+        """The rows it was trained on; None where they were in-memory objects."""
         values = self.spec.get("data")
         return None if values is None else DataSpec.model_validate(values)
 

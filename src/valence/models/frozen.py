@@ -1,10 +1,10 @@
 """Outputs of frozen encoders: computed once per text, stored on disk, read by every run.
 
 A text's outputs depend on the encoder's weights, on the precision it computes in and on the
-text's token ids, so that is what they are stored under: other cuts, seeds, trials and corpora
-find the texts they share. They are written in chunks, each whole or absent (see
-``valence.storage.cache``), and read through memory maps. A chunk that is gone or broken is
-computed again, whatever deletes it and when.
+text's token ids, which together are their cache key: other subsamples, seeds, trials and corpora
+reuse the texts they share. They are written in chunks, each whole or absent (see
+``valence.storage.cache``), and read through memory maps. A chunk that is missing or broken is
+computed again, whatever deleted it.
 
 One :class:`OutputCache` stores token states (:class:`FrozenStates`), pooled features
 (:class:`PooledFeatures`) and the embeddings of ``valence.llm.retrieval``.
@@ -30,7 +30,7 @@ from valence.data.batches import TOKEN_BUDGET, Encoded, length_batches
 from valence.data.collate import pad
 from valence.models.base import Progress
 from valence.models.encoder import Encoder
-from valence.models.inference import inferred
+from valence.models.inference import run_batches
 from valence.storage import cache
 
 FORMAT = "2"
@@ -39,14 +39,14 @@ VECTOR_BYTES = 4 * 1024  # of a text's vector, for most encoders more than enoug
 VALUES, INDEX = "values.npy", "index.npz"
 
 Compute = Callable[[Encoded, Progress | None], np.ndarray]
-"""From tokenised texts to their features (N, F), float32."""
+"""From tokenized texts to their features (N, F), float32."""
 
 Allocate = Callable[[int], np.ndarray]
 """Makes the array on disk for outputs of a width."""
 
 Fill = Callable[[np.ndarray, Progress | None, Allocate], None]
 """Computes the outputs of some texts into an array, one text after the other. It takes their row
-numbers in the batch at hand, a callback with (done, all) texts, and what makes the array."""
+numbers in the current batch, a callback with (done, total) texts, and the allocator."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class _Chunk:
     values: np.ndarray
 
 
-class _Places:
+class _RowIndex:
     """Where the outputs of texts with sorted names are; chunk −1 where they are missing."""
 
     def __init__(self, names: np.ndarray, lengths: np.ndarray) -> None:
@@ -109,7 +109,7 @@ class _Places:
         return np.flatnonzero(self.chunk < 0)
 
     def add(self, chunk: _Chunk) -> bool:
-        """Take from a chunk what is missing; whether there was any."""
+        """Add the missing texts that a chunk has; whether there were any."""
         if not len(self.names) or not len(chunk.names):
             return False
         at = np.searchsorted(self.names, chunk.names).clip(max=len(self.names) - 1)
@@ -128,7 +128,7 @@ class OutputCache:
 
     Attributes:
         kind: Of its entries.
-        key: Names all but the texts that decides the outputs; see :func:`output_key`.
+        key: Identifies the encoder and its settings; see :func:`output_key`.
         about: What its entries are made from, for people.
     """
 
@@ -140,14 +140,14 @@ class OutputCache:
         self, input_ids: Sequence[Sequence[int]], lengths: np.ndarray, fill: Fill, *,
         row_bytes: int, progress: Progress | None = None,
     ) -> StateRows | None:  # fmt: skip
-        """The outputs of N texts, those that are missing computed; None where there is no room.
+        """The outputs of N texts, missing ones computed; None where the disk has no room.
 
         Args:
             input_ids: Token ids of N texts.
             lengths: (N,) rows of outputs per text.
             fill: Computes what is missing; of texts with equal ids one is computed.
-            row_bytes: Size of a row of outputs, or a guess at it, to see whether there is room.
-            progress: Callback with (done, all) texts that have to be computed.
+            row_bytes: Size of a row of outputs, or an estimate, to check whether there is room.
+            progress: Called with (done, total) texts that have to be computed.
 
         Raises:
             RunError: if the disk refuses.
@@ -155,37 +155,37 @@ class OutputCache:
         names, first, inverse = np.unique(
             text_names(input_ids), return_index=True, return_inverse=True
         )
-        places = _Places(names, np.asarray(lengths, dtype=np.int64)[first])
-        self._look_up(places)
-        missing = places.missing
-        needed = int(places.lengths[missing].sum()) * row_bytes
+        index = _RowIndex(names, np.asarray(lengths, dtype=np.int64)[first])
+        self._look_up(index)
+        missing = index.missing
+        needed = int(index.lengths[missing].sum()) * row_bytes
         if not cache.has_room(self.kind, needed):
             return None
         for begin in range(0, len(missing), CHUNK):
             part = missing[begin : begin + CHUNK]
-            shifted = progress and partial(_shifted, progress, begin, len(missing))
+            shifted = progress and partial(_with_offset, progress, begin, len(missing))
             own = partial(fill, first[part], shifted)
-            places.add(self._write(names[part], places.lengths[part], own))
+            index.add(self._write(names[part], index.lengths[part], own))
         return StateRows(
-            places.chunks, places.chunk[inverse], places.start[inverse], places.lengths[inverse]
+            index.chunks, index.chunk[inverse], index.start[inverse], index.lengths[inverse]
         )
 
-    def _look_up(self, places: _Places) -> None:
+    def _look_up(self, index: _RowIndex) -> None:
         for folder in cache.folders(self.kind, f"{self.key}-"):
-            if not len(places.missing):
+            if not len(index.missing):
                 return
             try:
                 chunk = _open_chunk(folder)
             except Exception as error:  # NumPy and zipfile raise errors of many kinds
                 cache.discard(folder, str(error))
                 continue
-            if places.add(chunk):
+            if index.add(chunk):
                 cache.touch(folder)
 
     def _write(
         self, names: np.ndarray, lengths: np.ndarray, fill: Callable[[Allocate], None]
     ) -> _Chunk:
-        """Compute and store a chunk; it is read on from here even if another process deletes it."""
+        """Compute and store a chunk; it stays readable here if another process deletes it."""
         key = f"{self.key}-{cache.content_key([names.tobytes().hex()])}"
         about = {**self.about, "texts": len(names)}
         with cache.writing(self.kind, key, about) as folder:
@@ -203,12 +203,12 @@ def _allocate(path: Path, rows: int, width: int) -> np.ndarray:
     return values
 
 
-def _shifted(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+def _with_offset(progress: Progress, before: int, total: int, done: int, _: int) -> None:
     progress(before + done, total)
 
 
 def _open_chunk(folder: Path) -> _Chunk:
-    """Open a chunk; raises errors of many kinds if it is gone, truncated or broken."""
+    """Open a chunk; raises errors of many kinds if it is missing, truncated or broken."""
     with (folder / INDEX).open("rb") as file, np.load(file) as index:
         names, lengths = index["names"], index["lengths"]
     values = np.load(folder / VALUES, mmap_mode="r")
@@ -222,7 +222,7 @@ class FrozenStates:
     """The token states of one frozen encoder.
 
     Args:
-        encoder: Its weights name the entries of the cache; it computes what is missing.
+        encoder: Its weights are part of the cache key; it computes missing states.
         pad_id: Id of the padding token.
     """
 
@@ -237,9 +237,9 @@ class FrozenStates:
         """``encoded`` with its states; without them where the disk has no room.
 
         Args:
-            encoded: N tokenised texts.
+            encoded: N tokenized texts.
             device: Where missing states are computed.
-            progress: Callback with (done, all) texts that have to be computed.
+            progress: Called with (done, total) texts that have to be computed.
 
         Raises:
             RunError: if the disk refuses.
@@ -247,12 +247,12 @@ class FrozenStates:
         key = output_key(self.weights, precision_in_effect(self.encoder, device))
         outputs = OutputCache(cache.STATES, key, {"encoder": self.encoder.spec.name})
         lengths = np.array([len(ids) for ids in encoded.input_ids])
-        was = next(self.encoder.parameters()).device
+        original_device = next(self.encoder.parameters()).device
         states = outputs.rows(
             encoded.input_ids, lengths, partial(self._fill, encoded.input_ids, device),
             row_bytes=self.encoder.hidden_size * 4, progress=progress,
         )  # fmt: skip
-        self.encoder.to(was)
+        self.encoder.to(original_device)
         return encoded if states is None else replace(encoded, states=states)
 
     def _fill(
@@ -268,28 +268,28 @@ class FrozenStates:
             padded = pad([input_ids[i] for i in rows[batch]], self.pad_id)
             states = self.encoder(**{name: t.to(device) for name, t in padded.items()})
             real = padded["attention_mask"].numpy() > 0
-            places = starts[batch][:, None] + np.arange(real.shape[1])
-            values[places[real]] = states.float().cpu().numpy()[real]
+            positions = starts[batch][:, None] + np.arange(real.shape[1])
+            values[positions[real]] = states.float().cpu().numpy()[real]
             return len(batch)
 
         batches = list(length_batches(lengths.tolist(), token_budget=TOKEN_BUDGET[device]))
         done = 0
-        for count in inferred(compute, batches, device=device):
+        for count in run_batches(compute, batches, device=device):
             done += count
             if progress is not None:
                 progress(done, len(rows))
 
 
-def stored_vectors(
+def cached_vectors(
     outputs: OutputCache, compute: Compute, encoded: Encoded, progress: Progress | None = None
 ) -> np.ndarray:
     """(N, F) float32 vectors of texts, in their order; those that are missing are computed.
 
     Args:
         outputs: Where they are stored.
-        compute: Makes the vectors of texts that are not in the cache yet.
-        encoded: N tokenised texts.
-        progress: Callback with (done, all) texts that have to be computed.
+        compute: Computes the vectors of texts that are not in the cache yet.
+        encoded: N tokenized texts.
+        progress: Called with (done, total) texts that have to be computed.
 
     Raises:
         RunError: if the disk refuses.
@@ -312,8 +312,8 @@ class PooledFeatures:
     """The pooled features of one frozen encoder under one pooling: a vector per text.
 
     Args:
-        key: Names encoder and pooling (see :func:`pooling_key`).
-        compute: Makes the features of texts that are not in the cache yet.
+        key: Identifies encoder and pooling (see :func:`pooling_key`).
+        compute: Computes the features of texts that are not in the cache yet.
         encoder: Name of the encoder, for people.
     """
 
@@ -326,24 +326,24 @@ class PooledFeatures:
         """(N, F) float32 features, in the order of the texts.
 
         Args:
-            encoded: N tokenised texts.
-            progress: Callback with (done, all) texts that have to be computed.
+            encoded: N tokenized texts.
+            progress: Called with (done, total) texts that have to be computed.
 
         Raises:
             RunError: if the disk refuses.
         """
         key = output_key(self.key, *(d for d in TOKEN_BUDGET if torch.is_autocast_enabled(d)))
         outputs = OutputCache(cache.POOLED, key, {"encoder": self.encoder})
-        return stored_vectors(outputs, self.compute, encoded, progress)
+        return cached_vectors(outputs, self.compute, encoded, progress)
 
 
 def output_key(*parts: str) -> str:
-    """Sixteen hex digits that name everything but the texts that decides outputs."""
+    """Sixteen hex digits that identify everything but the texts that determines outputs."""
     return cache.content_key([FORMAT, *parts])
 
 
 def pooling_key(encoder: Encoder, pooling: nn.Module, name: str) -> str:
-    """Sixteen hex digits that name a frozen encoder and what pools its states.
+    """Sixteen hex digits that identify a frozen encoder and its pooling.
 
     Args:
         encoder: Its weights and the precision it computes in count.
@@ -383,7 +383,7 @@ def text_names(input_ids: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def weights_key(encoder: Encoder) -> str:
-    """Sixteen hex digits that name an encoder's weights and configuration, wherever they lie."""
+    """Sixteen hex digits that identify an encoder's weights and config, wherever they are."""
     config = json.loads(encoder.model.config.to_json_string())
     for name in ("_name_or_path", "transformers_version"):
         config.pop(name, None)

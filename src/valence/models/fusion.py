@@ -1,7 +1,7 @@
-"""What ALMT is compared with: one modality alone, and the two simple ways to join three.
+"""Baselines of ALMT: one modality alone, early fusion and late fusion.
 
-All take the inputs of :class:`~valence.models.multimodal.ALMT` and give what it gives. A
-modality is read as the mean of its real steps; one without a real step reads as zero.
+All have the inputs and outputs of :class:`~valence.models.multimodal.ALMT`. A modality is read
+as the mean of its real steps; one without a real step reads as zero.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from valence.models.pooling import masked_mean
 DROPOUT = 0.1  # of the simple models; the published ALMT has none
 
 
-class Modality(nn.Module):
+class ModalityEncoder(nn.Module):
     """One modality: scaled, averaged over its real steps, and passed through a perceptron.
 
     Args:
@@ -43,7 +43,7 @@ class Modality(nn.Module):
 
 
 class SingleModality(nn.Module):
-    """Text, audio or vision alone; what the others say is not looked at.
+    """Text, audio or vision alone; the other modalities are ignored.
 
     Args:
         settings: Sizes.
@@ -53,7 +53,7 @@ class SingleModality(nn.Module):
     def __init__(self, settings: FusionSettings, modality: str) -> None:
         super().__init__()
         self.settings, self.modality = settings, modality
-        self.reader = Modality(settings, modality)
+        self.reader = ModalityEncoder(settings, modality)
         self.output = nn.Linear(settings.dim, settings.outputs)
 
     def forward(
@@ -91,18 +91,18 @@ class EarlyFusion(nn.Module):
         vision_mask: Tensor | None = None,
     ) -> ModelOutput:  # fmt: skip
         """Outputs (B, outputs) and pooled features (B, dim); inputs as ALMT's."""
-        read = (
+        inputs = (
             (text, text_mask),
             (self.scalers["audio"](audio), audio_mask),
             (self.scalers["vision"](vision), vision_mask),
         )
-        means = [masked_mean(x, _all_real(x) if mask is None else mask) for x, mask in read]
+        means = [masked_mean(x, _all_real(x) if mask is None else mask) for x, mask in inputs]
         features = self.layers(torch.cat(means, dim=1))
         return ModelOutput(self.output(features), features, text, text_mask, self.output.weight)
 
 
 class LateFusion(nn.Module):
-    """A model per modality; outputs and features are the mean over those that are there.
+    """A model per modality; outputs and features are the mean over those present.
 
     Args:
         settings: Sizes.
@@ -111,7 +111,7 @@ class LateFusion(nn.Module):
     def __init__(self, settings: FusionSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.readers = nn.ModuleDict({name: Modality(settings, name) for name in MODALITIES})
+        self.readers = nn.ModuleDict({name: ModalityEncoder(settings, name) for name in MODALITIES})
         self.outputs = nn.ModuleDict(
             {name: nn.Linear(settings.dim, settings.outputs) for name in MODALITIES}
         )
@@ -124,14 +124,14 @@ class LateFusion(nn.Module):
         """Outputs (B, outputs) and pooled features (B, dim); inputs as ALMT's."""
         steps = {"text": text, "audio": audio, "vision": vision}
         masks = {"text": text_mask, "audio": audio_mask, "vision": vision_mask}
-        features, outputs, there = [], [], []
+        features, outputs, has_steps = [], [], []
         for name in MODALITIES:
             mask = masks[name]
             features.append(self.readers[name](steps[name], mask))
             outputs.append(self.outputs[name](features[-1]))
             real = _all_real(steps[name]) if mask is None else mask
-            there.append((real != 0).any(dim=1))
-        present = torch.stack(there, dim=1)
+            has_steps.append((real != 0).any(dim=1))
+        present = torch.stack(has_steps, dim=1)
         pooled = masked_mean(torch.stack(features, dim=1), present)
         return ModelOutput(
             masked_mean(torch.stack(outputs, dim=1), present), pooled, text, text_mask

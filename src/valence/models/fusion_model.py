@@ -1,4 +1,4 @@
-"""A multimodal model with its text encoder, loss and names: built, scored, saved and loaded."""
+"""A multimodal model with its text encoder and loss: built, scored, saved and loaded."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class FusionNet(nn.Module):
     """Frozen text encoder, fusion and loss.
 
     Args:
-        encoder: The text encoder; its weights stay as they are.
+        encoder: The text encoder; its weights are frozen.
         fusion: One of ``FUSIONS``.
         loss: What it is trained with.
     """
@@ -82,13 +82,13 @@ class FusionNet(nn.Module):
 
         Args:
             attention_mask: (B, T) 1 on the tokens of the text.
-            text_mask: (B, T) true on those of them that fusion may read.
+            text_mask: (B, T) true on the tokens that the fusion may read.
             audio: (B, L_a, d_a) steps.
             audio_mask: (B, L_a) true on real steps.
             vision: (B, L_v, d_v) steps.
             vision_mask: (B, L_v) true on real steps.
             input_ids: (B, T) token ids.
-            states: (B, T, H) what the encoder makes of them, if that is known already.
+            states: (B, T, H) token states, if they are computed already.
             labels: (B,) class ids or intensities.
         """
         if states is None:
@@ -107,13 +107,13 @@ class FusionNet(nn.Module):
         return {n: v for n, v in self.state_dict().items() if not n.startswith("encoder.")}
 
     def load_trainable_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`trainable_state_dict` gave."""
+        """Load what :meth:`trainable_state_dict` returned."""
         self.load_state_dict(state, strict=False)
 
 
 @dataclass
 class FusionModel(Model):
-    """A fusion with tokenizer and names; reads texts alone too."""
+    """A multimodal model with its tokenizer; predicts texts without clips too."""
 
     net: FusionNet
     tokenizer: TextTokenizer
@@ -125,13 +125,13 @@ class FusionModel(Model):
     frozen: FrozenStates | None = None
     threads: int | None = None
     seed: int = 0
-    """Of the steps that are taken away where the model is scored under changes."""
+    """Of the steps that are dropped where the model is scored under perturbations."""
 
     inputs: ClassVar[tuple[str, ...]] = MODALITIES
 
     @property
     def trainable_parameters(self) -> int:  # type: ignore[override]
-        """Numbers that the training set."""
+        """Number of trainable parameters."""
         return sum(p.numel() for p in self.net.parameters() if p.requires_grad)
 
     @property
@@ -143,7 +143,7 @@ class FusionModel(Model):
         """Move to a device; scores are computed in float32.
 
         Raises:
-            SpecError: if the device is not there.
+            SpecError: if the device is not available.
             ModelError: if another number format is requested.
         """
         if hardware.precision == "bf16":
@@ -162,8 +162,8 @@ class FusionModel(Model):
 
         Args:
             rows: N rows.
-            progress: Called with (done, all) after every batch.
-            change: Applied to every batch, for example to take steps away.
+            progress: Called with (done, total) rows after every batch.
+            change: Applied to every batch, for example to drop steps.
         """
         with torch_threads(self.threads):
             return score_inputs(self.net, rows, progress, change=change)
@@ -172,7 +172,7 @@ class FusionModel(Model):
         """As :meth:`Model.clip_reader`.
 
         Raises:
-            SpecError: if the model was trained on features that cannot be made here.
+            SpecError: if the model was trained on features that cannot be extracted here.
             DataError: if the file cannot be read.
             ModelError: if its features do not fit the model.
         """
@@ -215,13 +215,13 @@ class FusionModel(Model):
         self, texts: Sequence[str], features: FeatureView | None, *, device: str = "cpu",
         progress: Progress | None = None,
     ) -> FusionRows:  # fmt: skip
-        """The rows as the model reads them.
+        """The rows as inputs of the network.
 
         Args:
             texts: N texts.
             features: Audio and vision of them, or None.
-            device: Where token states that are missing are computed.
-            progress: Called with (done, all) texts whose states had to be computed.
+            device: Where missing token states are computed.
+            progress: Called with (done, total) texts whose states had to be computed.
 
         Raises:
             ModelError: if the features have other widths than those of the training.
@@ -236,12 +236,12 @@ class FusionModel(Model):
         return FusionRows(encoded, features, widths, limits, self.tokenizer.pad_id)
 
     def enable_hidden_state_cache(self) -> None:
-        """From now on, keep the token states of the encoder on disk and read them again."""
+        """Cache the token states of the encoder on disk from now on."""
         self.frozen = FrozenStates(self.net.encoder, self.tokenizer.pad_id)
 
     def variants(self) -> Iterator[Variant]:
         """Steps that are missing or noisy, of every modality that is read."""
-        encoded: list[tuple[Examples, FusionRows]] = []  # of the rows that came last
+        encoded: list[tuple[Examples, FusionRows]] = []  # of the latest rows
 
         def rows_of(examples: Examples) -> FusionRows:
             if not encoded or encoded[0][0] is not examples:
@@ -293,9 +293,10 @@ def build_fusion_model(
     fusion = build_fusion(config.fusion.name, sizes)
     extractor = None
     if features is not None:
-        found = {name: features.statistics(name) for name in READ}
+        statistics = {name: features.statistics(name) for name in READ}
         set_feature_statistics(
-            fusion, {n: (torch.from_numpy(m), torch.from_numpy(d)) for n, (m, d) in found.items()}
+            fusion,
+            {n: (torch.from_numpy(m), torch.from_numpy(d)) for n, (m, d) in statistics.items()},
         )
         extractor = read_manifest(features.split.folder).extractor
     net = FusionNet(encoder, fusion, build_loss(config.loss, _info(task, sizes)))
@@ -359,9 +360,9 @@ def load_fusion_model(folder: Path) -> FusionModel:
         ModelError: if a file is missing, truncated or does not fit.
     """
     saved = read_config(folder)
-    told = saved.fusion or {}
+    fusion = saved.fusion or {}
     try:
-        sizes = FusionSettings.model_validate(told["sizes"])
+        sizes = FusionSettings.model_validate(fusion["sizes"])
     except (KeyError, ValueError):
         where = folder / "config.json"
         raise ModelError(f"{where} lacks the sizes of the fusion; save it again") from None
@@ -382,6 +383,6 @@ def load_fusion_model(folder: Path) -> FusionModel:
     limit = {"max_length": sizes.text_length}
     tokenizer = TextTokenizer(config.encoder.model_copy(update=limit))
     return FusionModel(
-        net, tokenizer, saved.task, config, saved.spec, sizes, told.get("extractor"),
+        net, tokenizer, saved.task, config, saved.spec, sizes, fusion.get("extractor"),
         seed=saved.seed,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What every head is: :class:`Head`."""
+"""The base class of heads: :class:`Head`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class Head(nn.Module):
     """From token states to logits; ``feature_size`` is H of the features it gives losses."""
 
     reads: ClassVar[frozenset[str]] = frozenset()
-    """The fields of ``HeadSpec`` that change it; a sweep over others would repeat itself."""
+    """The fields of ``HeadSpec`` that it uses; a sweep over others would repeat itself."""
 
     def __init__(self, feature_size: int) -> None:
         super().__init__()
         self.feature_size = feature_size
 
     def forward(self, states: Tensor, mask: Tensor) -> ModelOutput:
-        """What the classifier computes of token states (B, T, H) and mask (B, T)."""
+        """Logits and features of token states (B, T, H) and mask (B, T)."""
         raise NotImplementedError
 
-    def take_pooler(self, weights: tuple[Tensor, Tensor] | None, *, trained: bool) -> None:
-        """Start from the encoder's pretrained pooler, where a head has one.
+    def init_pooler(self, weights: tuple[Tensor, Tensor] | None, *, trained: bool) -> None:
+        """Initialize the pooler from the encoder's pretrained one, where a head has one.
 
         Args:
             weights: Weight (H, H) and bias (H,), or None where the encoder has no pooler.

@@ -38,7 +38,7 @@ class LinearHead(Head):
 class UnitHead(LinearHead):
     """A linear layer whose logits have length one over the classes (SharpReCL).
 
-    Logits then lie in [−1, 1]; what the class shares add to them in training weighs more.
+    Logits then lie in [−1, 1], so that the class priors added in training weigh more.
     """
 
     def forward(self, states: Tensor, mask: Tensor) -> ModelOutput:
@@ -123,10 +123,10 @@ def head_reads(name: str) -> frozenset[str]:
     """
     if name not in HEADS:
         raise UnknownNameError("head", name, HEADS)
-    found = HEADS[name]
-    assert isinstance(found, type)
-    assert issubclass(found, Head)
-    return found.reads
+    head = HEADS[name]
+    assert isinstance(head, type)
+    assert issubclass(head, Head)
+    return head.reads
 
 
 def _pooling(spec: HeadSpec, hidden_size: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Batches of an encoder, on the processor by several threads where that is faster."""
+"""Inference over batches, with several threads on a CPU where that is faster."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import TypeVar
 
 import torch
 
-from valence.models.cpu import is_bulk, spread
+from valence.models.cpu import is_bulk, thread_map
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
 
-def inferred(
+def run_batches(
     work: Callable[[Batch], Result], batches: Sequence[Batch], *, device: str
 ) -> Iterator[Result]:
     """Results of ``work`` in the order of ``batches``, without gradients.
 
     Args:
         work: Runs a network on a batch; called from several threads at once where there are many
-            batches and the device is the processor.
-        batches: What it is given.
+            batches and the device is the CPU.
+        batches: Arguments of ``work``.
         device: ``cpu``, ``cuda`` or ``mps``.
     """
     autocast = torch.is_autocast_enabled(device)
 
-    def alone(batch: Batch) -> Result:
-        # both are settings of a thread
+    def run_batch(batch: Batch) -> Result:
+        # both are thread-local settings
         with (
             torch.inference_mode(),
             torch.autocast(device, dtype=torch.bfloat16, enabled=autocast),
@@ -36,10 +36,10 @@ def inferred(
 
     threads = torch.get_num_threads()
     if device != "cpu" or not is_bulk(len(batches), threads):
-        yield from map(alone, batches)
+        yield from map(run_batch, batches)
         return
     torch.set_num_threads(1)
     try:
-        yield from spread(alone, batches, threads=threads)
+        yield from thread_map(run_batch, batches, threads=threads)
     finally:
         torch.set_num_threads(threads)

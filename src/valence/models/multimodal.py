@@ -122,7 +122,7 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, target: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-        """What (B, Q, D) the target reads from the source (B, S, D), mask (B, S)."""
+        """Attention output (B, Q, D) of the target over the source (B, S, D), mask (B, S)."""
         read = attend(
             self.query(self.norm_query(target)),
             self.key(self.norm_key(source)),
@@ -180,7 +180,7 @@ class ModalityProjection(nn.Module):
         steps, mask = self._within_length(steps, mask)
         count = self.tokens.shape[1]
         if mask is not None:
-            # A product would keep what is not a number in the padding.
+            # A product would keep NaN in the padding.
             steps = steps.masked_fill(mask.unsqueeze(-1) == 0, 0.0)
             mask = functional.pad(mask != 0, (count, 0), value=True)
         tokens = self.tokens.expand(len(steps), -1, -1)
@@ -188,9 +188,9 @@ class ModalityProjection(nn.Module):
         states = self.dropout(states + self.positions[:, : states.shape[1]])
         for layer in self.layers[:-1]:
             states = layer(states, states, mask)
-        # Only the tokens leave here, so the last layer is computed for them alone.
-        kept: Tensor = self.layers[-1](states[:, :count], states, mask)
-        return kept
+        # Only the tokens are returned, so the last layer is computed for them alone.
+        projected: Tensor = self.layers[-1](states[:, :count], states, mask)
+        return projected
 
     def _within_length(self, steps: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if steps.shape[1] <= self.length:
@@ -198,7 +198,7 @@ class ModalityProjection(nn.Module):
         if mask is None or bool((mask[:, self.length :] != 0).any()):
             raise ModelError(
                 f"{self.modality} has {steps.shape[1]} steps and the model reads {self.length}; "
-                f"cut it, or train with {self.modality}_length={steps.shape[1]}"
+                f"truncate it, or train with {self.modality}_length={steps.shape[1]}"
             )
         return steps[:, : self.length], mask[:, : self.length]
 
@@ -207,7 +207,7 @@ class HyperModality(nn.Module):
     """One layer of adaptive hyper-modality learning.
 
     H ← norm(H) + W(attn(q = h_l, k,v = h_a) + attn(q = h_l, k,v = h_v)): a language scale
-    asks audio and vision, and what they answer moves the hyper-modality tokens.
+    attends to audio and vision, and the result updates the hyper-modality tokens.
     """
 
     def __init__(self, settings: FusionSettings) -> None:
@@ -225,21 +225,23 @@ class HyperModality(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, text: Tensor, audio: Tensor, vision: Tensor, hyper: Tensor) -> Tensor:
-        """The moved hyper-modality tokens; all are (B, T, D)."""
+        """The updated hyper-modality tokens; all are (B, T, D)."""
         query = self.query(self.norm_text(text))
         audio, vision = self.norm_audio(audio), self.norm_vision(vision)
-        heard = attend(query, self.key_audio(audio), self.value_audio(audio), heads=self.heads)
-        seen = attend(query, self.key_vision(vision), self.value_vision(vision), heads=self.heads)
-        moved: Tensor = self.norm_hyper(hyper) + self.dropout(self.out(heard + seen))
-        return moved
+        from_audio = attend(query, self.key_audio(audio), self.value_audio(audio), heads=self.heads)
+        from_vision = attend(
+            query, self.key_vision(vision), self.value_vision(vision), heads=self.heads
+        )
+        updated: Tensor = self.norm_hyper(hyper) + self.dropout(self.out(from_audio + from_vision))
+        return updated
 
 
 class CrossFusion(nn.Module):
     """The cross-transformer: one learned token reads the hyper-modality tokens.
 
-    The published model makes targets of all tokens of the last language scale too. Targets
-    read the source only and never each other, so what the output takes, the first, is the
-    same without the others; they are not computed. Their positions are kept, so that
+    The published model also has all tokens of the last language scale as targets. Targets
+    attend to the source only and never to each other, so the first, which is the output, is
+    the same without the others; they are not computed. Their positions exist, so that
     published weights fit.
     """
 
@@ -332,8 +334,8 @@ def attend(
 ) -> Tensor:
     """Multi-head attention (B, Q, H·E) over (B, S, H·E); sources where mask (B, S) is true."""
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (query, key, value))
-    seen = None if mask is None else mask[:, None, None, :]
-    read = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    attn_mask = None if mask is None else mask[:, None, None, :]
+    read = functional.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
     return read.transpose(1, 2).flatten(2)
 
 

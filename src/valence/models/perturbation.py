@@ -1,4 +1,4 @@
-"""Audio, vision and text that are missing or noisy, for scoring a multimodal model under them."""
+"""Missing or noisy modalities, to test the robustness of a multimodal model."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ class Noise:
         """The batch with noise on its real steps."""
         steps = batch[self.modality].clone()
         for i, row in enumerate(rows):
-            draw = torch.Generator().manual_seed(self.seed * 1_000_003 + int(row))
-            steps[i] += self.level * self.deviation * torch.randn(steps[i].shape, generator=draw)
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(row))
+            noise = torch.randn(steps[i].shape, generator=generator)
+            steps[i] += self.level * self.deviation * noise
         return {**batch, self.modality: steps}
 
 
 def perturbations(
     fusion: nn.Module, name: str, seed: int
 ) -> Iterator[tuple[Mapping[str, Any], Change]]:
-    """Every change, and what it is: change (missing, noise), modality (one, or all), level.
+    """Every perturbation with its columns: change (missing, noise), modality (one, or all), level.
 
     Args:
         fusion: The trained fusion, for the deviations of its features.
@@ -75,7 +76,7 @@ def modalities(name: str) -> tuple[str, ...]:
 
 
 def feature_deviation(fusion: nn.Module, modality: str) -> torch.Tensor | None:
-    """(d,) deviation of a modality over the training rows, as the fusion keeps it."""
+    """(d,) deviation of a modality over the training rows, a buffer of the fusion."""
     if modality == "text":
         return None
     buffers = dict(fusion.named_buffers())

@@ -70,13 +70,13 @@ class AdaptiveHierarchicalPooling(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """(B, H) from token states (B, T, H) and mask (B, T)."""
-        kept = _without_padding(states, mask)
+        unpadded = _without_padding(states, mask)
         if self.compat == "reference":
             scores = self.attention(states).squeeze(-1).softmax(dim=1)
         else:
-            scores = self.attention(kept).squeeze(-1)
-        shares = scores.masked_fill(mask == 0, torch.finfo(scores.dtype).min).softmax(dim=1)
-        attentive = torch.einsum("bt,bth->bh", shares, kept)
+            scores = self.attention(unpadded).squeeze(-1)
+        weights = scores.masked_fill(mask == 0, torch.finfo(scores.dtype).min).softmax(dim=1)
+        attentive = torch.einsum("bt,bth->bh", weights, unpadded)
         views = (attentive, masked_mean(states, mask), masked_max(states, mask))
         fused: Tensor = self.fusion(torch.cat(views, dim=1))
         return fused
@@ -95,7 +95,7 @@ def masked_max(states: Tensor, mask: Tensor) -> Tensor:
 
 
 def _without_padding(states: Tensor, mask: Tensor) -> Tensor:
-    """The states with zeros at padding; a product would keep what is not a number there."""
+    """The states with zeros at padding; a product would keep NaN there."""
     return states.masked_fill(mask.unsqueeze(-1) == 0, 0.0)
 
 

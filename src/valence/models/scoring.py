@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from valence.data.collate import Batch, EncodedInputs
 from valence.distributed import process_group
 from valence.models.base import Outputs, Progress
-from valence.models.inference import inferred
+from valence.models.inference import run_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from valence.losses.base import Loss
 
 Change = Callable[[Batch, np.ndarray], Batch]
-"""What is done to a batch, given its row numbers, before it is scored."""
+"""A transform of a batch, given its row numbers, before it is scored."""
 
 
 class Network(Protocol):
@@ -36,7 +36,7 @@ class Network(Protocol):
         ...
 
     def load_trainable_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`trainable_state_dict` gave."""
+        """Load what :meth:`trainable_state_dict` returned."""
         ...
 
 
@@ -46,25 +46,25 @@ def score_inputs(
     progress: Progress | None = None,
     *,
     token_budget: int | None = None,
-    shared: bool = False,
+    distributed: bool = False,
     change: Change | None = None,
 ) -> Outputs:
-    """Logits and features of encoded rows, in their order; leaves the mode as it was.
+    """Logits and features of encoded rows, in their order; restores the training mode.
 
     Args:
         network: On any device.
         inputs: N rows.
-        progress: Called with (done, all) rows after every batch.
-        token_budget: Most tokens of a batch; what suits the device when None.
-        shared: Whether all processes call this with the same rows: each computes a part of
+        progress: Called with (done, total) rows after every batch.
+        token_budget: Most tokens of a batch; the default of the device when None.
+        distributed: Whether all processes call this with the same rows: each computes a part of
             the batches, and all get the whole.
-        change: Applied to every batch, for example to take steps away.
+        change: Applied to every batch, for example to drop steps.
     """
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
     batches = list(inputs.batches(device.type, token_budget))
-    if shared:
+    if distributed:
         batches = list(islice(batches, process_group.rank(), None, process_group.world_size()))
 
     def score(rows: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -76,14 +76,14 @@ def score_inputs(
 
     parts: list[tuple[Tensor, Tensor]] = []
     done = 0
-    for rows, part in zip(batches, inferred(score, batches, device=device.type), strict=True):
+    for rows, part in zip(batches, run_batches(score, batches, device=device.type), strict=True):
         parts.append(part)
         done += len(rows)
         if progress is not None:
             progress(done, len(inputs))
     network.train(was_training)
     logits, features = (_in_order(network, inputs, batches, parts, i) for i in range(2))
-    if shared:
+    if distributed:
         logits = process_group.all_reduce_sum(logits)
         features = process_group.all_reduce_sum(features)
     return Outputs(logits, features, inputs.truncated)
@@ -102,7 +102,7 @@ def _in_order(
 
 @contextmanager
 def torch_threads(threads: int | None) -> Iterator[None]:
-    """Let PyTorch use so many threads while the block runs; its own number when None."""
+    """Set the number of threads of PyTorch while the block runs; unchanged when None."""
     before = torch.get_num_threads()
     if threads is None or threads == before:
         yield

@@ -22,8 +22,8 @@ CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU
 class Recurrence(nn.Module):
     """A bidirectional LSTM or GRU over the real tokens of every text.
 
-    The way back runs over each text reversed within its own length, so padding stays behind
-    it; with texts of like length in a batch this is faster than packing them.
+    The backward direction reverses each text within its own length, so padding stays at the end;
+    with texts of similar length in a batch this is faster than packing them.
 
     Args:
         size: Size of the token states.
@@ -43,23 +43,23 @@ class Recurrence(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """(B, T, 2 · hidden) of states (B, T, H) and mask (B, T), padded on the right.
 
-        Zero at padding, unless ``compat`` asks for what the published code has there.
+        Zero at padding, except with ``compat="reference"``.
         """
-        places = torch.arange(mask.shape[1], device=mask.device)
+        positions = torch.arange(mask.shape[1], device=mask.device)
         lengths = torch.full_like(mask[:, :1], mask.shape[1])
         if self.compat != "reference":
             lengths = mask.sum(1, keepdim=True)
-        turned = torch.where(places < lengths, lengths - 1 - places, places)
+        reversed_ = torch.where(positions < lengths, lengths - 1 - positions, positions)
         for number, (ahead, back) in enumerate(zip(self.ahead, self.back, strict=True)):
             states = self.dropout(states) if number else states
-            returning = _turn(back(_turn(states, turned))[0], turned)
-            states = torch.cat([ahead(states)[0], returning], dim=2)
-        return states.masked_fill((places >= lengths).unsqueeze(2), 0.0)
+            backward = _reorder(back(_reorder(states, reversed_))[0], reversed_)
+            states = torch.cat([ahead(states)[0], backward], dim=2)
+        return states.masked_fill((positions >= lengths).unsqueeze(2), 0.0)
 
 
-def _turn(states: Tensor, places: Tensor) -> Tensor:
-    """States (B, T, H) in the order of places (B, T)."""
-    return states.gather(1, places.unsqueeze(2).expand(-1, -1, states.shape[2]))
+def _reorder(states: Tensor, positions: Tensor) -> Tensor:
+    """States (B, T, H) in the order of positions (B, T)."""
+    return states.gather(1, positions.unsqueeze(2).expand(-1, -1, states.shape[2]))
 
 
 class SelfAttention(nn.Module):
@@ -87,10 +87,10 @@ class SelfAttention(nn.Module):
             layer(states).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
-        # A text of no token looks at all positions, which keeps the softmax finite.
-        seen = (mask > 0) | (mask == 0).all(1, keepdim=True)
+        # A text of no token attends to all positions, which keeps the softmax finite.
+        visible = (mask > 0) | (mask == 0).all(1, keepdim=True)
         mixed = functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=seen[:, None, None, :],
+            q, k, v, attn_mask=visible[:, None, None, :],
             dropout_p=self.dropout if self.training else 0.0,
         )  # fmt: skip
         joined: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
@@ -154,8 +154,8 @@ class LstmHead(Head):
         features = self.layers(pooled)
         return ModelOutput(self.linear(features), features, states, mask, self.linear.weight)
 
-    def take_pooler(self, weights: tuple[Tensor, Tensor] | None, *, trained: bool) -> None:
-        """Start from the encoder's pretrained pooler, and train it if the encoder is trained."""
+    def init_pooler(self, weights: tuple[Tensor, Tensor] | None, *, trained: bool) -> None:
+        """Initialize from the encoder's pretrained pooler; train it if the encoder is trained."""
         if self.pooler is None:
             return
         if weights is None:
@@ -199,9 +199,9 @@ class HanHead(Head):
         """Logits (B, C) and features (B, D/2) of token states (B, T, H)."""
         recurrent = self.second_norm(self.recurrence(self.first_norm(states), mask))
         scores = torch.tanh(self.attention(recurrent)) @ self.context
-        # Finite, so that a text of no token has shares and not a division by zero.
-        shares = scores.masked_fill(mask == 0, torch.finfo(scores.dtype).min).softmax(dim=1)
-        features = self.layers(torch.einsum("bt,bth->bh", shares, recurrent))
+        # Finite, so that a text of no token has weights and not a division by zero.
+        weights = scores.masked_fill(mask == 0, torch.finfo(scores.dtype).min).softmax(dim=1)
+        features = self.layers(torch.einsum("bt,bth->bh", weights, recurrent))
         return ModelOutput(self.linear(features), features, states, mask, self.linear.weight)
 
 

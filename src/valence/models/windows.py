@@ -1,9 +1,9 @@
-"""Texts over the length limit, read in windows: pieces that overlap, and what is made of them.
+"""Texts over the length limit, read in overlapping windows whose outputs are averaged.
 
-A piece ends where a word ends. Neighbors share about a quarter of the limit, so that a word
-at the edge of one is read with its surroundings in the other, and the last piece is as long
-as the others. The probabilities of a text are the mean over its pieces; a text within the
-limit is one piece and is scored as it is.
+A window ends where a word ends. Neighbors overlap by about a quarter of the limit, so that a
+word at the edge of one is read in context in the other, and the last window is as long as the
+others. The probabilities of a text are the mean over its windows; a text within the limit is
+one window.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from valence.models.base import Model, Outputs, Progress
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-OVERLAP_SHARE = 0.25
+OVERLAP_FRACTION = 0.25
 LEAST_PROBABILITY = 1e-30  # keeps the logarithm of a mean of zeros finite
 
 
@@ -36,17 +36,17 @@ def split_windows(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> lis
     copy.no_truncation()
     copy.no_padding()
     room = max(1, limit - copy.num_special_tokens_to_add(False))
-    found = copy.encode_batch(list(texts), add_special_tokens=False)
+    encodings = copy.encode_batch(list(texts), add_special_tokens=False)
     return [
         [text] if len(encoding) <= room else _pieces(text, encoding, room)
-        for text, encoding in zip(texts, found, strict=True)
+        for text, encoding in zip(texts, encodings, strict=True)
     ]
 
 
 def _pieces(text: str, encoding: Encoding, room: int) -> list[str]:
     words, offsets, count = encoding.word_ids, encoding.offsets, len(encoding)
     starts = [i == 0 or words[i] != words[i - 1] for i in range(count)] + [True]
-    # Tokens of what a tokenizer adds, as a space before the first word, belong to no place.
+    # Tokens that a tokenizer adds, such as a space before the first word, have no span.
     pieces = []
     start, last = 0, _after(starts, count - room)
     while True:
@@ -54,7 +54,7 @@ def _pieces(text: str, encoding: Encoding, room: int) -> list[str]:
         pieces.append(text[offsets[start][0] : offsets[end - 1][1]])
         if end == count:
             return pieces
-        onward = _before(starts, end - int(room * OVERLAP_SHARE), start)
+        onward = _before(starts, end - int(room * OVERLAP_FRACTION), start)
         start = min(onward, last)
 
 

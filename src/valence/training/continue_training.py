@@ -1,4 +1,4 @@
-"""Going on from a saved model: its weights, on new rows, with more classes if wanted."""
+"""Continued training of a saved model, on new rows and optionally with more classes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HASH_BLOCK_BYTES = 1 << 20
 
 
 def content_hash(folder: Path) -> str:
-    """Sixteen hex digits of the files that make the model in ``folder``; reports do not count."""
+    """Sixteen hex digits of the model files in ``folder``; reports do not count."""
     digest = hashlib.sha256()
     for name in MODEL_FILES:
         path = folder / name
@@ -46,15 +46,15 @@ def load_start(
 ) -> TorchModel:
     """The saved model, ready to be trained further.
 
-    Its weights are kept. Of layers that have a row per class, new classes get new rows behind
-    the old ones, and what the loss had learned or remembered is then made anew.
+    Its weights are loaded. Layers with a row per class get new rows for new classes after the
+    old ones; the parameters and buffers of the loss are then initialized anew.
 
     Args:
         folder: The model folder.
         config: Sections of the new training; encoder and head must be the model's.
         task: Of the new rows; the model's classes come first in it.
         provenance: The spec of the new training, as plain values.
-        seed: Seed of what is new.
+        seed: Seed of new weights.
 
     Raises:
         ModelError: if a file is broken, or classes or parts do not fit.
@@ -77,11 +77,11 @@ def load_start(
     info = ClassInfo(task.counts, task.tail, encoder.hidden_size)
     classifier = Classifier(encoder, config.head, config.loss, info)
     saved = load_file(folder / HEAD_FILE)
-    classifier.load_state_dict(_grown(saved, classifier, folder), strict=False)
+    classifier.load_state_dict(_resized(saved, classifier, folder), strict=False)
     return TorchModel(classifier, old.tokenizer, task, config, provenance)
 
 
-def _grown(saved: dict[str, Tensor], classifier: Classifier, folder: Path) -> dict[str, Tensor]:
+def _resized(saved: dict[str, Tensor], classifier: Classifier, folder: Path) -> dict[str, Tensor]:
     """The saved head in the shapes of ``classifier``; losses only where they fit."""
     new = {n: v for n, v in classifier.state_dict().items() if not n.startswith("encoder.")}
     loss = [n for n in new if n.startswith("loss.")]

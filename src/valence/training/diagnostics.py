@@ -1,4 +1,4 @@
-"""What a training history says of itself: the signs under which contrast with prototypes fails.
+"""Diagnostics of a training history: signs that contrast with prototypes fails.
 
 The three signs are those that the description of SharpReCL names; the limits are ours.
 """
@@ -23,7 +23,7 @@ HistoryRecord = Mapping[str, Any]
 
 
 def failure_signs(history: Sequence[HistoryRecord]) -> list[str]:
-    """One line for every sign that shows, with what to change.
+    """One line for every sign in the history, with what to change.
 
     Args:
         history: Records by step, as in ``history.jsonl``.
@@ -34,23 +34,23 @@ def failure_signs(history: Sequence[HistoryRecord]) -> list[str]:
 
 def prototype_cosines(history: Sequence[HistoryRecord]) -> list[tuple[int, float, float]]:
     """(step, mean, lowest) cosine of prototypes with their class's mean feature."""
-    found = []
+    cosines = []
     for record in history:
         seen = [c for c in record.get(COSINES, []) if c > UNSEEN]
         if seen:
-            found.append((int(record["step"]), float(np.mean(seen)), min(seen)))
-    return found
+            cosines.append((int(record["step"]), float(np.mean(seen)), min(seen)))
+    return cosines
 
 
 def series(history: Sequence[HistoryRecord], name: str) -> list[tuple[int, float]]:
     """(step, value) of a field; of a list its first value."""
-    found = []
+    points = []
     for record in history:
         value = record.get(name)
         if value is not None:
             number = value[0] if isinstance(value, list) else value
-            found.append((int(record["step"]), float(number)))
-    return found
+            points.append((int(record["step"]), float(number)))
+    return points
 
 
 def _drift(history: Sequence[HistoryRecord]) -> str:
@@ -94,6 +94,6 @@ def _tail_overfit(history: Sequence[HistoryRecord]) -> str:
     if gap < TAIL_GAP:
         return ""
     return (
-        f"tail overfit: validation macro-F1 trails accuracy by {gap:.2f} at the kept step; lower "
+        f"tail overfit: validation macro-F1 trails accuracy by {gap:.2f} at the best step; lower "
         "loss.positives or set loss.mixing=never, or weigh the classes"
     )

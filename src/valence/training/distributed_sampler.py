@@ -1,4 +1,4 @@
-"""Batches shared by several processes: together they hold the rows one process would see."""
+"""Batches divided among processes, which together see the rows one process would see."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch.utils.data import Sampler
 from valence.distributed import process_group
 
 
-class SharedBatches(Sampler[list[int]]):
+class DistributedBatchSampler(Sampler[list[int]]):
     """This process's rows of every batch.
 
-    Process 0 draws the order, as it would alone. Every batch is cut into one run of rows per
-    process, in the order of the processes; the last may be uneven. A process that is left
-    without a row gets ``~i`` of one, which takes no part in the loss (see ``InputCollator``).
+    Process 0 draws the order, as it would alone. Every batch is split into consecutive parts, one
+    per process, of which the last may be smaller. A process without a row gets ``~i`` of one,
+    which takes no part in the loss (see ``InputCollator``).
 
     Args:
         sampler: Draws the order of all rows.

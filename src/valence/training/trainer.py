@@ -1,9 +1,9 @@
 """Training: the one ``transformers.Trainer`` subclass, and :func:`train_network`.
 
-What is added to the Trainer: evaluation in length-sorted batches, the best weights kept in
+It adds to the Trainer: evaluation in length-sorted batches, the best weights kept in
 memory (and in checkpoints, without the untrained encoder), early stopping, a learning rate
-of its own for Hy-Mora's gate, and a loss that knows how far the training is. What the rows are
-made of (texts, or texts with audio and vision) is the business of their ``EncodedInputs``.
+of its own for Hy-Mora's gate, and a loss schedule. The modalities of the rows (texts, or texts
+with audio and vision) are the concern of their ``EncodedInputs``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from valence.evaluation.task import MetricScores, Task
 from valence.models.encoder import without_peft_warnings
 from valence.models.scoring import Network, score_inputs
 from valence.storage import atomic
-from valence.training.distributed_sampler import SharedBatches
+from valence.training.distributed_sampler import DistributedBatchSampler
 
 GATE_LR_FACTOR = 5.0  # published for Hy-Mora: one scalar moves too little at the common rate
 OWN_BEST_FILE = "own.json"
@@ -43,7 +43,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """What a network is trained and chosen on; there are no test rows.
+    """Training and validation rows of a network; there are no test rows.
 
     Attributes:
         task: What is predicted.
@@ -62,14 +62,14 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """What a training did.
+    """The outcome of a training.
 
     Attributes:
         history: Records of losses and validation scores by step.
-        best_step: Step whose weights were kept.
-        steps: Optimizer steps made.
+        best_step: Step with the best weights.
+        steps: Number of optimizer steps.
         own_best: For each metric the step at which it was best on validation, where the
-            weights of these steps were to be kept.
+            weights of these steps are kept.
         states: The weights at those steps.
     """
 
@@ -91,7 +91,7 @@ class Best:
 
 
 class EncodedTrainer(Trainer):
-    """The Trainer with the additions the module's docstring names.
+    """The Trainer with the additions named in the module docstring.
 
     Args:
         network: Takes a batch by name and gives ``logits``, ``features`` and ``loss``.
@@ -127,16 +127,16 @@ class EncodedTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         if not self.rows.grouped:
             return RandomSampler(RowNumbers(len(self.rows.train)))
-        # With the lengths at hand; the Trainer would read every row to measure it.
+        # The lengths are known; the Trainer would read every row to measure it.
         size = self.spec.batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(size, lengths=self.rows.train.lengths().tolist())
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches; of several processes, this one's part of the batches one would see."""
+        """Batches; with several processes, the part of this one."""
         if process_group.world_size() == 1:
             return super().get_train_dataloader()
-        batches = SharedBatches(self._get_train_sampler(), self.spec.batch_size)
-        # Not prepared by the Trainer, which would fill an uneven last batch with rows twice.
+        batches = DistributedBatchSampler(self._get_train_sampler(), self.spec.batch_size)
+        # Not prepared by the Trainer, which would fill an uneven last batch with repeated rows.
         return DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)  # type: ignore[arg-type]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -165,9 +165,9 @@ class EncodedTrainer(Trainer):
         return (self.spec.encoder_lr_factor if name.startswith("encoder.") else 1.0), decay
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Score the validation rows, keep the weights if they are the best so far."""
+        """Score the validation rows; keep the weights if they are the best so far."""
         network: nn.Module = self.network  # type: ignore[assignment]
-        logits = score_inputs(network, self.rows.validation, shared=True).logits
+        logits = score_inputs(network, self.rows.validation, distributed=True).logits
         if not np.isfinite(logits).all():
             raise RunError(
                 f"Training broke down at step {self.state.global_step}: the model's outputs are "
@@ -178,26 +178,26 @@ class EncodedTrainer(Trainer):
         diagnostics = self.network.loss.diagnostics()
         metrics |= {f"diagnostics/{k}": v for k, v in diagnostics.items()}
         self.log(metrics)
-        self._keep_best(scores)
+        self._update_best(scores)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
 
-    def _keep_best(self, scores: MetricScores) -> None:
+    def _update_best(self, scores: MetricScores) -> None:
         value = self.rows.task.chosen_score(scores, self.spec.metric)
         step = self.state.global_step
         if self.keep_own_best:
-            self._keep_own_best(scores, step)
+            self._update_own_best(scores, step)
         if value > self.best.score:
-            state = self.states.get(step) or self._copied_state()
+            state = self.states.get(step) or self._copy_state()
             self.best = Best(value, step, 0, state)
         else:
             self.best.without_gain += 1
         if self.on_evaluate is not None:
             self.on_evaluate(value)
 
-    def _keep_own_best(self, scores: MetricScores, step: int) -> None:
+    def _update_own_best(self, scores: MetricScores, step: int) -> None:
         """Keep the weights of this step if some metric was never better."""
         task = self.rows.task
         signed = {
@@ -212,11 +212,11 @@ class EncodedTrainer(Trainer):
         }
         self.own_best |= better
         if better:
-            self.states[step] = self._copied_state()
+            self.states[step] = self._copy_state()
         needed = {at for _, at in self.own_best.values()}
         self.states = {at: state for at, state in self.states.items() if at in needed}
 
-    def _copied_state(self) -> State:
+    def _copy_state(self) -> State:
         state = self.network.trainable_state_dict()
         return {name: value.detach().cpu().clone() for name, value in state.items()}
 
@@ -248,7 +248,7 @@ class EncodedTrainer(Trainer):
 
 
 class _ProgressCallback(TrainerCallback):
-    """Tells the loss and the caller how far it is, and stops when nothing is gained."""
+    """Advances the loss schedule, reports progress, and stops early without improvement."""
 
     def __init__(self, trainer: EncodedTrainer, progress: ProgressCallback | None) -> None:
         self.trainer = trainer
@@ -285,11 +285,11 @@ def train_network(
 
     Args:
         trainer: With network, rows and settings.
-        checkpoint: Where an interrupted training keeps what it needs to go on.
-        progress: Called with the part done and the best score so far.
+        checkpoint: Folder of the checkpoints from which an interrupted training is resumed.
+        progress: Called with the fraction done and the best score so far.
 
     Raises:
-        RunError: if the outputs stop being numbers.
+        RunError: if the outputs become NaN or infinite.
         SpecError, UnknownNameError: if the metric is unknown or has no value.
     """
     trainer.rows.task.check_metric(trainer.spec.metric)
@@ -334,10 +334,10 @@ def _record(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _last_checkpoint(folder: Path | None) -> str | None:
-    """The newest whole checkpoint; one that a kill left half-written is passed over."""
+    """The newest complete checkpoint; one that a kill left incomplete is skipped."""
     if folder is None or not folder.is_dir():
         return None
     # trainer_state.json is written after the weights and the optimizer.
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    numbers = {int(path.name.rpartition("-")[2]): str(path) for path in whole}
+    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    numbers = {int(path.name.rpartition("-")[2]): str(path) for path in complete}
     return numbers[max(numbers)] if numbers else None

@@ -17,14 +17,13 @@ def training_arguments(
     """The Trainer's arguments.
 
     Args:
-        train: How the training goes.
+        train: The training section.
         learning_rate: The rate in effect.
         seed: Seed of everything random.
-        checkpoint: Where an interrupted training keeps what it needs to go on; None keeps
-            nothing.
+        checkpoint: Folder of the checkpoints; None saves none.
 
     Raises:
-        SpecError: if the device asked for is not there.
+        SpecError: if the requested device is not available.
     """
     device = pick_device(train.device)
     by_step = train.eval_steps is not None

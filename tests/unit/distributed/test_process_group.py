@@ -17,7 +17,7 @@ from valence.distributed import process_group
 from valence.errors import RunError, SpecError
 from valence.methods.registry import make_spec
 from valence.runs.runner import run
-from valence.training.distributed_sampler import SharedBatches
+from valence.training.distributed_sampler import DistributedBatchSampler
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_shares_make_up_the_batches_of_one_process(
     shares = []
     for rank in range(3):
         started(rank, 3)
-        batches = SharedBatches(SequentialSampler(range(rows)), 4)
+        batches = DistributedBatchSampler(SequentialSampler(range(rows)), 4)
         shares.append(list(batches))
         assert len(shares[-1]) == len(batches) == -(-rows // 4)
     for number, parts in enumerate(zip(*shares, strict=True)):

@@ -24,7 +24,7 @@ from valence.inference.export.export import ExportOptions, export_model
 from valence.inference.predictor import Predictor
 from valence.methods.registry import make_spec
 from valence.models.classifier import load_torch_model
-from valence.models.exported import LEFT_OUT, ExportedModel, OnnxRunner
+from valence.models.exported import DISABLED_OPTIMIZERS, ExportedModel, OnnxRunner
 from valence.models.heads import HEADS
 from valence.models.pooling import POOLINGS
 
@@ -117,7 +117,10 @@ def as_run(path: Path, scratch: Path) -> Counter[str]:
     options.log_severity_level = 4  # it warns that the file is good for this machine only
     options.optimized_model_filepath = str(scratch / "as-run.onnx")
     onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=LEFT_OUT
+        str(path),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=DISABLED_OPTIMIZERS,
     )
     return Counter(node.op_type for node in onnx.load(scratch / "as-run.onnx").graph.node)
 

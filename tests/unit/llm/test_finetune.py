@@ -12,13 +12,13 @@ from tests.together import alone, launched
 from valence.config.data import DataSpec
 from valence.config.sections import EncoderSpec
 from valence.errors import DataError, ModelError, RunError
-from valence.llm.align import AlignSpec, choose, self_align
+from valence.llm.align import AlignSpec, select_confident, self_align
 from valence.llm.finetune import SFTData, _FineTuneSession, finetune, read_sft_data
-from valence.llm.finetune_spec import FinetuneSpec, read_tuned
+from valence.llm.finetune_spec import FinetuneSpec, read_finetune_result
 from valence.llm.instruct import make_instructions
 from valence.llm.local import load_language_model, load_weights
 from valence.llm.merge import merge
-from valence.llm.records import read_about
+from valence.llm.records import read_instructions_info
 from valence.llm.retrieval import Embedder
 from valence.reports.curves import write_curves
 
@@ -56,7 +56,7 @@ def sft_data(instructions: Path, spec: FinetuneSpec) -> SFTData:
 
 
 def test_instructions_by_language(instructions: Path) -> None:
-    about = read_about(instructions)
+    about = read_instructions_info(instructions)
     assert set(about.groups) == {"en", "de"}
     rows = json.loads((instructions / "en/train.json").read_text())
     assert set(rows[0]) == {"instruction", "input", "output"}
@@ -113,11 +113,11 @@ def test_a_stopped_training_goes_on_to_the_same_end(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(spec, sft_data, tmp_path / "halted", report=stop)
+        finetune(spec, sft_data, tmp_path / "halted", progress=stop)
     assert not (tmp_path / "halted").exists()
     seen: list[str] = []
     again = finetune(
-        spec, sft_data, tmp_path / "halted", report=lambda _, words: seen.append(words)
+        spec, sft_data, tmp_path / "halted", progress=lambda _, words: seen.append(words)
     )
     assert [words.split()[1] for words in seen] == ["3", "4"]
     assert again.validation == pytest.approx(whole.validation, abs=1e-6)
@@ -130,15 +130,15 @@ def test_only_the_answer_is_learned_and_none_is_cut(
     sft_data: SFTData, spec: FinetuneSpec, causal: Path, tmp_path: Path
 ) -> None:
     short = spec.model_copy(update={"cutoff": 200})
-    speaker = load_language_model(str(causal), device="cpu", max_length=200)
-    school = _FineTuneSession(short, sft_data, speaker, tmp_path, None)
-    rows = school.rows()
-    assert school.shortened > 0
+    model = load_language_model(str(causal), device="cpu", max_length=200)
+    session = _FineTuneSession(short, sft_data, model, tmp_path, None)
+    rows = session.rows()
+    assert session.shortened > 0
     assert max(map(len, rows["input_ids"])) <= 200
     for ids, learned, example in zip(rows["input_ids"], rows["completion_mask"], sft_data.train,
                                      strict=True):  # fmt: skip
-        said = speaker.tokenizer.decode([i for i, one in zip(ids, learned, strict=True) if one])
-        assert said == sft_data.wording.answers[example.label] + "<|end|>"
+        said = model.tokenizer.decode([i for i, one in zip(ids, learned, strict=True) if one])
+        assert said == sft_data.renderer.answers[example.label] + "<|end|>"
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     with pytest.raises(RunError, match="no adapter and not empty"):
@@ -149,21 +149,21 @@ def test_folders_that_hold_nothing(tmp_path: Path, spec: FinetuneSpec) -> None:
     with pytest.raises(DataError, match="holds no instructions; make them"):
         read_sft_data(tmp_path, spec)
     with pytest.raises(ModelError, match="no adapter"):
-        read_tuned(tmp_path)
+        read_finetune_result(tmp_path)
 
 
 def test_own_answers_are_agreed_sure_and_balanced() -> None:
     draw = np.random.default_rng(0)
     shares = draw.dirichlet([0.2, 0.2, 0.05], size=(2, 400)).astype(np.float32)
     how = AlignSpec(threshold=0.6, balance=1.5)
-    kept, labels, agreed = choose(shares, how)
+    kept, labels, agreed = select_confident(shares, how)
     both = (shares.argmax(2)[0] == shares.argmax(2)[1])[kept]
     assert both.all()
     assert (np.take_along_axis(shares[:, kept], labels[kept][None, :, None], 2) >= 0.6).all()
     counts = np.bincount(labels[kept], minlength=3)
     assert counts.max() <= 1.5 * counts[counts > 0].min()
     assert 0 < agreed < 1
-    none, _, _ = choose(np.full((2, 4, 3), 1 / 3, np.float32), how)
+    none, _, _ = select_confident(np.full((2, 4, 3), 1 / 3, np.float32), how)
     assert not len(none)
 
 
@@ -176,11 +176,11 @@ def test_rounds_go_on_only_while_validation_gains(
         spec.model_copy(update={"max_steps": 2}), how, sft_data, texts, tmp_path / "out",
         embedder=embedder,
     )  # fmt: skip
-    scores = [r.macro_f1 for r in rounds if r.better]
+    scores = [r.macro_f1 for r in rounds if r.improved]
     assert scores == sorted(scores)
     assert told.validation["macro_f1"] == max(scores)
-    assert rounds[0].better
-    assert all(r.better for r in rounds[:-1])
+    assert rounds[0].improved
+    assert all(r.improved for r in rounds[:-1])
     assert (tmp_path / "out/adapter_config.json").exists()
     assert (tmp_path / "out/rounds.csv").exists()
     assert not list(tmp_path.glob(".*rounds"))

@@ -8,9 +8,9 @@ import pytest
 
 from tests.causal import make_causal
 from valence.errors import ModelError, SpecError
-from valence.llm.classify import fitted
+from valence.llm.classify import encode_truncated
 from valence.llm.local import LanguageModel, load_language_model
-from valence.llm.prefix_sharing import can_share
+from valence.llm.prefix_sharing import supports_prefix_sharing
 from valence.llm.prompts import Demo, Question, make_renderer
 
 CLASSES = ("negative", "neutral", "positive")
@@ -31,11 +31,11 @@ TEXTS = ["good", "the film is bad", "a fine film, the plot is good and long " * 
 def test_shared_prefix_gives_the_likelihoods_of_whole_passes(
     model: LanguageModel, template: str
 ) -> None:
-    wording = make_renderer(template, CLASSES)
+    renderer = make_renderer(template, CLASSES)
     demos = (Demo("bad", 0), Demo("good", 2))
-    asked = [model.question(wording, text, demos) for text in [*TEXTS, TEXTS[0]]]
+    asked = [model.format_prompt(renderer, text, demos) for text in [*TEXTS, TEXTS[0]]]
     prompts = model.encode(asked)
-    answers = model.answer_ids(asked[0], wording.answers)
+    answers = model.answer_ids(asked[0], renderer.answers)
     fast = model.likelihoods(prompts, answers)
     whole = np.stack([model.likelihoods_plain(ids, answers) for ids in prompts])
     np.testing.assert_allclose(fast, whole, atol=2e-4)
@@ -83,15 +83,15 @@ def test_families_of_models(family: str) -> None:
     draw = np.random.default_rng(0)
     prompts = [[5, 6, 7, *draw.integers(2, 300, size).tolist()] for size in (3, 30, 12, 30)]
     answers = [[10, 11, 12], [10, 13], [14]]
-    assert can_share(network, 40) == shared
+    assert supports_prefix_sharing(network, 40) == shared
     whole = np.stack([model.likelihoods_plain(ids, answers) for ids in prompts])
     np.testing.assert_allclose(model.likelihoods(prompts, answers), whole, atol=2e-4)
 
 
 def test_greedy_tokens_do_not_depend_on_the_batch(model: LanguageModel) -> None:
     prompts = model.encode(["good film", "the film is bad and long", "a"])
-    together = model.decode(prompts, 5)
-    assert together == [model.decode([ids], 5)[0] for ids in prompts]
+    together = model.generate(prompts, 5)
+    assert together == [model.generate([ids], 5)[0] for ids in prompts]
 
 
 def test_an_answer_that_begins_another_ends_with_the_end_token(model: LanguageModel) -> None:
@@ -102,20 +102,20 @@ def test_an_answer_that_begins_another_ends_with_the_end_token(model: LanguageMo
 
 
 def test_long_questions_are_shortened_and_counted(model: LanguageModel) -> None:
-    wording = make_renderer("self-alignment", CLASSES)
+    renderer = make_renderer("self-alignment", CLASSES)
 
     def encode(questions: list[Question]) -> list[list[int]]:
-        return model.encode([model.question(wording, q.text, q.demos) for q in questions])
+        return model.encode([model.format_prompt(renderer, q.text, q.demos) for q in questions])
 
     short = Question("good", (Demo("bad", 0),))
     long = Question("good film " * 60, (Demo("bad film " * 60, 0),))
     room = len(encode([short])[0]) + 120
-    prompts, count = fitted(encode, [short, long], room)  # type: ignore[arg-type]
+    prompts, count = encode_truncated(encode, [short, long], room)  # type: ignore[arg-type]
     assert count == 1
     assert prompts[0] == encode([short])[0]
     assert room - 10 < len(prompts[1]) <= room
     with pytest.raises(SpecError, match="1 questions are longer than the model's context"):
-        fitted(encode, [short, long], len(encode([short])[0]))  # type: ignore[arg-type]
+        encode_truncated(encode, [short, long], len(encode([short])[0]))  # type: ignore[arg-type]
 
 
 def test_models_that_cannot_be_had(tmp_path: Path) -> None:

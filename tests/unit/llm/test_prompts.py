@@ -14,33 +14,33 @@ FOUR = ("ambivalent", "negative", "neutral", "positive")
 
 
 def test_records_are_the_golden_ones_byte_for_byte(golden: Path) -> None:
-    wording = make_renderer("self-alignment", FOUR)
+    renderer = make_renderer("self-alignment", FOUR)
     lines = (golden / "instructions.jsonl").read_text(encoding="utf-8").splitlines()
     assert lines
     for line in lines:
         row = json.loads(line)
         named = {demo["label"]: demo["text"] for demo in row["demonstrations"]}
-        demos = tuple(Demo(named[FOUR[c]], c) for c in wording.demo_classes)
+        demos = tuple(Demo(named[FOUR[c]], c) for c in renderer.demo_classes)
         made = InstructionRecord(row["record"]["input"], demos, row["record"]["output"]).alpaca(
-            wording
+            renderer
         )
         assert json.dumps(made) == json.dumps(row["record"])
 
 
 def test_other_labels_keep_their_own_order() -> None:
-    wording = make_renderer("self-alignment", ("bad", "good"))
-    assert "is bad or good in terms" in wording.instruction()
-    assert wording.demo_classes == (0, 1)
+    renderer = make_renderer("self-alignment", ("bad", "good"))
+    assert "is bad or good in terms" in renderer.instruction()
+    assert renderer.demo_classes == (0, 1)
 
 
 def test_options_are_numbered_and_braces_in_texts_stay() -> None:
-    wording = make_renderer("options", ("bad", "good"))
-    asked = wording.user("{answer} {text}", [Demo("{options}", 1)])
+    renderer = make_renderer("options", ("bad", "good"))
+    asked = renderer.user("{answer} {text}", [Demo("{options}", 1)])
     assert "0: bad\n1: good" in asked
     assert "Text: {answer} {text}\n" in asked
     assert "Text: {options}\n" in asked
     assert "Answer: 1\n" in asked
-    assert wording.answers == ("0", "1")
+    assert renderer.answers == ("0", "1")
 
 
 def test_a_template_of_ones_own(tmp_path: Path) -> None:
@@ -49,9 +49,9 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
         'head: "Good or bad? "\nexample: "{text} -> {answer}"\nquery: "{text} ->"\n'
         "system: You judge.\n"
     )
-    wording = make_renderer(str(path), ("bad", "good"))
-    assert wording.user("so so", [Demo("fine", 1)]) == "Good or bad? fine -> good\nso so ->"
-    assert wording.messages("x")[0] == {"role": "system", "content": "You judge."}
+    renderer = make_renderer(str(path), ("bad", "good"))
+    assert renderer.user("so so", [Demo("fine", 1)]) == "Good or bad? fine -> good\nso so ->"
+    assert renderer.messages("x")[0] == {"role": "system", "content": "You judge."}
     with pytest.raises(SpecError, match="Label 'meh' is not in the template"):
         make_renderer(str(path), ("bad", "good", "meh"))
 
@@ -96,9 +96,9 @@ def test_labels_are_read_as_words(raw: str, label: int | None) -> None:
 
 
 def test_of_two_labels_that_begin_together_the_longer_counts() -> None:
-    wording = make_renderer("self-alignment", ("good", "good enough"))
-    assert parse_answer("good enough!", wording) == 1
-    assert parse_answer("very good", wording) == 0
+    renderer = make_renderer("self-alignment", ("good", "good enough"))
+    assert parse_answer("good enough!", renderer) == 1
+    assert parse_answer("very good", renderer) == 0
 
 
 @pytest.mark.parametrize(("raw", "label"), [("1", 1), ("id: 0.", 0), ("7", None), ("good", None)])

@@ -23,7 +23,7 @@ from valence.evaluation.task import Classification
 from valence.llm.answers import Answers, one_hot, token_logits
 from valence.llm.classify import PromptedModel, PromptSettings, QuestionBuilder, ServerBackend
 from valence.llm.prompts import Question, make_renderer
-from valence.llm.server import Server, retry_after_seconds
+from valence.llm.server import ChatClient, retry_after_seconds
 from valence.storage import cache
 
 CHATS = [[{"role": "user", "content": f"text {i}"}] for i in range(8)]
@@ -40,17 +40,17 @@ def server() -> Iterator[FailingServer]:
         yield told
 
 
-def client(server: FailingServer, **settings: object) -> tuple[Server, list[float]]:
+def client(server: FailingServer, **settings: object) -> tuple[ChatClient, list[float]]:
     waits: list[float] = []
-    return Server(server.url, "m", pause=waits.append, **settings), waits  # type: ignore[arg-type]
+    return ChatClient(server.url, "m", pause=waits.append, **settings), waits  # type: ignore[arg-type]
 
 
 def test_equal_questions_and_known_answers_are_not_sent_again(server: FailingServer) -> None:
     asked, _ = client(server)
-    assert [reply.text for reply in asked.ask([*CHATS, CHATS[0]])] == ["0"] * 9
+    assert [reply.text for reply in asked.complete([*CHATS, CHATS[0]])] == ["0"] * 9
     assert len(server.requests) == 8
     again, _ = client(server)
-    assert len(again.ask(CHATS)) == 8
+    assert len(again.complete(CHATS)) == 8
     assert len(server.requests) == 8
     assert server.requests[0]["temperature"] == 0
     assert server.requests[0]["max_tokens"] == 5
@@ -63,7 +63,7 @@ def test_what_passes_is_tried_again(server: FailingServer, status: int) -> None:
         else (500, "oops", {}) if number == 2 else (200, answer("1"), {})
     )  # fmt: skip
     asked, waits = client(server)
-    assert asked.ask(CHATS[:1])[0].text == "1"
+    assert asked.complete(CHATS[:1])[0].text == "1"
     assert waits == [7.0, 2.0], "what the server asks for, else growing waits"
 
 
@@ -83,7 +83,7 @@ def test_what_a_server_asks_for_is_waited(server: FailingServer, header: str) ->
         (429, "busy", {"Retry-After": header}) if number == 1 else (200, answer("1"), {})
     )
     asked, waits = client(server)
-    assert asked.ask(CHATS[:1])[0].text == "1"
+    assert asked.complete(CHATS[:1])[0].text == "1"
     assert waits == [RETRY_AFTER[header]]
 
 
@@ -101,7 +101,7 @@ def test_an_answer_that_drips_in_has_a_deadline(
     asked, _ = client(server, tries=2)
     begun = time.monotonic()
     with pytest.raises(RunError, match=r"has not answered whole within 0\.3 s, after 2 tries"):
-        asked.ask(CHATS[:1])
+        asked.complete(CHATS[:1])
     assert time.monotonic() - begun < 5
 
 
@@ -109,12 +109,12 @@ INTERRUPTED = """
 import os, signal, sys, threading, time
 from valence.llm import server
 
-asked = server.Server(sys.argv[1], "m", concurrency=2)
+asked = server.ChatClient(sys.argv[1], "m", concurrency=2)
 server.UNDER_WAY_SECONDS = 0.5
 threading.Timer(float(sys.argv[2]), os.kill, (os.getpid(), signal.SIGINT)).start()
 begun = time.monotonic()
 try:
-    asked.ask([[{"role": "user", "content": str(i)}] for i in range(9)])
+    asked.complete([[{"role": "user", "content": str(i)}] for i in range(9)])
 except KeyboardInterrupt:
     print(f"{time.monotonic() - begun - float(sys.argv[2]):.1f}")
 """
@@ -147,12 +147,12 @@ def test_an_interrupted_run_pays_for_nothing_twice(server: FailingServer) -> Non
     )
     asked, _ = client(server, concurrency=1, tries=2)
     with pytest.raises(RunError, match=r"is busy \(status 429: quota\), after 2 tries; 3 of 8"):
-        asked.ask(CHATS)
+        asked.complete(CHATS)
     paid = [body["messages"][0]["content"] for body in server.requests[:3]]
     sent = len(server.requests)
     server.behave = lambda number, body: (200, answer("1"), {})
     again, _ = client(server)
-    assert len(again.ask(CHATS)) == 8
+    assert len(again.complete(CHATS)) == 8
     later = [body["messages"][0]["content"] for body in server.requests[sent:]]
     assert len(later) == 5
     assert not set(later) & set(paid)
@@ -165,21 +165,21 @@ def answers_file() -> Path:
 
 def test_what_a_kill_cut_short_costs_that_answer_alone(server: FailingServer) -> None:
     asked, _ = client(server, concurrency=1)
-    asked.ask(CHATS)
+    asked.complete(CHATS)
     whole = answers_file().read_bytes()
     answers_file().write_bytes(whole[: len(whole) - 4] + "é".encode()[:1])
     sent = len(server.requests)
     for _ in range(2):
         again, _ = client(server)
-        again.ask(CHATS)
+        again.complete(CHATS)
         assert len(server.requests) == sent + 1
 
 
 def test_answers_that_are_cleared_meanwhile_are_written_anew(server: FailingServer) -> None:
     asked, _ = client(server, concurrency=1)
-    asked.ask(CHATS[:4])
+    asked.complete(CHATS[:4])
     cache.clear("answers")
-    asked.ask(CHATS[:6])
+    asked.complete(CHATS[:6])
     assert len(answers_file().read_text().splitlines()) == 2
     assert len(server.requests) == 6, "what this process knows is not asked again"
 
@@ -198,7 +198,7 @@ def test_what_cannot_pass_is_an_error_at_once(
     server.behave = lambda number, sent: (status, body, {})
     asked, waits = client(server)
     with pytest.raises(RunError, match=told) as error:
-        asked.ask(CHATS)
+        asked.complete(CHATS)
     assert "\n" not in str(error.value)
     assert len(server.requests) == 1
     assert not waits
@@ -209,7 +209,7 @@ def test_malformed_answers_are_tried_again_and_then_told(server: FailingServer, 
     server.behave = lambda number, sent: (200, body, {})
     asked, _ = client(server, tries=3)
     with pytest.raises(RunError, match="not of the OpenAI form, after 3 tries; 0 of 8 answers"):
-        asked.ask(CHATS)
+        asked.complete(CHATS)
     assert len(server.requests) == 3
 
 
@@ -217,9 +217,9 @@ def test_a_server_that_is_down() -> None:
     waits: list[float] = []
     with failing_server() as gone:
         url = gone.url
-    asked = Server(url, "m", tries=3, pause=waits.append)
+    asked = ChatClient(url, "m", tries=3, pause=waits.append)
     with pytest.raises(RunError, match=r"cannot be reached .*after 3 tries; 0 of 1"):
-        asked.ask(CHATS[:1])
+        asked.complete(CHATS[:1])
     assert waits == [1.0, 2.0]
 
 
@@ -228,14 +228,14 @@ def test_the_key_is_sent_and_not_kept(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     asked, _ = client(server)
-    asked.ask(CHATS)
+    asked.complete(CHATS)
     assert server.keys[0] == "Bearer secret-key"
-    assert "secret" not in asked.kept.path.read_text()
+    assert "secret" not in asked.answers.path.read_text()
     with pytest.raises(SpecError, match="set OPENAI_API_KEY"):
         make_llm(server="http://me:pw@host/v1")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(SpecError, match="give --server URL"):
-        Server(None, "m")
+        ChatClient(None, "m")
 
 
 def make_llm(**values: object) -> LlmSpec:
@@ -249,22 +249,22 @@ def test_a_question_repeated_before_the_answer_is_not_read_as_one(server: Failin
         200, answer(f"<user>{body['messages'][0]['content']}<assistant>1"), {}
     )  # fmt: skip
     asked, _ = client(server)
-    assert asked.ask(CHATS[:1])[0].text == "<assistant>1"
+    assert asked.complete(CHATS[:1])[0].text == "<assistant>1"
 
 
 def test_a_line_cut_short_by_a_kill_is_asked_again(server: FailingServer) -> None:
     asked, _ = client(server)
-    asked.ask(CHATS[:2])
-    path = asked.kept.path
+    asked.complete(CHATS[:2])
+    path = asked.answers.path
     path.write_text(path.read_text()[:-20])
     again, _ = client(server)
-    again.ask(CHATS[:2])
+    again.complete(CHATS[:2])
     assert len(server.requests) == 3
 
 
 def test_the_rate_is_kept(server: FailingServer) -> None:
     asked, waits = client(server, concurrency=1, per_minute=30)
-    asked.ask(CHATS[:4])
+    asked.complete(CHATS[:4])
     assert len(waits) == 3
     assert sum(waits) > 2 + 4 + 6 - 1, "two seconds apart; the pause of the test does not wait"
 
@@ -318,11 +318,11 @@ def test_questions_beyond_the_context_are_shortened_and_counted(server: FailingS
 
 
 def test_tokens_that_contradict_the_answer_are_not_used() -> None:
-    wording = make_renderer("self-alignment", CLASSES)
+    renderer = make_renderer("self-alignment", CLASSES)
     told = {"ne": math.log(0.8), "pos": math.log(0.2)}
-    assert token_logits(told, 2, wording) is not None, "ne begins two labels and counts for none"
-    assert token_logits(told, 1, wording) is None
-    assert token_logits({}, 1, wording) is None
+    assert token_logits(told, 2, renderer) is not None, "ne begins two labels and counts for none"
+    assert token_logits(told, 1, renderer) is None
+    assert token_logits({}, 1, renderer) is None
 
 
 def test_invalid_answers_are_wrong_whatever_the_truth() -> None:

@@ -17,8 +17,8 @@ from valence.estimator import SentimentClassifier
 from valence.inference.explain.neighbors import build_index
 from valence.inference.predictor import Predictor
 from valence.methods.registry import make_spec
-from valence.reports.records import record_run
 from valence.reports.files import write_tables
+from valence.reports.records import record_run
 from valence.runs.runner import run
 from valence.runs.store import RunStore
 
