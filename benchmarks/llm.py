@@ -35,7 +35,7 @@ from valence.config.sections import BUILT_IN_ENCODER, EncoderSpec
 from valence.data.demo import demo_dataset
 from valence.llm.local import LanguageModel
 from valence.llm.prompts import Demo, make_renderer
-from valence.llm.retrieval import NONE, Embedder, Pool, nearest_by_label
+from valence.llm.retrieval import NONE, DemonstrationPool, Embedder, nearest_by_label
 from valence.models.encoder import encoder_location
 
 NEIGHBOURS = 5000
@@ -67,7 +67,7 @@ def seconds(work: Callable[[], object]) -> tuple[float, object]:
     return best, found
 
 
-def one_by_one(pool: Pool, near: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def one_by_one(pool: DemonstrationPool, near: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """One query at a time, its 5,000 neighbors in order, the first other text of each label."""
     found = np.full((len(pool.labels), pool.class_count), NONE)
     for i, query in enumerate(pool.vectors):
@@ -83,7 +83,7 @@ def one_by_one(pool: Pool, near: Callable[[np.ndarray], np.ndarray]) -> np.ndarr
 def retrieval(texts: list[str], labels: np.ndarray, classes: tuple[str, ...]) -> bool:
     embedder = Embedder(EncoderSpec(), device="cpu")
     groups = np.unique(texts, return_inverse=True)[1]
-    pool = Pool(embedder(texts), labels, groups, len(classes))
+    pool = DemonstrationPool(embedder(texts), labels, groups, len(classes))
     ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "NumPy": lambda query: np.argsort(-(pool.vectors @ query), kind="stable")[:NEIGHBOURS]
     }

@@ -41,7 +41,7 @@ class Seen:
     """What was seen of one way to score."""
 
     per_second: float
-    probabilities: np.ndarray
+    probs: np.ndarray
     p50_ms: float
 
 
@@ -73,7 +73,7 @@ def make_models(here: Path, data_dir: Path, method: str) -> None:
             "encoder.adaptation": "full", "train.learning_rate": 5e-5, "train.epochs": 2,
         }  # fmt: skip
     spec = make_spec(method, DataSpec(name="tweeteval"), settings=settings)
-    model = fit_spec(spec, data.without_test())
+    model = fit_spec(spec, data.without_test()).model
     model.save(here / "model")
     for name, options in {
         "fp32": ExportOptions("onnx", int8=False),

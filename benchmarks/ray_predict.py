@@ -45,7 +45,9 @@ def prepared(folder: Path, data_dir: Path, parts: int) -> tuple[Path, Path]:
         train=whole.train.take(draw.permutation(len(whole.train))[:TRAIN_ROWS]),
         validation=whole.validation.take(draw.permutation(len(whole.validation))[:CHOICE_ROWS]),
     )
-    model = fit_spec(make_spec("linear-probe", DataSpec(name="tweeteval")), data.without_test())
+    model = fit_spec(
+        make_spec("linear-probe", DataSpec(name="tweeteval")), data.without_test()
+    ).model
     model.save(folder / "torch")
     options = ExportOptions(int8=True, max_drop=100.0)
     export_model(folder / "torch", folder / "int8", data, options=options)

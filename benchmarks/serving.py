@@ -195,7 +195,7 @@ def main() -> None:
             result = valence.train("demo", "tfidf-lr", runs=scratch)
             folder = Path(scratch) / result.key / "model"
         predictor = valence.Predictor(folder)
-        print(f"model: {predictor.config.spec.method}, {len(predictor.classes)} classes")
+        print(f"model: {predictor.config.method}, {len(predictor.classes)} classes")
         words = sorted(
             {
                 w
