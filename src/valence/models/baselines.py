@@ -49,7 +49,7 @@ class MajorityModel(Model):
     def save(self, folder: Path) -> None:
         """Write ``config.json``; there is nothing else."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_config(folder, kind="majority", task=self.task, provenance=self.provenance)
+        write_config(folder, loader="majority", task=self.task, provenance=self.provenance)
 
 
 @dataclass
@@ -90,7 +90,7 @@ class TfidfModel(Model):
         with atomic.new_file(folder / "regression.safetensors") as path:
             save_file(tensors, path)
         atomic.write_text(folder / "terms.json", json.dumps(terms, ensure_ascii=False))
-        write_config(folder, kind="tfidf", task=self.task, provenance=self.provenance)
+        write_config(folder, loader="tfidf", task=self.task, provenance=self.provenance)
 
 
 def new_vectorizers(texts: Sequence[str]) -> list[TfidfVectorizer]:

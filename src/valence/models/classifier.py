@@ -290,7 +290,7 @@ class TorchModel(Model):
         with atomic.new_file(folder / HEAD_FILE) as path:
             save_file(rest, path, metadata={"format": "pt"})
         write_config(
-            folder, kind="torch", task=self.task, provenance=self.provenance,
+            folder, loader="torch", task=self.task, provenance=self.provenance,
             network={name: getattr(self.config, name) for name in NetworkConfig.model_fields},
             logit_shift=self.logit_shift,
         )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valence.config.data import DataSpec
 from valence.config.sections import Section
@@ -19,21 +19,22 @@ FORMAT = 2
 """Format 1 (Valence 0.1) has every section of the spec, read or not, and no ``network``."""
 CONFIG_FILE = "config.json"
 
-Kind = Literal["torch", "tfidf", "majority", "fusion", "onnx", "openvino"]
+Loader = Literal["torch", "tfidf", "majority", "fusion", "onnx", "openvino"]
 Part = TypeVar("Part", bound=Section)
 
 
 class ModelConfig(BaseModel):
     """Contents of ``config.json``; the label maps follow the Hugging Face convention."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
 
     format: Literal[1, 2] = 2
     model_type: Literal["valence"] = "valence"
     problem_type: Literal["single_label_classification", "regression"] = (
         "single_label_classification"
     )
-    kind: Kind
+    loader: Loader = Field(alias="kind")
+    """A name of ``LOADERS``."""
     id2label: dict[int, str]
     label2id: dict[str, int]
     train_counts: tuple[int, ...]
@@ -86,12 +87,17 @@ class ModelConfig(BaseModel):
         return value
 
     @property
+    def is_exported(self) -> bool:
+        """Whether the folder holds a graph of another runtime in place of weights."""
+        return self.loader in ("onnx", "openvino")
+
+    @property
     def base_encoder(self) -> str | None:
         """The encoder that the folder does not hold; None where it needs no other files."""
         encoder = self.network.get("encoder") or self.spec.get("encoder")
-        if self.kind not in ("torch", "fusion") or not isinstance(encoder, Mapping):
+        if self.loader not in ("torch", "fusion") or not isinstance(encoder, Mapping):
             return None
-        whole = self.kind == "torch" and encoder.get("adaptation") == "full"
+        whole = self.loader == "torch" and encoder.get("adaptation") == "full"
         return None if whole else str(encoder.get("name"))
 
     def section(self, name: str, part: type[Part]) -> Part:
@@ -109,7 +115,7 @@ class ModelConfig(BaseModel):
 def write_config(
     folder: Path,
     *,
-    kind: Kind,
+    loader: Loader,
     task: Task,
     provenance: Mapping[str, Any],
     network: Mapping[str, Section] | None = None,
@@ -120,7 +126,7 @@ def write_config(
 
     Args:
         folder: The model folder; it exists.
-        kind: Which loader reads it.
+        loader: Which loader reads it.
         task: What the model predicts.
         provenance: The spec it was trained by, as plain values.
         network: Sections the network is built from.
@@ -128,7 +134,7 @@ def write_config(
         fusion: Of a multimodal model.
     """
     config = ModelConfig(
-        kind=kind,
+        loader=loader,
         problem_type=task.problem_type,
         id2label=dict(enumerate(task.classes)),
         label2id={name: i for i, name in enumerate(task.classes)},
@@ -139,7 +145,7 @@ def write_config(
         logit_shift=logit_shift,
         fusion=fusion,
     )
-    text = json.dumps(config.model_dump(mode="json"), ensure_ascii=False, indent=1)
+    text = json.dumps(config.model_dump(mode="json", by_alias=True), ensure_ascii=False, indent=1)
     atomic.write_text(folder / CONFIG_FILE, text)
 
 

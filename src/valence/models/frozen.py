@@ -127,12 +127,12 @@ class OutputCache:
     """Outputs of one frozen encoder, by the token ids of texts.
 
     Attributes:
-        kind: Of its entries.
+        cache_kind: Of its entries.
         key: Identifies the encoder and its settings; see :func:`output_key`.
         about: What its entries are made from, for people.
     """
 
-    kind: cache.CacheKind
+    cache_kind: cache.CacheKind
     key: str
     about: Mapping[str, str]
 
@@ -159,7 +159,7 @@ class OutputCache:
         self._look_up(index)
         missing = index.missing
         needed = int(index.lengths[missing].sum()) * row_bytes
-        if not cache.has_room(self.kind, needed):
+        if not cache.has_room(self.cache_kind, needed):
             return None
         for begin in range(0, len(missing), CHUNK):
             part = missing[begin : begin + CHUNK]
@@ -171,7 +171,7 @@ class OutputCache:
         )
 
     def _look_up(self, index: _RowIndex) -> None:
-        for folder in cache.folders(self.kind, f"{self.key}-"):
+        for folder in cache.folders(self.cache_kind, f"{self.key}-"):
             if not len(index.missing):
                 return
             try:
@@ -188,7 +188,7 @@ class OutputCache:
         """Compute and store a chunk; it stays readable here if another process deletes it."""
         key = f"{self.key}-{cache.content_key([names.tobytes().hex()])}"
         about = {**self.about, "texts": len(names)}
-        with cache.writing(self.kind, key, about) as folder:
+        with cache.writing(self.cache_kind, key, about) as folder:
             fill(partial(_allocate, folder / VALUES, int(lengths.sum())))
             np.savez(folder / INDEX, names=names, lengths=lengths)
             return _open_chunk(folder)

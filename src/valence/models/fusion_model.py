@@ -263,7 +263,7 @@ class FusionModel(Model):
             save_file(state, path, metadata={"format": "pt"})
         scale = getattr(self.task, "scale", "mosi")
         write_config(
-            folder, kind="fusion", task=self.task, provenance=self.provenance,
+            folder, loader="fusion", task=self.task, provenance=self.provenance,
             network={name: getattr(self.config, name) for name in FusionConfig.model_fields},
             fusion={"sizes": self.sizes.model_dump(), "scale": scale, "extractor": self.extractor},
         )  # fmt: skip

@@ -61,4 +61,4 @@ def load_model(folder: str | Path) -> Model:
     path = Path(folder)
     if not path.is_dir():
         raise ModelError(f"No model folder at {path}; train one: valence train DATA --out {path}")
-    return LOADERS[read_config(path).kind](path)
+    return LOADERS[read_config(path).loader](path)

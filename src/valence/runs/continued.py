@@ -86,7 +86,7 @@ def _checked(folder: Path) -> RunSpec:
     config = read_config(folder)
     method = trained_part_of(config.method)
     find_method(method).check_continues(folder)
-    if config.kind != "torch":
+    if config.is_exported:
         raise ModelError(
             f"{folder} was exported and cannot be trained further; go on from the model it was "
             "exported from"

@@ -251,35 +251,47 @@ def tune(
     job, task = _job(spec, space, plan, dataset, config)
     study = open_study(job.url, job.name)
     bind(study, task)
+    lock = config.runs / ".unfinished" / f"{job.name}.lock"
     points = every_point(space, plan.n_trials)
     if points is not None:  # few enough to try each once
         job = replace(job, trials=len(points))
         close_stale(study)
-        with locked(config.runs / ".unfinished" / f"{job.name}.lock"):
+        with locked(lock):
             enqueue(study, points)
-    interrupted = False
-    try:
-        all_trials(job, study, workers=config.workers, observer=observer)
-    except KeyboardInterrupt:
-        interrupted = True
+    interrupted = _run_trials(job, study, config.workers, observer)
     if count(study).best is None:
         return _none_done(study, interrupted)
-    params = study.best_trial.params
-    metric = str(spec.get("train.metric"))
-    tuned = TuningResult(
-        job.name, spec.override(params), space, params,
-        dataset.task.signed(metric, study.best_value),
-        _as_shown(trials_table(study), dataset.task.signed(metric, 1.0)),
-        importances(study), dataset.task, None, interrupted,
-    )  # fmt: skip
+    tuned = _best(spec, space, study, dataset.task, interrupted=interrupted)
     if interrupted or not config.final:
         return tuned
-    with locked(config.runs / ".unfinished" / f"{job.name}.lock"):
+    with locked(lock):
         result = run(
             tuned.best, store=RunStore(config.runs), dataset=dataset, keep_model=True,
             progress=progress,
         )  # fmt: skip
     return replace(tuned, result=result)
+
+
+def _best(
+    spec: RunSpec, space: Mapping[str, Range], study: Study, task: Task, *, interrupted: bool
+) -> TuningResult:
+    """What the trials chose; nothing is trained with it yet."""
+    params, metric = study.best_trial.params, str(spec.get("train.metric"))
+    return TuningResult(
+        study.study_name, spec.override(params), space, params,
+        task.signed(metric, study.best_value),
+        _as_shown(trials_table(study), task.signed(metric, 1.0)),
+        importances(study), task, None, interrupted,
+    )  # fmt: skip
+
+
+def _run_trials(job: Job, study: Study, workers: int, observer: Observer | None) -> bool:
+    """Run the trials that are missing; whether the user stopped them."""
+    try:
+        all_trials(job, study, workers=workers, observer=observer)
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def study_name(method: str, data: DataSpec) -> str:

@@ -36,7 +36,7 @@ PRIOR = np.array([0.3, 0.6, 0.1])
 def config(counts: tuple[int, ...] = (300, 600, 100)) -> ModelConfig:
     names = NAMES[: len(counts)]
     return ModelConfig(
-        kind="majority", id2label=dict(enumerate(names)),
+        loader="majority", id2label=dict(enumerate(names)),
         label2id={n: i for i, n in enumerate(names)}, train_counts=counts,
         tail=(len(counts) - 1,), spec={},
     )  # fmt: skip
