@@ -82,6 +82,16 @@ def test_scores_of_calibration() -> None:
     assert (half.gap, half.rows.tolist()) == (0, [2])
 
 
+def test_a_score_that_is_not_defined_stays_so() -> None:
+    """No row of the tail class, which is never predicted either: its F1 is not 0."""
+    true, labels = world(600, 5)
+    there = labels != 2
+    logits = np.where(np.arange(3) == 2, -50.0, true)[there]
+    found = fit(logits, labels[there], config())
+    assert found.before["tail_f1"] is found.after["tail_f1"] is None
+    assert (found.before["macro_f1"] or 0) > 0.5
+
+
 @pytest.mark.parametrize("adjust", ["prior", "classes"])
 def test_adjusting_lifts_macro_f1(adjust: str) -> None:
     true, labels = world(3000, 3)
