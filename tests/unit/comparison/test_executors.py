@@ -191,7 +191,7 @@ def test_workers_are_silent_have_their_threads_and_end_with_the_pool(tmp_path: P
         assert not alive
         _, errors = parent.communicate()
     threads = max(1, usable_cores() // 2)
-    events = ("0 failed", "0 going", "1 failed", "1 going", "2 going", "3 going")
+    events = ("0 failed", "0 progress", "1 failed", "1 progress", "2 progress", "3 progress")
     assert sorted(lines) == [f"{event} {threads} {threads}" for event in events]
     assert at_work == 2
     assert "noise" not in errors

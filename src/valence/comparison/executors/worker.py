@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextlib import suppress
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -31,6 +32,10 @@ def begin(connection: Connection, output: str) -> None:
         output: File that gets stdout and stderr.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that decides
+    if sys.platform != "win32":
+        # Out of the terminal's reach, and with a share of the processor of its own: Linux shares
+        # it out among sessions first.
+        os.setsid()
     aside = os.open(output, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(aside, stream)
