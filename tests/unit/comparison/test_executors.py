@@ -185,7 +185,8 @@ def test_workers_are_silent_have_their_threads_and_end_with_the_pool(tmp_path: P
         assert parent.stdout is not None
         lines = [parent.stdout.readline().strip() for _ in range(6)]
         below = psutil.Process(parent.pid).children(recursive=True)
-        at_work = sum(POOL in " ".join(process.cmdline()) for process in below)
+        at_work = [process.pid for process in below if POOL in " ".join(process.cmdline())]
+        sessions = [os.getsid(pid) for pid in at_work]
         parent.kill()
         _, alive = psutil.wait_procs(below, timeout=20)
         assert not alive
@@ -193,7 +194,8 @@ def test_workers_are_silent_have_their_threads_and_end_with_the_pool(tmp_path: P
     threads = max(1, usable_cores() // 2)
     events = ("0 failed", "0 progress", "1 failed", "1 progress", "2 progress", "3 progress")
     assert sorted(lines) == [f"{event} {threads} {threads}" for event in events]
-    assert at_work == 2
+    assert len(at_work) == 2
+    assert sessions == at_work, "each in a session of its own"
     assert "noise" not in errors
 
 
