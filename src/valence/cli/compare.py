@@ -22,6 +22,7 @@ from valence.cli.options import (
     check_device,
     comma_separated,
     encoder_settings,
+    print_unread,
     with_groups,
 )
 from valence.errors import RunError, SpecError
@@ -151,6 +152,7 @@ def compare(
     if not output.quiet:
         methods, seeds = len(comparison.methods), len(comparison.seeds)
         console.info(f"{len(specs)} runs: {methods} methods × {seeds} seeds")
+        print_unread(comparison.methods, settings)
     with console.Meter(quiet=output.quiet) as meter:
         outcome = grid.execute(
             specs, store=store, data_dir=data.data_dir, callback=_callback(meter),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
+from valence.cli import console
 from valence.cli.option_groups import OldName as OldName
 from valence.cli.option_groups import OptionGroup as OptionGroup
 from valence.cli.option_groups import with_groups as with_groups
@@ -288,6 +289,17 @@ def comma_separated(text: str | None) -> tuple[str, ...]:
 def encoder_settings(encoder: str | None) -> Mapping[str, Any]:
     """The dotted setting of ``--encoder``, if it is given."""
     return {} if encoder is None else {"encoder.name": encoder}
+
+
+def print_unread(methods: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Say which of the settings that were given none of some methods reads."""
+    from valence.methods.registry import unread
+
+    skipped = [set(unread(name, settings)) for name in methods]
+    names = sorted(set.intersection(*skipped) - {"train.device", "train.precision"})
+    if names:
+        who = f"{methods[0]} does not read" if len(methods) == 1 else "No method here reads"
+        console.info(f"Note: {who} {', '.join(names)}; left out")
 
 
 def check_device(name: Any) -> None:

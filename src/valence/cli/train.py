@@ -20,6 +20,7 @@ from valence.cli.options import (
     TrainingHardware,
     check_device,
     encoder_settings,
+    print_unread,
     with_groups,
 )
 from valence.distributed import process_group
@@ -86,6 +87,8 @@ def train(
     what.check()
     settings = {**encoder_settings(encoder), **hardware.settings(), **data.settings()}
     specs = _specs(what, data, settings)
+    if not output.quiet:
+        print_unread([spec.method for spec in specs], settings)
     for spec in specs:
         check_device(spec.get("train.device"))  # which a file of settings may name, too
     store = RunStore(output.runs)

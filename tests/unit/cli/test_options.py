@@ -24,6 +24,7 @@ from valence.cli.options import (
     TrainingHardware,
     check_device,
     comma_separated,
+    print_unread,
     with_groups,
 )
 from valence.config.data import DataSpec
@@ -194,3 +195,15 @@ def test_the_processor_is_not_looked_for_with_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_settings_that_no_method_reads_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"train.epochs": 3, "train.device": "cpu", "loss.gamma": 1.0}
+    print_unread(["majority"], given)
+    assert (
+        "Note: majority does not read loss.gamma, train.epochs; left out" in capsys.readouterr().err
+    )
+    print_unread(["majority", "tfidf-lr"], given)
+    assert "Note: No method here reads loss.gamma, train.epochs" in capsys.readouterr().err
+    print_unread(["majority", "focal"], given)
+    assert capsys.readouterr().err == ""
