@@ -111,6 +111,7 @@ from valence.llm import server
 
 asked = server.ChatClient(sys.argv[1], "m", concurrency=2)
 server.UNDER_WAY_SECONDS = 0.5
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
 threading.Timer(float(sys.argv[2]), os.kill, (os.getpid(), signal.SIGINT)).start()
 begun = time.monotonic()
 try:
