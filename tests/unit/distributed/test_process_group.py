@@ -107,7 +107,12 @@ process_group.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("names", process_group.LAUNCHERS.items())
+FIRST, *OTHERS = process_group.LAUNCHERS.items()
+
+
+@pytest.mark.parametrize(
+    "names", [FIRST, *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)]
+)
 def test_processes_of_every_launcher_coordinate(
     names: tuple[str, str], tmp_path: Path, started: object
 ) -> None:

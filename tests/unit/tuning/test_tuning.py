@@ -311,6 +311,7 @@ open_study(sys.argv[1], "ours").optimize(objective, n_trials=1)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_trial_in_a_file_is_failed_within_seconds_and_a_living_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
