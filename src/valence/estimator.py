@@ -18,7 +18,7 @@ from valence.data.examples import Examples
 from valence.data.sampling import stratified_split
 from valence.errors import DataError, SpecError
 from valence.methods.fit import fit_spec
-from valence.methods.registry import find_method, make_spec
+from valence.methods.registry import check_target, find_method, make_spec
 from valence.models.base import Model
 from valence.models.loader import load_model
 from valence.storage import atomic
@@ -81,7 +81,7 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _check_method(self) -> None:
         method = find_method(self.method)
-        method.check_target("classes")
+        check_target(self.method, "classes")
         others = [name for name in method.inputs if name != "text"]
         if others:
             raise SpecError(

@@ -24,7 +24,7 @@ from valence.distributed.device import Hardware
 from valence.errors import ValenceError
 from valence.inference.explain.explain import explain
 from valence.inference.predictor import Predictor
-from valence.methods.registry import METHODS, make_spec
+from valence.methods.registry import METHODS, check_target, make_spec
 from valence.models.loader import load_model
 from valence.runs.runner import run
 from valence.runs.store import RunResult, RunStore
@@ -209,7 +209,7 @@ def group(workshop: Workshop, name: str) -> None:
 
 def intensity(workshop: Workshop, name: str) -> None:
     spec = workshop.spec(name, data__target="intensity")
-    METHODS[name].check_target(spec.data.target)
+    check_target(name, spec.data.target)
     assert workshop.result(name).test["mae"] is not None
 
 

@@ -109,7 +109,7 @@ class ExecutorOptions(ClusterOptions):
             UnknownNameError: if there is none of the name.
             RunError: if a number is not possible.
         """
-        from valence.comparison.executors.base import make_executor
+        from valence.comparison.executors.table import make_executor
 
         return make_executor(
             self.executor, self.cluster(cpus=self.cpus_per_run, gpus=self.gpus_per_run)

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from valence.comparison.executors.base import Batch, Executor, RunEvent, make_executor
+from valence.comparison.executors.base import Batch, Executor, RunEvent
 from valence.comparison.executors.cost_model import Clock
+from valence.comparison.executors.table import make_executor
 from valence.config.data import DataSpec
 from valence.config.sections import BUILT_IN_ENCODER
 from valence.config.spec import RunSpec, build, check_path, parse_yaml

@@ -223,21 +223,6 @@ class Method(ABC, Generic[ConfigT]):
         """The number format in effect: ``fp32`` or ``bf16``."""
         return "fp32"
 
-    def check_target(self, target: str) -> None:
-        """Refuse a target the method cannot be trained for.
-
-        Raises:
-            SpecError: naming what can be done.
-        """
-        if target not in self.capabilities.targets:
-            from valence.methods.registry import METHODS
-
-            able = [n for n, m in METHODS.items() if target in m.capabilities.targets]
-            raise SpecError(
-                f"Method {self.name!r} predicts {' or '.join(self.capabilities.targets)} and "
-                f"data.target is {target}; use one of {', '.join(able)}, or another data.target"
-            )
-
     def check_continues(self, folder: Path) -> None:
         """Refuse to train a saved model further where the family cannot.
 

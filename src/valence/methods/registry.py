@@ -107,6 +107,21 @@ def unread(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(skipped)
 
 
+def check_target(name: str, target: str) -> None:
+    """Refuse a target that a method cannot be trained for.
+
+    Raises:
+        SpecError: naming the methods that can.
+    """
+    targets = find_method(name).capabilities.targets
+    if target not in targets:
+        able = [n for n, method in METHODS.items() if target in method.capabilities.targets]
+        raise SpecError(
+            f"Method {name!r} predicts {' or '.join(targets)} and data.target is {target}; use "
+            f"one of {', '.join(able)}, or another data.target"
+        )
+
+
 def parse_spec(values: Mapping[str, Any]) -> RunSpec:
     """The spec of plain values, as a YAML file or a run folder holds them.
 

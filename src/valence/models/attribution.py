@@ -4,29 +4,53 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import logsumexp
 
 from valence.data.examples import Examples
 from valence.errors import ModelError
-from valence.models.base import Attribution, Model, Piece
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from valence.models.base import Model
     from valence.models.baselines import TfidfModel
     from valence.models.classifier import TorchModel
 
+Piece = tuple[tuple[int, int], float]
+"""A span of a text, (start, end) in characters, and its score."""
 STEP_TOKENS = 4096  # of a batch of interpolated texts, which bounds the memory
 LONGEST_WORD = 24  # characters; a longer word of the tokenizer is shown as its tokens
 MOST_WORDS = 400  # left out one by one, each at the cost of a forward pass
 
 
+@dataclass(frozen=True)
+class Attribution:
+    """Scores of the words of a text for a class.
+
+    Attributes:
+        pieces: Spans of the text with their scores.
+        method: How the scores were computed.
+        unit: What they are measured in.
+        error: Difference between their sum and the effect of the whole text; None where the
+            method guarantees no sum.
+        note: A line for the user; empty for most.
+    """
+
+    pieces: list[Piece] = field(default_factory=list)
+    method: str = ""
+    unit: str = "log-odds of the label"
+    error: float | None = None
+    note: str = ""
+
+
 def log_odds(logits: np.ndarray, target: int) -> np.ndarray:
     """(N,) logarithm of p / (1 - p) of a class of logits (N, C)."""
+    from scipy.special import logsumexp  # takes long to import
+
     rest = np.delete(logits.astype(np.float64), target, axis=1)
     odds: np.ndarray = logits[:, target] - logsumexp(rest, axis=1)
     return odds

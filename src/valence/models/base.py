@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -16,6 +16,7 @@ from valence.errors import ModelError, SpecError
 from valence.evaluation.task import Task, softmax
 
 if TYPE_CHECKING:
+    from valence.models.attribution import Attribution
     from valence.models.classifier import TorchModel
 
 Progress = Callable[[int, int], None]
@@ -23,9 +24,6 @@ Progress = Callable[[int, int], None]
 
 ClipReader = Callable[[Sequence[str], "str | None"], "Outputs"]
 """Outputs of a clip with N texts, without a modality or with all."""
-
-Piece = tuple[tuple[int, int], float]
-"""A span of a text, (start, end) in characters, and its score."""
 
 
 @dataclass(frozen=True)
@@ -59,26 +57,6 @@ class Outputs:
 def no_features(rows: int) -> np.ndarray:
     """(N, 0) features of a model that has none."""
     return np.zeros((rows, 0), dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """Scores of the words of a text for a class.
-
-    Attributes:
-        pieces: Spans of the text with their scores.
-        method: How the scores were computed.
-        unit: What they are measured in.
-        error: Difference between their sum and the effect of the whole text; None where the
-            method guarantees no sum.
-        note: A line for the user; empty for most.
-    """
-
-    pieces: list[Piece] = field(default_factory=list)
-    method: str = ""
-    unit: str = "log-odds of the label"
-    error: float | None = None
-    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from valence.data.examples import Examples
 from valence.errors import ModelError
 from valence.evaluation.task import Task
-from valence.models.base import Attribution, Model, Outputs, Progress, no_features
+from valence.models.attribution import Attribution
+from valence.models.base import Model, Outputs, Progress, no_features
 from valence.models.config_file import read_config, write_config
 from valence.storage import atomic
 

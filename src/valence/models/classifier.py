@@ -24,7 +24,8 @@ from valence.losses.base import ClassInfo
 from valence.losses.contrastive import PrototypeMemory
 from valence.losses.gather import full_batch_loss
 from valence.losses.table import build_loss
-from valence.models.base import Attribution, Memory, Model, Outputs, Progress, unit_rows
+from valence.models.attribution import Attribution
+from valence.models.base import Memory, Model, Outputs, Progress, unit_rows
 from valence.models.config_file import read_config, write_config
 from valence.models.cpu import usable_cores
 from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings

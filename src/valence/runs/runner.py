@@ -26,7 +26,7 @@ from valence.errors import DataError, ModelError
 from valence.evaluation.task import MetricScores
 from valence.methods.base import FitResult, Method
 from valence.methods.fit import fit_spec
-from valence.methods.registry import find_method
+from valence.methods.registry import check_target, find_method
 from valence.models.base import Model, Outputs
 from valence.models.loader import load_model
 from valence.runs.artifacts import RunOutputs, answers_table, write_artifacts
@@ -84,7 +84,7 @@ def run(
     """
     store = store or RunStore()
     method = find_method(spec.method)
-    method.check_target(spec.data.target)
+    check_target(spec.method, spec.data.target)
     device = pick_device(method.device(spec.config))
     _init_processes(method, spec, device)
     with process_group.main_process_first():

@@ -21,9 +21,9 @@ from valence.comparison.executors.base import (
     OnEvent,
     RunEvent,
     Sizes,
-    make_executor,
 )
 from valence.comparison.executors.cells import DependencyQueue
+from valence.comparison.executors.table import make_executor
 from valence.comparison.grid import Comparison, GridProgress, Outcome
 from valence.config.data import DataSpec
 from valence.config.spec import RunSpec

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from valence.config.spec import RunSpec
-from valence.distributed.ray_cluster import Cluster
-from valence.errors import UnknownNameError
 from valence.methods.base import Sizes as Sizes
 
 RETRIES = 3
@@ -71,30 +69,3 @@ class Executor(Protocol):
         Whatever is raised, Ctrl-C too, stops the cells at work; finished ones are kept.
         """
         ...
-
-
-def _local(cluster: Cluster) -> Executor:
-    from valence.comparison.executors.process_pool import InProcess, ProcessPool
-
-    workers = cluster.workers or 1
-    return ProcessPool(workers) if workers > 1 else InProcess()
-
-
-def _ray(cluster: Cluster) -> Executor:
-    from valence.comparison.executors.ray import RayTasks
-
-    return RayTasks(cluster)
-
-
-EXECUTORS: dict[str, Callable[[Cluster], Executor]] = {"local": _local, "ray": _ray}
-
-
-def make_executor(name: str, cluster: Cluster | None = None) -> Executor:
-    """The executor of a name.
-
-    Raises:
-        UnknownNameError: if there is none.
-    """
-    if name not in EXECUTORS:
-        raise UnknownNameError("executor", name, EXECUTORS)
-    return EXECUTORS[name](cluster or Cluster())

@@ -12,8 +12,7 @@ from valence.data.examples import Examples
 from valence.errors import SpecError, UnknownNameError
 from valence.inference.explain.neighbors import Index, Neighbor, find_index
 from valence.inference.predictor import Predictor
-from valence.models.attribution import MOST_WORDS, target_values
-from valence.models.base import Attribution
+from valence.models.attribution import MOST_WORDS, Attribution, target_values
 
 JSON_NAMES = {"neighbors": "neighbours"}  # the key that readers of documents know
 
