@@ -53,7 +53,7 @@ def base_sized(folder: Path) -> str:
 def epoch(model: TorchModel, encoded: Encoded, labels: np.ndarray) -> float:
     """Processor seconds of one pass with gradients and steps, in batches of like length."""
     trained = [p for p in model.classifier.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=1e-3, fused=True)
+    optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
     order = np.argsort([len(ids) for ids in encoded.input_ids], kind="stable")
     model.classifier.train()
     start = time.process_time()
@@ -61,8 +61,8 @@ def epoch(model: TorchModel, encoded: Encoded, labels: np.ndarray) -> float:
         batch = pad([encoded.row(int(i)) for i in rows], model.tokenizer.pad_id)
         loss = model.classifier(**batch, labels=torch.from_numpy(labels[rows]))["loss"]
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
     return time.process_time() - start
 
 

@@ -38,7 +38,7 @@ from valence.llm.prompts import Demo, make_renderer
 from valence.llm.retrieval import NONE, DemonstrationPool, Embedder, nearest_by_label
 from valence.models.encoder import encoder_location
 
-NEIGHBOURS = 5000
+NEIGHBORS = 5000
 ROWS = 2020
 ASKED = 24
 EMBEDDED = 100
@@ -85,14 +85,14 @@ def retrieval(texts: list[str], labels: np.ndarray, classes: tuple[str, ...]) ->
     groups = np.unique(texts, return_inverse=True)[1]
     pool = DemonstrationPool(embedder(texts), labels, groups, len(classes))
     ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "NumPy": lambda query: np.argsort(-(pool.vectors @ query), kind="stable")[:NEIGHBOURS]
+        "NumPy": lambda query: np.argsort(-(pool.vectors @ query), kind="stable")[:NEIGHBORS]
     }
     if find_spec("faiss"):
         import faiss
 
         index = faiss.IndexFlatIP(pool.vectors.shape[1])
         index.add(pool.vectors)
-        ways["FAISS"] = lambda query: index.search(query[None], min(NEIGHBOURS, len(texts)))[1][0]
+        ways["FAISS"] = lambda query: index.search(query[None], min(NEIGHBORS, len(texts)))[1][0]
     nearest_by_label(pool.vectors, groups, pool)
     fast, block = seconds(lambda: nearest_by_label(pool.vectors, groups, pool))
     gains = []

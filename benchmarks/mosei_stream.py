@@ -86,7 +86,7 @@ def train(split: FeatureSplit) -> None:
     set_feature_statistics(
         model, {n: (torch.from_numpy(m), torch.from_numpy(d)) for n, (m, d) in found.items()}
     )
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     order = np.random.default_rng(1).permutation(len(split))
     for i, start in enumerate(range(0, len(order), BATCH)):
         batch = split.batch(order[start : start + BATCH])
@@ -96,8 +96,8 @@ def train(split: FeatureSplit) -> None:
         audio, vision = (torch.from_numpy(batch.steps[name]) for name in FEATURES)
         logits = model(text, audio, vision).logits[:, 0]
         functional.mse_loss(logits, torch.from_numpy(batch.labels)).backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 def main() -> None:

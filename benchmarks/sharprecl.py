@@ -81,15 +81,15 @@ def made(method: str) -> tuple[TorchModel, torch.optim.Optimizer]:
     return model, torch.optim.AdamW(model.classifier.parameters(), lr=1e-5, fused=True)
 
 
-def step(model: TorchModel, optimiser: torch.optim.Optimizer, rows: np.ndarray) -> float:
+def step(model: TorchModel, optimizer: torch.optim.Optimizer, rows: np.ndarray) -> float:
     data = demo_dataset().train
     ids = model.tokenizer([data.texts[i] for i in rows]).input_ids
     inputs = pad(ids + ids, model.tokenizer.pad_id)
     labels = torch.from_numpy(np.concatenate([data.labels[rows]] * 2))
     start = time.process_time()
     model.classifier(**inputs, labels=labels)["loss"].backward()
-    optimiser.step()
-    optimiser.zero_grad()
+    optimizer.step()
+    optimizer.zero_grad()
     return time.process_time() - start
 
 
@@ -105,8 +105,8 @@ def compare_steps() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in pair}
     for i in range(REPEATS + 1):
         rows = draw.permutation(900)[:TEXTS]
-        for name, (model, optimiser) in pair.items():
-            taken = step(model, optimiser, rows)
+        for name, (model, optimizer) in pair.items():
+            taken = step(model, optimizer, rows)
             if i:  # the first warms the allocator
                 seconds[name].append(taken)
     plain, ours = (statistics.median(seconds[name]) for name in ("supcon", "sharprecl"))

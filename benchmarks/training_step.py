@@ -35,7 +35,7 @@ def made(method: str) -> tuple[TorchModel, torch.optim.Optimizer]:
 
 def step(
     model: TorchModel,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     rows: np.ndarray,
     *,
     width: int | None = None,
@@ -50,8 +50,8 @@ def step(
     start = time.perf_counter()
     loss = model.classifier(**inputs, labels=labels)["loss"]
     loss.backward()
-    optimiser.step()
-    optimiser.zero_grad()
+    optimizer.step()
+    optimizer.zero_grad()
     return time.perf_counter() - start
 
 
@@ -62,21 +62,21 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in pair}
     for i in range(REPEATS + 2):
         rows = draw.permutation(900)[:BATCH]
-        for name, (model, optimiser) in pair.items():
-            taken = step(model, optimiser, rows)
+        for name, (model, optimizer) in pair.items():
+            taken = step(model, optimizer, rows)
             if i > 1:  # the first steps warm the allocator and fill the memory
                 seconds[name].append(taken)
     lora, ours = (statistics.median(seconds[name]) for name in ("lora", "hy-mora"))
     print(f"step: lora {lora * 1e3:.0f} ms, hy-mora {ours * 1e3:.0f} ms: {ours / lora:.2f} times")
 
-    model, optimiser = pair["lora"]
+    model, optimizer = pair["lora"]
     lengths = [len(ids) for ids in model.tokenizer(demo_dataset().train.texts).input_ids]
     grouped = np.argsort(lengths)[: 8 * (len(lengths) // 8)]
     batches = np.array_split(grouped, len(grouped) // BATCH)[::4]
     plain = [draw.permutation(900)[: len(rows)] for rows in batches]
-    ours = sum(step(model, optimiser, rows) for rows in batches)
-    dynamic = sum(step(model, optimiser, rows) for rows in plain)
-    padded = sum(step(model, optimiser, rows, width=128) for rows in plain)
+    ours = sum(step(model, optimizer, rows) for rows in batches)
+    dynamic = sum(step(model, optimizer, rows) for rows in plain)
+    padded = sum(step(model, optimizer, rows, width=128) for rows in plain)
     print(
         f"padded to 128: {padded:.1f} s; to the longest: {dynamic:.1f} s; grouped by length: "
         f"{ours:.1f} s, {padded / ours:.1f} times faster than padding to 128"

@@ -28,7 +28,7 @@ class UnknownNameError(SpecError):
     """A name is in no table.
 
     Args:
-        kind: What was asked for, for example ``"method"``.
+        kind: What was requested, for example ``"method"``.
         name: The unknown name.
         known: The names of the table.
     """
