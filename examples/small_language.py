@@ -13,10 +13,11 @@ import pandas as pd
 
 import valence
 from valence.audit.encoder_coverage import readiness
+from valence.config.sections import EncoderSpec
 
 RUNS = Path(tempfile.mkdtemp(prefix="valence-")) / "runs"
 data = valence.load_dataset(valence.DataSpec(name="demo"))
-entries = readiness(data, valence.RunSpec().encoder)
+entries = readiness(data, EncoderSpec())
 table = pd.DataFrame(
     {
         entry.group: {
@@ -40,10 +41,8 @@ lines = []
 for told, languages in TRAINED_ON.items():
     for method in ("majority", "tfidf-lr", "linear-probe"):
         result = valence.run(
-            valence.RunSpec(
-                method=method,
-                kind="sklearn",
-                data=valence.DataSpec(name="demo", groups=SMALL, train_groups=languages),
+            valence.make_spec(
+                method, valence.DataSpec(name="demo", groups=SMALL, train_groups=languages)
             ),
             store=valence.RunStore(RUNS),
         )

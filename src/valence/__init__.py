@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from valence.errors import ValenceError
     from valence.estimator import SentimentClassifier
     from valence.inference.predictor import Predictor
+    from valence.methods.registry import make_spec
     from valence.runs.runner import run
     from valence.runs.store import RunResult, RunStore
 
@@ -35,6 +36,7 @@ _HOMES = {
     "SentimentClassifier": "valence.estimator",
     "ValenceError": "valence.errors",
     "load_dataset": "valence.data.sources",
+    "make_spec": "valence.methods.registry",
     "run": "valence.runs.runner",
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "ValenceError",
     "compare",
     "load_dataset",
+    "make_spec",
     "run",
     "train",
 ]

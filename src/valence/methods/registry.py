@@ -90,6 +90,19 @@ def make_spec(
     return method.complete(spec, requested)
 
 
+def with_config(spec: RunSpec) -> RunSpec:
+    """The spec with the settings of its method, where it was made without any.
+
+    Raises:
+        UnknownNameError: if the method is unknown.
+    """
+    if isinstance(spec.config, find_method(spec.method).Config):
+        return spec
+    return make_spec(spec.method, spec.data, seed=spec.seed).model_copy(
+        update={"start": spec.start}
+    )
+
+
 def unread(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Those of some settings that a method does not read.
 

@@ -26,7 +26,7 @@ from valence.errors import DataError, ModelError
 from valence.evaluation.task import MetricScores
 from valence.methods.base import FitResult, Method
 from valence.methods.fit import fit_spec
-from valence.methods.registry import check_target, find_method
+from valence.methods.registry import check_target, find_method, with_config
 from valence.models.base import Model, Outputs
 from valence.models.loader import load_model
 from valence.runs.artifacts import RunOutputs, answers_table, write_artifacts
@@ -70,7 +70,7 @@ def run(
     checkpoint; one that another process of this machine is at is waited for.
 
     Args:
-        spec: What to train, on which rows.
+        spec: What to train, on which rows; one without settings has those of its method.
         store: Where run folders are; ``runs`` when not given.
         dataset: The rows, if they are loaded already.
         data_dir: Folder of corpora, as for ``load_dataset``.
@@ -83,6 +83,7 @@ def run(
         RunError: if the training breaks down or the result cannot be written.
     """
     store = store or RunStore()
+    spec = with_config(spec)
     method = find_method(spec.method)
     check_target(spec.method, spec.data.target)
     device = pick_device(method.device(spec.config))

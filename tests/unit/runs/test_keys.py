@@ -218,3 +218,11 @@ def test_importing_a_module_mutes_nothing() -> None:
         "assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_spec_without_settings_has_those_of_its_method(
+    reviews: Path, data: Dataset, store: RunStore
+) -> None:
+    rows = DataSpec(name=str(reviews))
+    result = run(RunSpec(method="tfidf-lr", data=rows), store=store, dataset=data)
+    assert result.spec == make_spec("tfidf-lr", rows)
