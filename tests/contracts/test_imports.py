@@ -76,3 +76,11 @@ def test_nothing_asks_for_the_kind_of_a_method_or_model() -> None:
         and path != package / "models/loader.py" and package / "methods" not in path.parents
     ]  # fmt: skip
     assert not asking
+
+
+def test_a_class_name_stands_for_one_thing() -> None:
+    names: list[str] = []
+    for path in (ROOT / "src").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names += [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []

@@ -33,7 +33,7 @@ def report_comparison(
     if not results:
         return
     from valence.reports.files import write_tables
-    from valence.reports.html import Failure, PageText, Published, write_report
+    from valence.reports.html import FailedRun, PageText, Published, write_report
     from valence.reports.leaderboard import leaderboard
 
     baseline = comparison.baseline
@@ -45,7 +45,7 @@ def report_comparison(
     text = PageText(
         comparison.title, Published(comparison.published, comparison.published_for),
         shlex.join(["valence", *sys.argv[1:]]),
-        [Failure(cell_name(cell), cell.error) for cell in failures],
+        [FailedRun(cell_name(cell), cell.error) for cell in failures],
     )  # fmt: skip
     page = write_report(
         store, results, out / "report.html", baseline=baseline, sweep=sweep, text=text

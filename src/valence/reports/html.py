@@ -52,7 +52,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedRun:
     """A run of the comparison that has no result: which one, and why."""
 
     run: str
@@ -73,7 +73,7 @@ class PageText:
     title: str = ""
     published: Published = Published()
     command: str = ""
-    failures: Sequence[Failure] = ()
+    failures: Sequence[FailedRun] = ()
 
 
 def write_report(

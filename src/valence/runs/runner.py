@@ -41,7 +41,7 @@ CHECK_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class _Job:
+class _RunJob:
     """One run: what, on which rows, and where it is kept."""
 
     spec: RunSpec
@@ -104,7 +104,7 @@ def run(
         check_rows(dataset.without_test(), spec)
         origin = None if spec.start is None else check_start(spec, start)
         progress = progress if process_group.is_main_process() else None
-        job = _Job(spec, method, dataset, store, key, keep_model, progress, origin)
+        job = _RunJob(spec, method, dataset, store, key, keep_model, progress, origin)
         result = _carry_out(job, device)
     shutil.rmtree(store.checkpoint(key), ignore_errors=True)  # this machine's own part of it
     return result
@@ -158,7 +158,7 @@ def check_rows(data: TrainingData, spec: RunSpec) -> None:
         data.task.check_metric(metric, data.validation.labels)
 
 
-def _carry_out(job: _Job, device: str) -> RunResult:
+def _carry_out(job: _RunJob, device: str) -> RunResult:
     """Fit, score and keep."""
     started = datetime.now(UTC)
     reset_peak_memory()
@@ -177,7 +177,7 @@ def _carry_out(job: _Job, device: str) -> RunResult:
     return process_group.run_on_main_process(finish)
 
 
-def _base_run(job: _Job, spec: RunSpec) -> FitResult:
+def _base_run(job: _RunJob, spec: RunSpec) -> FitResult:
     """The run that this one rests on, made if it is not there."""
     base = run(
         spec, store=job.store, dataset=job.dataset, keep_model=job.keep_model,
@@ -187,7 +187,7 @@ def _base_run(job: _Job, spec: RunSpec) -> FitResult:
     return FitResult(model, train_seconds=base.train_seconds, origin=f"run {base.key}")
 
 
-def _score(job: _Job, fitted: FitResult, seconds: float) -> RunOutputs:
+def _score(job: _RunJob, fitted: FitResult, seconds: float) -> RunOutputs:
     """Score both splits, and what papers report beside the usual."""
     dataset, model = job.dataset, fitted.model
     validation = None
@@ -246,7 +246,7 @@ def _variants(dataset: Dataset, model: Model) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _keep(job: _Job, result: RunResult, outputs: RunOutputs, device: str) -> RunResult:
+def _keep(job: _RunJob, result: RunResult, outputs: RunOutputs, device: str) -> RunResult:
     """Write the run folder."""
     with job.store.writing(result.key) as folder:
         write_artifacts(folder, result, job.dataset, outputs)
@@ -284,7 +284,7 @@ def _shown(outputs: Outputs) -> np.ndarray:
     return outputs.probs if outputs.logits.shape[1] > 1 else outputs.logits
 
 
-def _result(job: _Job, outputs: RunOutputs, device: str, started: datetime) -> RunResult:
+def _result(job: _RunJob, outputs: RunOutputs, device: str, started: datetime) -> RunResult:
     dataset, task = job.dataset, job.dataset.task
     groups = dataset.groups(dataset.test)
     test = task.scores(outputs.test.logits, dataset.test.labels)

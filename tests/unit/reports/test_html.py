@@ -10,7 +10,7 @@ import pytest
 from tests.runs import spec_of, true_labels, with_errors, write_run
 from valence.reports import diagnostic_plots, plots
 from valence.reports.groups import group_pivot, groups_table, write_workbook
-from valence.reports.html import Failure, PageText, write_report
+from valence.reports.html import FailedRun, PageText, write_report
 from valence.runs.store import RunStore
 
 LABELS = true_labels(120)
@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> RunStore:
 def test_failures_are_those_of_this_comparison(store: RunStore, tmp_path: Path) -> None:
     result = write_run(store, spec_of("lora"), LABELS, LABELS)
     store.record_failure("somebody-elses-run", ValueError("of long ago"))
-    text = PageText(failures=[Failure("focal seed 45", "no such encoder")])
+    text = PageText(failures=[FailedRun("focal seed 45", "no such encoder")])
     path = write_report(store, [result], tmp_path / "report.html", text=text)
     page = path.read_text("utf-8")
     assert "<strong>focal seed 45</strong>: no such encoder" in page
