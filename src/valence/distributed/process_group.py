@@ -138,7 +138,7 @@ def init_process_group(device: str) -> None:
 
 
 def destroy_process_group(*, failed: bool = False) -> None:
-    """Part from the other processes at the end of the work.
+    """Part from the other processes at the end of the work; the process ends with it.
 
     Args:
         failed: Whether the command line could not be read: process 0 says so, and must do so
@@ -153,6 +153,11 @@ def destroy_process_group(*, failed: bool = False) -> None:
 
         if distributed.is_initialized():
             distributed.destroy_process_group()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # Threads of a group that an object still names abort an interpreter that ends in the
+            # usual way, now and then, with all the work done.
+            os._exit(0)
 
 
 def barrier() -> None:
