@@ -106,7 +106,12 @@ def main() -> None:
     try:
         app(prog_name="valence")
     except SystemExit as ended:
-        process_group.destroy_process_group(failed=bool(ended.code))
+        if process_group.destroy_process_group(failed=bool(ended.code)):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # Threads of a group that an object still names abort an interpreter that ends in the
+            # usual way, now and then, with all the work done.
+            os._exit(0)
         raise
     except ValenceError as error:
         _fail(f"Error: {error}", 1)

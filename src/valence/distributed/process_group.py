@@ -137,8 +137,8 @@ def init_process_group(device: str) -> None:
         ) from None
 
 
-def destroy_process_group(*, failed: bool = False) -> None:
-    """Part from the other processes at the end of the work; the process ends with it.
+def destroy_process_group(*, failed: bool = False) -> bool:
+    """Part from the other processes at the end of the work; whether there was a group.
 
     Args:
         failed: Whether the command line could not be read: process 0 says so, and must do so
@@ -147,17 +147,14 @@ def destroy_process_group(*, failed: bool = False) -> None:
     if failed:
         if not is_main_process():
             time.sleep(KNOCK.total_seconds())
-        return
+        return False
     if world_size() > 1:
         from torch import distributed
 
         if distributed.is_initialized():
             distributed.destroy_process_group()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            # Threads of a group that an object still names abort an interpreter that ends in the
-            # usual way, now and then, with all the work done.
-            os._exit(0)
+            return True
+    return False
 
 
 def barrier() -> None:
