@@ -23,15 +23,9 @@ from valence.distributed.device import pick_device
 from valence.errors import DataError, ModelError, UnknownNameError
 from valence.models.base import Progress
 from valence.models.encoder import Encoder, TextTokenizer
-from valence.models.frozen import (
-    OutputCache,
-    cached_vectors,
-    output_key,
-    precision_in_effect,
-    tensors_digest,
-    weights_key,
-)
+from valence.models.frozen import OutputCache, cached_vectors
 from valence.models.inference import run_batches
+from valence.models.output_keys import output_key, precision_in_effect, tensors_digest, weights_key
 from valence.models.pooling import POOLINGS
 from valence.storage import cache
 

@@ -29,8 +29,9 @@ from valence.models.base import Memory, Model, Outputs, Progress, unit_rows
 from valence.models.config_file import read_config, write_config
 from valence.models.cpu import usable_cores
 from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
-from valence.models.frozen import FrozenStates, PooledFeatures, pooling_key
+from valence.models.frozen import FrozenStates, PooledFeatures
 from valence.models.heads import LinearHead, build_head
+from valence.models.output_keys import pooling_key
 from valence.models.scoring import score_inputs, torch_threads
 from valence.storage import atomic
 

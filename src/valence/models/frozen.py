@@ -12,28 +12,24 @@ One :class:`OutputCache` stores token states (:class:`FrozenStates`), pooled fea
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from valence.data.batches import TOKEN_BUDGET, Encoded, length_batches
 from valence.data.collate import pad
 from valence.models.base import Progress
 from valence.models.encoder import Encoder
 from valence.models.inference import run_batches
+from valence.models.output_keys import output_key, precision_in_effect, text_names, weights_key
 from valence.storage import cache
 
-FORMAT = "2"
 CHUNK = 4096  # texts
 VECTOR_BYTES = 4 * 1024  # of a text's vector, for most encoders more than enough
 VALUES, INDEX = "values.npy", "index.npz"
@@ -128,7 +124,7 @@ class OutputCache:
 
     Attributes:
         cache_kind: Of its entries.
-        key: Identifies the encoder and its settings; see :func:`output_key`.
+        key: Identifies the encoder and its settings; see ``output_key``.
         about: What its entries are made from, for people.
     """
 
@@ -312,7 +308,7 @@ class PooledFeatures:
     """The pooled features of one frozen encoder under one pooling: a vector per text.
 
     Args:
-        key: Identifies encoder and pooling (see :func:`pooling_key`).
+        key: Identifies encoder and pooling (see ``pooling_key``).
         compute: Computes the features of texts that are not in the cache yet.
         encoder: Name of the encoder, for people.
     """
@@ -335,66 +331,3 @@ class PooledFeatures:
         key = output_key(self.key, *(d for d in TOKEN_BUDGET if torch.is_autocast_enabled(d)))
         outputs = OutputCache(cache.POOLED, key, {"encoder": self.encoder})
         return cached_vectors(outputs, self.compute, encoded, progress)
-
-
-def output_key(*parts: str) -> str:
-    """Sixteen hex digits that identify everything but the texts that determines outputs."""
-    return cache.content_key([FORMAT, *parts])
-
-
-def pooling_key(encoder: Encoder, pooling: nn.Module, name: str) -> str:
-    """Sixteen hex digits that identify a frozen encoder and its pooling.
-
-    Args:
-        encoder: Its weights and the precision it computes in count.
-        pooling: Its parameters count, where it has some.
-        name: Its name in ``POOLINGS``.
-    """
-    device = next(encoder.parameters()).device.type
-    precision = precision_in_effect(encoder, device)
-    own = tensors_digest(pooling.state_dict().items())
-    return output_key(weights_key(encoder), precision, name, own)
-
-
-def precision_in_effect(encoder: Encoder, device: str) -> str:
-    """The number format in which an encoder computes now on a device.
-
-    Args:
-        encoder: The type of its weights counts.
-        device: ``cpu``, ``cuda`` or ``mps``.
-    """
-    dtype = next(encoder.parameters()).dtype
-    if torch.is_autocast_enabled(device):
-        return f"{dtype} autocast to {torch.get_autocast_dtype(device)}"
-    if device == "cuda" and torch.get_float32_matmul_precision() != "highest":
-        return f"{dtype} {torch.get_float32_matmul_precision()}"
-    return str(dtype)
-
-
-def text_names(input_ids: Sequence[Sequence[int]]) -> np.ndarray:
-    """(N,) the names under which outputs of texts are stored: hashes of their token ids."""
-    lengths = [len(ids) for ids in input_ids]
-    flat = np.fromiter(chain.from_iterable(input_ids), dtype="<i4", count=sum(lengths))
-    raw, begin, names = memoryview(flat.tobytes()), 0, []
-    for end in accumulate(4 * length for length in lengths):
-        names.append(hashlib.blake2b(raw[begin:end], digest_size=16).hexdigest())
-        begin = end
-    return np.array(names, dtype="S32")
-
-
-def weights_key(encoder: Encoder) -> str:
-    """Sixteen hex digits that identify an encoder's weights and config, wherever they are."""
-    config = json.loads(encoder.model.config.to_json_string())
-    for name in ("_name_or_path", "transformers_version"):
-        config.pop(name, None)
-    weights = tensors_digest(encoder.model.state_dict().items())
-    return cache.content_key([json.dumps(config, sort_keys=True), weights])
-
-
-def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Thirty-two hex digits of the names and contents of tensors, in any order."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(tensors, key=lambda pair: pair[0]):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

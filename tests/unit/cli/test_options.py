@@ -194,7 +194,8 @@ def test_the_processor_is_not_looked_for_with_torch() -> None:
         "check_device('cpu'); ModelHardware(device='cpu').settings()\n"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_settings_that_no_method_reads_are_said(capsys: pytest.CaptureFixture[str]) -> None:

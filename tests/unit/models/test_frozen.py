@@ -24,7 +24,8 @@ from valence.methods.registry import make_spec
 from valence.models import frozen
 from valence.models.classifier import TorchModel
 from valence.models.encoder import Encoder
-from valence.models.frozen import FrozenStates, weights_key
+from valence.models.frozen import FrozenStates
+from valence.models.output_keys import weights_key
 from valence.runs.runner import run
 from valence.runs.store import RunStore
 from valence.storage import cache

@@ -18,10 +18,11 @@ from transformers import AutoModel
 from valence.config.spec import EncoderSpec
 from valence.data.collate import Encoded
 from valence.llm.retrieval import Embedder
-from valence.models import frozen
+from valence.models import frozen, output_keys
 from valence.models.base import Progress
 from valence.models.encoder import Encoder, TextTokenizer
-from valence.models.frozen import FrozenStates, OutputCache, PooledFeatures, weights_key
+from valence.models.frozen import FrozenStates, OutputCache, PooledFeatures
+from valence.models.output_keys import weights_key
 from valence.storage import cache
 
 WORDS = ("good", "bad", "film", "plot", "very", "not", "dull", "lovely")
@@ -165,9 +166,9 @@ def test_the_precision_in_effect_is_part_of_the_key(encoder: Encoder, encoded: E
 def test_another_format_is_not_read(
     encoder: Encoder, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = frozen.output_key("weights", "float32")
-    monkeypatch.setattr(frozen, "FORMAT", "next")
-    assert frozen.output_key("weights", "float32") != before
+    before = output_keys.output_key("weights", "float32")
+    monkeypatch.setattr(output_keys, "FORMAT", "next")
+    assert output_keys.output_key("weights", "float32") != before
 
 
 def in_process(work: Callable[[], object]) -> int:

@@ -217,7 +217,8 @@ def test_importing_a_module_mutes_nothing() -> None:
         "import valence.models.encoder, valence.training.trainer, valence.cli\n"
         "assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_spec_without_settings_has_those_of_its_method(
