@@ -37,6 +37,9 @@ class EncoderSpec(Section):
     adaptation: Literal["frozen", "full", "lora", "dora"] = "lora"
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens; longer texts are truncated and counted. 128 is the published Hy-Mora setup."""
+    prompt: str | None = None
+    """In front of every text; None: the one that the encoder's folder names as its default,
+    "": none."""
     lora_rank: Count = 16
     lora_alpha: Positive = 32
     lora_dropout: Fraction = 0.1

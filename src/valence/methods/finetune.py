@@ -108,7 +108,7 @@ class FineTune(Method[FineTuneConfig]):
         if not process_group.is_main_process():
             torch.manual_seed(seed + process_group.rank())  # other dropout than process 0
         log = train_network(trainer, checkpoint=context.checkpoint, progress=context.progress)
-        notes = [f"weights of step {log.best_step} of {log.steps}"]
+        notes = [f"weights of step {log.best_step} of {log.steps}", *model.notes]
         if inputs.truncated:
             notes.append(f"{inputs.truncated} of {len(train)} training texts were truncated")
         if view_note:
@@ -154,8 +154,10 @@ class FineTune(Method[FineTuneConfig]):
     def content(self, config: FineTuneConfig) -> tuple[str, ...]:
         """The encoder's files."""
         from valence.models.built_in import encoder_content
+        from valence.models.encoder import folder_choices
 
-        return (encoder_content(config.encoder.name),)
+        encoder = config.encoder
+        return (encoder_content(encoder.name), *folder_choices(encoder.name, encoder.prompt))
 
     def precision(self, config: FineTuneConfig) -> str:
         """The number format of the training."""
