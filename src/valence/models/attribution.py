@@ -93,10 +93,10 @@ def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution
     """
     others = np.delete(np.arange(len(model.classes)), target)
     weight = model.weight[target] - model.weight[others].mean(axis=0)
-    spans = [match.span() for match in re.finditer(r"\S+", text)]
+    spans = [match.span() for match in re.finditer(model.ngrams.piece, text)]
     scores = np.zeros(len(spans))
     start, total = 0, 0.0
-    for vectorizer in model.vectorizers:
+    for vectorizer in model.ngrams.vectorizers.values():
         row = vectorizer.transform([text])
         contributions = {int(i): float(x * weight[start + i])
                          for i, x in zip(row.indices, row.data, strict=True)}  # fmt: skip
@@ -104,7 +104,7 @@ def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution
         total += sum(contributions.values())
         for term, words in _occurrences(vectorizer, text, spans).items():
             value = contributions.get(vectorizer.vocabulary_.get(term, -1))
-            if value is not None:
+            if value is not None and words:
                 np.add.at(scores, words, value / len(words))
     pieces = [(span, float(score)) for span, score in zip(spans, scores, strict=True)]
     unit = "decision value against the mean of the other labels"
@@ -114,8 +114,19 @@ def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution
 def _occurrences(
     vectorizer: object, text: str, spans: Sequence[tuple[int, int]]
 ) -> dict[str, list[int]]:
-    """Indices of the whitespace-separated words in which every term of a text occurs."""
+    """Indices of the pieces of a text in which every one of its terms occurs."""
     numbers: dict[str, list[int]] = {}
+    if vectorizer.analyzer == "char":  # type: ignore[attr-defined]
+        owner = np.full(len(text), -1)
+        for number, (a, b) in enumerate(spans):
+            owner[a:b] = number
+        shortest, longest = vectorizer.ngram_range  # type: ignore[attr-defined]
+        lowered = re.sub(r"\s", " ", text.lower())
+        for size in range(shortest, longest + 1):
+            for at in range(len(lowered) - size + 1):
+                inside = {int(n) for n in owner[at : at + size] if n >= 0}
+                numbers.setdefault(lowered[at : at + size], []).extend(inside)
+        return numbers
     if vectorizer.analyzer == "char_wb":  # type: ignore[attr-defined]
         analyze = vectorizer.build_analyzer()  # type: ignore[attr-defined]
         for number, (a, b) in enumerate(spans):

@@ -19,7 +19,7 @@ FORMAT = 2
 """Format 1 (Valence 0.1) has every section of the spec, read or not, and no ``network``."""
 CONFIG_FILE = "config.json"
 
-Loader = Literal["torch", "tfidf", "majority", "fusion", "onnx", "openvino"]
+Loader = Literal["torch", "tfidf", "majority", "linear-views", "fusion", "onnx", "openvino"]
 Part = TypeVar("Part", bound=Section)
 
 
@@ -95,7 +95,9 @@ class ModelConfig(BaseModel):
     def base_encoder(self) -> str | None:
         """The encoder that the folder does not hold; None where it needs no other files."""
         encoder = self.network.get("encoder") or self.spec.get("encoder")
-        if self.loader not in ("torch", "fusion") or not isinstance(encoder, Mapping):
+        if self.loader not in ("torch", "linear-views", "fusion") or not isinstance(
+            encoder, Mapping
+        ):
             return None
         whole = self.loader == "torch" and encoder.get("adaptation") == "full"
         return None if whole else str(encoder.get("name"))
