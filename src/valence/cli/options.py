@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 ModelFolder = Annotated[Path, typer.Argument(help="A model folder.")]
-Encoder = Annotated[str | None, typer.Option(help="Hub name or folder of another encoder.")]
+Encoder = Annotated[
+    str | None,
+    typer.Option(help="multilingual-e5-small, a hub name, a folder, or auto: one for the texts."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")]
 Encoding = Annotated[

@@ -12,6 +12,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 BUILT_IN_ENCODER = "all-MiniLM-L6-v2"
+MULTILINGUAL_ENCODER = "multilingual-e5-small"
+AUTO_ENCODER = "auto"
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -31,10 +33,13 @@ class EncoderSpec(Section):
     """The pretrained text encoder and how it is adapted."""
 
     name: str = BUILT_IN_ENCODER
-    """The built-in encoder, a hub name, or a local folder."""
+    """A built-in encoder, a hub name, a folder, or ``auto``: the built-in one for the texts."""
     adaptation: Literal["frozen", "full", "lora", "dora"] = "lora"
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens; longer texts are truncated and counted. 128 is the published Hy-Mora setup."""
+    prompt: str | None = None
+    """In front of every text; None: the one that the encoder's folder names as its default,
+    "": none."""
     lora_rank: Count = 16
     lora_alpha: Positive = 32
     lora_dropout: Fraction = 0.1

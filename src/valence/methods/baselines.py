@@ -35,13 +35,17 @@ class FrozenEncoderSpec(Section):
     """A pretrained encoder that is not trained."""
 
     name: str = BUILT_IN_ENCODER
-    """The built-in encoder, a hub name, or a local folder."""
+    """A built-in encoder, a hub name, a folder, or ``auto``: the built-in one for the texts."""
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens; longer texts are truncated and counted."""
+    prompt: str | None = None
+    """In front of every text; None: the default of the encoder's folder, "": none."""
 
     def frozen(self) -> EncoderSpec:
         """The section as an :class:`EncoderSpec`."""
-        return EncoderSpec(name=self.name, max_length=self.max_length, adaptation="frozen")
+        return EncoderSpec(
+            name=self.name, max_length=self.max_length, prompt=self.prompt, adaptation="frozen"
+        )
 
 
 class PoolingSpec(Section):
@@ -171,7 +175,7 @@ class LinearProbe(Method[ProbeConfig]):
             linear.weight.copy_(torch.from_numpy(weight))
             linear.bias.copy_(torch.from_numpy(chosen.bias - weight @ mean))
         model.classifier.eval()
-        return FitResult(model, notes=(chosen.note,))
+        return FitResult(model, notes=(chosen.note, *model.notes))
 
     def cost(self, config: ProbeConfig, sizes: Sizes) -> float:
         """Every text is scored once."""
@@ -179,9 +183,11 @@ class LinearProbe(Method[ProbeConfig]):
 
     def content(self, config: ProbeConfig) -> tuple[str, ...]:
         """The encoder's files."""
-        from valence.models.encoder import encoder_content
+        from valence.models.built_in import encoder_content
+        from valence.models.encoder import folder_choices
 
-        return (encoder_content(config.encoder.name),)
+        encoder = config.encoder
+        return (encoder_content(encoder.name), *folder_choices(encoder.name, encoder.prompt))
 
 
 @dataclass(frozen=True)

