@@ -155,8 +155,8 @@ def test_no_command_has_options_of_a_group_that_it_is_not_in(name: str) -> None:
 
 
 OWN_MEANING = {
-    "--config", "--dry-run", "--language", "--model", "--out", "--seed", "--set", "--split", "--table",
-    "--target-prior", "--template", "--text", "--workers",
+    "--config", "--dry-run", "--language", "--model", "--out", "--seed", "--set", "--split",
+    "--table", "--target-prior", "--template", "--text", "--workers",
 }  # fmt: skip
 """Options of several commands whose help is not one: each says what it is there."""
 
