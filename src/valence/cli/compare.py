@@ -17,7 +17,7 @@ from valence.cli.options import (
     Encoder,
     OptionGroup,
     RowOptions,
-    RunsOptions,
+    TrackedRunsOptions,
     TrainingHardware,
     check_device,
     comma_separated,
@@ -123,7 +123,7 @@ def compare(
     what: ComparisonOptions,
     hardware: TrainingHardware,
     machines: ExecutorOptions,
-    output: RunsOptions,
+    output: TrackedRunsOptions,
     encoder: Encoder = None,
     out: Annotated[Path, typer.Option(help="Folder for the report and the tables.")] = Path(
         "report"
@@ -137,7 +137,9 @@ def compare(
     from valence.comparison import grid
     from valence.comparison.sweep import separate_sweep
     from valence.runs.store import RunStore
+    from valence.runs.tracking import log_files
 
+    output.check()
     executor = machines.made()
     elsewhere = machines.executor != HERE
     settings = _settings(data, what, encoder, hardware.settings(elsewhere=elsewhere))
@@ -157,13 +159,17 @@ def compare(
     with console.Meter(quiet=output.quiet) as meter:
         outcome = grid.execute(
             specs, store=store, data_dir=data.data_dir, callback=_callback(meter),
-            executor=executor,
+            executor=executor, track=output.track,
         )  # fmt: skip
     plain, swept = separate_sweep(outcome, planned, settings)
     report_comparison(
         comparison, plain, store, out, sweep=swept, failures=outcome.failures,
         as_json=output.json, quiet=output.quiet,
     )  # fmt: skip
+    if plain:
+        name = f"compare-{Path(planned.title or 'demo').stem}"
+        log_files(output.track, store, name, [out / "report.html", out / "leaderboard.csv"])
+        output.print_place()
     _end(outcome, output.runs)
 
 

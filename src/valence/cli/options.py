@@ -284,6 +284,37 @@ class RunsOptions(OutputOptions):
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrackedRunsOptions(RunsOptions):
+    """Where new runs are stored and logged, and what is printed."""
+
+    track: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[tensorboard|mlflow|wandb|trackio]",
+            help="Log curves, settings and scores to this tool; on this machine by default.",
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse a tool that cannot be used.
+
+        Raises:
+            UnknownNameError, RunError: if it is unknown or not installed.
+        """
+        if self.track is not None:
+            from valence.runs.tracking import check_tracker
+
+            check_tracker(self.track)
+
+    def print_place(self) -> None:
+        """Say where the tool keeps what was logged."""
+        if self.track is not None and not self.quiet:
+            from valence.runs.tracking import tracking_place
+
+            console.info(f"Tracked: {tracking_place(self.track, self.runs)}")
+
+
 def comma_separated(text: str | None) -> tuple[str, ...]:
     """``"en, de"`` → ``("en", "de")``; nothing of nothing."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())

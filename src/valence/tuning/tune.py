@@ -29,6 +29,7 @@ from valence.methods.fit import with_encoder
 from valence.methods.registry import METHODS, find_method, make_spec, trained_part
 from valence.runs.runner import check_rows, run
 from valence.runs.store import RunResult, RunStore
+from valence.runs.tracking import check_tracker
 from valence.storage.file_lock import locked
 from valence.tuning.study import (
     bind,
@@ -96,6 +97,7 @@ class TuningConfig:
         workers: Processes of this call.
         seed: Seed of everything random.
         final: Whether to train with the best settings on everything.
+        track: A tool that the final run is logged to: a name of ``TRACKERS``.
     """
 
     runs: Path = Path("runs")
@@ -106,6 +108,7 @@ class TuningConfig:
     workers: int = 1
     seed: int = 45
     final: bool = True
+    track: str | None = None
 
 
 @dataclass(frozen=True)
@@ -245,6 +248,7 @@ def tune(
     process_group.require_single_process("Tuning", ALONE)
     plan, config = plan or TuningPlan(), config or TuningConfig()
     find_method(method)
+    check_tracker(config.track)
     spec = make_spec(method, data, seed=config.seed, settings=settings)
     dataset = load_dataset(spec.data, seed=spec.seed, data_dir=config.data_dir)
     spec, _ = with_encoder(spec, dataset.train.texts)
@@ -269,7 +273,7 @@ def tune(
     with locked(lock):
         result = run(
             tuned.best, store=RunStore(config.runs), dataset=dataset, keep_model=True,
-            progress=progress,
+            progress=progress, track=config.track,
         )  # fmt: skip
     return replace(tuned, result=result)
 
