@@ -16,6 +16,7 @@ SIZES: dict[str, Any] = {
     "intermediate_size": 48,
     "max_position_embeddings": 64,
     "pad_token_id": 0,
+    "initializer_range": 0.2,  # so that texts differ as they do in a trained encoder
 }
 IDS = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
 CONFIGS: dict[str, dict[str, Any]] = {

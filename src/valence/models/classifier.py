@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -35,6 +35,9 @@ from valence.models.text_model import PlainNetwork, TextModel
 from valence.models.transformers_folder import save_transformers
 from valence.models.weights import broken_file, load_weights
 from valence.storage import atomic
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 HEAD_FILE = "head.safetensors"
 ADAPTED = ("lora", "dora")
@@ -236,8 +239,26 @@ class TorchModel(TextModel):
         adapted = self.config.encoder.adaptation in ADAPTED
         return encoder.merge_and_unload() if adapted else encoder
 
-    def export_network(self) -> nn.Module:
-        """A copy on the CPU, adapters merged: ids and mask in, logits and features out."""
+    @property
+    def title(self) -> str:
+        """What it is made of, for messages."""
+        return f"The head {self.config.head.name!r} on {self.config.encoder.name!r}"
+
+    def encoder_config(self) -> Any:
+        """The config of transformers of its encoder."""
+        return self.classifier.encoder.model.config
+
+    @property
+    def head_modules(self) -> tuple[str, ...]:
+        """Names of the modules of :meth:`export_network` that are above the encoder."""
+        return ("head",)
+
+    def stock_classifier(self, temperature: float, offset: np.ndarray) -> PreTrainedModel:
+        """See :func:`valence.models.stock_head.stock_classifier`."""
+        return stock_classifier(self, temperature=temperature, offset=offset)
+
+    def export_network(self) -> PlainNetwork:
+        """A copy on the CPU for other runtimes, adapters merged."""
         encoder = self.merged_encoder()
         encoder.set_attn_implementation("eager")  # the fused one hides attention from optimizers
         return PlainNetwork(encoder, copy.deepcopy(self.classifier.head).cpu())

@@ -208,6 +208,4 @@ def read_config(folder: Path) -> ModelConfig:
             f"of a transformers folder: valence import-model {folder}"
         ) from None
     except ValueError as error:
-        raise ModelError(
-            f"{path} is no Valence model (no JSON: {error}); save it again"
-        ) from None
+        raise ModelError(f"{path} is no Valence model (no JSON: {error}); save it again") from None

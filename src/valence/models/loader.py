@@ -36,6 +36,12 @@ def _fusion(folder: Path) -> Model:
     return load_fusion_model(folder)
 
 
+def _transformers(folder: Path) -> Model:
+    from valence.models.imported import load_imported_model
+
+    return load_imported_model(folder)
+
+
 def _exported(folder: Path) -> Model:
     from valence.models.exported import load_exported_model
 
@@ -47,6 +53,7 @@ LOADERS: dict[str, Callable[[Path], Model]] = {
     "tfidf": _tfidf,
     "majority": _majority,
     "fusion": _fusion,
+    "transformers": _transformers,
     "onnx": _exported,
     "openvino": _exported,
 }

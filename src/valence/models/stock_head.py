@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from valence.data.quiet import quiet_transformers
 from valence.errors import ModelError
@@ -184,7 +184,7 @@ def stock_classifier(
     network = _empty_network(model, encoder, stock)
     base = str(network.base_model_prefix)
     stock = StockHead(stock.dense.format(base=base), stock.out, stock.activation)
-    last = _scaled(model, temperature, offset)
+    last = scaled_layer(model, temperature, offset)
     head = model.classifier.head
     if type(head) is DenseHead:
         hidden = head.dense
@@ -203,7 +203,8 @@ def stock_classifier(
             f"The encoder does not fit {type(network).__name__} of transformers ({lost[0]}); "
             f"{ADVICE}"
         )
-    return network.eval()
+    network.train(False)
+    return network
 
 
 def _empty_network(model: TorchModel, encoder: Any, stock: StockHead) -> PreTrainedModel:
@@ -219,13 +220,16 @@ def _empty_network(model: TorchModel, encoder: Any, stock: StockHead) -> PreTrai
     for name, value in settings.items():
         setattr(config, name, value)
     with quiet_transformers(), torch.device("meta"):
-        network: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+        network: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
     return network
 
 
-def _scaled(model: TorchModel, temperature: float, offset: np.ndarray | None) -> LinearLayer:
-    """The last layer of the head, with everything that is done to its logits."""
+def scaled_layer(
+    model: TorchModel, temperature: float, offset: np.ndarray | None = None
+) -> LinearLayer:
+    """The last layer of a linear or dense head, with everything that is done to its logits."""
     linear = model.classifier.head.get_submodule("linear")
+    assert isinstance(linear, nn.Linear)
     weight, bias = (x.detach().cpu() for x in (linear.weight, linear.bias))
     if model.logit_shift is not None:
         bias = bias + torch.tensor(model.logit_shift)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,9 @@ from valence.models.attribution import Attribution
 from valence.models.base import Model
 from valence.models.cpu import usable_cores
 from valence.models.encoder import TextTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class TextModel(Model):
@@ -49,8 +53,30 @@ class TextModel(Model):
         """Logits (B, C) of token embeddings (B, T, E), with gradients."""
 
     @abstractmethod
-    def export_network(self) -> nn.Module:
-        """A copy on the CPU, adapters merged: ids and mask in, logits and features out."""
+    def export_network(self) -> ExportNetwork:
+        """A copy on the CPU for other runtimes, adapters merged."""
+
+    @abstractmethod
+    def encoder_config(self) -> Any:
+        """The config of transformers of its encoder."""
+
+    @property
+    @abstractmethod
+    def head_modules(self) -> tuple[str, ...]:
+        """Names of the modules of :meth:`export_network` that are above the encoder."""
+
+    @abstractmethod
+    def stock_classifier(self, temperature: float, offset: np.ndarray) -> PreTrainedModel:
+        """A ``*ForSequenceClassification`` that gives the logits / temperature + offset.
+
+        Raises:
+            ModelError: if transformers has none that gives them.
+        """
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What it is made of, for messages."""
 
     @property
     @abstractmethod
@@ -93,15 +119,40 @@ class TextModel(Model):
         return self
 
 
-class PlainNetwork(nn.Module):
-    """Encoder and head as one module that gives a pair."""
+class ExportNetwork(nn.Module):
+    """A network as other runtimes get it: ids and mask in, logits and features out.
+
+    Attributes:
+        temperature: What logits are divided by.
+        offset: (C,) what is added to them then.
+    """
+
+    temperature: float = 1.0
+    offset: Tensor | None = None
+
+    def outputs(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) before they are scaled, and features (B, H)."""
+        raise NotImplementedError
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and features (B, H) of token ids and mask (B, T)."""
+        logits, features = self.outputs(input_ids, attention_mask)
+        if self.temperature != 1.0:
+            logits = logits / self.temperature
+        if self.offset is not None:
+            logits = logits + self.offset
+        return logits, features
+
+
+class PlainNetwork(ExportNetwork):
+    """Encoder and head of ours."""
 
     def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and features (B, H) of token ids and mask (B, T)."""
+    def outputs(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) before they are scaled, and features (B, H)."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         output = self.head(states.last_hidden_state, attention_mask)
         return output.logits, output.features

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,10 @@ from tests.conftest import make_reviews
 from valence.config.data import DataSpec
 from valence.config.sections import EncoderSpec, HeadSpec
 from valence.data.examples import Examples
-from valence.errors import ModelError
 from valence.evaluation.task import Classification
 from valence.inference.predictor import Predictor
 from valence.models.classifier import NetworkConfig, TorchModel, build_model
-from valence.models.loader import load_model
-from valence.models.stock_head import STOCK_HEADS, stock_classifier, stock_refusal
+from valence.models.stock_head import STOCK_HEADS
 
 TEXTS = [*make_reviews(30, seed=3)["text"], "good", "the film was " * 40]
 TASK = Classification(("bad", "good", "meh"), (10, 20, 5), (2,))
@@ -42,9 +39,9 @@ def model_of(
     with torch.no_grad():
         for name, parameter in model.classifier.named_parameters():
             if name.startswith("head.linear"):
-                parameter.normal_(std=5.0)
+                parameter.normal_(std=0.8)
             elif "lora_B" in name:
-                parameter.normal_(std=0.2)
+                parameter.normal_(std=0.1)
     model.classifier.eval()
     return model
 
@@ -79,7 +76,8 @@ def test_saved_folder_is_one_of_transformers(
     model = model_of(save_encoder(kind, tmp_path / "encoder"), head=head, pooling=pooling)
     model.save(tmp_path / "model")
     outputs = model.predict(Examples(TEXTS))
-    assert np.abs(outputs.logits).max() > 4, "as large as those of trained models"
+    assert np.abs(outputs.logits).max() > 3, "as large as those of trained models"
+    assert outputs.logits.std(axis=0).max() > 0.1, "and not the same for all texts"
     np.testing.assert_allclose(piped(tmp_path / "model"), outputs.probs, atol=1e-5)
     again = Predictor(tmp_path / "model").model.predict(Examples(TEXTS))
     np.testing.assert_allclose(again.logits, outputs.logits, atol=1e-5)
