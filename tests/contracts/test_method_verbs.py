@@ -178,7 +178,7 @@ def explain_(workshop: Workshop, name: str) -> None:
 
 def export(workshop: Workshop, name: str) -> None:
     """What is exported; ``test_export.py`` writes and runs every head and adaptation."""
-    assert load_model(workshop.model(name)).torch_model().classifier is not None
+    assert load_model(workshop.model(name)).text_model().network is not None
 
 
 def serve(workshop: Workshop, name: str) -> None:

@@ -42,6 +42,12 @@ def _fusion(folder: Path) -> Model:
     return load_fusion_model(folder)
 
 
+def _transformers(folder: Path) -> Model:
+    from valence.models.imported import load_imported_model
+
+    return load_imported_model(folder)
+
+
 def _exported(folder: Path) -> Model:
     from valence.models.exported import load_exported_model
 
@@ -54,6 +60,7 @@ LOADERS: dict[str, Callable[[Path], Model]] = {
     "majority": _majority,
     "linear-views": _linear_views,
     "fusion": _fusion,
+    "transformers": _transformers,
     "onnx": _exported,
     "openvino": _exported,
 }
