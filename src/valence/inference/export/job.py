@@ -69,7 +69,7 @@ class ExportJob:
         return ExportSettings(
             runtime=self.options.format, precision=self.options.precision, file=file,
             max_length=self.model.tokenizer.max_length, pad_id=self.model.tokenizer.pad_id,
-            feature_size=self.model.feature_size,
+            feature_size=self.model.feature_size, prompt=self.model.tokenizer.prompt,
         )  # fmt: skip
 
     @property
