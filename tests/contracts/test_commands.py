@@ -54,7 +54,8 @@ READERS: dict[type[OptionGroup] | None, set[str]] = {
     TextOptions: {"llm finetune", "predict"},
     None: {
         "cache clear", "cache ls", "data list", "doctor", "features cards", "features convert",
-        "features extract", "features show", "llm merge", "methods", "push", "serve",
+        "features extract", "features show", "import-model", "llm merge", "methods", "push",
+        "serve",
     },
 }  # fmt: skip
 """The commands that read labeled rows, texts alone, or neither; features are made of clips."""
@@ -78,7 +79,8 @@ HARDWARE: dict[type[OptionGroup] | None, dict[str, str]] = {
         [
             "audit", "cache clear", "cache ls", "data import", "data list", "data longtail",
             "data readiness", "data show", "doctor", "export", "features cards",
-            "features convert", "features extract", "features show", "methods", "push",
+            "features convert", "features extract", "features show", "import-model", "methods",
+            "push",
         ],
         "",
     ),
@@ -90,7 +92,7 @@ OUTPUT: dict[type[OptionGroup] | None, set[str]] = {
     OutputOptions: {
         "audit", "calibrate", "data import", "data longtail", "data readiness", "data show",
         "evaluate", "explain", "export", "features convert", "features extract", "features show",
-        "llm finetune", "llm instructions", "predict",
+        "import-model", "llm finetune", "llm instructions", "predict",
     },
     None: {
         "cache clear", "cache ls", "data list", "doctor", "features cards", "llm merge",
@@ -154,8 +156,8 @@ def test_no_command_has_options_of_a_group_that_it_is_not_in(name: str) -> None:
 
 
 OWN_MEANING = {
-    "--config", "--dry-run", "--model", "--out", "--seed", "--set", "--split", "--table",
-    "--target-prior", "--template", "--text", "--workers",
+    "--config", "--dry-run", "--max-length", "--model", "--out", "--seed", "--set", "--split",
+    "--table", "--target-prior", "--template", "--text", "--workers",
 }  # fmt: skip
 """Options of several commands whose help is not one: each says what it is there."""
 

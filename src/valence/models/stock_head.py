@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from valence.data.quiet import quiet_transformers
@@ -179,7 +180,9 @@ def stock_classifier(
     refusal = stock_refusal(model)
     if refusal is not None:
         raise ModelError(f"The model cannot be written for transformers: {refusal}; {ADVICE}")
-    encoder = model.merged_encoder()
+    encoder = model.classifier.encoder.model
+    if isinstance(encoder, PeftModel):
+        encoder = model.merged_encoder()
     stock = STOCK_HEADS[str(encoder.config.model_type)]
     network = _empty_network(model, encoder, stock)
     base = str(network.base_model_prefix)
