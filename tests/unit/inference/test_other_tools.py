@@ -255,4 +255,4 @@ def test_transformers_js_gives_the_same(
     rows = [{one["label"]: one["score"] for one in row} for row in json.loads(done.stdout)]
     probs = np.array([[row[name] for name in TASK.names] for row in rows])
     expected = Predictor(out).predict_proba(texts)
-    np.testing.assert_allclose(probs, expected, atol=1e-3 if int8 else 1e-5)
+    np.testing.assert_allclose(probs, expected, atol=0.02 if int8 else 1e-5)
