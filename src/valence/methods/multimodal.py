@@ -135,7 +135,8 @@ class Multimodal(Method[MultimodalConfig]):
 
     def content(self, config: MultimodalConfig) -> tuple[str, ...]:
         """The encoder's files."""
-        from valence.models.encoder import encoder_content, folder_choices
+        from valence.models.encoder import encoder_content
+        from valence.models.reading import folder_choices
 
         encoder = config.encoder
         return (encoder_content(encoder.name), *folder_choices(encoder.name, encoder.prompt))

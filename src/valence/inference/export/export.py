@@ -152,6 +152,11 @@ def _exportable(folder: Path) -> TorchModel:
     model = load_model(folder).torch_model()
     if not model.tokenizer.backend.is_fast:
         raise ModelError(f"The tokenizer of {folder} has no tokenizer.json; it cannot be exported")
+    if model.classifier.encoder.traits.static:
+        raise ModelError(
+            f"{folder} reads static embeddings, a table that no runtime makes faster; use the "
+            "model as it is"
+        )
     return model
 
 
