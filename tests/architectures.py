@@ -39,6 +39,7 @@ class Architecture:
         causal: Whether a token sees only those before it.
         max_length: Most tokens of a text.
         exports: Whether it can be exported to ONNX.
+        nested: Whether the sizes are those of its ``text_config``.
     """
 
     config: str
@@ -47,6 +48,7 @@ class Architecture:
     causal: bool = False
     max_length: int = 40
     exports: bool = True
+    nested: bool = False
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -73,7 +75,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "t5": Architecture("T5Config", T5, max_length=128),
     "mt5": Architecture("MT5Config", T5, max_length=128),
     "umt5": Architecture("UMT5Config", T5, max_length=128),
-    # In no table of target modules: found by the structure.
+    # From here on in no table of target modules: found by the structure.
+    "embedding_gemma2": Architecture("EmbeddingGemma2Config", GEMMA, width=768, nested=True),
     "mistral": Architecture("MistralConfig", ROTARY, causal=True),
     "jina_embeddings_v3": Architecture("JinaEmbeddingsV3Config", BERT),
 }
@@ -87,10 +90,14 @@ def write_encoder(name: str, folder: Path) -> Path:
     tokenizer = _byte_pairs() if architecture.causal else _words()
     tokenizer.save_pretrained(folder)
     ids = {"pad": 0, "unk": 1, "cls": 2, "bos": 2, "sep": 3, "eos": 3, "mask": 4}
-    config = getattr(transformers, architecture.config)(
-        vocab_size=len(tokenizer), **{f"{k}_token_id": v for k, v in ids.items()},
-        **architecture.sizes,
-    )  # fmt: skip
+    sizes = {f"{name}_token_id": i for name, i in ids.items()}
+    sizes = {**sizes, "vocab_size": len(tokenizer), **architecture.sizes}
+    make = getattr(transformers, architecture.config)
+    if architecture.nested:
+        other = {f"{what}_token_id": ids["mask"] for what in ("image", "video", "audio")}
+        config = make(text_config=sizes, **other)
+    else:
+        config = make(**sizes)
     torch.manual_seed(0)
     transformers.AutoModel.from_config(config).save_pretrained(folder)
     return folder

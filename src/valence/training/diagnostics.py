@@ -43,7 +43,10 @@ def _advice(settings: Settings, *options: tuple[str, str]) -> str:
         options: A setting, and what to do about it.
     """
     changes = [change for setting, change in options if setting in settings]
-    return f"; {' or '.join(changes)}" if changes else ""
+    if not changes:
+        return ""
+    first = ", ".join(changes[:-1])
+    return f"; {first} or {changes[-1]}" if first else f"; {changes[0]}"
 
 
 def prototype_cosines(history: Sequence[HistoryRecord]) -> list[tuple[int, float, float]]:
