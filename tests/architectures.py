@@ -1,139 +1,94 @@
-"""Tiny encoders of random weights, a folder per architecture, with a tokenizer made on the fly."""
+"""Tiny encoders and classifiers of random weights, of every architecture that tests name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tests.conftest import WORDS
 
-VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS)
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-BERT = {**SIZES, "intermediate_size": 24, "max_position_embeddings": 40}
-EMBEDDED = {**BERT, "embedding_size": 12}
-RELATIVE = {**BERT, "relative_attention": True, "pos_att_type": "c2p|p2c"}
-ROTARY = {**BERT, "num_key_value_heads": 1, "head_dim": 8}
-GEMMA = {**ROTARY, "use_bidirectional_attention": True, "sliding_window": 16}
-T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
-DISTILLED = {
-    "dim": 16,
-    "n_layers": 2,
-    "n_heads": 2,
-    "hidden_dim": 24,
-    "max_position_embeddings": 40,
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+SIZES: dict[str, Any] = {
+    "vocab_size": len(SPECIAL) + len(WORDS),
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "initializer_range": 0.2,  # so that texts differ as they do in a trained encoder
 }
+IDS = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": {}, "ernie": {}, "megatron-bert": {}, "roberta": IDS, "xlm-roberta": IDS,
+    "camembert": IDS, "data2vec-text": IDS, "mpnet": IDS, "electra": {"embedding_size": 32},
+    "albert": {"embedding_size": 16}, "deberta": {}, "deberta-v2": {},
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48},
+    "modernbert": {**IDS, "global_attn_every_n_layers": 2, "local_attention": 16},
+    "eurobert": {**IDS, "num_key_value_heads": 4, "mask_token_id": 4},
+    "rembert": {"input_embedding_size": 16, "output_embedding_size": 16},
+    "xlm-roberta-xl": IDS, "nomic_bert": {}, "gte": {},
+    "qwen3": {**IDS, "num_key_value_heads": 2, "head_dim": 8},
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """A row of the table.
+def config_of(kind: str, **settings: Any) -> Any:
+    """A small config of transformers."""
+    from transformers import AutoConfig
 
-    Attributes:
-        config: The class of its configuration.
-        sizes: Its arguments.
-        width: Of its token states.
-        causal: Whether a token sees only those before it.
-        max_length: Most tokens of a text.
-        exports: Whether it can be exported to ONNX.
-        nested: Whether the sizes are those of its ``text_config``.
-    """
-
-    config: str
-    sizes: Mapping[str, Any]
-    width: int = 16
-    causal: bool = False
-    max_length: int = 40
-    exports: bool = True
-    nested: bool = False
+    given = {**SIZES, **CONFIGS[kind], **settings}
+    if kind == "distilbert":
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
+            given.pop(name)
+        given.pop("intermediate_size")
+    return AutoConfig.for_model(kind, **given)
 
 
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "bert": Architecture("BertConfig", BERT),
-    "roberta": Architecture("RobertaConfig", BERT, max_length=39),
-    "xlm-roberta": Architecture("XLMRobertaConfig", BERT, max_length=39),
-    "camembert": Architecture("CamembertConfig", BERT, max_length=39),
-    "electra": Architecture("ElectraConfig", EMBEDDED),
-    "albert": Architecture("AlbertConfig", EMBEDDED),
-    "rembert": Architecture("RemBertConfig", {**BERT, "input_embedding_size": 12}),
-    "distilbert": Architecture("DistilBertConfig", DISTILLED),
-    "mpnet": Architecture("MPNetConfig", BERT, max_length=38),
-    "deberta": Architecture("DebertaConfig", RELATIVE),
-    "deberta-v2": Architecture("DebertaV2Config", {**RELATIVE, "position_buckets": 8}),
-    "modernbert": Architecture("ModernBertConfig", BERT),
-    "modernbert-decoder": Architecture("ModernBertDecoderConfig", BERT, causal=True),
-    "eurobert": Architecture("EuroBertConfig", ROTARY),
-    "nomic_bert": Architecture("NomicBertConfig", BERT),
-    "gemma3_text": Architecture("Gemma3TextConfig", GEMMA),
-    "embedding_gemma2_text": Architecture("EmbeddingGemma2TextConfig", GEMMA, width=768),
-    "llama": Architecture("LlamaConfig", ROTARY, causal=True),
-    "qwen2": Architecture("Qwen2Config", ROTARY, causal=True),
-    "qwen3": Architecture("Qwen3Config", ROTARY, causal=True),
-    "t5": Architecture("T5Config", T5, max_length=128),
-    "mt5": Architecture("MT5Config", T5, max_length=128),
-    "umt5": Architecture("UMT5Config", T5, max_length=128),
-    # From here on in no table of target modules: found by the structure.
-    "embedding_gemma2": Architecture("EmbeddingGemma2Config", GEMMA, width=768, nested=True),
-    "mistral": Architecture("MistralConfig", ROTARY, causal=True),
-    "jina_embeddings_v3": Architecture("JinaEmbeddingsV3Config", BERT),
-}
-
-
-def write_encoder(name: str, folder: Path) -> Path:
-    """A tiny encoder of an architecture, as transformers saves it; causal ones with byte pairs."""
-    import transformers
-
-    architecture = ARCHITECTURES[name]
-    tokenizer = _byte_pairs() if architecture.causal else _words()
-    tokenizer.save_pretrained(folder)
-    ids = {"pad": 0, "unk": 1, "cls": 2, "bos": 2, "sep": 3, "eos": 3, "mask": 4}
-    sizes = {f"{name}_token_id": i for name, i in ids.items()}
-    sizes = {**sizes, "vocab_size": len(tokenizer), **architecture.sizes}
-    make = getattr(transformers, architecture.config)
-    if architecture.nested:
-        other = {f"{what}_token_id": ids["mask"] for what in ("image", "video", "audio")}
-        config = make(text_config=sizes, **other)
-    else:
-        config = make(**sizes)
-    torch.manual_seed(0)
-    transformers.AutoModel.from_config(config).save_pretrained(folder)
-    return folder
-
-
-def _words() -> Any:
-    """A token per word between special ones, without a length limit."""
+def save_word_tokenizer(folder: Path, **settings: Any) -> None:
+    """A tokenizer of whole words."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    ids = {word: i for i, word in enumerate(VOCABULARY)}
+    ids = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
-        sep_token="[SEP]", mask_token="[MASK]",
-    )  # fmt: skip
+    names = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    given = {f"{name}_token": value for name, value in names.items()}
+    given = {**given, "model_max_length": 60, **settings}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **given).save_pretrained(folder)
 
 
-def _byte_pairs() -> Any:
-    """Byte pairs without special tokens around a text, as language models have them."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+def save_encoder(kind: str, folder: Path) -> Path:
+    """An encoder of random weights with a word tokenizer."""
+    import torch
+    from transformers import AutoModel
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=["<|pad|>", "<|end|>"], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
-    tokenizer.train_from_iterator([" ".join(WORDS)], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>"
-    )
+    torch.manual_seed(0)
+    AutoModel.from_config(config_of(kind)).save_pretrained(folder)
+    save_word_tokenizer(folder)
+    return folder
+
+
+def save_classifier(kind: str, folder: Path, **settings: Any) -> Path:
+    """A ``*ForSequenceClassification`` of random weights, as another tool trained it."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(1)
+    labels = ("negative", "neutral", "positive")
+    given = {
+        "id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)},
+        **settings,
+    }  # fmt: skip
+    network = AutoModelForSequenceClassification.from_config(config_of(kind, **given))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "classifier" in name or "score" in name:
+                parameter.normal_(std=0.5)
+    network.save_pretrained(folder)
+    save_word_tokenizer(folder)
+    return folder

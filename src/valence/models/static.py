@@ -60,10 +60,11 @@ class StaticModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def forward(
         self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        inputs_embeds: Tensor | None = None, output_hidden_states: bool = False,
     ) -> BaseModelOutput:  # fmt: skip
-        """Token states (B, T, D) of ids (B, T) or of vectors (B, T, D)."""
-        return BaseModelOutput(self.vectors(input_ids) if inputs_embeds is None else inputs_embeds)
+        """Token states (B, T, D) of ids (B, T) or of vectors (B, T, D); the only layer."""
+        states = self.vectors(input_ids) if inputs_embeds is None else inputs_embeds
+        return BaseModelOutput(states, hidden_states=(states,) if output_hidden_states else None)
 
 
 def static_folder(where: str) -> str | None:

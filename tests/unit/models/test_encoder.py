@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.architectures import write_encoder
+from tests.tiny_encoders import write_encoder
 from valence.config.sections import EncoderSpec
 from valence.errors import ModelError
 from valence.llm.retrieval import Embedder

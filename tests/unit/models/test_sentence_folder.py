@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.architectures import write_encoder
+from tests.tiny_encoders import write_encoder
 from valence.config.data import DataSpec
 from valence.config.sections import BUILT_IN_ENCODER, EncoderSpec, HeadSpec
 from valence.data.dataset import Dataset
