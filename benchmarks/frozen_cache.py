@@ -33,8 +33,8 @@ from valence.data.dataset import Dataset
 from valence.data.demo import demo_dataset
 from valence.data.examples import Examples
 from valence.methods.registry import make_spec
+from valence.models.built_in import encoder_location
 from valence.models.classifier import TorchModel
-from valence.models.encoder import encoder_location
 
 BATCH = 64
 TARGET = 8

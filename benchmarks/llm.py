@@ -36,7 +36,7 @@ from valence.data.demo import demo_dataset
 from valence.llm.local import LanguageModel
 from valence.llm.prompts import Demo, make_renderer
 from valence.llm.retrieval import NONE, DemonstrationPool, Embedder, nearest_by_label
-from valence.models.encoder import encoder_location
+from valence.models.built_in import encoder_location
 
 NEIGHBORS = 5000
 ROWS = 2020

@@ -18,6 +18,7 @@ MARK = re.compile(r"<!-- generated: (.*?) -->", re.DOTALL)
 PARTS: dict[str, Callable[..., str]] = {
     "methods": code.methods,
     "components": code.components,
+    "encoders": code.encoders,
     "datasets": code.datasets,
     "api": code.api,
     "faults": code.faults,

@@ -11,6 +11,7 @@ import yaml
 import valence
 from site_parts.markdown import slug, table
 from site_parts.measured import measured
+from valence.cli.encoders import works
 from valence.config.data import DataSpec
 from valence.config.ranges import Range
 from valence.config.spec import RunSpec
@@ -21,8 +22,9 @@ from valence.evaluation.regression import INTENSITY_METRICS
 from valence.losses import table as losses
 from valence.methods.base import Method
 from valence.methods.registry import METHODS, make_spec, trained_part
+from valence.models.encoder_cards import ENCODERS, EncoderCard
 from valence.models.fusion import FUSIONS, EarlyFusion, LateFusion, SingleModality
-from valence.models.heads import HEADS
+from valence.models.heads import HEADS, head_reads
 from valence.models.multimodal import ALMT
 from valence.models.pooling import POOLINGS
 from valence.storage.cache import KINDS as CACHE_KINDS
@@ -56,6 +58,28 @@ def methods() -> str:
     return "\n\n".join(_method(name, method) for name, method in METHODS.items())
 
 
+def encoders() -> str:
+    """The cards of encoders, as a table, with their sources below it."""
+    columns = ["encoder", "languages", "M", "license", "tokens", "numbers", "texts/s", "use for",
+               "works here", "published"]  # fmt: skip
+    rows = [
+        [f"`{card.hub_name or name}`", card.reads, numbers[0], card.license or "–", *numbers[1:],
+         ", ".join(card.use), works(card), card.score or "–"]
+        for name, card in ENCODERS.items()
+        for numbers in [_numbers(card)]
+    ]  # fmt: skip
+    notes = [
+        f"- **{name}**: {'; '.join(part for part in (card.note, card.source) if part)}."
+        for name, card in ENCODERS.items()
+    ]
+    return "\n\n".join([table(columns, rows), "\n".join(notes)])
+
+
+def _numbers(card: EncoderCard) -> list[str]:
+    numbers = (card.millions, card.max_tokens, card.width, card.texts_per_second)
+    return ["–" if number is None else f"{number:g}" for number in numbers]
+
+
 def _method(name: str, method: Method[Any]) -> str:
     first = f"{method.title[0].upper()}{method.title[1:]}."
     about = [FAMILIES[method.family], *([method.paper] if method.paper else [])]
@@ -83,7 +107,9 @@ def _built_of(name: str, method: Method[Any]) -> Iterator[str]:
 def _torch_parts(spec: RunSpec) -> Iterator[str]:
     head, pooling = spec.get("head.name"), spec.get("head.pooling")
     yield f"the encoder ({spec.get('encoder.adaptation')})"
-    if pooling != "cls" or head in ("linear", "dense", "unit", "gated"):
+    if pooling == "auto" and "pooling" in head_reads(head):
+        yield f"the encoder's own pooling or else {_link('pooling', 'cls')}"
+    elif "pooling" in head_reads(head):
         yield f"the pooling {_link('pooling', pooling)}"
     yield f"the head {_link('head', head)}"
     yield f"the loss {_link('loss', spec.get('loss.name'))}"

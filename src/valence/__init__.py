@@ -66,6 +66,7 @@ def train(
     seed: int = 45,
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
+    track: str | None = None,
 ) -> RunResult:
     """Train a method on a file, folder, card or hub id; the model is in the run folder.
 
@@ -76,6 +77,7 @@ def train(
         seed: Seed of everything random.
         runs: Folder of run folders.
         data_dir: Folder of corpora.
+        track: A tool to log to: tensorboard, mlflow, wandb or trackio.
 
     Raises:
         ValenceError: if the data, the settings or the training fail.
@@ -86,7 +88,7 @@ def train(
     from valence.runs.store import RunStore
 
     spec = make_spec(method, DataSpec(name=data), seed=seed, settings=settings)
-    return run(spec, store=RunStore(runs), data_dir=data_dir, keep_model=True)
+    return run(spec, store=RunStore(runs), data_dir=data_dir, keep_model=True, track=track)
 
 
 def compare(
@@ -97,6 +99,7 @@ def compare(
     settings: Mapping[str, Any] | None = None,
     runs: str | Path = "runs",
     data_dir: str | Path | None = None,
+    track: str | None = None,
 ) -> Outcome:
     """Run every method on every data set with every seed; only what is missing is run.
 
@@ -107,6 +110,7 @@ def compare(
         settings: Dotted settings of all methods.
         runs: Folder of run folders.
         data_dir: Folder of corpora.
+        track: A tool to log to: tensorboard, mlflow, wandb or trackio.
 
     Raises:
         ValenceError: if a name or a setting is wrong; cells that fail are in the outcome.
@@ -121,7 +125,7 @@ def compare(
         methods=tuple(methods),
         seeds=tuple(seeds),
     )
-    return execute(plan(comparison, settings), store=RunStore(runs), data_dir=data_dir)
+    return execute(plan(comparison, settings), store=RunStore(runs), data_dir=data_dir, track=track)
 
 
 def __getattr__(name: str) -> Any:

@@ -53,8 +53,9 @@ READERS: dict[type[OptionGroup] | None, set[str]] = {
     },
     TextOptions: {"llm finetune", "predict"},
     None: {
-        "cache clear", "cache ls", "data list", "doctor", "features cards", "features convert",
-        "features extract", "features show", "import-model", "llm merge", "methods", "push",
+        "cache clear", "cache ls", "data list", "doctor", "encoders", "features cards",
+        "features convert", "features extract", "features show", "import-model", "llm merge",
+        "methods", "push",
         "serve",
     },
 }  # fmt: skip
@@ -78,7 +79,7 @@ HARDWARE: dict[type[OptionGroup] | None, dict[str, str]] = {
     None: dict.fromkeys(
         [
             "audit", "cache clear", "cache ls", "data import", "data list", "data longtail",
-            "data readiness", "data show", "doctor", "export", "features cards",
+            "data readiness", "data show", "doctor", "encoders", "export", "features cards",
             "features convert", "features extract", "features show", "import-model", "methods",
             "push",
         ],
@@ -95,8 +96,8 @@ OUTPUT: dict[type[OptionGroup] | None, set[str]] = {
         "import-model", "llm finetune", "llm instructions", "predict",
     },
     None: {
-        "cache clear", "cache ls", "data list", "doctor", "features cards", "llm merge",
-        "methods", "push", "serve",
+        "cache clear", "cache ls", "data list", "doctor", "encoders", "features cards",
+        "llm merge", "methods", "push", "serve",
     },
 }  # fmt: skip
 
@@ -156,7 +157,8 @@ def test_no_command_has_options_of_a_group_that_it_is_not_in(name: str) -> None:
 
 
 OWN_MEANING = {
-    "--config", "--dry-run", "--max-length", "--model", "--out", "--seed", "--set", "--split",
+    "--config", "--dry-run", "--language", "--max-length", "--model", "--out", "--seed", "--set",
+    "--split",
     "--table", "--target-prior", "--template", "--text", "--workers",
 }  # fmt: skip
 """Options of several commands whose help is not one: each says what it is there."""

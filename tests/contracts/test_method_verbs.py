@@ -48,6 +48,7 @@ MULTIMODAL = {"export": "has no network to export", "group": "Groups are scored 
 REFUSALS: dict[str, dict[str, str]] = {
     "majority": {**FITTED_IN_ONE_GO, "tune": "nothing to tune"},
     "tfidf-lr": FITTED_IN_ONE_GO,
+    "kernel-ridge": {**FITTED_IN_ONE_GO, "tune": "nothing to tune"},
     "linear-probe": CLASSES_ONLY,
     "full": CLASSES_ONLY,
     "cross-entropy": CLASSES_ONLY,

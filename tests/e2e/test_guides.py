@@ -18,7 +18,7 @@ from valence.methods.registry import make_spec
 
 GUIDES = (
     "index", "start", "data", "compare", "train", "tune", "multimodal", "choose", "protocol",
-    "datasets", "papers",
+    "datasets", "papers", "encoders",
 )  # fmt: skip
 GIVEN = [(name, line) for name in GUIDES for line in commands(f"docs/{name}.md")]
 PYTHON = [(name, code) for name in GUIDES for code in blocks(f"docs/{name}.md", "python")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ from valence.cli import app
 from valence.data.catalog import DATASETS
 from valence.losses.table import CONTRASTS, INTENSITY_LOSSES, LOSSES
 from valence.methods.registry import METHODS
+from valence.models.encoder_cards import ENCODERS
 from valence.models.fusion import FUSIONS
 from valence.models.heads import HEADS
 from valence.models.pooling import POOLINGS
@@ -95,6 +97,15 @@ def test_every_method_part_and_corpus_is_there(site: Path) -> None:
         assert [n for n in table if f'id="{kind}-{n}"' not in page] == [], kind
     corpora = text(site, "datasets")
     assert [n for n in DATASETS if f">{n}</span>" not in corpora] == []
+
+
+def test_every_encoder_has_its_row_with_license_and_source(site: Path) -> None:
+    page = html.unescape(text(site, "encoders")).replace("’", "'")
+    for name, card in ENCODERS.items():
+        assert f">{name}</" in page, name
+        rows = [row for row in page.split("<tr ") if f">{card.hub_name or name}<" in row]
+        assert any(card.license in row and card.reads in row for row in rows), name
+        assert card.source in page, name
 
 
 def test_every_page_can_be_found(site: Path) -> None:

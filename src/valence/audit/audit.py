@@ -118,11 +118,11 @@ def audit(
 
 
 def token_counts(tokenizer: TextTokenizer, texts: Sequence[str]) -> np.ndarray:
-    """(N,) tokens of texts without truncation, special tokens included."""
+    """(N,) tokens of texts without truncation, special tokens and prompt included."""
     counts: list[int] = []
     for start in range(0, len(texts), TOKENIZER_BATCH):
         rows = tokenizer.backend(
-            list(texts[start : start + TOKENIZER_BATCH]), return_attention_mask=False,
+            tokenizer.prompted(texts[start : start + TOKENIZER_BATCH]), return_attention_mask=False,
             return_token_type_ids=False, verbose=False,
         )["input_ids"]  # fmt: skip
         counts += [len(ids) for ids in rows]

@@ -176,7 +176,7 @@ def _count(tokenizer: TextTokenizer, texts: Sequence[str]) -> _Tokens:
         verbose=False,
     )  # fmt: skip
     lengths = np.array([len(ids) for ids in batch["input_ids"]])
-    special = tokenizer.backend.num_special_tokens_to_add()
+    added = tokenizer.backend.num_special_tokens_to_add() + tokenizer.prompt_tokens
     ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in batch["input_ids"]])
     places = np.concatenate([np.asarray(row).reshape(-1, 2) for row in batch["offset_mapping"]])
     sizes = np.array([len(text) + 1 for text in texts])  # with what joins them
@@ -188,7 +188,7 @@ def _count(tokenizer: TextTokenizer, texts: Sequence[str]) -> _Tokens:
     lettered = of_token >= 0
     size = len(scripts)
     return _Tokens(
-        lengths + special, _words(codes, owner, scripts), scripts,
+        lengths + added, _words(codes, owner, scripts), scripts,
         np.bincount(owner[owner >= 0], minlength=size),
         np.bincount(of_token[lettered], minlength=size),
         np.bincount(of_token[lettered & unknown], minlength=size),

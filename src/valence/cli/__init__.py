@@ -18,6 +18,7 @@ from valence.cli import (
     console,
     data,
     doctor,
+    encoders,
     evaluate,
     explain,
     export,
@@ -53,6 +54,7 @@ app.command("import-model")(import_model.import_model)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
 app.command("methods")(methods.methods)
+app.command("encoders")(encoders.encoders)
 app.command("serve")(serve.serve)
 app.command("push")(push.push)
 app.command("doctor")(doctor.doctor)

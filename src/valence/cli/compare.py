@@ -17,7 +17,7 @@ from valence.cli.options import (
     Encoder,
     OptionGroup,
     RowOptions,
-    RunsOptions,
+    TrackedRunsOptions,
     TrainingHardware,
     check_device,
     comma_separated,
@@ -25,6 +25,7 @@ from valence.cli.options import (
     print_unread,
     with_groups,
 )
+from valence.config.sections import AUTO_ENCODER
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def compare(
     what: ComparisonOptions,
     hardware: TrainingHardware,
     machines: ExecutorOptions,
-    output: RunsOptions,
+    output: TrackedRunsOptions,
     encoder: Encoder = None,
     out: Annotated[Path, typer.Option(help="Folder for the report and the tables.")] = Path(
         "report"
@@ -136,7 +137,9 @@ def compare(
     from valence.comparison import grid
     from valence.comparison.sweep import separate_sweep
     from valence.runs.store import RunStore
+    from valence.runs.tracking import log_files
 
+    output.check()
     executor = machines.made()
     elsewhere = machines.executor != HERE
     settings = _settings(data, what, encoder, hardware.settings(elsewhere=elsewhere))
@@ -156,13 +159,17 @@ def compare(
     with console.Meter(quiet=output.quiet) as meter:
         outcome = grid.execute(
             specs, store=store, data_dir=data.data_dir, callback=_callback(meter),
-            executor=executor,
+            executor=executor, track=output.track,
         )  # fmt: skip
     plain, swept = separate_sweep(outcome, planned, settings)
     report_comparison(
         comparison, plain, store, out, sweep=swept, failures=outcome.failures,
         as_json=output.json, quiet=output.quiet,
     )  # fmt: skip
+    if plain:
+        name = f"compare-{Path(planned.title or 'demo').stem}"
+        log_files(output.track, store, name, [out / "report.html", out / "leaderboard.csv"])
+        output.print_place()
     _end(outcome, output.runs)
 
 
@@ -217,7 +224,10 @@ def _comparison(what: ComparisonOptions, data: ComparedData) -> Comparison:
     if what.config is not None:
         comparison = grid.read_comparison(what.config)
         return comparison.model_copy(update={"data": sets}) if sets else comparison
-    comparison = grid.Comparison(data=sets, methods=tuple(OWN_DATA_METHODS.split(",")))
+    comparison = grid.Comparison(
+        data=sets, methods=tuple(OWN_DATA_METHODS.split(",")),
+        settings={"encoder.name": AUTO_ENCODER},
+    )  # fmt: skip
     return comparison.model_copy(
         update={
             "seeds": parse_seeds(OWN_DATA_SEEDS, comparison.seeds),

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 ModelFolder = Annotated[Path, typer.Argument(help="A model folder.")]
-Encoder = Annotated[str | None, typer.Option(help="Hub name or folder of another encoder.")]
+Encoder = Annotated[
+    str | None,
+    typer.Option(help="multilingual-e5-small, a hub name, a folder, or auto: one for the texts."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")]
 Encoding = Annotated[
@@ -279,6 +282,37 @@ class RunsOptions(OutputOptions):
     """Where runs are stored, and what is printed."""
 
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRunsOptions(RunsOptions):
+    """Where new runs are stored and logged, and what is printed."""
+
+    track: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[tensorboard|mlflow|wandb|trackio]",
+            help="Log curves, settings and scores to this tool; on this machine by default.",
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse a tool that cannot be used.
+
+        Raises:
+            UnknownNameError, RunError: if it is unknown or not installed.
+        """
+        if self.track is not None:
+            from valence.runs.tracking import check_tracker
+
+            check_tracker(self.track)
+
+    def print_place(self) -> None:
+        """Say where the tool keeps what was logged."""
+        if self.track is not None and not self.quiet:
+            from valence.runs.tracking import tracking_place
+
+            console.info(f"Tracked: {tracking_place(self.track, self.runs)}")
 
 
 def comma_separated(text: str | None) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from valence.cli.options import (
     DataOptions,
     Encoder,
     OptionGroup,
-    RunsOptions,
+    TrackedRunsOptions,
     TrainingHardware,
     check_device,
     encoder_settings,
@@ -75,7 +75,7 @@ def train(
     ],
     what: WhatToTrain,
     hardware: TrainingHardware,
-    output: RunsOptions,
+    output: TrackedRunsOptions,
     encoder: Encoder = None,
 ) -> None:
     """Train a model, choose its weights on validation, report on test, and save it.
@@ -85,6 +85,7 @@ def train(
     from valence.runs.store import RunStore
 
     what.check()
+    output.check()
     settings = {**encoder_settings(encoder), **hardware.settings(), **data.settings()}
     specs = _specs(what, data, settings)
     if not output.quiet:
@@ -96,8 +97,9 @@ def train(
     for spec in specs:
         target = out / spec.method if len(specs) > 1 else out
         result = _train(spec, store, target, start=what.from_, data_dir=data.data_dir,
-                        quiet=output.quiet)  # fmt: skip
+                        output=output)  # fmt: skip
         scores[spec.method] = result.test
+    output.print_place()
     if len(specs) == 1:
         print_scores(next(iter(scores.values())), as_json=output.json)
     else:
@@ -151,15 +153,15 @@ def _continued(
 
 def _train(
     spec: RunSpec, store: RunStore, target: Path, *, start: Path | None,
-    data_dir: Path | None, quiet: bool,
+    data_dir: Path | None, output: TrackedRunsOptions,
 ) -> RunResult:  # fmt: skip
     from valence.reports.records import record_run
     from valence.runs.runner import run
 
     _check_target(target)
-    with console.Meter(quiet=quiet) as meter:
+    with console.Meter(quiet=output.quiet) as meter:
         result = run(
-            spec, store=store, data_dir=data_dir, keep_model=True, start=start,
+            spec, store=store, data_dir=data_dir, keep_model=True, start=start, track=output.track,
             progress=lambda fraction, words: meter.show(spec.method, fraction, words),
         )  # fmt: skip
     mode: Literal["train", "continue"] = "train" if start is None else "continue"
@@ -169,7 +171,7 @@ def _train(
         record_run(store, result, target / "report", mode=mode)
 
     process_group.run_on_main_process(hand_over)
-    if not quiet:
+    if not output.quiet:
         for note in result.notes:
             console.info(f"Note: {note}")
         console.info(f"Model: {target}   Run: {store.path(result.key)}")

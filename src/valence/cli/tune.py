@@ -14,8 +14,8 @@ from valence.cli.options import (
     DataOptions,
     Encoder,
     OptionGroup,
-    RunsOptions,
     Seed,
+    TrackedRunsOptions,
     TrainingHardware,
     encoder_settings,
     with_groups,
@@ -61,13 +61,15 @@ class StudyOptions(OptionGroup):
         changes: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
         return replace(plan, **changes)
 
-    def config(self, study: str, *, runs: Path, data_dir: Path | None) -> TuningConfig:
+    def config(
+        self, study: str, *, data_dir: Path | None, output: TrackedRunsOptions
+    ) -> TuningConfig:
         """Where the study of this name reads and writes."""
         from valence.tuning.tune import TuningConfig
 
         return TuningConfig(
-            runs=runs, data_dir=data_dir, storage=self.storage, study=study,
-            workers=self.workers, seed=self.seed, final=self.final,
+            runs=output.runs, data_dir=data_dir, storage=self.storage, study=study,
+            workers=self.workers, seed=self.seed, final=self.final, track=output.track,
         )  # fmt: skip
 
 
@@ -77,7 +79,7 @@ def tune(
     method: Annotated[list[str], typer.Option(help="A method; see valence methods. Repeatable.")],
     study: StudyOptions,
     hardware: TrainingHardware,
-    output: RunsOptions,
+    output: TrackedRunsOptions,
     encoder: Encoder = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results; tuning/STUDY when none.")
@@ -89,8 +91,10 @@ def tune(
     """
     from valence.reports.tuning_plots import write_study
     from valence.runs.store import RunStore
+    from valence.runs.tracking import log_files
     from valence.tuning import tune as tuning
 
+    output.check()
     settings = {**encoder_settings(encoder), **hardware.settings(), **data.settings()}
     rows, plan = data.spec(data.data), study.plan()
     results: list[TuningResult] = []
@@ -100,17 +104,20 @@ def tune(
         with console.Meter(quiet=output.quiet) as meter:
             result = tuning.tune(
                 name, rows, plan=plan, settings=settings,
-                config=study.config(title, runs=output.runs, data_dir=data.data_dir),
+                config=study.config(title, data_dir=data.data_dir, output=output),
                 observer=_observer(meter, name), progress=_final(meter, name),
             )  # fmt: skip
         folder = _folder(out, name, title, several=len(method) > 1)
-        write_study(RunStore(output.runs), result, folder)
+        store = RunStore(output.runs)
+        write_study(store, result, folder)
+        log_files(output.track, store, f"tune-{result.name}", sorted(folder.glob("*.*")))
         results.append(result)
         if not output.quiet:
             console.info(f"{name}: {folder}/best.yaml, trials.csv, pictures")
         if result.interrupted:
             console.info("Stopped. What is finished is kept; the same command goes on from here.")
             break
+    output.print_place()
     _print(results, as_json=output.json)
     if results[-1].interrupted:
         raise typer.Exit(130)

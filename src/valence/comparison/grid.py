@@ -24,6 +24,7 @@ from valence.errors import RunError, SpecError
 from valence.methods.base import Sizes
 from valence.methods.registry import find_method, make_spec, trained_part
 from valence.runs.store import RunResult, RunStore
+from valence.runs.tracking import check_tracker
 
 SEEN_SECONDS = 10.0  # that a network folder may take to show what another machine wrote
 
@@ -239,6 +240,7 @@ def execute(
     data_dir: str | Path | None = None,
     callback: GridCallback | None = None,
     executor: Executor | None = None,
+    track: str | None = None,
 ) -> Outcome:
     """Run every spec that has no result yet; a cell that fails does not stop the others.
 
@@ -250,17 +252,21 @@ def execute(
         data_dir: Folder of corpora, as for ``load_dataset``.
         callback: Called with how far it is.
         executor: Who runs the cells; this process when not given.
+        track: A tool that every run is logged to: a name of ``TRACKERS``.
 
     Raises:
+        UnknownNameError: if there is no such tool.
         RunError: if the executor cannot begin, or writes results that are not seen here.
     """
     process_group.require_single_process(
         "A comparison", "give --workers or --executor, or train one method with several processes"
     )
+    check_tracker(track)
     outcome = Outcome([Cell(spec) for spec in specs])
     table = _ProgressTable(outcome, store, callback)
     try:
-        (executor or make_executor("local")).run(Batch(specs, store.root, data_dir), table.on_event)
+        batch = Batch(specs, store.root, data_dir, track)
+        (executor or make_executor("local")).run(batch, table.on_event)
     except KeyboardInterrupt:
         outcome.interrupted = True
     return outcome

@@ -12,6 +12,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 BUILT_IN_ENCODER = "all-MiniLM-L6-v2"
+MULTILINGUAL_ENCODER = "multilingual-e5-small"
+AUTO_ENCODER = "auto"
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -31,14 +33,19 @@ class EncoderSpec(Section):
     """The pretrained text encoder and how it is adapted."""
 
     name: str = BUILT_IN_ENCODER
-    """The built-in encoder, a hub name, or a local folder."""
+    """A built-in encoder, a hub name, a folder, or ``auto``: the built-in one for the texts."""
     adaptation: Literal["frozen", "full", "lora", "dora"] = "lora"
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens; longer texts are truncated and counted. 128 is the published Hy-Mora setup."""
+    prompt: str | None = None
+    """In front of every text; None: the one that the encoder's folder names as its default,
+    "": none."""
     lora_rank: Count = 16
     lora_alpha: Positive = 32
     lora_dropout: Fraction = 0.1
-    lora_targets: tuple[str, ...] = ("query", "key", "value")
+    lora_targets: tuple[str, ...] = ()
+    """Layers that get adapters, by the last part of their names; empty: query, key and value of
+    the attention, whatever the architecture calls them."""
 
 
 class HeadSpec(Section):
@@ -46,8 +53,9 @@ class HeadSpec(Section):
 
     name: str = "linear"
     """A name of ``HEADS``."""
-    pooling: str = "cls"
-    """A name of ``POOLINGS``."""
+    pooling: str = "auto"
+    """A name of ``POOLINGS``; ``auto``: that of the encoder's folder, else ``last`` where a token
+    sees only those before it, else ``cls``."""
     dropout: Fraction = 0.1
     fusion_init: float = 0.0
     """Start value of the learned gate scalar of the ``gated`` head."""
@@ -151,6 +159,18 @@ class FusionSpec(Section):
     """Of ALMT; none in the published code."""
     modality_dropout: Fraction = 0.0
     """Probability that a training row loses a modality, independently; never all three."""
+
+
+class RidgeSpec(Section):
+    """How ``kernel-ridge`` is fitted."""
+
+    views: Literal["both", "text", "encoder"] = "both"
+    """N-grams and encoder features, or one of them."""
+    members: Count = 5
+    """Regressions whose logits are averaged, the best of all mixes and strengths."""
+    target_prior: dict[str, Fraction] | None = None
+    """Class shares expected in use, for which members are selected; those of the validation rows
+    when not given."""
 
 
 class TrainSpec(Section):

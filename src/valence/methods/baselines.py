@@ -27,28 +27,36 @@ if TYPE_CHECKING:
     from valence.data.dataset import Split
     from valence.evaluation.task import Task
 
-# Inverse regularization strengths tried on validation; three decades around the default.
-STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+# Inverse regularization strengths tried on validation. Standardized features of an encoder need
+# far stronger regularization than n-grams: C ≈ 0.003 does best on SST-5.
+TEXT_STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+FEATURE_STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+MAX_TERMS = 50_000  # of an analyzer
 
 
 class FrozenEncoderSpec(Section):
     """A pretrained encoder that is not trained."""
 
     name: str = BUILT_IN_ENCODER
-    """The built-in encoder, a hub name, or a local folder."""
+    """A built-in encoder, a hub name, a folder, or ``auto``: the built-in one for the texts."""
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens; longer texts are truncated and counted."""
+    prompt: str | None = None
+    """In front of every text; None: the default of the encoder's folder, "": none."""
 
     def frozen(self) -> EncoderSpec:
         """The section as an :class:`EncoderSpec`."""
-        return EncoderSpec(name=self.name, max_length=self.max_length, adaptation="frozen")
+        return EncoderSpec(
+            name=self.name, max_length=self.max_length, prompt=self.prompt, adaptation="frozen"
+        )
 
 
 class PoolingSpec(Section):
     """How token states become one vector."""
 
-    pooling: str = "mean"
-    """A name of ``POOLINGS``."""
+    pooling: str = "auto"
+    """A name of ``POOLINGS``; ``auto``: that of the encoder's folder, else ``last`` where a token
+    sees only those before it, else ``mean``."""
 
 
 class RegressionLossSpec(Section):
@@ -116,18 +124,18 @@ class TfidfRegression(Method[TfidfConfig]):
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
         """Fit the regression; its strength is selected on validation."""
-        from valence.models.baselines import TfidfModel, new_vectorizers, vectorize
+        from valence.models.baselines import TfidfModel
+        from valence.models.ngrams import Ngrams
 
         config = self.config(context.spec)
-        vectorizers = new_vectorizers(train.texts)
-        rows = [vectorize(vectorizers, split.texts) for split in (train, validation)]
+        ngrams = Ngrams.fit(train.texts, max_terms=MAX_TERMS)
+        rows = [ngrams.transform(split.texts) for split in (train, validation)]
         chosen = _regression(
             (rows[0], rows[1]), (train.labels, validation.labels), context.task,
-            class_weights=config.loss.class_weights, metric=config.train.metric,
+            strengths=TEXT_STRENGTHS, class_weights=config.loss.class_weights,
+            metric=config.train.metric,
         )  # fmt: skip
-        model = TfidfModel(
-            context.task, context.provenance, vectorizers, chosen.weight, chosen.bias
-        )
+        model = TfidfModel(context.task, context.provenance, ngrams, chosen.weight, chosen.bias)
         return FitResult(model, notes=(chosen.note,))
 
 
@@ -143,7 +151,8 @@ class LinearProbe(Method[ProbeConfig]):
 
         from valence.data.examples import Examples
         from valence.distributed.device import Hardware
-        from valence.models.classifier import NetworkConfig, build_model
+        from valence.models.build import build_model
+        from valence.models.classifier import NetworkConfig
 
         config = self.config(context.spec)
         network = NetworkConfig(
@@ -151,7 +160,7 @@ class LinearProbe(Method[ProbeConfig]):
             head=HeadSpec(pooling=config.head.pooling),
             loss=LossSpec(class_weights=config.loss.class_weights),
         )
-        model = build_model(network, context.task, context.provenance)
+        model = build_model(network, context.task, context.provenance, default_pooling="mean")
         if config.train.cache == "auto":
             model.enable_feature_cache()
         model.prepare(Hardware(device=config.train.device))
@@ -162,7 +171,8 @@ class LinearProbe(Method[ProbeConfig]):
         chosen = _regression(
             ((features - mean) / deviation, (held_out - mean) / deviation),
             (train.labels, validation.labels), context.task,
-            class_weights=config.loss.class_weights, metric=config.train.metric,
+            strengths=FEATURE_STRENGTHS, class_weights=config.loss.class_weights,
+            metric=config.train.metric,
         )  # fmt: skip
         linear = model.classifier.head.get_submodule("linear")
         assert isinstance(linear, torch.nn.Linear)
@@ -171,7 +181,7 @@ class LinearProbe(Method[ProbeConfig]):
             linear.weight.copy_(torch.from_numpy(weight))
             linear.bias.copy_(torch.from_numpy(chosen.bias - weight @ mean))
         model.classifier.eval()
-        return FitResult(model, notes=(chosen.note,))
+        return FitResult(model, notes=(chosen.note, *model.notes))
 
     def cost(self, config: ProbeConfig, sizes: Sizes) -> float:
         """Every text is scored once."""
@@ -179,9 +189,11 @@ class LinearProbe(Method[ProbeConfig]):
 
     def content(self, config: ProbeConfig) -> tuple[str, ...]:
         """The encoder's files."""
-        from valence.models.encoder import encoder_content
+        from valence.models.built_in import encoder_content
+        from valence.models.reading import folder_choices
 
-        return (encoder_content(config.encoder.name),)
+        name, prompt, pooling = config.encoder.name, config.encoder.prompt, config.head.pooling
+        return (encoder_content(name), *folder_choices(name, prompt, pooling, default="mean"))
 
 
 @dataclass(frozen=True)
@@ -202,12 +214,13 @@ def _regression(
     labels: tuple[np.ndarray, np.ndarray],
     task: Task,
     *,
+    strengths: Sequence[float],
     class_weights: str,
     metric: str,
 ) -> _Regression:
     """Weight (C, D) and bias (C,) of the strength that does best on validation."""
     best: tuple[float, _Regression] | None = None
-    for strength in STRENGTHS:
+    for strength in strengths:
         weight, bias = _fit(rows[0], labels[0], len(task.classes), strength, class_weights)
         scores = task.scores(rows[1] @ weight.T + bias, labels[1])
         value = task.chosen_score(scores, metric)
@@ -244,10 +257,12 @@ def _fit(
 ENTRIES: dict[str, Method[MajorityConfig] | Method[TfidfConfig] | Method[ProbeConfig]] = {
     "majority": Majority("always the most frequent class"),
     "tfidf-lr": TfidfRegression(
-        "word and letter n-grams, logistic regression", space=CLASS_WEIGHTS
+        "word and letter n-grams, logistic regression",
+        {"loss.class_weights": "balanced"},
+        space=CLASS_WEIGHTS,
     ),
     "linear-probe": LinearProbe(
-        "logistic regression on the frozen encoder's mean features",
+        "logistic regression on the frozen encoder's pooled features",
         {"loss.class_weights": "balanced"},
         paper="Alain & Bengio 2016, arXiv 1610.01644",
         space=PROBED,

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from valence.config.ranges import Range
 from valence.config.sections import (
+    AUTO_ENCODER,
     BUILT_IN_ENCODER,
+    MULTILINGUAL_ENCODER,
     EncoderSpec,
     HeadSpec,
     LossSpec,
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
     from valence.data.dataset import Split
     from valence.models.classifier import NetworkConfig, TorchModel
 
-# In six epochs of SST-5-1150 adapters of the built-in encoder reached a validation macro-F1 of
-# 0.16 at the published rate and of 0.40 at ten times it.
+# In six epochs of SST-5-1150 adapters of the English built-in encoder reached a validation macro-F1
+# of 0.16 at the published rate and of 0.40 at ten times it.
 BUILT_IN_LR_SCALE = 10.0
+SMALL_ENCODERS = (BUILT_IN_ENCODER, MULTILINGUAL_ENCODER, AUTO_ENCODER)
 RATES = {"train.learning_rate", "train.lr_scale"}
 ADAPTED = ("lora", "dora")
 # Work of training on a text once, in units of scoring it once (forward, backward, step).
@@ -62,9 +65,9 @@ class FineTune(Method[FineTuneConfig]):
     capabilities = Capabilities(several_processes=True, streams_epochs=True, continues=True)
 
     def complete(self, spec: RunSpec, given: Mapping[str, Any]) -> RunSpec:
-        """Scale up the published learning rate for adapters of the small built-in encoder."""
+        """Scale up the published learning rate for adapters of the small built-in encoders."""
         config = self.config(spec)
-        is_small = config.is_adapted and config.encoder.name == BUILT_IN_ENCODER
+        is_small = config.is_adapted and config.encoder.name in SMALL_ENCODERS
         if not is_small or RATES & given.keys():
             return spec
         return spec.override({"train.lr_scale": BUILT_IN_LR_SCALE})
@@ -77,6 +80,7 @@ class FineTune(Method[FineTuneConfig]):
         from valence.data.collate import PairedTexts
         from valence.distributed import process_group
         from valence.distributed.device import pick_device
+        from valence.training.diagnostics import failure_signs
         from valence.training.trainer import EncodedTrainer, TrainingRows, train_network
         from valence.training.training_args import training_arguments
 
@@ -105,12 +109,13 @@ class FineTune(Method[FineTuneConfig]):
         if not process_group.is_main_process():
             torch.manual_seed(seed + process_group.rank())  # other dropout than process 0
         log = train_network(trainer, checkpoint=context.checkpoint, progress=context.progress)
-        notes = [f"weights of step {log.best_step} of {log.steps}"]
+        notes = [f"weights of step {log.best_step} of {log.steps}", *model.notes]
         if inputs.truncated:
             notes.append(f"{inputs.truncated} of {len(train)} training texts were truncated")
         if view_note:
             notes.append(view_note)
-        notes += _warnings(log.history)
+        settings = {path: config.get(path) for path in self.reads(config)}
+        notes += [f"warning: {line}" for line in failure_signs(log.history, settings)]
         return FitResult(model, log.history, tuple(notes))
 
     def reads(self, config: FineTuneConfig) -> frozenset[str]:
@@ -150,9 +155,12 @@ class FineTune(Method[FineTuneConfig]):
 
     def content(self, config: FineTuneConfig) -> tuple[str, ...]:
         """The encoder's files."""
-        from valence.models.encoder import encoder_content
+        from valence.models.built_in import encoder_content
+        from valence.models.reading import folder_choices
 
-        return (encoder_content(config.encoder.name),)
+        name, prompt = config.encoder.name, config.encoder.prompt
+        pooling = config.head.pooling if "head.pooling" in self.reads(config) else None
+        return (encoder_content(name), *folder_choices(name, prompt, pooling))
 
     def precision(self, config: FineTuneConfig) -> str:
         """The number format of the training."""
@@ -179,7 +187,7 @@ def seeded_model(config: FineTuneConfig, context: FitContext) -> TorchModel:
     """A new model whose initial weights depend on the seed alone."""
     from transformers.trainer_utils import set_seed
 
-    from valence.models.classifier import build_model
+    from valence.models.build import build_model
 
     set_seed(context.spec.seed)
     return build_model(network_config(config), context.task, context.provenance)
@@ -219,7 +227,7 @@ def _second_views(
         return None, ""
     from valence.data.augment import Texts, second_views
     from valence.distributed import process_group
-    from valence.models.encoder import encoder_content, encoder_location
+    from valence.models.built_in import encoder_content, encoder_location
 
     name = config.encoder.name
     source = Texts(
@@ -233,12 +241,6 @@ def _second_views(
     with process_group.main_process_first():
         texts, note = second_views(config.view, source, progress)
     return model.inputs_of(_encode(model, texts, config, context)), note
-
-
-def _warnings(history: list[dict[str, Any]]) -> list[str]:
-    from valence.training.diagnostics import failure_signs
-
-    return [f"warning: {line}" for line in failure_signs(history)]
 
 
 LORA = {"encoder.adaptation": "lora"}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valence.config.callbacks import EvalCallback, ProgressCallback
+from valence.config.sections import AUTO_ENCODER
 from valence.config.spec import RunSpec
 from valence.methods.base import FitContext, FitResult
 
@@ -45,6 +46,7 @@ def fit_spec(
     """
     from valence.methods.registry import find_method
 
+    spec, _ = with_encoder(spec, data.train.texts)
     values = spec.model_dump(mode="json")
     context = FitContext(
         spec, data.task, {**values, "data": None} if in_memory else values, checkpoint, progress,
@@ -52,3 +54,18 @@ def fit_spec(
         fit_base or (lambda base: fit_spec(base, data, progress=progress, in_memory=in_memory)),
     )  # fmt: skip
     return find_method(spec.method).fit(data.train, data.validation, context)
+
+
+def with_encoder(spec: RunSpec, texts: Sequence[str]) -> tuple[RunSpec, str]:
+    """The spec with a chosen encoder where it says ``auto``, and why; else as it is, and "".
+
+    Args:
+        spec: The spec.
+        texts: Training texts.
+    """
+    if spec.get("encoder.name") != AUTO_ENCODER:
+        return spec, ""
+    from valence.models.encoder_choice import choose_encoder
+
+    name, reason = choose_encoder(texts)
+    return spec.override({"encoder.name": name}), f"Encoder {name}: {reason}"

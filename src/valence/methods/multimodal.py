@@ -103,7 +103,7 @@ class Multimodal(Method[MultimodalConfig]):
             on_evaluate=context.on_evaluate,
         )  # fmt: skip
         log = train_network(trainer, checkpoint=context.checkpoint, progress=context.progress)
-        notes = [f"weights of step {log.best_step} of {log.steps}"]
+        notes = [f"weights of step {log.best_step} of {log.steps}", *model.notes]
         if inputs.truncated:
             notes.append(f"{inputs.truncated} of {len(train)} training texts were truncated")
         shortened = inputs.shortened().items()
@@ -135,9 +135,11 @@ class Multimodal(Method[MultimodalConfig]):
 
     def content(self, config: MultimodalConfig) -> tuple[str, ...]:
         """The encoder's files."""
-        from valence.models.encoder import encoder_content
+        from valence.models.built_in import encoder_content
+        from valence.models.reading import folder_choices
 
-        return (encoder_content(config.encoder.name),)
+        encoder = config.encoder
+        return (encoder_content(encoder.name), *folder_choices(encoder.name, encoder.prompt))
 
     def precision(self, config: MultimodalConfig) -> str:
         """The number format of the training."""

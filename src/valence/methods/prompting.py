@@ -81,7 +81,8 @@ class Prompting(Method[PromptConfig]):
             SpecError: if no model is named, or the template is no template.
         """
         from valence.llm.prompts import SUFFIXES, find_template
-        from valence.models.encoder import encoder_content
+        from valence.models.built_in import encoder_content
+        from valence.models.reading import folder_choices
         from valence.storage.key import folder_content
 
         llm = config.llm
@@ -94,7 +95,8 @@ class Prompting(Method[PromptConfig]):
         if llm.template.endswith(SUFFIXES):
             parts.append(template.model_dump_json())
         if llm.shots == "retrieved":
-            parts.append(encoder_content(config.encoder.name))
+            name, prompt = config.encoder.name, config.encoder.prompt
+            parts += [encoder_content(name), *folder_choices(name, prompt)]
         return tuple(parts)
 
     def precision(self, config: PromptConfig) -> str:

@@ -93,10 +93,10 @@ def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution
     """
     others = np.delete(np.arange(len(model.classes)), target)
     weight = model.weight[target] - model.weight[others].mean(axis=0)
-    spans = [match.span() for match in re.finditer(r"\S+", text)]
+    spans = [match.span() for match in re.finditer(model.ngrams.piece, text)]
     scores = np.zeros(len(spans))
     start, total = 0, 0.0
-    for vectorizer in model.vectorizers:
+    for vectorizer in model.ngrams.vectorizers.values():
         row = vectorizer.transform([text])
         contributions = {int(i): float(x * weight[start + i])
                          for i, x in zip(row.indices, row.data, strict=True)}  # fmt: skip
@@ -104,7 +104,7 @@ def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution
         total += sum(contributions.values())
         for term, words in _occurrences(vectorizer, text, spans).items():
             value = contributions.get(vectorizer.vocabulary_.get(term, -1))
-            if value is not None:
+            if value is not None and words:
                 np.add.at(scores, words, value / len(words))
     pieces = [(span, float(score)) for span, score in zip(spans, scores, strict=True)]
     unit = "decision value against the mean of the other labels"
@@ -114,8 +114,19 @@ def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution
 def _occurrences(
     vectorizer: object, text: str, spans: Sequence[tuple[int, int]]
 ) -> dict[str, list[int]]:
-    """Indices of the whitespace-separated words in which every term of a text occurs."""
+    """Indices of the pieces of a text in which every one of its terms occurs."""
     numbers: dict[str, list[int]] = {}
+    if vectorizer.analyzer == "char":  # type: ignore[attr-defined]
+        owner = np.full(len(text), -1)
+        for number, (a, b) in enumerate(spans):
+            owner[a:b] = number
+        shortest, longest = vectorizer.ngram_range  # type: ignore[attr-defined]
+        lowered = re.sub(r"\s", " ", text.lower())
+        for size in range(shortest, longest + 1):
+            for at in range(len(lowered) - size + 1):
+                inside = {int(n) for n in owner[at : at + size] if n >= 0}
+                numbers.setdefault(lowered[at : at + size], []).extend(inside)
+        return numbers
     if vectorizer.analyzer == "char_wb":  # type: ignore[attr-defined]
         analyze = vectorizer.build_analyzer()  # type: ignore[attr-defined]
         for number, (a, b) in enumerate(spans):
@@ -202,17 +213,37 @@ Span = tuple[int, int, int | None]
 def _spans(model: TextModel, text: str, ids: list[int]) -> tuple[list[Span], list[bool]]:
     """(start, end, word) of every token in the text, and which tokens are special ones."""
     backend = model.tokenizer.backend
+    prompt = model.tokenizer.prompt
     if not backend.is_fast:
         special = [i in backend.all_special_ids for i in ids]
-        return _find_tokens(backend.convert_ids_to_tokens(ids), text, special), special
+        spans = _find_tokens(backend.convert_ids_to_tokens(ids), prompt + text, special)
+        return _without_prompt(spans, special, len(prompt))
     batch = backend(
-        text, truncation=True, max_length=model.tokenizer.max_length, return_offsets_mapping=True,
-        return_special_tokens_mask=True,
+        prompt + text, truncation=True, max_length=model.tokenizer.max_length,
+        return_offsets_mapping=True, return_special_tokens_mask=True,
     )  # fmt: skip
     special = [bool(mark) for mark in batch["special_tokens_mask"]]
     words = batch.word_ids()
     spans = [(int(a), int(b), w) for (a, b), w in zip(batch["offset_mapping"], words, strict=True)]
-    return spans, special
+    read = [i for i, token in enumerate(batch["input_ids"]) if token != model.tokenizer.skipped_id]
+    if not read:
+        return [(0, 0, None)], [True]
+    spans, special = [spans[i] for i in read], [special[i] for i in read]
+    return _without_prompt(spans, special, len(prompt))
+
+
+def _without_prompt(
+    spans: Sequence[Span], special: Sequence[bool], begin: int
+) -> tuple[list[Span], list[bool]]:
+    """Spans of a text that begins at ``begin``; tokens of the prompt before it are special."""
+    if not begin:
+        return list(spans), list(special)
+    inside = [end > begin for _, end, _ in spans]
+    moved: list[Span] = [
+        (max(0, start - begin), end - begin, word) if own else (0, 0, None)
+        for (start, end, word), own in zip(spans, inside, strict=True)
+    ]
+    return moved, [mark or not own for mark, own in zip(special, inside, strict=True)]
 
 
 def _find_tokens(tokens: Sequence[str], text: str, special: Sequence[bool]) -> list[Span]:

@@ -23,7 +23,9 @@ OWN_KEY = "valence"
 SHARED_FIELDS = ("problem_type", "id2label", "label2id")
 """What transformers and we call the same."""
 
-Loader = Literal["torch", "tfidf", "majority", "fusion", "transformers", "onnx", "openvino"]
+Loader = Literal[
+    "torch", "tfidf", "majority", "linear-views", "fusion", "transformers", "onnx", "openvino"
+]
 Part = TypeVar("Part", bound=Section)
 
 
@@ -99,7 +101,9 @@ class ModelConfig(BaseModel):
     def base_encoder(self) -> str | None:
         """The encoder that the folder does not hold; None where it needs no other files."""
         encoder = self.network.get("encoder") or self.spec.get("encoder")
-        if self.loader not in ("torch", "fusion") or not isinstance(encoder, Mapping):
+        if self.loader not in ("torch", "linear-views", "fusion") or not isinstance(
+            encoder, Mapping
+        ):
             return None
         whole = self.loader == "torch" and encoder.get("adaptation") == "full"
         return None if whole or self.holds_encoder else str(encoder.get("name"))
@@ -118,6 +122,8 @@ class ModelConfig(BaseModel):
         values = self.network.get(name)
         if values is None:  # format 1
             values = self.spec.get(name, {})
+        if name == "encoder" and values.get("prompt") is None:
+            values = {**values, "prompt": ""}  # models older than prompts were trained without
         return part.model_validate(values)
 
 

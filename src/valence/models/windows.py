@@ -24,27 +24,34 @@ OVERLAP_FRACTION = 0.25
 LEAST_PROBABILITY = 1e-30  # keeps the logarithm of a mean of zeros finite
 
 
-def split_windows(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> list[list[str]]:
-    """Every text in pieces of at most ``limit`` tokens, special tokens included.
+def split_windows(
+    tokenizer: Tokenizer, texts: Sequence[str], limit: int, *, prompt: str = ""
+) -> list[list[str]]:
+    """Every text in pieces of at most ``limit`` tokens, special tokens and prompt included.
 
     Args:
         tokenizer: Of the model; left as it is.
         texts: N texts.
         limit: Most tokens of a piece.
+        prompt: What the model puts in front of every piece; the pieces are without it.
     """
     copy = type(tokenizer).from_str(tokenizer.to_str())
     copy.no_truncation()
     copy.no_padding()
     room = max(1, limit - copy.num_special_tokens_to_add(False))
-    encodings = copy.encode_batch(list(texts), add_special_tokens=False)
+    encodings = copy.encode_batch([prompt + text for text in texts], add_special_tokens=False)
     return [
-        [text] if len(encoding) <= room else _pieces(text, encoding, room)
+        [text] if len(encoding) <= room else _pieces(text, encoding, room, len(prompt))
         for text, encoding in zip(texts, encodings, strict=True)
     ]
 
 
-def _pieces(text: str, encoding: Encoding, room: int) -> list[str]:
-    words, offsets, count = encoding.word_ids, encoding.offsets, len(encoding)
+def _pieces(text: str, encoding: Encoding, room: int, begin: int) -> list[str]:
+    """Windows of a text whose first character is at ``begin`` of what was encoded."""
+    first = next((i for i, (_, end) in enumerate(encoding.offsets) if end > begin), 0)
+    room = max(1, room - first)
+    words, count = encoding.word_ids[first:], len(encoding) - first
+    offsets = [(max(0, a - begin), max(0, b - begin)) for a, b in encoding.offsets[first:]]
     starts = [i == 0 or words[i] != words[i - 1] for i in range(count)] + [True]
     # Tokens that a tokenizer adds, such as a space before the first word, have no span.
     pieces = []

@@ -25,7 +25,7 @@ from valence.distributed.device import Hardware, pick_device
 from valence.errors import DataError, ModelError
 from valence.evaluation.task import MetricScores
 from valence.methods.base import FitResult, Method
-from valence.methods.fit import fit_spec
+from valence.methods.fit import fit_spec, with_encoder
 from valence.methods.registry import check_target, find_method, with_config
 from valence.models.base import Model, Outputs
 from valence.models.loader import load_model
@@ -35,6 +35,7 @@ from valence.runs.model_card import write_card
 from valence.runs.provenance import peak_memory_mib, provenance, reset_peak_memory
 from valence.runs.recorded import recorded_model
 from valence.runs.store import RunResult, RunStore
+from valence.runs.tracking import RunLog, check_tracker
 
 CHECKED_ROWS = 8
 CHECK_TOLERANCE = 1e-5
@@ -52,6 +53,7 @@ class _RunJob:
     keep_model: bool
     progress: ProgressCallback | None
     start: Path | None
+    track: str | None
 
 
 def run(
@@ -63,6 +65,7 @@ def run(
     keep_model: bool = False,
     progress: ProgressCallback | None = None,
     start: str | Path | None = None,
+    track: str | None = None,
 ) -> RunResult:
     """Train what ``spec`` says, score it on the test rows, and write the run folder.
 
@@ -77,11 +80,13 @@ def run(
         keep_model: Keep the model in the run folder.
         progress: Called with the part of the training that is done.
         start: The model folder that a spec with ``start`` goes on from.
+        track: A tool that curves, settings and scores are logged to: a name of ``TRACKERS``.
 
     Raises:
         DataError, ModelError, SpecError: if the data, encoder or settings cannot be used.
-        RunError: if the training breaks down or the result cannot be written.
+        RunError: if the training breaks down, or the result or the log cannot be written.
     """
+    check_tracker(track)
     store = store or RunStore()
     spec = with_config(spec)
     method = find_method(spec.method)
@@ -90,6 +95,7 @@ def run(
     _init_processes(method, spec, device)
     with process_group.main_process_first():
         dataset = dataset or load_dataset(spec.data, seed=spec.seed, data_dir=data_dir)
+    spec, dataset = _with_encoder(spec, dataset)
     key = store.key(spec, dataset)
     process_group.assert_equal_across_ranks(key, "rows or settings")
     with ExitStack() as stack:
@@ -99,15 +105,25 @@ def run(
             lambda: _finished(store, key, keep_model=keep_model)
         )
         if done is not None:
+            process_group.run_on_main_process(lambda: log_finished(track, store, done))
             return done
         _check_model_is_kept(method, keep_model)
         check_rows(dataset.without_test(), spec)
         origin = None if spec.start is None else check_start(spec, start)
         progress = progress if process_group.is_main_process() else None
-        job = _RunJob(spec, method, dataset, store, key, keep_model, progress, origin)
+        job = _RunJob(spec, method, dataset, store, key, keep_model, progress, origin, track)
         result = _carry_out(job, device)
     shutil.rmtree(store.checkpoint(key), ignore_errors=True)  # this machine's own part of it
     return result
+
+
+def _with_encoder(spec: RunSpec, dataset: Dataset) -> tuple[RunSpec, Dataset]:
+    """The spec with the encoder that ``auto`` stands for, and the rows with a note that says so."""
+    texts = dataset.train.texts
+    if spec.data.train_groups:  # groups that are only tested must be readable too; no label is used
+        texts = [*texts, *dataset.test.texts]
+    spec, reason = with_encoder(spec, texts)
+    return spec, replace(dataset, notes=(*dataset.notes, reason)) if reason else dataset
 
 
 def _init_processes(method: Method[Any], spec: RunSpec, device: str) -> None:
@@ -127,6 +143,15 @@ def _finished(store: RunStore, key: str, *, keep_model: bool) -> RunResult | Non
     if done is None or (keep_model and not (store.path(key) / "model").is_dir()):
         return None
     return done
+
+
+def log_finished(track: str | None, store: RunStore, result: RunResult) -> None:
+    """Log a run that was there already, unless it has been.
+
+    Raises:
+        RunError: if the tool fails.
+    """
+    RunLog(track, store, result.key).log(result)
 
 
 def _check_model_is_kept(method: Method[Any], keep_model: bool) -> None:
@@ -163,25 +188,29 @@ def _carry_out(job: _RunJob, device: str) -> RunResult:
     started = datetime.now(UTC)
     reset_peak_memory()
     clock = time.perf_counter()
-    fitted = fit_spec(
-        job.spec, job.dataset.without_test(), checkpoint=job.store.checkpoint(job.key),
-        progress=job.progress, start=job.start, fit_base=lambda spec: _base_run(job, spec),
-    )  # fmt: skip
-    seconds = time.perf_counter() - clock
+    log = RunLog(job.track if process_group.is_main_process() else None, job.store, job.key)
+    with log.training(live=job.method.capabilities.streams_epochs):
+        fitted = fit_spec(
+            job.spec, job.dataset.without_test(), checkpoint=job.store.checkpoint(job.key),
+            progress=job.progress, start=job.start, fit_base=lambda spec: _base_run(job, spec),
+        )  # fmt: skip
+        seconds = time.perf_counter() - clock
 
-    def finish() -> RunResult:
-        fitted.model.prepare(Hardware(device=device))
-        outputs = _score(job, fitted, seconds)
-        return _keep(job, _result(job, outputs, device, started), outputs, device)
+        def finish() -> RunResult:
+            fitted.model.prepare(Hardware(device=device))
+            outputs = _score(job, fitted, seconds)
+            return _keep(job, _result(job, outputs, device, started), outputs, device)
 
-    return process_group.run_on_main_process(finish)
+        result = process_group.run_on_main_process(finish)
+    process_group.run_on_main_process(lambda: log.log(result))
+    return result
 
 
 def _base_run(job: _RunJob, spec: RunSpec) -> FitResult:
     """The run that this one rests on, made if it is not there."""
     base = run(
         spec, store=job.store, dataset=job.dataset, keep_model=job.keep_model,
-        progress=job.progress, start=job.start,
+        progress=job.progress, start=job.start, track=job.track,
     )  # fmt: skip
     model = recorded_model(job.store, base)
     return FitResult(model, train_seconds=base.train_seconds, origin=f"run {base.key}")

@@ -63,13 +63,14 @@ POOLED = CacheKind("pooled", "pooled features of frozen encoders, a vector per t
 EMBEDDINGS = CacheKind("embeddings", "vectors by which demonstrations are found")
 FEATURES = CacheKind("features", "audio and vision features, converted from pickles")
 NEIGHBORS = CacheKind("neighbors", "training texts that explain compares with")
+ENCODERS = CacheKind("encoders", "built-in encoders, written from installed packages")
 ANSWERS = CacheKind(
     "answers", "answers of language-model servers, which may have been paid for", recomputable=False
 )
 
 KINDS: Mapping[str, CacheKind] = {
     kind.name: kind
-    for kind in (VIEWS, STATES, POOLED, EMBEDDINGS, FEATURES, NEIGHBORS, ANSWERS)
+    for kind in (VIEWS, STATES, POOLED, EMBEDDINGS, FEATURES, NEIGHBORS, ENCODERS, ANSWERS)
 }  # fmt: skip
 
 

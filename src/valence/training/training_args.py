@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 from valence.config.sections import TrainSpec
 from valence.distributed import process_group
 from valence.distributed.device import pick_device, use_bf16
+from valence.training.reporting import current_reporting
 
 
 def training_arguments(
@@ -27,6 +28,7 @@ def training_arguments(
     """
     device = pick_device(train.device)
     by_step = train.eval_steps is not None
+    reporting = current_reporting()
     batch_size = process_group.per_process_batch_size(train.batch_size, "train.batch_size")
     return TrainingArguments(
         output_dir=str(checkpoint) if checkpoint else ".",
@@ -52,5 +54,7 @@ def training_arguments(
         seed=seed,
         data_seed=seed,
         disable_tqdm=True,
-        report_to="none",
+        report_to=reporting.tool,
+        run_name=reporting.run,
+        project=reporting.project,
     )

@@ -25,9 +25,11 @@ from valence.data.sources import load_dataset
 from valence.distributed import process_group
 from valence.errors import RunError, SpecError, UnknownNameError
 from valence.evaluation.task import Task
+from valence.methods.fit import with_encoder
 from valence.methods.registry import METHODS, find_method, make_spec, trained_part
 from valence.runs.runner import check_rows, run
 from valence.runs.store import RunResult, RunStore
+from valence.runs.tracking import check_tracker
 from valence.storage.file_lock import locked
 from valence.tuning.study import (
     bind,
@@ -95,6 +97,7 @@ class TuningConfig:
         workers: Processes of this call.
         seed: Seed of everything random.
         final: Whether to train with the best settings on everything.
+        track: A tool that the final run is logged to: a name of ``TRACKERS``.
     """
 
     runs: Path = Path("runs")
@@ -105,6 +108,7 @@ class TuningConfig:
     workers: int = 1
     seed: int = 45
     final: bool = True
+    track: str | None = None
 
 
 @dataclass(frozen=True)
@@ -244,9 +248,11 @@ def tune(
     process_group.require_single_process("Tuning", ALONE)
     plan, config = plan or TuningPlan(), config or TuningConfig()
     find_method(method)
+    check_tracker(config.track)
     spec = make_spec(method, data, seed=config.seed, settings=settings)
-    space = ranges_of(spec, plan, settings or {})
     dataset = load_dataset(spec.data, seed=spec.seed, data_dir=config.data_dir)
+    spec, _ = with_encoder(spec, dataset.train.texts)
+    space = ranges_of(spec, plan, settings or {})
     check_rows(dataset.without_test(), spec)
     job, task = _job(spec, space, plan, dataset, config)
     study = open_study(job.url, job.name)
@@ -267,7 +273,7 @@ def tune(
     with locked(lock):
         result = run(
             tuned.best, store=RunStore(config.runs), dataset=dataset, keep_model=True,
-            progress=progress,
+            progress=progress, track=config.track,
         )  # fmt: skip
     return replace(tuned, result=result)
 

@@ -135,7 +135,7 @@ import os, sys, time, types
 from collections import deque
 
 class CellRunner:
-    def __init__(self, root, data_dir):
+    def __init__(self, root, data_dir, track=None):
         pass
 
     def run(self, spec, emit):

@@ -15,7 +15,8 @@ from valence.config.sections import EncoderSpec, HeadSpec
 from valence.data.examples import Examples
 from valence.evaluation.task import Classification
 from valence.inference.predictor import Predictor
-from valence.models.classifier import NetworkConfig, TorchModel, build_model
+from valence.models.build import build_model
+from valence.models.classifier import NetworkConfig, TorchModel
 from valence.models.stock_head import STOCK_HEADS
 
 TEXTS = [*make_reviews(30, seed=3)["text"], "good", "the film was " * 40]

@@ -53,11 +53,13 @@ class Batch:
         specs: The cells, in the order of the plan; their place is their number.
         root: Folder of run folders.
         data_dir: Folder of corpora.
+        track: The tool that runs are logged to.
     """
 
     specs: Sequence[RunSpec]
     root: Path
     data_dir: str | Path | None = None
+    track: str | None = None
 
 
 class Executor(Protocol):

@@ -12,7 +12,7 @@ from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.methods.registry import trained_part
-from valence.runs.runner import run
+from valence.runs.runner import log_finished, run
 from valence.runs.store import RunStore
 
 
@@ -22,9 +22,11 @@ class CellRunner:
     Args:
         root: Folder of run folders.
         data_dir: Folder of corpora.
+        track: The tool that runs are logged to.
     """
 
-    def __init__(self, root: Path, data_dir: str | Path | None) -> None:
+    def __init__(self, root: Path, data_dir: str | Path | None, track: str | None = None) -> None:
+        self.track = track
         self.store = RunStore(root)
         self.data_dir = data_dir
         self.datasets: dict[str, Dataset] = {}
@@ -38,13 +40,15 @@ class CellRunner:
         try:
             dataset = self._dataset(spec)
             key = self.store.key(spec, dataset)
-            if self.store.get(key) is not None:
+            done = self.store.get(key)
+            if done is not None:
+                log_finished(self.track, self.store, done)
                 return RunEvent("cached", key=key)
             sizes = Sizes(len(dataset.train), len(dataset.validation), len(dataset.test))
             emit(RunEvent("started", 0.0, "starting", sizes))
             clock = time.perf_counter()
             result = run(
-                spec, store=self.store, dataset=dataset,
+                spec, store=self.store, dataset=dataset, track=self.track,
                 progress=lambda share, message: emit(RunEvent("progress", share, message)),
             )  # fmt: skip
             message = f"done, test {headline(result.test)}"

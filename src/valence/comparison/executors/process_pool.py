@@ -35,7 +35,7 @@ class InProcess:
         """As :class:`valence.comparison.executors.base.Executor`."""
         from valence.comparison.executors.cells import CellRunner
 
-        runner = CellRunner(batch.root, batch.data_dir)
+        runner = CellRunner(batch.root, batch.data_dir, batch.track)
         for number, spec in enumerate(batch.specs):
             runner.run(spec, lambda event, number=number: on_event(number, event))  # type: ignore[misc]
 
@@ -165,7 +165,7 @@ class _Worker:
         try:
             with _no_interrupt():
                 self.future = self.executor.submit(
-                    run_cell, batch.specs[number], str(batch.root), data_dir
+                    run_cell, batch.specs[number], str(batch.root), data_dir, batch.track
                 )
         except BrokenProcessPool:
             return False

@@ -59,6 +59,7 @@ class _Order:
     data_dir: str | None
     folder: str
     threads: int
+    track: str | None
 
 
 class _Tasks:
@@ -108,7 +109,7 @@ class _Tasks:
             number, self.batch.specs[number].model_dump_json(),
             str(self.batch.root.absolute()),
             None if data_dir is None else str(Path(data_dir).absolute()),
-            os.getcwd(), self.cluster.threads,
+            os.getcwd(), self.cluster.threads, self.batch.track,
         )  # fmt: skip
         self.running[self.task.remote(order, self.actor)] = number
 
@@ -185,16 +186,16 @@ def work(order: _Order, queue: Any) -> RunEvent:
             last = time.monotonic()
             queue.put.remote(order.number, event)
 
-    _runner(order.root, order.data_dir).run(parse_spec(json.loads(order.spec)), emit)
+    _runner(order.root, order.data_dir, order.track).run(parse_spec(json.loads(order.spec)), emit)
     return final[0]
 
 
 @lru_cache(maxsize=1)
-def _runner(root: str, data_dir: str | None) -> CellRunner:
+def _runner(root: str, data_dir: str | None, track: str | None) -> CellRunner:
     """Kept between the tasks of a process, with the rows it has read."""
     from valence.comparison.executors.cells import CellRunner
 
-    return CellRunner(Path(root), data_dir)
+    return CellRunner(Path(root), data_dir, track)
 
 
 def _reason(error: Exception) -> str:

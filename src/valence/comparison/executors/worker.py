@@ -44,7 +44,7 @@ def begin(connection: Connection, output: str) -> None:
     Thread(target=_end_with_pool, args=(connection,), daemon=True).start()
 
 
-def run_cell(spec: RunSpec, root: str, data_dir: str | None) -> RunEvent:
+def run_cell(spec: RunSpec, root: str, data_dir: str | None, track: str | None = None) -> RunEvent:
     """Run a cell; the events on the way go over the connection, and the last is returned."""
     from valence.comparison.executors.base import FINAL
 
@@ -57,16 +57,16 @@ def run_cell(spec: RunSpec, root: str, data_dir: str | None) -> RunEvent:
         with suppress(OSError):  # the pool is gone, and this process in a moment
             _pool[0].send(event)
 
-    _runner(root, data_dir).run(spec, emit)
+    _runner(root, data_dir, track).run(spec, emit)
     return final[0]
 
 
 @lru_cache(maxsize=1)
-def _runner(root: str, data_dir: str | None) -> CellRunner:
+def _runner(root: str, data_dir: str | None, track: str | None) -> CellRunner:
     """Kept between the cells of a process, with the rows it has read."""
     from valence.comparison.executors.cells import CellRunner
 
-    return CellRunner(Path(root), data_dir)
+    return CellRunner(Path(root), data_dir, track)
 
 
 def _end_with_pool(connection: Connection) -> None:
