@@ -43,7 +43,9 @@ class EncoderSpec(Section):
     lora_rank: Count = 16
     lora_alpha: Positive = 32
     lora_dropout: Fraction = 0.1
-    lora_targets: tuple[str, ...] = ("query", "key", "value")
+    lora_targets: tuple[str, ...] = ()
+    """Layers that get adapters, by the last part of their names; empty: query, key and value of
+    the attention, whatever the architecture calls them."""
 
 
 class HeadSpec(Section):
@@ -51,8 +53,9 @@ class HeadSpec(Section):
 
     name: str = "linear"
     """A name of ``HEADS``."""
-    pooling: str = "cls"
-    """A name of ``POOLINGS``."""
+    pooling: str = "auto"
+    """A name of ``POOLINGS``; ``auto``: that of the encoder's folder, else ``last`` where a token
+    sees only those before it, else ``cls``."""
     dropout: Fraction = 0.1
     fusion_init: float = 0.0
     """Start value of the learned gate scalar of the ``gated`` head."""

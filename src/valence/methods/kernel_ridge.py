@@ -139,7 +139,7 @@ class KernelRidge(Method[KernelRidgeConfig]):
         if config.ridge.views == "text":
             return ()
         from valence.models.built_in import encoder_content
-        from valence.models.encoder import folder_choices
+        from valence.models.reading import folder_choices
 
         encoder = config.encoder
         return (encoder_content(encoder.name), *folder_choices(encoder.name, encoder.prompt))

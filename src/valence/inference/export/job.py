@@ -76,6 +76,12 @@ class ExportJob:
     def notes(self) -> tuple[str, ...]:
         """What other tools do not do by themselves."""
         notes = []
+        prompt = self.model.tokenizer.prompt
+        if prompt and self.options.format != "sentence-transformers":
+            notes.append(
+                f"The model reads texts behind the prompt {prompt!r}: Valence adds it, other tools "
+                "must be given it"
+            )
         if self.calibration.limits is not None:
             notes.append(
                 "The calibration is in the export, abstaining is not: run valence calibrate "
