@@ -161,6 +161,8 @@ def compare(
             specs, store=store, data_dir=data.data_dir, callback=_callback(meter),
             executor=executor, track=output.track,
         )  # fmt: skip
+    if not output.quiet:
+        _print_guessed_columns(outcome)
     plain, swept = separate_sweep(outcome, planned, settings)
     report_comparison(
         comparison, plain, store, out, sweep=swept, failures=outcome.failures,
@@ -295,6 +297,21 @@ def _callback(meter: console.Meter) -> GridCallback:
         meter.show(what, now.share, message, important=now.share in (0.0, 1.0))
 
     return observe
+
+
+def _print_guessed_columns(outcome: Outcome) -> None:
+    """Say once for each source which columns were guessed."""
+    lines: dict[str, None] = {}
+    for cell in outcome.cells:
+        used = cell.spec.data if cell.result is None else cell.result.spec.data
+        if (used.text_column, used.label_column) != (
+            cell.spec.data.text_column, cell.spec.data.label_column,
+        ):  # fmt: skip
+            named = (("texts", used.text_column), ("labels", used.label_column))
+            words = [f"{what} are read from column {name!r}" for what, name in named if name]
+            lines[f"Note: {used.name}: {', '.join(words)}, as guessed"] = None
+    for line in lines:
+        console.info(line)
 
 
 def _end(outcome: Outcome, runs: Path) -> None:
