@@ -15,6 +15,7 @@ much faster float32 could be at most.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import statistics
@@ -143,7 +144,8 @@ def bare_score(folder: Path, threads: int, limit: int, budget: int) -> Score:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
+    file = json.loads((folder / "export.json").read_text(encoding="utf-8"))["file"]
+    session = onnxruntime.InferenceSession(str(folder / file), options)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(limit)
 

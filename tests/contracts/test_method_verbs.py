@@ -48,6 +48,7 @@ MULTIMODAL = {"export": "has no network to export", "group": "Groups are scored 
 REFUSALS: dict[str, dict[str, str]] = {
     "majority": {**FITTED_IN_ONE_GO, "tune": "nothing to tune"},
     "tfidf-lr": FITTED_IN_ONE_GO,
+    "kernel-ridge": {**FITTED_IN_ONE_GO, "tune": "nothing to tune"},
     "linear-probe": CLASSES_ONLY,
     "full": CLASSES_ONLY,
     "cross-entropy": CLASSES_ONLY,
@@ -177,7 +178,7 @@ def explain_(workshop: Workshop, name: str) -> None:
 
 def export(workshop: Workshop, name: str) -> None:
     """What is exported; ``test_export.py`` writes and runs every head and adaptation."""
-    assert load_model(workshop.model(name)).torch_model().classifier is not None
+    assert load_model(workshop.model(name)).text_model().network is not None
 
 
 def serve(workshop: Workshop, name: str) -> None:

@@ -20,7 +20,7 @@ from tests.models import untrained
 from tests.pages import commands, give
 from valence.config.data import DataSpec
 from valence.data.sources import load_dataset
-from valence.inference.export import export
+from valence.inference.export import runtimes
 from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel
 from valence.runs.runner import run
@@ -52,14 +52,14 @@ def test_command_of_the_page(
     if "export" in words:
         pytest.importorskip("nncf" if "openvino" in words else "onnxscript")
         traced = folder / "traced.onnx"  # tracing costs seconds; the exports of a model share it
-        write = export.write_onnx
+        write = runtimes.write_onnx
 
-        def write_once(model: TorchModel, path: Path) -> None:
+        def write_once(model: TorchModel, path: Path, *_: object) -> None:
             if not traced.exists():
                 write(model, traced)
             shutil.copyfile(traced, path)
 
-        monkeypatch.setattr(export, "write_onnx", write_once)
+        monkeypatch.setattr(runtimes, "write_onnx", write_once)
     monkeypatch.chdir(folder)
     code = give(words, monkeypatch)
     said = capsys.readouterr()

@@ -23,6 +23,7 @@ from valence.cli import (
     explain,
     export,
     features,
+    import_model,
     llm,
     methods,
     predict,
@@ -49,6 +50,7 @@ app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
+app.command("import-model")(import_model.import_model)
 app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
 app.command("methods")(methods.methods)

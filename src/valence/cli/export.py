@@ -22,25 +22,25 @@ def export(
     output: OutputOptions,
     split: SplitName = "validation",
     format_: Annotated[
-        Literal["onnx", "openvino"],
-        typer.Option("--format", help="What runs it: ONNX Runtime, or OpenVINO for bulk."),
+        Literal["onnx", "openvino", "transformers", "sentence-transformers"],
+        typer.Option(
+            "--format",
+            help="onnx (also for Optimum, text-embeddings-inference and "
+            "transformers.js), openvino (bulk), or folders of the two libraries.",
+        ),
     ] = "onnx",
     int8: Annotated[bool, typer.Option("--int8", help="8-bit weights: smaller, faster.")] = False,
     max_drop: Annotated[
         float, typer.Option(help="Points of macro-F1 and of the worst class's F1 it may lose.")
     ] = 0.5,
 ) -> None:
-    """Write a model that runs without PyTorch, after comparing the two on labeled rows.
+    """Write a model for other tools, after comparing the two on labeled rows.
 
     On the rows of --data, or on the validation rows of the training. The folder is a model
     folder: predict and evaluate take it as it is.
     """
-    from valence.inference.export.export import (
-        CHECKED_ROWS,
-        ExportOptions,
-        export_model,
-        rows_of,
-    )
+    from valence.inference.export.export import CHECKED_ROWS, export_model, rows_of
+    from valence.inference.export.job import ExportOptions
     from valence.models.config_file import read_config
 
     config = read_config(model)
@@ -58,6 +58,9 @@ def _print(checks: dict[str, Any], out: Path, output: OutputOptions) -> None:
     if output.json:
         console.print_json(checks)
         return
+    if not output.quiet:
+        for note in checks.get("notes", ()):
+            console.info(f"Note: {note}")
     lines = [[title, *(f"{value:.4f}" for value in checks[n])] for n, title in TITLES.items()]
     console.print_table([f"{checks['rows']} rows", "before", "after"], lines)
     if not output.quiet:

@@ -158,6 +158,18 @@ class FusionSpec(Section):
     """Probability that a training row loses a modality, independently; never all three."""
 
 
+class RidgeSpec(Section):
+    """How ``kernel-ridge`` is fitted."""
+
+    views: Literal["both", "text", "encoder"] = "both"
+    """N-grams and encoder features, or one of them."""
+    members: Count = 5
+    """Regressions whose logits are averaged, the best of all mixes and strengths."""
+    target_prior: dict[str, Fraction] | None = None
+    """Class shares expected in use, for which members are selected; those of the validation rows
+    when not given."""
+
+
 class TrainSpec(Section):
     """How a model is trained."""
 

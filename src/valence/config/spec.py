@@ -22,6 +22,7 @@ from valence.config.sections import (
     FusionSpec,
     HeadSpec,
     LossSpec,
+    RidgeSpec,
     Section,
     TrainSpec,
     ViewSpec,
@@ -37,6 +38,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "loss": LossSpec,
     "view": ViewSpec,
     "fusion": FusionSpec,
+    "ridge": RidgeSpec,
     "train": TrainSpec,
     "llm": LlmSpec,
 }

@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 
 from valence.evaluation.classification import MetricInfo
 
 BINS = 15
+BIAS_PENALTY = 1e-3  # L2; also fixes the constant that all classes share
 EPS = 1e-12  # smallest probability: keeps the logarithm finite
 
 CALIBRATION_METRICS: dict[str, MetricInfo] = {
@@ -82,3 +85,37 @@ def calibration_scores(labels: np.ndarray, probs: np.ndarray) -> dict[str, float
         "log_loss": float(-np.log(np.maximum(true_probs, EPS)).mean()),
         "brier": float(((probs - truth) ** 2).sum(axis=1).mean()),
     }
+
+
+def fit_scale(
+    logits: np.ndarray, labels: np.ndarray, *, with_bias: bool, weights: np.ndarray | None = None
+) -> tuple[float, np.ndarray]:
+    """Temperature and biases (C,) of least log loss: a convex fit.
+
+    Temperature scaling (Guo et al. 2017, arXiv 1706.04599), with biases bias-corrected
+    (Alexandari, Kundaje & Shrikumar 2020, arXiv 1901.06852).
+
+    Args:
+        logits: (N, C).
+        labels: (N,) ids.
+        with_bias: Fit biases too; they sum to zero.
+        weights: (N,) weights of the rows; equal when None.
+    """
+    count = logits.shape[1]
+    truth = np.eye(count)[labels]
+    shares = np.full(len(labels), 1 / len(labels)) if weights is None else weights / weights.sum()
+
+    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+        bias = values[1:] if with_bias else np.zeros(count)
+        logs = log_softmax(values[0] * logits + bias, axis=1)
+        wrong = (np.exp(logs) - truth) * shares[:, None]
+        pull = 2 * BIAS_PENALTY * bias
+        slope = np.concatenate([[(wrong * logits).sum()], wrong.sum(axis=0) + pull])
+        value = -((logs * truth).sum(axis=1) @ shares) + BIAS_PENALTY * (bias**2).sum()
+        return float(value), slope if with_bias else slope[:1]
+
+    start = np.concatenate([[1.0], np.zeros(count if with_bias else 0)])
+    bounds = [(0.02, 50.0)] + [(None, None)] * (len(start) - 1)
+    done = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    bias = done.x[1:] - done.x[1:].mean() if with_bias else np.zeros(count)
+    return float(1 / done.x[0]), bias

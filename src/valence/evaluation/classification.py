@@ -99,11 +99,14 @@ def class_groups(
     """Ids of the (head, middle) classes beside the given tail.
 
     Head is a third of the classes, rounded and at least one: the largest that are not tail.
+    Without training rows, as of a model that was trained elsewhere, there are no groups.
 
     Args:
         train_counts: (C,) training rows per class.
         tail: Ids of the tail classes.
     """
+    if not any(train_counts):
+        return (), ()
     order = np.argsort(np.asarray(train_counts), kind="stable")[::-1]
     others = [int(c) for c in order if int(c) not in set(tail)]
     size = max(1, round(len(train_counts) / 3))

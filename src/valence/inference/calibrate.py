@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import log_softmax
 
 from valence.data.sampling import stratified_split
 from valence.errors import DataError, SpecError
-from valence.evaluation.calibration import calibration_scores
+from valence.evaluation.calibration import calibration_scores, fit_scale
 from valence.evaluation.classification import (
     ClassCounts,
     classification_scores,
@@ -27,7 +25,6 @@ MIN_ROWS = 20  # of a class: with fewer, what is fitted for it is chance
 STRENGTHS = np.linspace(0, 2, 21)  # of the adjustment by the log prior, as in training
 SHIFTS = np.linspace(-2, 2, 33)
 ROUNDS = 3
-BIAS_PENALTY = 1e-3  # L2; also fixes the constant that all classes share
 SEED = 45
 
 
@@ -142,38 +139,6 @@ def _fit_all(
         update={"temperature": temperature, "bias": _floats(bias), "shift": _floats(shift),
                 "prior": _floats(prior), "rows": len(labels), "notes": tuple(notes)}
     )  # fmt: skip
-
-
-def fit_scale(
-    logits: np.ndarray, labels: np.ndarray, *, with_bias: bool
-) -> tuple[float, np.ndarray]:
-    """Temperature and biases (C,) of least log loss: a convex fit.
-
-    Temperature scaling (Guo et al. 2017, arXiv 1706.04599), with biases bias-corrected
-    (Alexandari, Kundaje & Shrikumar 2020, arXiv 1901.06852).
-
-    Args:
-        logits: (N, C).
-        labels: (N,) ids.
-        with_bias: Fit biases too; they sum to zero.
-    """
-    count = logits.shape[1]
-    truth = np.eye(count)[labels]
-
-    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
-        bias = values[1:] if with_bias else np.zeros(count)
-        logs = log_softmax(values[0] * logits + bias, axis=1)
-        wrong = (np.exp(logs) - truth) / len(labels)
-        pull = 2 * BIAS_PENALTY * bias
-        slope = np.concatenate([[(wrong * logits).sum()], wrong.sum(axis=0) + pull])
-        value = -(logs * truth).sum() / len(labels) + BIAS_PENALTY * (bias**2).sum()
-        return float(value), slope if with_bias else slope[:1]
-
-    start = np.concatenate([[1.0], np.zeros(count if with_bias else 0)])
-    bounds = [(0.02, 50.0)] + [(None, None)] * (len(start) - 1)
-    done = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    bias = done.x[1:] - done.x[1:].mean() if with_bias else np.zeros(count)
-    return float(1 / done.x[0]), bias
 
 
 def _macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -53,6 +53,12 @@ class Calibration(BaseModel):
     notes: tuple[str, ...] = ()
 
     @property
+    def offset(self) -> np.ndarray:
+        """(C,) what is added to logits that were divided by the temperature."""
+        added: np.ndarray = np.asarray(self.bias) + self._offset
+        return added
+
+    @property
     def _offset(self) -> np.ndarray:
         if self.target is None:
             return np.asarray(self.shift)
@@ -61,7 +67,7 @@ class Calibration(BaseModel):
 
     def logits(self, raw: np.ndarray) -> np.ndarray:
         """(N, C) calibrated logits of logits (N, C)."""
-        calibrated = raw / self.temperature + np.asarray(self.bias) + self._offset
+        calibrated = raw / self.temperature + self.offset
         logits: np.ndarray = calibrated.astype(raw.dtype)
         return logits
 
@@ -117,6 +123,11 @@ class Calibration(BaseModel):
             UnknownNameError: if a name is no class.
             SpecError: if a class is missing or they do not sum to 1.
         """
+        if not any(self.prior):
+            raise SpecError(
+                "A target prior needs the priors the model was trained with, and this one was "
+                "trained elsewhere; run valence calibrate on labeled rows first"
+            )
         for name in priors:
             if name not in self.classes:
                 raise UnknownNameError("class", name, self.classes)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from valence.models.base import Model
     from valence.models.baselines import TfidfModel
-    from valence.models.classifier import TorchModel
+    from valence.models.text_model import TextModel
 
 Piece = tuple[tuple[int, int], float]
 """A span of a text, (start, end) in characters, and its score."""
@@ -93,10 +93,10 @@ def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution
     """
     others = np.delete(np.arange(len(model.classes)), target)
     weight = model.weight[target] - model.weight[others].mean(axis=0)
-    spans = [match.span() for match in re.finditer(r"\S+", text)]
+    spans = [match.span() for match in re.finditer(model.ngrams.piece, text)]
     scores = np.zeros(len(spans))
     start, total = 0, 0.0
-    for vectorizer in model.vectorizers:
+    for vectorizer in model.ngrams.vectorizers.values():
         row = vectorizer.transform([text])
         contributions = {int(i): float(x * weight[start + i])
                          for i, x in zip(row.indices, row.data, strict=True)}  # fmt: skip
@@ -104,7 +104,7 @@ def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution
         total += sum(contributions.values())
         for term, words in _occurrences(vectorizer, text, spans).items():
             value = contributions.get(vectorizer.vocabulary_.get(term, -1))
-            if value is not None:
+            if value is not None and words:
                 np.add.at(scores, words, value / len(words))
     pieces = [(span, float(score)) for span, score in zip(spans, scores, strict=True)]
     unit = "decision value against the mean of the other labels"
@@ -114,8 +114,19 @@ def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution
 def _occurrences(
     vectorizer: object, text: str, spans: Sequence[tuple[int, int]]
 ) -> dict[str, list[int]]:
-    """Indices of the whitespace-separated words in which every term of a text occurs."""
+    """Indices of the pieces of a text in which every one of its terms occurs."""
     numbers: dict[str, list[int]] = {}
+    if vectorizer.analyzer == "char":  # type: ignore[attr-defined]
+        owner = np.full(len(text), -1)
+        for number, (a, b) in enumerate(spans):
+            owner[a:b] = number
+        shortest, longest = vectorizer.ngram_range  # type: ignore[attr-defined]
+        lowered = re.sub(r"\s", " ", text.lower())
+        for size in range(shortest, longest + 1):
+            for at in range(len(lowered) - size + 1):
+                inside = {int(n) for n in owner[at : at + size] if n >= 0}
+                numbers.setdefault(lowered[at : at + size], []).extend(inside)
+        return numbers
     if vectorizer.analyzer == "char_wb":  # type: ignore[attr-defined]
         analyze = vectorizer.build_analyzer()  # type: ignore[attr-defined]
         for number, (a, b) in enumerate(spans):
@@ -133,7 +144,7 @@ def _occurrences(
     return numbers
 
 
-def integrated_gradients(model: TorchModel, text: str, target: int, steps: int) -> Attribution:
+def integrated_gradients(model: TextModel, text: str, target: int, steps: int) -> Attribution:
     """Integrated gradients over the token embeddings, summed over each word.
 
     The baseline has the padding token in place of every token but the special ones. The
@@ -156,15 +167,15 @@ def integrated_gradients(model: TorchModel, text: str, target: int, steps: int) 
         ) from None
     import torch
 
-    classifier = model.classifier
-    device = next(classifier.parameters()).device
-    was_training = classifier.training
-    classifier.eval()
+    network = model.network
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
     ids = model.tokenizer([text]).input_ids[0]
     spans, special = _spans(model, text, ids)
     given = torch.tensor([ids], device=device)
     without = torch.where(torch.tensor([special], device=device), given, model.tokenizer.pad_id)
-    embed = classifier.encoder.model.get_input_embeddings()
+    embed = model.input_embeddings()
     with torch.no_grad():
         start, end = embed(without), embed(given)
     with torch.enable_grad():
@@ -174,7 +185,7 @@ def integrated_gradients(model: TorchModel, text: str, target: int, steps: int) 
             end, baselines=start, n_steps=steps, return_convergence_delta=True,
             internal_batch_size=max(1, STEP_TOKENS // len(ids)),
         )  # fmt: skip
-    classifier.train(was_training)
+    network.train(was_training)
     by_token = scores[0].sum(1).detach().cpu().numpy().astype(np.float64)
     pieces = _by_word(spans, by_token)
     note = "The text was truncated at the length limit." if _is_truncated(model, text) else ""
@@ -183,15 +194,12 @@ def integrated_gradients(model: TorchModel, text: str, target: int, steps: int) 
     )
 
 
-def _odds_of_embeddings(model: TorchModel, states: Tensor, target: int) -> Tensor:
+def _odds_of_embeddings(model: TextModel, states: Tensor, target: int) -> Tensor:
     """(B,) log-odds of a class of token embeddings (B, T, E) without padding."""
     import torch
 
-    classifier = model.classifier
     mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
-    # The encoder's own forward disables gradients where it is frozen.
-    hidden = classifier.encoder.model(inputs_embeds=states, attention_mask=mask)
-    logits = classifier.head(hidden.last_hidden_state, mask).logits
+    logits = model.logits_of_embeddings(states, mask)
     if model.logit_shift is not None:
         logits = logits + torch.tensor(model.logit_shift, device=logits.device)
     rest = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1)
@@ -202,7 +210,7 @@ def _odds_of_embeddings(model: TorchModel, states: Tensor, target: int) -> Tenso
 Span = tuple[int, int, int | None]
 
 
-def _spans(model: TorchModel, text: str, ids: list[int]) -> tuple[list[Span], list[bool]]:
+def _spans(model: TextModel, text: str, ids: list[int]) -> tuple[list[Span], list[bool]]:
     """(start, end, word) of every token in the text, and which tokens are special ones."""
     backend = model.tokenizer.backend
     prompt = model.tokenizer.prompt
@@ -272,5 +280,5 @@ def _by_word(spans: Sequence[Span], scores: np.ndarray) -> list[Piece]:
     return pieces
 
 
-def _is_truncated(model: TorchModel, text: str) -> bool:
+def _is_truncated(model: TextModel, text: str) -> bool:
     return model.tokenizer([text]).truncated > 0

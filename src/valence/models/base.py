@@ -17,7 +17,7 @@ from valence.evaluation.task import Task, softmax
 
 if TYPE_CHECKING:
     from valence.models.attribution import Attribution
-    from valence.models.classifier import TorchModel
+    from valence.models.text_model import TextModel
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) rows."""
@@ -181,8 +181,8 @@ class Model(ABC):
         """
         raise ModelError(f"The logits of {self.name} cannot be corrected")
 
-    def torch_model(self) -> TorchModel:
-        """The model as a PyTorch classifier over one text, for exports.
+    def text_model(self) -> TextModel:
+        """The model as a PyTorch network over one text, for exports.
 
         Raises:
             ModelError: if it has no such network.

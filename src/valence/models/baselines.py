@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from valence.data.examples import Examples
 from valence.errors import ModelError
@@ -19,14 +16,8 @@ from valence.evaluation.task import Task
 from valence.models.attribution import Attribution
 from valence.models.base import Model, Outputs, Progress, no_features
 from valence.models.config_file import read_config, write_config
+from valence.models.ngrams import Ngrams
 from valence.storage import atomic
-
-# Word pairs see "not good"; letter n-grams see misspellings and unspaced scripts.
-VECTORIZERS = {
-    "words": {"analyzer": "word", "ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"},
-    "letters": {"analyzer": "char_wb", "ngram_range": (2, 4)},
-}
-MAX_TERMS = 50_000
 
 
 @dataclass
@@ -59,7 +50,7 @@ class TfidfModel(Model):
 
     task: Task
     provenance: Mapping[str, Any]
-    vectorizers: list[TfidfVectorizer]
+    ngrams: Ngrams
     weight: np.ndarray
     bias: np.ndarray
 
@@ -70,7 +61,7 @@ class TfidfModel(Model):
 
     def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
         """Decision values (N, C); there are no dense features."""
-        rows = vectorize(self.vectorizers, examples.texts)
+        rows = self.ngrams.transform(examples.texts)
         logits = (rows @ self.weight.T + self.bias).astype(np.float32)
         return Outputs(logits, no_features(len(examples)))
 
@@ -83,29 +74,10 @@ class TfidfModel(Model):
     def save(self, folder: Path) -> None:
         """Write terms as JSON and numbers as safetensors."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"weight": self.weight, "bias": self.bias}
-        terms = {}
-        for name, vectorizer in zip(VECTORIZERS, self.vectorizers, strict=True):
-            tensors[f"idf.{name}"] = vectorizer.idf_
-            terms[name] = list(vectorizer.get_feature_names_out())
+        tensors = {"weight": self.weight, "bias": self.bias, **self.ngrams.save(folder)}
         with atomic.new_file(folder / "regression.safetensors") as path:
             save_file(tensors, path)
-        atomic.write_text(folder / "terms.json", json.dumps(terms, ensure_ascii=False))
         write_config(folder, loader="tfidf", task=self.task, provenance=self.provenance)
-
-
-def new_vectorizers(texts: Sequence[str]) -> list[TfidfVectorizer]:
-    """One vectorizer for words and one for letters, fitted on texts."""
-    return [
-        TfidfVectorizer(sublinear_tf=True, max_features=MAX_TERMS, **settings).fit(texts)
-        for settings in VECTORIZERS.values()
-    ]
-
-
-def vectorize(vectorizers: list[TfidfVectorizer], texts: Sequence[str]) -> sparse.csr_matrix:
-    """(N, D) TF-IDF values of N texts."""
-    rows: sparse.csr_matrix = sparse.hstack([v.transform(texts) for v in vectorizers]).tocsr()
-    return rows
 
 
 def load_majority_model(folder: Path) -> MajorityModel:
@@ -123,13 +95,8 @@ def load_tfidf_model(folder: Path) -> TfidfModel:
     config = read_config(folder)
     try:
         tensors = load_file(folder / "regression.safetensors")
-        terms = json.loads((folder / "terms.json").read_text(encoding="utf-8"))
-        vectorizers = []
-        for name, settings in VECTORIZERS.items():
-            vectorizer = TfidfVectorizer(vocabulary=terms[name], sublinear_tf=True, **settings)
-            vectorizer.idf_ = tensors[f"idf.{name}"]
-            vectorizers.append(vectorizer)
+        ngrams = Ngrams.load(folder, tensors)
         weight, bias = tensors["weight"], tensors["bias"]
     except Exception as error:  # safetensors and scikit-learn raise errors of their own kinds
         raise ModelError(f"{folder} is missing a file or has a broken one ({error})") from None
-    return TfidfModel(config.task, config.spec, vectorizers, weight, bias)
+    return TfidfModel(config.task, config.spec, ngrams, weight, bias)

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from valence.config.sections import EncoderSpec, HeadSpec, LossSpec, Section
 from valence.data.batches import Encoded
-from valence.data.collate import TextInputs
 from valence.data.examples import Examples
-from valence.distributed.device import Hardware, pick_device, use_bf16
 from valence.errors import ModelError
 from valence.evaluation.task import Task
 from valence.losses.base import ClassInfo
 from valence.losses.contrastive import PrototypeMemory
 from valence.losses.gather import full_batch_loss
 from valence.losses.table import build_loss
-from valence.models.attribution import Attribution
 from valence.models.base import Memory, Model, Outputs, Progress, unit_rows
 from valence.models.config_file import read_config, write_config
-from valence.models.cpu import usable_cores
 from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
 from valence.models.frozen import FrozenStates, PooledFeatures
 from valence.models.heads import LinearHead, build_head
 from valence.models.output_keys import pooling_key
 from valence.models.scoring import score_inputs, torch_threads
+from valence.models.stock_head import stock_classifier, stock_refusal
+from valence.models.text_model import PlainNetwork, TextModel
+from valence.models.transformers_folder import save_transformers
+from valence.models.weights import broken_file, load_weights
 from valence.storage import atomic
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 HEAD_FILE = "head.safetensors"
 ADAPTED = ("lora", "dora")
@@ -115,7 +119,7 @@ class Classifier(nn.Module):
 
 
 @dataclass
-class TorchModel(Model):
+class TorchModel(TextModel):
     """A classifier with its tokenizer."""
 
     classifier: Classifier
@@ -141,21 +145,14 @@ class TorchModel(Model):
         return self.classifier.trainable_parameters()
 
     @property
-    def max_tokens(self) -> int:
-        """Most tokens of a text that are read."""
-        return self.tokenizer.max_length
+    def network(self) -> nn.Module:
+        """Encoder and head."""
+        return self.classifier
 
-    def prepare(self, hardware: Hardware) -> None:
-        """Move to a device and take its number format, batches and threads.
-
-        Raises:
-            SpecError: if the device is not available.
-        """
-        device = pick_device(hardware.device)
-        self.classifier.to(device)
-        self.token_budget = hardware.batch_tokens
-        self.precision = "bf16" if use_bf16(hardware.precision, device) else "fp32"
-        self.threads = hardware.threads or min(torch.get_num_threads(), usable_cores())
+    @property
+    def feature_size(self) -> int:
+        """H of the features."""
+        return self.classifier.feature_size
 
     def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
         """Outputs of N texts, in their order."""
@@ -211,10 +208,6 @@ class TorchModel(Model):
         """Without cached features, which other padding rounds differently."""
         return replace(self, pooled=None)
 
-    def windows(self, texts: Sequence[str]) -> list[list[str]]:
-        """Every text in windows within the length limit; see ``valence.models.windows``."""
-        return self.tokenizer.windows(texts)
-
     def encode(
         self, texts: Sequence[str], *, device: str = "cpu", progress: Progress | None = None
     ) -> Encoded:
@@ -230,15 +223,47 @@ class TorchModel(Model):
             return encoded
         return self.frozen.attach(encoded, device=device, progress=progress)
 
-    def inputs_of(self, encoded: Encoded) -> TextInputs:
-        """Encoded texts as the network reads them."""
-        return TextInputs(encoded, self.tokenizer.pad_id)
+    def input_embeddings(self) -> nn.Module:
+        """The layer that makes token embeddings of token ids."""
+        layer: nn.Module = self.classifier.encoder.model.get_input_embeddings()
+        return layer
 
-    def attribute(self, text: str, target: int, steps: int = 32) -> Attribution:
-        """Integrated gradients over the token embeddings, summed over each word."""
-        from valence.models.attribution import integrated_gradients
+    def logits_of_embeddings(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, C) of token embeddings (B, T, E), with gradients."""
+        # The encoder's own forward disables gradients where it is frozen.
+        states = self.classifier.encoder.model(inputs_embeds=embeddings, attention_mask=mask)
+        logits: Tensor = self.classifier.head(states.last_hidden_state, mask).logits
+        return logits
 
-        return integrated_gradients(self, text, target, steps)
+    def merged_encoder(self) -> Any:
+        """A copy of the encoder on the CPU, as transformers has it: adapters merged."""
+        encoder: Any = copy.deepcopy(self.classifier.encoder.model).cpu()
+        adapted = self.config.encoder.adaptation in ADAPTED
+        return encoder.merge_and_unload() if adapted else encoder
+
+    @property
+    def title(self) -> str:
+        """What it is made of, for messages."""
+        return f"The head {self.config.head.name!r} on {self.config.encoder.name!r}"
+
+    def encoder_config(self) -> Any:
+        """The config of transformers of its encoder."""
+        return self.classifier.encoder.model.config
+
+    @property
+    def head_modules(self) -> tuple[str, ...]:
+        """Names of the modules of :meth:`export_network` that are above the encoder."""
+        return ("head",)
+
+    def stock_classifier(self, temperature: float, offset: np.ndarray) -> PreTrainedModel:
+        """See :func:`valence.models.stock_head.stock_classifier`."""
+        return stock_classifier(self, temperature=temperature, offset=offset)
+
+    def export_network(self) -> PlainNetwork:
+        """A copy on the CPU for other runtimes, adapters merged."""
+        encoder = self.merged_encoder()
+        encoder.set_attn_implementation("eager")  # the fused one hides attention from optimizers
+        return PlainNetwork(encoder, copy.deepcopy(self.classifier.head).cpu())
 
     def unit_features(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
         """(N, D) features of length 1: in the space of the contrastive loss, where there is one."""
@@ -269,26 +294,31 @@ class TorchModel(Model):
         numbers = tuple(float(x) for x in shift)
         return replace(self, logit_shift=numbers, provenance=provenance)
 
-    def torch_model(self) -> TorchModel:
-        """The model itself."""
-        return self
-
     def save(self, folder: Path) -> None:
         """Write ``config.json``, the head, and the adapter or the whole encoder.
 
-        A model with a frozen or adapted encoder needs the base encoder when it is loaded;
-        a wholly trained one carries its encoder and tokenizer.
+        A model with a frozen or adapted encoder needs the base encoder when it is loaded. A
+        wholly trained one carries its encoder and tokenizer, and is at the same time a model
+        folder of transformers where :mod:`valence.models.stock_head` can hold its head.
         """
         folder.mkdir(parents=True, exist_ok=True)
         encoder = self.classifier.encoder
+        base = None
         if encoder.spec.adaptation in ADAPTED:
             encoder.model.peft_config["default"].base_model_name_or_path = encoder.spec.name
             with atomic.new_folder(folder / "adapter") as path:
                 encoder.model.save_pretrained(str(path), save_embedding_layers=False)
         elif encoder.spec.adaptation == "full":
-            with atomic.new_folder(folder / "encoder") as path:
-                encoder.model.save_pretrained(path)
-                self.tokenizer.save(path)
+            base = self._save_whole(folder)
+        self.save_head(folder, base)
+
+    def save_head(self, folder: Path, base: Mapping[str, Any] | None = None) -> None:
+        """Write ``config.json`` and the head alone.
+
+        Args:
+            folder: It exists.
+            base: The config of transformers that the encoder in ``folder`` has.
+        """
         state = self.classifier.state_dict()
         rest = {n: v.contiguous() for n, v in state.items() if not n.startswith("encoder.")}
         with atomic.new_file(folder / HEAD_FILE) as path:
@@ -296,8 +326,17 @@ class TorchModel(Model):
         write_config(
             folder, loader="torch", task=self.task, provenance=self.provenance,
             network={name: getattr(self.config, name) for name in NetworkConfig.model_fields},
-            logit_shift=self.logit_shift,
+            logit_shift=self.logit_shift, base=base,
         )  # fmt: skip
+
+    def _save_whole(self, folder: Path) -> Mapping[str, Any] | None:
+        """Write encoder and tokenizer; gives the config where it is a model of transformers."""
+        if stock_refusal(self) is None:
+            return save_transformers(stock_classifier(self), self.tokenizer, folder)
+        with atomic.new_folder(folder / "encoder") as path:
+            self.classifier.encoder.model.save_pretrained(path)
+            self.tokenizer.save(path)
+        return None
 
 
 def build_model(config: NetworkConfig, task: Task, provenance: Mapping[str, Any]) -> TorchModel:
@@ -331,7 +370,11 @@ def load_torch_model(folder: Path) -> TorchModel:
         "loss": saved.section("loss", LossSpec),
     }
     config = NetworkConfig.model_validate(parts)
-    own = folder / "encoder" if config.encoder.adaptation == "full" else None
+    own = None
+    if saved.holds_encoder:
+        own = folder
+    elif config.encoder.adaptation == "full":
+        own = folder / "encoder"
     encoder = _load_encoder(folder, config.encoder, own)
     info = ClassInfo(saved.train_counts, saved.tail, encoder.hidden_size)
     classifier = Classifier(encoder, config.head, config.loss, info)
@@ -341,42 +384,22 @@ def load_torch_model(folder: Path) -> TorchModel:
     return TorchModel(classifier, tokenizer, saved.task, config, saved.spec, saved.logit_shift)
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load all weights but those of the encoder.
-
-    Raises:
-        ModelError: if the file is missing, truncated or does not fit.
-    """
-    try:
-        missing, unexpected = network.load_state_dict(load_file(path), strict=False)
-    except Exception as error:  # safetensors and torch raise errors of their own kinds
-        raise ModelError(_broken(path, error)) from None
-    lost = [name for name in missing if not name.startswith("encoder.")] + list(unexpected)
-    if lost:
-        raise ModelError(f"{path} does not fit its config: {lost[0]}")
-
-
 def _load_encoder(folder: Path, spec: EncoderSpec, own: Path | None) -> Encoder:
     if own is not None and not (own / "model.safetensors").exists():
         raise ModelError(f"{own / 'model.safetensors'} is missing; the model folder is not whole")
-    if spec.adaptation not in ADAPTED:
+    if own is not None or spec.adaptation not in ADAPTED:
         try:
             return Encoder(spec, own)
         except ModelError:
             raise
         except Exception as error:
-            raise ModelError(_broken(own or folder, error)) from None
+            raise ModelError(broken_file(own or folder, error)) from None
     encoder = Encoder(spec.model_copy(update={"adaptation": "frozen"}))
     try:
         with without_peft_warnings():
             adapted = PeftModel.from_pretrained(encoder.model, str(folder / "adapter"))
     except Exception as error:  # peft, safetensors and json raise errors of their own kinds
-        raise ModelError(_broken(folder / "adapter", error)) from None
+        raise ModelError(broken_file(folder / "adapter", error)) from None
     encoder.spec = spec
     encoder.model = adapted
     return encoder
-
-
-def _broken(path: Path, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-    return f"{path} is missing or broken ({reason}); save or copy the model folder again"

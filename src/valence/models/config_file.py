@@ -15,11 +15,17 @@ from valence.errors import ModelError
 from valence.evaluation.task import Classification, Regression, Task
 from valence.storage import atomic
 
-FORMAT = 2
-"""Format 1 (Valence 0.1) has every section of the spec, read or not, and no ``network``."""
+FORMAT = 3
+"""Format 1 (Valence 0.1) has every section of the spec, read or not, and no ``network``; format 2
+has all fields side by side. Format 3 is the config of transformers, with ours under one key."""
 CONFIG_FILE = "config.json"
+OWN_KEY = "valence"
+SHARED_FIELDS = ("problem_type", "id2label", "label2id")
+"""What transformers and we call the same."""
 
-Loader = Literal["torch", "tfidf", "majority", "fusion", "onnx", "openvino"]
+Loader = Literal[
+    "torch", "tfidf", "majority", "linear-views", "fusion", "transformers", "onnx", "openvino"
+]
 Part = TypeVar("Part", bound=Section)
 
 
@@ -28,7 +34,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
 
-    format: Literal[1, 2] = 2
+    format: Literal[1, 2, 3] = 2
     model_type: Literal["valence"] = "valence"
     problem_type: Literal["single_label_classification", "regression"] = (
         "single_label_classification"
@@ -95,10 +101,17 @@ class ModelConfig(BaseModel):
     def base_encoder(self) -> str | None:
         """The encoder that the folder does not hold; None where it needs no other files."""
         encoder = self.network.get("encoder") or self.spec.get("encoder")
-        if self.loader not in ("torch", "fusion") or not isinstance(encoder, Mapping):
+        if self.loader not in ("torch", "linear-views", "fusion") or not isinstance(
+            encoder, Mapping
+        ):
             return None
         whole = self.loader == "torch" and encoder.get("adaptation") == "full"
-        return None if whole else str(encoder.get("name"))
+        return None if whole or self.holds_encoder else str(encoder.get("name"))
+
+    @property
+    def holds_encoder(self) -> bool:
+        """Whether the folder is one of transformers, with the encoder in it."""
+        return self.format == FORMAT
 
     def section(self, name: str, part: type[Part]) -> Part:
         """A section the network is built from.
@@ -123,6 +136,7 @@ def write_config(
     network: Mapping[str, Section] | None = None,
     logit_shift: tuple[float, ...] | None = None,
     fusion: dict[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``config.json`` into ``folder``.
 
@@ -134,6 +148,7 @@ def write_config(
         network: Sections the network is built from.
         logit_shift: Added to the logits of every text.
         fusion: Of a multimodal model.
+        base: The config of transformers that ours becomes a key of, in a folder that both load.
     """
     config = ModelConfig(
         loader=loader,
@@ -147,8 +162,34 @@ def write_config(
         logit_shift=logit_shift,
         fusion=fusion,
     )
-    text = json.dumps(config.model_dump(mode="json", by_alias=True), ensure_ascii=False, indent=1)
+    write_fields(folder, config.model_dump(mode="json", by_alias=True), base)
+
+
+def write_fields(
+    folder: Path, fields: Mapping[str, Any], base: Mapping[str, Any] | None = None
+) -> None:
+    """Write the fields of a :class:`ModelConfig` as :func:`write_config` does."""
+    values = fields
+    if base is not None:
+        shared = {name: fields[name] for name in SHARED_FIELDS}
+        own = {n: v for n, v in fields.items() if n not in (*SHARED_FIELDS, "model_type")}
+        values = {**base, **shared, OWN_KEY: {**own, "format": FORMAT}}
+    text = json.dumps(values, ensure_ascii=False, indent=1)
     atomic.write_text(folder / CONFIG_FILE, text)
+
+
+def read_fields(folder: Path) -> Any:
+    """The fields of a :class:`ModelConfig`, of any format.
+
+    Raises:
+        ValueError: if the file is no JSON.
+        OSError: if it cannot be read.
+    """
+    values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    own = values.get(OWN_KEY) if isinstance(values, dict) else None
+    if not isinstance(own, dict):
+        return values
+    return {**own, **{name: values.get(name) for name in SHARED_FIELDS}}
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -159,7 +200,7 @@ def read_config(folder: Path) -> ModelConfig:
     """
     path = folder / CONFIG_FILE
     try:
-        return ModelConfig.model_validate_json(path.read_text(encoding="utf-8"))
+        return ModelConfig.model_validate(read_fields(folder))
     except FileNotFoundError:
         what = "is missing; give a folder that valence train wrote"
         raise ModelError(f"{path} {what}") from None
@@ -169,5 +210,8 @@ def read_config(folder: Path) -> ModelConfig:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"
         raise ModelError(
-            f"{path} is no Valence model of format 1 or 2 ({where}: {first['msg']}); save it again"
+            f"{path} is no Valence model ({where}: {first['msg']}); save it again, or make a model "
+            f"of a transformers folder: valence import-model {folder}"
         ) from None
+    except ValueError as error:
+        raise ModelError(f"{path} is no Valence model (no JSON: {error}); save it again") from None

@@ -156,6 +156,19 @@ class Encoder(nn.Module):
         hidden: Tensor = states.last_hidden_state
         return hidden
 
+    @property
+    def layer_count(self) -> int:
+        """Layers of the transformer, without the embeddings."""
+        return int(self.model.config.num_hidden_layers)
+
+    def layers(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """States (B, T, H) of every layer, the embeddings first, of token ids (B, T)."""
+        states = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
+        )
+        layers: tuple[Tensor, ...] = states.hidden_states
+        return layers
+
 
 @contextmanager
 def without_peft_warnings() -> Iterator[None]:

@@ -44,7 +44,7 @@ class ExportSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal[1] = 1
-    runtime: Literal["onnx", "openvino"]
+    runtime: Literal["onnx", "openvino", "transformers", "sentence-transformers"]
     precision: Literal["fp32", "int8"]
     file: str
     max_length: int
@@ -272,9 +272,10 @@ class ExportedModel(Model):
     def save(self, folder: Path) -> None:
         """Copy the files into ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.iterdir():
+        files = [*self.folder.iterdir(), *(self.folder / "onnx").glob("*")]
+        for path in files:
             if path.is_file():
-                with atomic.new_file(folder / path.name) as copy:
+                with atomic.new_file(folder / path.relative_to(self.folder)) as copy:
                     shutil.copyfile(path, copy)
 
     def _padded(self, rows: list[list[int]], width: int) -> tuple[np.ndarray, np.ndarray]:

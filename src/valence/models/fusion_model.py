@@ -25,7 +25,6 @@ from valence.evaluation.task import Task
 from valence.losses.base import ClassInfo
 from valence.losses.table import build_loss, losses_of
 from valence.models.base import ClipReader, Model, Outputs, Progress, Variant
-from valence.models.classifier import load_weights
 from valence.models.config_file import read_config, write_config
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import FrozenStates
@@ -33,6 +32,7 @@ from valence.models.fusion import build_fusion, set_feature_statistics
 from valence.models.multimodal import ALMT_SETUPS, MODALITIES, FusionSettings, Stack
 from valence.models.perturbation import perturbations
 from valence.models.scoring import Change, score_inputs, torch_threads
+from valence.models.weights import load_weights
 from valence.storage import atomic
 
 READ = ("audio", "vision")

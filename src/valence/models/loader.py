@@ -30,10 +30,22 @@ def _majority(folder: Path) -> Model:
     return load_majority_model(folder)
 
 
+def _linear_views(folder: Path) -> Model:
+    from valence.models.linear_views import load_linear_views_model
+
+    return load_linear_views_model(folder)
+
+
 def _fusion(folder: Path) -> Model:
     from valence.models.fusion_model import load_fusion_model
 
     return load_fusion_model(folder)
+
+
+def _transformers(folder: Path) -> Model:
+    from valence.models.imported import load_imported_model
+
+    return load_imported_model(folder)
 
 
 def _exported(folder: Path) -> Model:
@@ -46,7 +58,9 @@ LOADERS: dict[str, Callable[[Path], Model]] = {
     "torch": _torch,
     "tfidf": _tfidf,
     "majority": _majority,
+    "linear-views": _linear_views,
     "fusion": _fusion,
+    "transformers": _transformers,
     "onnx": _exported,
     "openvino": _exported,
 }

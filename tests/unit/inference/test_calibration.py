@@ -17,8 +17,9 @@ from valence.evaluation.calibration import (
     CALIBRATION_METRICS,
     calibration_curve,
     calibration_scores,
+    fit_scale,
 )
-from valence.inference.calibrate import conformal_limit, fit, fit_scale
+from valence.inference.calibrate import conformal_limit, fit
 from valence.inference.calibration import (
     no_calibration,
     parse_prior,

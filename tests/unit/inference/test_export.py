@@ -19,11 +19,14 @@ from valence.data.examples import Examples
 from valence.data.sources import load_dataset
 from valence.distributed.device import Hardware
 from valence.errors import DataError, ModelError, RunError
-from valence.inference.export import export
-from valence.inference.export.export import ExportOptions, export_model
+from valence.inference.export import export, runtimes
+from valence.inference.export.export import export_model
+from valence.inference.export.job import ExportOptions
+from valence.inference.export.onnx_network import write_onnx
 from valence.inference.predictor import Predictor
 from valence.methods.registry import make_spec
 from valence.models.classifier import load_torch_model
+from valence.models.config_file import read_fields
 from valence.models.exported import DISABLED_OPTIMIZERS, ExportedModel, OnnxRunner
 from valence.models.heads import HEADS
 from valence.models.pooling import POOLINGS
@@ -104,8 +107,8 @@ def traced_once(
     """Tracing a network costs seconds; tests of one model share what the first of them traced."""
     ready = tmp_path_factory.getbasetemp() / "traced-linear.onnx"
     if not ready.exists():
-        export.write_onnx(load_torch_model(model), ready)
-    monkeypatch.setattr(export, "write_onnx", lambda _, path: shutil.copyfile(ready, path))
+        write_onnx(load_torch_model(model), ready)
+    monkeypatch.setattr(runtimes, "write_onnx", lambda _, path, *__: shutil.copyfile(ready, path))
 
 
 def as_run(path: Path, scratch: Path) -> Counter[str]:
@@ -131,10 +134,10 @@ def test_int8_is_smaller_checked_and_a_model_folder(
     whole, small = tmp_path / "fp32", tmp_path / "int8"
     export_model(model, whole, data)
     checks = export_model(model, small, data, options=ExportOptions(int8=True, max_drop=100))
-    weights = (whole / "model.bin").stat().st_size
-    assert (small / "model.onnx").stat().st_size < (whole / "model.onnx").stat().st_size + weights
+    sizes = [sum(f.stat().st_size for f in (x / "onnx").iterdir()) for x in (small, whole)]
+    assert sizes[0] < sizes[1]
     assert 0 < checks["largest_difference"] < 0.2
-    kinds = as_run(small / "model.onnx", tmp_path)
+    kinds = as_run(small / "onnx/model_quantized.onnx", tmp_path)
     assert kinds["MatMulIntegerToFloat"] == 12, "six in each layer run in 8 bits"
     assert kinds["MatMul"] + kinds["FusedMatMul"] + kinds["Gemm"] == 5, "attention and head"
     assert kinds["DequantizeLinear"] == 0, "no table is made into floats as a whole"
@@ -142,8 +145,8 @@ def test_int8_is_smaller_checked_and_a_model_folder(
     alone = np.concatenate([Predictor(small).predict_proba([text]) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert json.loads((small / "export.json").read_text())["checks"] == checks
-    config = json.loads((small / "config.json").read_text())
-    assert config == {**json.loads((model / "config.json").read_text()), "kind": "onnx"}
+    expected = {**read_fields(model), "kind": "onnx", "format": 3}
+    assert read_fields(small) == {n: v for n, v in expected.items() if n != "model_type"}
     assert set(Predictor(small).evaluate(data.test)) == set(Predictor(model).evaluate(data.test))
     moved = shutil.copytree(small, tmp_path / "moved")
     shutil.rmtree(small)
@@ -158,7 +161,7 @@ def test_what_cannot_be_made_8_bit_is_said(
     def refused(*_: object) -> None:
         raise RuntimeError("no kernel\nfor this")
 
-    monkeypatch.setattr(export, "quantize", refused)
+    monkeypatch.setattr(runtimes, "quantize", refused)
     options = ExportOptions(runtime, int8=True)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=r"made 8-bit \(no kernel\); export it without --int8"):
         export_model(model, tmp_path / "out", data, options=options)
@@ -211,10 +214,10 @@ def test_what_loses_too_much_is_not_kept(
     with pytest.raises(ModelError, match="other probabilities"):
         export_model(model, out, data)
     export_model(model, out, data, options=replace(options, max_drop=1.01))
-    (out / "model.onnx").write_bytes(b"broken")
+    (out / "onnx/model_quantized.onnx").write_bytes(b"broken")
     with pytest.raises(ModelError, match="cannot be run"):
         Predictor(out)
-    (out / "model.onnx").unlink()
+    (out / "onnx/model_quantized.onnx").unlink()
     with pytest.raises(ModelError, match="is missing"):
         Predictor(out)
 

@@ -1,0 +1,147 @@
+"""Features of all layers of a frozen encoder: their means, and the maximum of the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from valence.config.sections import EncoderSpec
+from valence.data.batches import TOKEN_BUDGET, Encoded, length_batches
+from valence.data.collate import pad
+from valence.distributed.device import pick_device
+from valence.models.base import Progress
+from valence.models.encoder import Encoder, TextTokenizer
+from valence.models.frozen import OutputCache, cached_vectors
+from valence.models.inference import run_batches
+from valence.models.output_keys import output_key, precision_in_effect, weights_key
+from valence.models.pooling import masked_max, masked_mean
+from valence.storage import cache
+
+NAME = "means of all layers, maximum of the last"
+
+
+class LayerFeatures:
+    """Turns texts into vectors with a frozen encoder.
+
+    A text's vector holds the mean over its tokens of every layer's states, the embeddings first,
+    and the maximum over its tokens of the last layer's.
+
+    Args:
+        spec: The encoder, its length limit and prompt.
+        cached: Whether vectors are cached on disk.
+    """
+
+    def __init__(self, spec: EncoderSpec, *, cached: bool) -> None:
+        self.spec = spec
+        self.cached = cached
+        self.encoder = Encoder(spec.model_copy(update={"adaptation": "frozen"})).eval()
+        self.tokenizer = TextTokenizer(spec)
+        self._weights = weights_key(self.encoder) if cached else ""
+        self.note = self.tokenizer.prompt_note
+
+    @property
+    def resolved_spec(self) -> EncoderSpec:
+        """The encoder with the prompt in effect, for a model folder."""
+        return self.spec.model_copy(
+            update={"adaptation": "frozen", "prompt": self.tokenizer.prompt}
+        )
+
+    @property
+    def size(self) -> int:
+        """Numbers of a vector."""
+        return (self.encoder.layer_count + 2) * self.encoder.hidden_size
+
+    def uncached(self) -> LayerFeatures:
+        """The same without the cache on disk; the encoder is shared."""
+        plain = copy(self)
+        plain.cached = False
+        return plain
+
+    def to(self, device: str) -> None:
+        """Move the encoder to a device: ``auto``, ``cpu``, ``cuda`` or ``mps``."""
+        self.encoder.to(pick_device(device))
+
+    def windows(self, texts: Sequence[str]) -> list[list[str]]:
+        """Every text in windows within the length limit; see ``valence.models.windows``."""
+        return self.tokenizer.windows(texts)
+
+    @property
+    def last(self) -> slice:
+        """The columns that hold the mean of the last layer."""
+        width = self.encoder.hidden_size
+        return slice(-2 * width, -width)
+
+    def chunks(
+        self, texts: Sequence[str], size: int, progress: Progress | None = None
+    ) -> Iterator[tuple[slice, np.ndarray, int]]:
+        """The vectors of texts part by part.
+
+        Args:
+            texts: N texts.
+            size: Texts of a part.
+            progress: Called with (done, total) texts.
+
+        Yields:
+            The rows of a part, their vectors (rows, D) and how many texts were truncated.
+        """
+        for start in range(0, len(texts), size):
+            rows = slice(start, min(start + size, len(texts)))
+            shifted = progress and partial(_with_offset, progress, start, len(texts))
+            vectors, truncated = self.vectors(texts[rows], shifted)
+            yield rows, vectors, truncated
+
+    def vectors(
+        self, texts: Sequence[str], progress: Progress | None = None
+    ) -> tuple[np.ndarray, int]:
+        """(N, D) float32 vectors of N texts, and how many of them were truncated.
+
+        Args:
+            texts: N texts.
+            progress: Called with (done, total) texts that have to be computed.
+
+        Raises:
+            RunError: if the disk refuses.
+        """
+        encoded = self.tokenizer(texts)
+        if not self.cached:
+            return self._compute(encoded, progress), encoded.truncated
+        precision = precision_in_effect(self.encoder, self._device)
+        key = output_key(self._weights, precision, NAME)
+        outputs = OutputCache(cache.POOLED, key, {"encoder": self.spec.name, "features": NAME})
+        return cached_vectors(outputs, self._compute, encoded, progress), encoded.truncated
+
+    @property
+    def _device(self) -> str:
+        return next(self.encoder.parameters()).device.type
+
+    def _compute(self, encoded: Encoded, progress: Progress | None) -> np.ndarray:
+        device = self._device
+        lengths = [len(ids) for ids in encoded.input_ids]
+        batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET[device]))
+        parts = run_batches(partial(self._pooled, encoded), batches, device=device)
+        vectors = None
+        done = 0
+        for rows, part in zip(batches, parts, strict=True):
+            if vectors is None:
+                vectors = np.empty((len(encoded), part.shape[1]), dtype=np.float32)
+            vectors[rows] = part.numpy()
+            done += len(rows)
+            if progress is not None:
+                progress(done, len(encoded))
+        return np.zeros((0, 1), dtype=np.float32) if vectors is None else vectors
+
+    def _pooled(self, encoded: Encoded, rows: np.ndarray) -> Tensor:
+        padded = pad([encoded.input_ids[row] for row in rows], self.tokenizer.pad_id)
+        ids, mask = (padded[name].to(self._device) for name in ("input_ids", "attention_mask"))
+        layers = self.encoder.layers(ids, mask)
+        views = [*(masked_mean(states, mask) for states in layers), masked_max(layers[-1], mask)]
+        return torch.cat(views, dim=1).float().cpu()
+
+
+def _with_offset(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    progress(before + done, total)

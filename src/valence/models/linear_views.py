@@ -1,0 +1,164 @@
+"""A linear model on two views of a text: n-grams, and all layers of a frozen encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors.numpy import load_file, save_file
+
+from valence.config.sections import EncoderSpec
+from valence.data.examples import Examples
+from valence.distributed.device import Hardware
+from valence.errors import ModelError
+from valence.evaluation.task import Task
+from valence.models.base import Model, Outputs, Progress, no_features
+from valence.models.config_file import read_config, write_config
+from valence.models.ngrams import Ngrams
+from valence.storage import atomic
+
+if TYPE_CHECKING:
+    from valence.models.layer_features import LayerFeatures
+
+CHUNK = 4096  # texts whose features are in memory at once
+WEIGHTS_FILE = "weights.safetensors"
+
+
+@dataclass
+class LinearViewsModel(Model):
+    """Sums the logits of two linear models, one per view; either view may be missing.
+
+    Attributes:
+        ngrams: Makes the first view; None without it.
+        text: (D₁, C) weights.
+        layers: Makes the second view; None without it.
+        encoder: (D₂, C) weights of the features as they are, not standardized.
+        bias: (C,).
+    """
+
+    task: Task
+    provenance: Mapping[str, Any]
+    ngrams: Ngrams | None
+    text: np.ndarray | None
+    layers: LayerFeatures | None
+    encoder: np.ndarray | None
+    bias: np.ndarray
+
+    @property
+    def trainable_parameters(self) -> int:  # type: ignore[override]
+        """Weights of both views and biases."""
+        parts = (self.text, self.encoder, self.bias)
+        return int(sum(part.size for part in parts if part is not None))
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Most tokens of a text that the encoder reads; the n-grams read all."""
+        return None if self.layers is None else self.layers.tokenizer.max_length
+
+    def prepare(self, hardware: Hardware) -> None:
+        """Move the encoder to a device.
+
+        Raises:
+            SpecError: if the device is not available.
+        """
+        super().prepare(hardware)
+        if self.layers is not None:
+            self.layers.to(hardware.device)
+
+    def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
+        """Logits (N, C); the features are the means of the encoder's last layer."""
+        texts = list(examples.texts)
+        logits = np.tile(self.bias.astype(np.float32), (len(texts), 1))
+        if self.ngrams is not None and self.text is not None:
+            for start in range(0, len(texts), CHUNK):
+                part = slice(start, start + CHUNK)
+                logits[part] += self.ngrams.transform(texts[part]) @ self.text
+        if self.layers is None or self.encoder is None:
+            return Outputs(logits, no_features(len(texts)))
+        truncated, features = 0, []
+        for rows, vectors, cut in self.layers.chunks(texts, CHUNK, progress):
+            logits[rows] += vectors @ self.encoder
+            features.append(vectors[:, self.layers.last])
+            truncated += cut
+        width = self.layers.encoder.hidden_size
+        empty = np.zeros((0, width), dtype=np.float32)
+        return Outputs(logits, np.concatenate(features) if features else empty, truncated)
+
+    def uncached(self) -> Model:
+        """Without cached features."""
+        return self if self.layers is None else replace(self, layers=self.layers.uncached())
+
+    def windows(self, texts: Sequence[str]) -> list[list[str]]:
+        """Every text in windows within the encoder's limit; whole without an encoder."""
+        return super().windows(texts) if self.layers is None else self.layers.windows(texts)
+
+    def shifted(self, shift: Sequence[float], provenance: Mapping[str, Any]) -> Model:
+        """The same model with (C,) numbers added to the logits of every text."""
+        return replace(self, bias=self.bias + np.asarray(shift), provenance=provenance)
+
+    def save(self, folder: Path) -> None:
+        """Write terms as JSON and numbers as safetensors; the encoder is not copied."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"bias": self.bias}
+        network = {}
+        if self.ngrams is not None and self.text is not None:
+            tensors |= {"text": self.text, **self.ngrams.save(folder)}
+        if self.layers is not None and self.encoder is not None:
+            tensors["encoder"] = self.encoder
+            network["encoder"] = self.layers.resolved_spec
+        tensors = {name: np.ascontiguousarray(v, np.float32) for name, v in tensors.items()}
+        with atomic.new_file(folder / WEIGHTS_FILE) as path:
+            save_file(tensors, path)
+        write_config(
+            folder, loader="linear-views", task=self.task, provenance=self.provenance,
+            network=network,
+        )  # fmt: skip
+
+
+def load_linear_views_model(folder: Path) -> LinearViewsModel:
+    """The model that :meth:`LinearViewsModel.save` wrote.
+
+    Raises:
+        ModelError: if a file is missing or broken, or the encoder is not at hand.
+    """
+    config = read_config(folder)
+    layers = None
+    try:
+        tensors = load_file(folder / WEIGHTS_FILE)
+        text, encoder, bias = tensors.get("text"), tensors.get("encoder"), tensors["bias"]
+        ngrams = None if text is None else Ngrams.load(folder, tensors)
+        spec = None if encoder is None else config.section("encoder", EncoderSpec)
+        _check_shapes(config.task, ngrams, text, encoder, bias)
+    except (OSError, ValueError, KeyError, ValidationError) as error:
+        raise ModelError(f"{folder} is missing a file or has a broken one ({error})") from None
+    except Exception as error:  # safetensors raises an error of its own kind
+        raise ModelError(f"{folder / WEIGHTS_FILE} is broken ({error})") from None
+    if spec is not None:
+        from valence.models.layer_features import LayerFeatures
+
+        layers = LayerFeatures(spec, cached=False)
+        if encoder is not None and len(encoder) != layers.size:
+            raise ModelError(
+                f"{folder} has weights for {len(encoder)} features and encoder {spec.name!r} gives "
+                f"{layers.size}; use the encoder it was trained with"
+            )
+    return LinearViewsModel(config.task, config.spec, ngrams, text, layers, encoder, bias)
+
+
+def _check_shapes(
+    task: Task, ngrams: Ngrams | None, text: np.ndarray | None, encoder: np.ndarray | None,
+    bias: np.ndarray,
+) -> None:  # fmt: skip
+    count = len(task.classes)
+    expected: dict[str, tuple[np.ndarray, tuple[int, ...]]] = {"bias": (bias, (count,))}
+    if ngrams is not None and text is not None:
+        expected["text"] = (text, (ngrams.size, count))
+    if encoder is not None:
+        expected["encoder"] = (encoder, (len(encoder), count))
+    for name, (values, shape) in expected.items():
+        if values.shape != shape:
+            raise ValueError(f"{name} has the shape {values.shape}, not {shape}")
