@@ -50,7 +50,9 @@ def test_audit_and_data_show_guess_too(valence, rows: Path) -> None:
         assert err.count("texts are read from column 'comment'") == 1
 
 
-@pytest.mark.parametrize("name", ["mistyped.xlsx", "mistyped.csv", "notes.docx", "clip.mp4"])
+@pytest.mark.parametrize(
+    "name", ["mistyped.xlsx", "rows.xlxs", "rows.cvs", "notes.docx", "clip.mp4"]
+)
 def test_a_file_that_is_not_there_is_no_text(valence, rows: Path, name: str) -> None:
     assert valence("train", rows, "--method", "majority", "--out", "m")[0] == 0
     code, out, err = valence("predict", "m", name)

@@ -25,7 +25,6 @@ from valence.cli.options import (
     print_unread,
     with_groups,
 )
-from valence.config.sections import AUTO_ENCODER
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
@@ -226,6 +225,8 @@ def _comparison(what: ComparisonOptions, data: ComparedData) -> Comparison:
     if what.config is not None:
         comparison = grid.read_comparison(what.config)
         return comparison.model_copy(update={"data": sets}) if sets else comparison
+    from valence.config.sections import AUTO_ENCODER
+
     comparison = grid.Comparison(
         data=sets, methods=tuple(OWN_DATA_METHODS.split(",")),
         settings={"encoder.name": AUTO_ENCODER},

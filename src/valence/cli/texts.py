@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,15 +32,16 @@ def refuse_files(given: Sequence[str]) -> None:
     """
     from valence.data.formats import SUFFIXES
 
+    known = (*SUFFIXES, *CLIP_SUFFIXES, *OTHER_SUFFIXES)
     for word in given:
         path = Path(word)
-        if path.suffix.lower() not in (*SUFFIXES, *CLIP_SUFFIXES, *OTHER_SUFFIXES):
-            continue
+        if not difflib.get_close_matches(path.suffix.lower(), known, n=1, cutoff=0.75):
+            continue  # also misspelt ones are of a file: .xlxs
         if any(c.isspace() for c in path.stem) and not path.exists():
             continue  # a text that ends like one
         if not path.exists():
             raise DataError(f"No file {word}; check the path, or give a text with --text")
-        if path.suffix.lower() in OTHER_SUFFIXES:
+        if path.suffix.lower() not in (*SUFFIXES, *CLIP_SUFFIXES):
             raise DataError(
                 f"{word}: cannot read {path.suffix} as a table; give {', '.join(SUFFIXES)}, or its "
                 f"lines on stdin: valence predict MODEL < {path.name}"
