@@ -158,6 +158,33 @@ def examples() -> Any:
     return Examples(TEXTS)
 
 
+def test_sentence_transformers_puts_the_prompt_in_front(
+    encoder: Path, data: Dataset, tmp_path: Path
+) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    model = model_of(encoder, "frozen", pooling="mean", prompt="very good ")
+    out = exported(model, tmp_path, data, "sentence-transformers")
+    library = sentence_transformers.SentenceTransformer(str(out), device="cpu")
+    features = model.predict(examples()).features
+    plain = model_of(encoder, "frozen", pooling="mean").predict(examples()).features
+    assert np.abs(features - plain).max() > 0.1, "the prompt changes them"
+    np.testing.assert_allclose(library.encode(TEXTS), features, atol=1e-5)
+    with pytest.raises(ModelError, match="does not put the prompt 'very good ' in front of texts"):
+        exported(model, tmp_path, data, "transformers")
+
+
+def test_sentence_transformers_pools_the_last_token(data: Dataset, tmp_path: Path) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    causal = save_encoder("qwen3", tmp_path / "causal")
+    model = model_of(causal, "frozen", pooling="last")
+    out = exported(model, tmp_path, data, "sentence-transformers")
+    library = sentence_transformers.SentenceTransformer(str(out), device="cpu")
+    expected = model.predict(examples()).features
+    np.testing.assert_allclose(library.encode(TEXTS), expected, atol=1e-5)
+    with pytest.raises(ModelError, match="no classification head of transformers is known"):
+        exported(model, tmp_path, data, "transformers")
+
+
 def test_other_heads_are_no_sentence_transformers(
     encoder: Path, data: Dataset, tmp_path: Path
 ) -> None:
