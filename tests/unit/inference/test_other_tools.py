@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from tests.architectures import save_classifier, save_encoder
 from tests.conftest import make_reviews
 from tests.unit.models.test_stock_head import TASK, TEXTS, model_of, piped
+from valence.cli import app
 from valence.config.sections import BUILT_IN_ENCODER
 from valence.data.dataset import Dataset, Split
 from valence.errors import ModelError
@@ -107,6 +109,19 @@ def test_imported_models_are_exported_with_their_calibration(data: Dataset, tmp_
         export_model(
             tmp_path / "other", tmp_path / "no", data, options=ExportOptions("transformers")
         )
+
+
+def test_calibrate_says_what_other_tools_do_not_read(encoder: Path, tmp_path: Path) -> None:
+    rows = make_reviews(90, seed=6)
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    for adaptation, said in (("full", True), ("frozen", False)):
+        folder = tmp_path / adaptation
+        model_of(encoder, adaptation).save(folder)
+        words = ["calibrate", str(folder), "--data", str(tmp_path / "rows.csv")]
+        done = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert done.exit_code == 0
+        message = "Other tools that load this folder read it without the calibration"
+        assert (message in done.output.replace("\n", " ")) == said
 
 
 @pytest.mark.parametrize(

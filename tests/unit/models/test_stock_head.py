@@ -104,9 +104,7 @@ def test_more_classes_than_hidden_units_are_refused(tmp_path: Path) -> None:
     spec = EncoderSpec(name=str(save_encoder("bert", tmp_path)), adaptation="full")
     model = build_model(NetworkConfig(encoder=spec), many, {"method": "full"})
     assert stock_refusal(model) == "its 20 classes do not fit into 32 hidden units"
-    with pytest.raises(
-        ModelError, match="20 classes do not fit into 32 hidden units; use"
-    ):
+    with pytest.raises(ModelError, match="20 classes do not fit into 32 hidden units; use"):
         stock_classifier(model)
 
 
