@@ -15,7 +15,7 @@ from valence.config.sections import EncoderSpec, HeadSpec
 from valence.data.examples import Examples
 from valence.errors import ModelError
 from valence.evaluation.task import Classification
-from valence.inference.export.export import write_onnx
+from valence.inference.export.onnx_network import write_onnx
 from valence.models.adapters import LORA_TARGETS
 from valence.models.build import build_model
 from valence.models.classifier import NetworkConfig, TorchModel
@@ -107,7 +107,7 @@ def test_one_step_trains_and_the_saved_model_says_the_same(
     model.save(tmp_path)
     loaded = load_model(tmp_path)
     np.testing.assert_allclose(loaded.predict(Examples(TEXTS)).probs, probs, atol=1e-6)
-    assert loaded.torch_model().config == model.config
+    assert loaded.text_model().config == model.config
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 def probe(folder: Path, rows: TrainingData, **settings: object) -> TorchModel:
     named = {"encoder.name": str(folder), "train.cache": "off", **settings}
-    return fit_spec(make_spec("linear-probe", DataSpec(), settings=named), rows).model.torch_model()
+    return fit_spec(make_spec("linear-probe", DataSpec(), settings=named), rows).model.text_model()
 
 
 @pytest.mark.parametrize("quantized", [False, True])
@@ -92,7 +92,7 @@ def test_long_texts_are_read_in_windows(folder: Path, rows: TrainingData) -> Non
 def test_heads_are_trained_on_the_frozen_table(folder: Path, rows: TrainingData) -> None:
     settings = {"encoder.name": str(folder), "encoder.adaptation": "frozen", "train.epochs": 1}
     result = fit_spec(make_spec("cross-entropy", DataSpec(), settings=settings), rows)
-    assert result.model.torch_model().config.head.pooling == "mean"
+    assert result.model.text_model().config.head.pooling == "mean"
 
 
 @pytest.mark.parametrize("adaptation", ["lora", "dora", "full"])
