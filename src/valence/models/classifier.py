@@ -251,6 +251,12 @@ class TorchModel(TextModel):
         return encoder.merge_and_unload() if adapted else encoder
 
     @property
+    def pooling(self) -> str | None:
+        """The pooling that makes the features, which a linear layer reads; None for others."""
+        plain = type(self.classifier.head) is LinearHead and not self.config.sentence.dense
+        return self.config.head.pooling if plain else None
+
+    @property
     def title(self) -> str:
         """What it is made of, for messages."""
         return f"The head {self.config.head.name!r} on {self.config.encoder.name!r}"

@@ -184,7 +184,9 @@ def stock_classifier(
     refusal = stock_refusal(model)
     if refusal is not None:
         raise ModelError(f"The model cannot be written for transformers: {refusal}; {ADVICE}")
-    encoder = model.merged_encoder()
+    encoder = model.classifier.encoder.model
+    if model.config.encoder.adaptation != "full":  # a whole encoder need not be copied
+        encoder = model.merged_encoder()
     stock = STOCK_HEADS[str(encoder.config.model_type)]
     network = _empty_network(model, encoder, stock)
     base = str(network.base_model_prefix)

@@ -23,7 +23,9 @@ from valence.models.classifier import (
     load_torch_model,
 )
 
-MODEL_FILES = ("config.json", HEAD_FILE, "adapter", "encoder")
+MODEL_FILES = (
+    "config.json", HEAD_FILE, "adapter", "encoder", "model.safetensors", "tokenizer.json",
+)  # fmt: skip
 HASH_BLOCK_BYTES = 1 << 20
 
 

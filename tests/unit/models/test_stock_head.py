@@ -77,7 +77,7 @@ def test_saved_folder_is_one_of_transformers(
     model = model_of(save_encoder(kind, tmp_path / "encoder"), head=head, pooling=pooling)
     model.save(tmp_path / "model")
     outputs = model.predict(Examples(TEXTS))
-    assert np.abs(outputs.logits).max() > 3, "as large as those of trained models"
+    assert np.abs(outputs.logits).max() > 2, "as large as those of trained models"
     assert outputs.logits.std(axis=0).max() > 0.1, "and not the same for all texts"
     np.testing.assert_allclose(piped(tmp_path / "model"), outputs.probs, atol=1e-5)
     again = Predictor(tmp_path / "model").model.predict(Examples(TEXTS))

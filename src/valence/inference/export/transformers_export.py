@@ -55,19 +55,11 @@ def write_sentence_transformers(job: ExportJob, folder: Path) -> ExportSettings:
 
 
 def _poolable(model: TextModel) -> Any:
-    from valence.models.classifier import TorchModel
-    from valence.models.heads import LinearHead
-
-    what = model.title
-    if isinstance(model, TorchModel):
-        pooling = model.config.head.pooling
-        dense = model.config.sentence.dense
-        if type(model.classifier.head) is LinearHead and pooling in POOLINGS and not dense:
-            return model
-        what = f"{model.title} with {pooling} pooling{' and Dense layers' if dense else ''}"
+    if model.pooling in POOLINGS:
+        return model
     raise ModelError(
-        f"{what} reads more than one pooled vector, and sentence-transformers gives nothing else; "
-        "use --format onnx, which holds every head, or --format transformers"
+        f"{model.title} reads more than one pooled vector, and sentence-transformers "
+        "gives nothing else; use --format onnx, which holds every head, or --format transformers"
     )
 
 
