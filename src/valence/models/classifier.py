@@ -202,9 +202,7 @@ class TorchModel(TextModel):
             return score_inputs(classifier, self.inputs_of(encoded), progress).features
 
         pooling = classifier.head.get_submodule("pooling")
-        name, sentence = self.config.head.pooling, self.config.sentence
-        if sentence != SentenceSpec():
-            name = f"{name} {sentence.model_dump_json()}"
+        name = self.config.sentence.named(self.config.head.pooling)
         key = pooling_key(classifier.encoder, pooling, name)
         self.pooled = PooledFeatures(key, compute, self.config.encoder.name)
 
@@ -368,11 +366,8 @@ def load_torch_model(folder: Path) -> TorchModel:
         "sentence": saved.section("sentence", SentenceSpec),
     }
     config = NetworkConfig.model_validate(parts)
-    own = None
-    if saved.holds_encoder:
-        own = folder
-    elif config.encoder.adaptation == "full":
-        own = folder / "encoder"
+    carried = folder if saved.holds_encoder else folder / "encoder"
+    own = carried if saved.holds_encoder or config.encoder.adaptation == "full" else None
     encoder = _load_encoder(folder, config.encoder, own)
     info = ClassInfo(saved.train_counts, saved.tail, encoder.hidden_size)
     classifier = Classifier(encoder, config.head, config.loss, info, config.sentence)
