@@ -19,6 +19,7 @@ from valence.inference.export.onnx_network import write_onnx
 from valence.models.adapters import LORA_TARGETS
 from valence.models.build import build_model
 from valence.models.classifier import NetworkConfig, TorchModel
+from valence.models.layer_features import LayerFeatures
 from valence.models.loader import load_model
 
 TASK = Classification(("bad", "good", "meh"), (3, 3, 3), ())
@@ -79,6 +80,14 @@ def test_long_texts_are_truncated_at_the_last_position(name: str, folder_of: Fol
     outputs = model.predict(Examples([" ".join(WORDS * 5)]))
     assert outputs.truncated == 1
     assert np.isfinite(outputs.logits).all()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_features_of_all_layers_are_as_wide_as_they_say(name: str, folder_of: Folder) -> None:
+    layers = LayerFeatures(EncoderSpec(name=str(folder_of(name))), cached=False)
+    vectors, _ = layers.vectors(TEXTS)
+    assert vectors.shape == (len(TEXTS), layers.size)
+    assert np.isfinite(vectors).all()
 
 
 @pytest.mark.parametrize("adaptation", ["lora", "dora", "full"])

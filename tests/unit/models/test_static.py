@@ -22,6 +22,7 @@ from valence.methods.fit import fit_spec
 from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel
 from valence.models.encoder import Encoder, TextTokenizer
+from valence.models.layer_features import LayerFeatures
 from valence.models.loader import load_model
 
 TEXTS = ["good film", "a zebra of good food", "zebra", ""]
@@ -81,6 +82,13 @@ def test_saved_probe_says_the_same_and_names_its_words(
     attribution = loaded.attribute(TEXTS[1], 0)
     assert [TEXTS[1][a:b] for (a, b), _ in attribution.pieces] == ["a", "good", "food"]
     assert loaded.attribute("zebra", 0).pieces == []
+
+
+def test_features_of_all_layers_are_mean_and_maximum(folder: Path) -> None:
+    layers = LayerFeatures(EncoderSpec(name=str(folder), adaptation="frozen"), cached=False)
+    vectors, _ = layers.vectors(["good"])
+    assert vectors.shape == (1, layers.size) == (1, 2 * WIDTH)
+    np.testing.assert_array_equal(vectors[0, :WIDTH], vectors[0, WIDTH:])
 
 
 def test_long_texts_are_read_in_windows(folder: Path, rows: TrainingData) -> None:
