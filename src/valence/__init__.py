@@ -59,7 +59,7 @@ __all__ = [
 
 
 def train(
-    data: str,
+    data: Any,
     method: str = "hy-mora",
     *,
     settings: Mapping[str, Any] | None = None,
@@ -68,10 +68,13 @@ def train(
     data_dir: str | Path | None = None,
     track: str | None = None,
 ) -> RunResult:
-    """Train a method on a file, folder, card or hub id; the model is in the run folder.
+    """Train a method on a file, folder, card, hub id or DataFrame; the model is in the run folder.
+
+    Columns are found as ``load_dataset`` finds them, or named by the settings ``data.text_column``
+    and ``data.label_column``.
 
     Args:
-        data: What ``load_dataset`` takes as a name.
+        data: What ``load_dataset`` takes.
         method: A name of ``METHODS``.
         settings: Dotted settings, for example ``{"train.epochs": 3}``.
         seed: Seed of everything random.
@@ -83,16 +86,18 @@ def train(
         ValenceError: if the data, the settings or the training fail.
     """
     from valence.config.data import DataSpec
+    from valence.data.frames import frames_as_names
     from valence.methods.registry import make_spec
     from valence.runs.runner import run
     from valence.runs.store import RunStore
 
-    spec = make_spec(method, DataSpec(name=data), seed=seed, settings=settings)
-    return run(spec, store=RunStore(runs), data_dir=data_dir, keep_model=True, track=track)
+    with frames_as_names([data]) as (name,):
+        spec = make_spec(method, DataSpec(name=name), seed=seed, settings=settings)
+        return run(spec, store=RunStore(runs), data_dir=data_dir, keep_model=True, track=track)
 
 
 def compare(
-    data: str | Sequence[str],
+    data: Any,
     methods: Sequence[str],
     *,
     seeds: Sequence[int] = (45, 123, 789),
@@ -104,7 +109,7 @@ def compare(
     """Run every method on every data set with every seed; only what is missing is run.
 
     Args:
-        data: One or several names as ``load_dataset`` takes them.
+        data: What ``load_dataset`` takes, or a list of such.
         methods: Names of ``METHODS``.
         seeds: Seeds.
         settings: Dotted settings of all methods.
@@ -117,15 +122,17 @@ def compare(
     """
     from valence.comparison.grid import Comparison, execute, plan
     from valence.config.data import DataSpec
+    from valence.data.frames import frames_as_names
     from valence.runs.store import RunStore
 
-    names = [data] if isinstance(data, str) else data
-    comparison = Comparison(
-        data=tuple(DataSpec(name=name) for name in names),
-        methods=tuple(methods),
-        seeds=tuple(seeds),
-    )
-    return execute(plan(comparison, settings), store=RunStore(runs), data_dir=data_dir, track=track)
+    with frames_as_names(data if isinstance(data, list | tuple) else [data]) as names:
+        comparison = Comparison(
+            data=tuple(DataSpec(name=name) for name in names),
+            methods=tuple(methods),
+            seeds=tuple(seeds),
+        )
+        specs = plan(comparison, settings)
+        return execute(specs, store=RunStore(runs), data_dir=data_dir, track=track)
 
 
 def __getattr__(name: str) -> Any:

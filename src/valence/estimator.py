@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from valence.config.data import DataSpec
 from valence.data.dataset import Split, TrainingData, tail_classes
 from valence.data.examples import Examples
+from valence.data.frames import as_frame, list_of_texts, text_column, texts_of_column
 from valence.data.sampling import stratified_split
 from valence.errors import DataError, SpecError
 from valence.methods.fit import fit_spec
@@ -37,6 +38,7 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         classes_: (C,) the labels as they were given, sorted.
         model_: The trained model.
+        text_column_: The column of texts, where :meth:`fit` was given a DataFrame.
     """
 
     def __init__(
@@ -54,14 +56,19 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.validation_share = validation_share
         self.seed = seed
 
-    def fit(self, X: Sequence[str], y: Sequence[Any]) -> SentimentClassifier:
+    def fit(self, X: Any, y: Sequence[Any]) -> SentimentClassifier:
         """Train on N texts ``X`` with N labels ``y``.
+
+        Of a DataFrame the column of texts is found as ``load_dataset`` finds it, and taken by
+        :meth:`predict` too.
 
         Raises:
             DataError: if texts are no strings, lengths differ, or there is one class only.
             SpecError: if the method reads more than texts, or cannot be fitted so.
         """
-        texts = _texts(X)
+        frame = as_frame(X)
+        self.text_column_ = None if frame is None else text_column(frame)
+        texts = self._texts(X)
         labels = np.asarray(y)
         if len(labels) != len(texts):
             raise DataError(f"There are {len(texts)} texts and {len(labels)} labels; give one each")
@@ -89,16 +96,24 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "estimator of texts is not given; train it with valence train"
             )
 
-    def predict(self, X: Sequence[str]) -> np.ndarray:
+    def _texts(self, X: Any) -> list[str]:
+        frame = as_frame(X)
+        column = "" if frame is None else text_column(frame, trained_on=self.text_column_)
+        texts = list_of_texts(X) if frame is None else texts_of_column(frame, column)
+        if not texts:
+            raise DataError("There are no texts")
+        return texts
+
+    def predict(self, X: Any) -> np.ndarray:
         """(N,) labels of N texts, of the type given to :meth:`fit`."""
         best = self.predict_proba(X).argmax(axis=1)
         labels: np.ndarray = self.classes_[best]
         return labels
 
-    def predict_proba(self, X: Sequence[str]) -> np.ndarray:
+    def predict_proba(self, X: Any) -> np.ndarray:
         """(N, C) probabilities in the order of ``classes_``."""
         check_is_fitted(self, "model_")
-        return self.model_.predict(Examples(_texts(X))).probs
+        return self.model_.predict(Examples(self._texts(X))).probs
 
     def save(self, folder: str | Path) -> None:
         """Write the model as a folder that ``Predictor`` and the command line take.
@@ -137,18 +152,6 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.string = True
         tags.input_tags.two_d_array = False
         return tags
-
-
-def _texts(X: Sequence[str]) -> list[str]:
-    if isinstance(X, str):
-        raise DataError("Give a list of texts, not one text")
-    texts = list(X)
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise DataError(f"Text {i} is {type(text).__name__}, not a string; convert it first")
-    if not texts:
-        raise DataError("There are no texts")
-    return texts
 
 
 def _training_data(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.sheets import write_ods
 from valence.data.formats import FORMATS
 from valence.data.tables import read_batches, read_table
 from valence.errors import DataError
@@ -22,6 +23,8 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     ".tsv": lambda path: ROWS.to_csv(path, index=False, sep="\t"),
     ".jsonl": lambda path: ROWS.to_json(path, orient="records", lines=True, force_ascii=False),
     ".parquet": lambda path: ROWS.to_parquet(path, index=False),
+    ".xlsx": lambda path: ROWS.to_excel(path, index=False),
+    ".ods": lambda path: write_ods(path, {"Sheet1": [list(ROWS), *ROWS.to_numpy().tolist()]}),
 }
 
 

@@ -104,6 +104,7 @@ def _smaller(words: list[str], encoder: str) -> list[str]:
 
 # what the Python of a page prints
 PRINTS = {
+    "data": r"101 comment stars\n",
     "train": r"(0\.\d+|1\.0) [\[(].*[\])]\n\['good'\]\n",
     "protocol": r"\[0\.03,? 0\.06,? 0\.06\]\n",  # 3 · 0.01, then 2 · 0.03, and no less after it
 }
@@ -139,7 +140,8 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work.mkdir()
     rows = make_reviews(60)[["text", "label"]]
     rows.to_csv(work / "reviews.csv", index=False)
-    rows.rename(columns={"label": "stars"}).to_csv(work / "stars.csv", index=False)
+    moods = rows.assign(tone=rows["label"]).rename(columns={"label": "mood"})
+    moods.to_csv(work / "moods.csv", index=False)
     rows.assign(label=range(60)).to_csv(work / "numbers.csv", index=False)
     rows[rows["label"] == "good"].to_csv(work / "one.csv", index=False)
     rows.assign(label=["new", *rows["label"][1:]]).to_csv(work / "other.csv", index=False)

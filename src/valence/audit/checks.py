@@ -23,6 +23,7 @@ from valence.data.catalog import DATASETS
 from valence.data.dataset import Dataset
 from valence.data.groups import choose_rows
 from valence.data.locate import locate, refuse_subsampling
+from valence.data.source_columns import with_columns
 from valence.data.sources import load_dataset
 from valence.data.tables import clean
 
@@ -111,7 +112,10 @@ def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> LabeledSo
         tables = _as_tables(load_dataset(spec))
     else:
         located, notes = locate(spec, data_dir)
-        tables = {name: table.read() for name, table in choose_rows(spec, located).items()}
+        chosen = choose_rows(spec, located)
+        spec, guessed = with_columns(spec, chosen)
+        notes = [*notes, *guessed]
+        tables = {name: table.read() for name, table in chosen.items()}
     text = spec.text_column or (card.text_column if card else None)
     label = spec.label_column or (card.label_column if card else None)
     frames = []

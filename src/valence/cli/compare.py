@@ -25,7 +25,6 @@ from valence.cli.options import (
     print_unread,
     with_groups,
 )
-from valence.config.sections import AUTO_ENCODER
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
@@ -161,6 +160,8 @@ def compare(
             specs, store=store, data_dir=data.data_dir, callback=_callback(meter),
             executor=executor, track=output.track,
         )  # fmt: skip
+    if not output.quiet:
+        _print_guessed_columns(outcome)
     plain, swept = separate_sweep(outcome, planned, settings)
     report_comparison(
         comparison, plain, store, out, sweep=swept, failures=outcome.failures,
@@ -224,6 +225,8 @@ def _comparison(what: ComparisonOptions, data: ComparedData) -> Comparison:
     if what.config is not None:
         comparison = grid.read_comparison(what.config)
         return comparison.model_copy(update={"data": sets}) if sets else comparison
+    from valence.config.sections import AUTO_ENCODER
+
     comparison = grid.Comparison(
         data=sets, methods=tuple(OWN_DATA_METHODS.split(",")),
         settings={"encoder.name": AUTO_ENCODER},
@@ -295,6 +298,21 @@ def _callback(meter: console.Meter) -> GridCallback:
         meter.show(what, now.share, message, important=now.share in (0.0, 1.0))
 
     return observe
+
+
+def _print_guessed_columns(outcome: Outcome) -> None:
+    """Say once for each source which columns were guessed."""
+    lines: dict[str, None] = {}
+    for cell in outcome.cells:
+        used = cell.spec.data if cell.result is None else cell.result.spec.data
+        if (used.text_column, used.label_column) != (
+            cell.spec.data.text_column, cell.spec.data.label_column,
+        ):  # fmt: skip
+            named = (("texts", used.text_column), ("labels", used.label_column))
+            words = [f"{what} are read from column {name!r}" for what, name in named if name]
+            lines[f"Note: {used.name}: {', '.join(words)}, as guessed"] = None
+    for line in lines:
+        console.info(line)
 
 
 def _end(outcome: Outcome, runs: Path) -> None:

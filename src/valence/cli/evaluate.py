@@ -48,7 +48,7 @@ def evaluate(
     predictor = Predictor(model, hardware=hardware.requested())
     loaded = load_split(
         data.spec(data.data, target=predictor.target), predictor.classes,
-        split=split, data_dir=data.data_dir,
+        split=split, data_dir=data.data_dir, trained_on=predictor.config.data,
     )  # fmt: skip
     if not output.quiet:
         print_notes(loaded)

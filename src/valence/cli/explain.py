@@ -101,7 +101,10 @@ def _rows(predictor: Predictor, data: OtherDataOptions, split: str) -> LabeledRo
     spec = data.other_rows(target=predictor.target)
     if spec is None:
         return None
-    return load_split(spec, predictor.classes, split=split, data_dir=data.data_dir)
+    return load_split(
+        spec, predictor.classes, split=split, data_dir=data.data_dir,
+        trained_on=predictor.config.data,
+    )  # fmt: skip
 
 
 def _index(

@@ -20,7 +20,7 @@ from valence.cli.options import (
     with_groups,
 )
 from valence.cli.predict_folder import print_truncated, progress_of_rows, score_folder
-from valence.cli.texts import is_clip, texts_of
+from valence.cli.texts import is_clip, refuse_files, texts_of
 from valence.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def predict(
         str, typer.Option(help="For files into a folder: local, or ray, a cluster.")
     ] = "local",
 ) -> None:
-    """Label texts, a clip, or every row of a CSV, TSV, JSONL or Parquet file or of a database.
+    """Label texts, a clip, or every row of a CSV, TSV, JSONL, Parquet, Excel, ODS file or database.
 
     All columns are kept; label and one probability per class are added. Several files, or a
     folder of them, go into a folder, each under its own name.
@@ -124,6 +124,8 @@ def _predict_here(
 def _label(predictor: Predictor, given: list[str], text: str | None, output: OutputOptions) -> None:
     """Print predictions for single texts or a clip."""
     clip = given[0] if len(given) == 1 and is_clip(given[0]) else None
+    if clip is None:
+        refuse_files(given)
     texts = [text or ""] if clip else texts_of([*given, *([text] if text else [])])
     with console.Meter(quiet=output.quiet) as meter:
         if clip is not None:
@@ -149,17 +151,18 @@ def _print(texts: list[str], columns: Mapping[str, list[Any]], *, as_json: bool)
 def _table(given: list[str], out: str | None) -> str | None:
     """The table to be scored, if it is one and no text."""
     from valence.config.database_url import is_sql_url
-    from valence.data.formats import SUFFIXES
+    from valence.data.formats import SUFFIXES, table_file
 
     if len(given) != 1:
         return None
     url = is_sql_url(given[0])
-    if not url and Path(given[0]).suffix.lower() not in SUFFIXES:
+    file = table_file(Path(given[0]))
+    if not url and file.suffix.lower() not in SUFFIXES:
         return None
+    if not url and not file.exists():
+        raise DataError(f"No file {file}; check the path")
     if out is None:
         raise DataError(f"Say where the scored rows of {given[0]} go: --out scored.csv")
-    if not url and not Path(given[0]).exists():
-        raise DataError(f"No file {given[0]}; check the path")
     return given[0]
 
 
@@ -193,6 +196,8 @@ def _stream(
         report = predict_stream(
             predictor, source, out, options=options, progress=progress_of_rows(meter)
         )
+    if report.note and not quiet:
+        console.info(f"Note: {report.note}")
     if report.resumed and not quiet:
         console.info(f"Note: {report.resumed} rows were done before")
     print_truncated(predictor, report.truncated, quiet=quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,41 @@ from valence.errors import DataError
 CLIP_SUFFIXES = (
     ".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4a", ".mp3", ".wav", ".flac", ".ogg", ".aac",
 )  # fmt: skip
+OTHER_SUFFIXES = (
+    ".txt", ".json", ".xls", ".xlsb", ".doc", ".docx", ".pdf", ".odt", ".rtf", ".html", ".xml",
+    ".gz", ".bz2", ".xz", ".zst", ".zip", ".feather", ".arrow", ".pkl", ".dta", ".sav",
+)  # fmt: skip
+"""Of files that people have texts in and that are not read."""
 
 
 def is_clip(name: str) -> bool:
     """Whether it is a sound or video file."""
     return Path(name).suffix.lower() in CLIP_SUFFIXES and Path(name).is_file()
+
+
+def refuse_files(given: Sequence[str]) -> None:
+    """Refuse words that are the name of a file and no text.
+
+    Raises:
+        DataError: with the first: a file that is not there, or is of a kind that is not read.
+    """
+    from valence.data.formats import SUFFIXES
+
+    known = (*SUFFIXES, *CLIP_SUFFIXES, *OTHER_SUFFIXES)
+    for word in given:
+        path = Path(word)
+        if not difflib.get_close_matches(path.suffix.lower(), known, n=1, cutoff=0.75):
+            continue  # also misspelt ones are of a file: .xlxs
+        if any(c.isspace() for c in path.stem) and not path.exists():
+            continue  # a text that ends like one
+        if not path.exists():
+            raise DataError(f"No file {word}; check the path, or give a text with --text")
+        if path.suffix.lower() not in (*SUFFIXES, *CLIP_SUFFIXES):
+            raise DataError(
+                f"{word}: cannot read {path.suffix} as a table; give {', '.join(SUFFIXES)}, or its "
+                f"lines on stdin: valence predict MODEL < {path.name}"
+            )
+        raise DataError(f"{word} is one of several inputs; give files alone, with --out FOLDER")
 
 
 def texts_of(given: Sequence[str]) -> list[str]:

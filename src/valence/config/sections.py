@@ -173,6 +173,19 @@ class RidgeSpec(Section):
     when not given."""
 
 
+class PortfolioSpec(Section):
+    """What ``auto`` tries, and what joins its mean."""
+
+    fine_tuned: tuple[str, ...] = ("ldam", "lora-balanced")
+    """Methods that train the encoder, tried after those that do not, in this order."""
+    epochs: Count = 6
+    """Of the methods that train the encoder."""
+    min_gain: Fraction = 0.01
+    """Macro-F1 that a model must add to join."""
+    budget_seconds: Positive | None = None
+    """Methods that would take longer than what is left of it are not tried."""
+
+
 class TrainSpec(Section):
     """How a model is trained."""
 

@@ -111,6 +111,7 @@ class Dataset:
         notes: Lines the user should see (splits made here, rows left out).
         scale: How an intensity is scored; see ``valence.evaluation.regression``.
         group: Column of the rows' ``extra`` that names their group; empty without one.
+        columns: Settings of the ``DataSpec`` that were guessed, with their values.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     scale: Scale = "mosi"
     group: str = ""
+    columns: tuple[tuple[str, str], ...] = ()
 
     def groups(self, split: Split) -> np.ndarray | None:
         """(N,) the group name of every row of a split; None where there are no groups."""

@@ -76,6 +76,12 @@ def _undecodable_line(path: Path, encoding: str) -> str:
     return ""
 
 
+def usual_column(columns: Sequence[str], usual: Sequence[str]) -> str | None:
+    """The first usual name that a column has, in any case; None where none has one."""
+    lower = {name.lower(): name for name in reversed(columns)}
+    return next((lower[name] for name in usual if name in lower), None)
+
+
 def find_column(
     columns: Sequence[str], requested: str | None, usual: Sequence[str], *, what: str, where: str
 ) -> str:
@@ -86,11 +92,9 @@ def find_column(
     """
     if requested is not None and requested in columns:
         return requested
-    if requested is None:
-        lower = {name.lower(): name for name in reversed(columns)}
-        for name in usual:
-            if name in lower:
-                return lower[name]
+    known = usual_column(columns, usual) if requested is None else None
+    if known is not None:
+        return known
     close = difflib.get_close_matches(requested or what, columns, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     missing = repr(requested) if requested else f"for the {what}"

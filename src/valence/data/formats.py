@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valence.data.files import json_objects, text_encoding, wrong_encoding
+from valence.data.sheets import read_sheet_batches, split_sheet
 from valence.errors import DataError
 
 if TYPE_CHECKING:
@@ -86,9 +87,16 @@ FORMATS: dict[str, TableFormat] = {
     ".tsv": TableFormat(read_csv, has_encoding=True),
     ".jsonl": TableFormat(read_jsonl, has_encoding=True),
     ".parquet": TableFormat(read_parquet),
+    ".xlsx": TableFormat(read_sheet_batches),
+    ".ods": TableFormat(read_sheet_batches),
 }
 """Every format by suffix, in lower case."""
 SUFFIXES = tuple(FORMATS)
+
+
+def table_file(path: Path) -> Path:
+    """The file of a table, without the sheet that may stand behind it."""
+    return split_sheet(path)[0]
 
 
 @contextmanager
@@ -96,9 +104,10 @@ def reading(path: Path, encoding: str | None = None) -> Iterator[str]:
     """The suffix of a table that can be read; what goes wrong then is one line.
 
     Args:
-        path: The file.
+        path: The file, with the sheet behind it where there are several.
         encoding: Of its text; UTF-8 when None.
     """
+    path = table_file(path)
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise DataError(f"{path}: cannot read {suffix or 'no suffix'}; give {', '.join(FORMATS)}")

@@ -13,7 +13,10 @@ import pandas as pd
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
 from valence.data.catalog import DATASETS
+from valence.data.formats import table_file
+from valence.data.frames import held_frame
 from valence.data.groups import LANGUAGE, SOURCE_ROW
+from valence.data.sheets import sheet_note
 from valence.data.tables import SUFFIXES, open_hub, read_batches, read_table
 from valence.errors import DataError, SpecError, UnknownNameError
 
@@ -47,7 +50,7 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class FileRows:
-    """Rows of a CSV, TSV, JSONL or Parquet file.
+    """Rows of a file of one of the ``FORMATS``.
 
     Attributes:
         path: The file.
@@ -149,13 +152,18 @@ def locate(
             spec.name, query=spec.query, table=spec.table, text_column=spec.text_column
         )
         return {**tables}, notes
+    frame = held_frame(spec.name)
+    if frame is not None:
+        refuse_encoding(spec, "rows in memory")
+        return {"all": InMemoryRows(frame)}, []
     if spec.name.startswith(KAGGLE):
         path = download_kaggle(spec.name.removeprefix(KAGGLE))
         return tables_of_path(path, spec.group, spec.encoding), []
     where = data_dir or os.environ.get("VALENCE_DATA")
     for path in [Path(spec.name), *([Path(where) / spec.name] if where else [])]:
-        if path.exists():
-            return tables_of_path(path, spec.group, spec.encoding), []
+        if table_file(path).exists():
+            note = sheet_note(path) if table_file(path).is_file() else ""
+            return tables_of_path(path, spec.group, spec.encoding), [note] if note else []
     return _of_hub(spec), []
 
 
@@ -204,7 +212,7 @@ def tables_of_path(
     Raises:
         DataError: if there is no file to train on, or the folders hold different splits.
     """
-    if path.is_file():
+    if table_file(path).is_file():
         return {"all": FileRows(path, encoding)}
     files = {p.stem.lower(): p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES}
     splits: dict[str, Table] = {
@@ -249,7 +257,7 @@ def _of_folders(folders: list[Path], column: str, encoding: str | None) -> dict[
 def _of_hub(spec: DataSpec) -> dict[str, Table]:
     name = spec.name
     card = DATASETS.get(name)
-    if Path(name).suffix.lower() in SUFFIXES:
+    if table_file(Path(name)).suffix.lower() in SUFFIXES:
         raise DataError(f"No file {name}; check the path (now in {Path.cwd().name}/)")
     if card is not None and card.hub is None:
         raise DataError(

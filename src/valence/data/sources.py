@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from valence.config.database_url import is_sql_url, short_name
 from valence.data.catalog import DATASETS, DatasetCard
 from valence.data.dataset import Dataset, Split, tail_classes
 from valence.data.draw import draw_rows
+from valence.data.frames import frames_as_names
 from valence.data.groups import (
     SOURCE_ROW,
     choose_rows,
@@ -31,11 +33,15 @@ from valence.data.locate import (
 )
 from valence.data.noise import with_label_noise
 from valence.data.sampling import longtail_counts, take_counts
+from valence.data.source_columns import columns_beyond, with_columns
 from valence.data.tables import clean
 from valence.errors import DataError, SpecError, UnknownNameError
 
 
-def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None = None) -> Dataset:
+def load_dataset(
+    spec: DataSpec | str | Path | Any, *, text: str | None = None, label: str | None = None,
+    seed: int = 0, data_dir: str | Path | None = None,
+) -> Dataset:  # fmt: skip
     """The rows a spec names, split and subsampled as it says.
 
     A name is, in this order: the built-in corpus, the URL of a database, a file or folder, a
@@ -43,7 +49,9 @@ def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None =
     hub id, a hub id. Only ``test_per_class`` subsamples the rows of an existing test split.
 
     Args:
-        spec: What to load.
+        spec: What to load: a spec, a name, a path, or a DataFrame of any library.
+        text: Name of the column of texts; as the spec says, or guessed, when not given.
+        label: Name of the column of labels; likewise.
         seed: Seed of splits and subsamples where ``spec.cut_seed`` is not given.
         data_dir: Folder with one folder per corpus.
 
@@ -51,6 +59,13 @@ def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None =
         DataError: if something cannot be found, read or used.
         UnknownNameError: if the name is none of the above.
     """
+    if not isinstance(spec, DataSpec):
+        with frames_as_names([spec]) as (name,):
+            return load_dataset(
+                DataSpec(name=name), text=text, label=label, seed=seed, data_dir=data_dir
+            )
+    named = {"text_column": text, "label_column": label}
+    spec = spec.model_copy(update={field: v for field, v in named.items() if v is not None})
     seed = spec.cut_seed if spec.cut_seed is not None else seed
     if spec.target == "intensity" and (spec.group or spec.groups or spec.train_groups):
         raise SpecError(
@@ -80,8 +95,11 @@ def load_dataset(spec: DataSpec, *, seed: int = 0, data_dir: str | Path | None =
             tables = choose_rows(spec, located)
             if spec.target == "intensity":
                 return intensity_dataset(spec, tables, seed=seed, notes=notes)
+            given = spec
+            spec, guessed = with_columns(spec, tables)
             frames, more = _read(spec, card, tables, seed)
-            whole = _assemble(spec, card, frames, seed, [*notes, *more])
+            whole = _assemble(spec, card, frames, seed, [*notes, *guessed, *more])
+            whole = replace(whole, columns=columns_beyond(given, spec))
     if spec.target == "intensity":
         return whole
     return _subsample(spec, with_groups(spec, whole), seed)
@@ -116,6 +134,7 @@ def load_split(
     *,
     split: str = "test",
     data_dir: str | Path | None = None,
+    trained_on: DataSpec | None = None,
 ) -> LabeledRows:
     """Labeled rows for a saved model: every row of a single file, else one split of a source.
 
@@ -127,6 +146,7 @@ def load_split(
         classes: Label names in the order of the model; none where it predicts a number.
         split: Which split, where there are several.
         data_dir: As for :func:`load_dataset`.
+        trained_on: The data of the model, whose columns are taken where the source has them.
 
     Raises:
         DataError: if the split is missing or has a label the model does not know.
@@ -145,6 +165,8 @@ def load_split(
         return LabeledRows(rows, spec.name, split, data.notes, data.group)
     located, notes = locate(spec, data_dir)
     tables = table_by_split(spec, choose_rows(spec, located), notes)
+    spec, guessed = with_columns(spec, tables, trained_on=trained_on)
+    notes = [*notes, *guessed]
     name = "all" if "all" in tables else split
     if name not in tables:
         raise DataError(f"{spec.name} has no {split} split; it has {', '.join(tables)}")

@@ -12,6 +12,7 @@ import pandas as pd
 from valence.data.files import LABEL_COLUMNS as LABEL_COLUMNS
 from valence.data.files import TEXT_COLUMNS as TEXT_COLUMNS
 from valence.data.files import find_column as find_column
+from valence.data.files import usual_column as usual_column
 from valence.data.files import whole_characters as whole_characters
 from valence.data.formats import FORMATS, reading
 from valence.data.formats import SUFFIXES as SUFFIXES

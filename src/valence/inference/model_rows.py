@@ -53,6 +53,8 @@ def validation_rows(
         DataError: if they cannot be had or have other labels.
     """
     if spec is not None:
-        return load_split(spec, config.classes, split=split, data_dir=data_dir)
+        return load_split(
+            spec, config.classes, split=split, data_dir=data_dir, trained_on=config.data
+        )
     own = training_dataset(config, data_dir=data_dir)
     return LabeledRows(own.validation, OWN_ROWS, "validation", group=own.group)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from valence.data.examples import Examples
+from valence.data.frames import as_frame, list_of_texts, text_column, texts_of_column
 from valence.distributed.device import Hardware
 from valence.errors import SpecError
 from valence.evaluation.task import MetricScores, Task
@@ -96,17 +97,23 @@ class Predictor:
         self.truncated = outputs.truncated
         return self.calibration.apply(outputs)
 
-    def predict_proba(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
+    def predict_proba(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
         """(N, C) probabilities, in the order of ``texts`` and ``classes``.
+
+        Args:
+            texts: A list, a column, or a DataFrame with a column of texts: that of the training,
+                else as ``load_dataset`` finds it.
+            progress: Called with (done, total) texts.
 
         Raises:
             SpecError: if the model predicts a number.
+            DataError: if there is one text and no list of them, or something else than strings.
         """
         if not self.classes:
             raise SpecError("The model predicts an intensity and no classes; use table()")
-        return self.outputs(Examples(list(texts)), progress).probs
+        return self.outputs(Examples(self._texts(texts)), progress).probs
 
-    def predict(self, texts: Sequence[str]) -> list[str]:
+    def predict(self, texts: Any) -> list[str]:
         """The most probable label of every text; ``""`` where a calibrated model abstains."""
         return self.calibration.labels(self.predict_proba(texts))
 
@@ -114,18 +121,50 @@ class Predictor:
         """(N, C) which label is given for probabilities (N, C); None where it never abstains."""
         return None if self.calibration.limits is None else self.calibration.chosen(probs)
 
-    def columns(
-        self, texts: Sequence[str], progress: Progress | None = None
-    ) -> Mapping[str, list[Any]]:
+    def columns(self, texts: Any, progress: Progress | None = None) -> Mapping[str, list[Any]]:
         """What is predicted for every text, by column.
 
         ``label`` and ``prob_<class>``, or ``intensity``, for which the text alone is read.
         """
-        return self._columns(self.outputs(Examples(list(texts)), progress))
+        return self._columns(self.outputs(Examples(self._texts(texts)), progress))
 
-    def table(self, texts: Sequence[str], progress: Progress | None = None) -> pd.DataFrame:
-        """Columns ``label`` and ``prob_<class>``, or ``intensity``; one row per text."""
-        return _to_frame(self.columns(texts, progress))
+    def table(
+        self, texts: Any, progress: Progress | None = None, *, text: str | None = None
+    ) -> pd.DataFrame:
+        """Columns ``label`` and ``prob_<class>``, or ``intensity``; one row per text.
+
+        Of a DataFrame all columns and the index are kept in front of them; a column with such a
+        name gets ``_given`` behind it, and rows without a text get no label.
+
+        Args:
+            texts: As for :meth:`predict_proba`.
+            progress: Called with (done, total) texts.
+            text: Of a DataFrame, the column of texts.
+        """
+        import pandas as pd
+
+        from valence.inference.bulk.stream import GIVEN
+
+        frame = None if isinstance(texts, list) else as_frame(texts)
+        if frame is None:
+            return _to_frame(self.columns(texts, progress))
+        given = texts_of_column(frame, text_column(frame, text, trained_on=self._text_column))
+        filled = [i for i, value in enumerate(given) if value.strip()]
+        scored = _to_frame(self.columns([given[i] for i in filled], progress))
+        scored = scored.set_axis(filled).reindex(range(len(frame))).set_axis(frame.index)
+        kept = frame.rename(columns={name: f"{name}{GIVEN}" for name in scored.columns})
+        return pd.concat([kept, scored], axis=1)
+
+    @property
+    def _text_column(self) -> str | None:
+        """The column of the training's texts, where it was named or guessed."""
+        return None if self.config.data is None else self.config.data.text_column
+
+    def _texts(self, texts: Any) -> list[str]:
+        frame = None if isinstance(texts, list) else as_frame(texts)
+        if frame is None:
+            return list_of_texts(texts)
+        return texts_of_column(frame, text_column(frame, trained_on=self._text_column))
 
     def clip_columns(self, clip: str | Path, text: str = "") -> Mapping[str, list[Any]]:
         """As :meth:`columns`, of one sound or video file and what is said in it.

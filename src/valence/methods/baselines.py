@@ -181,7 +181,11 @@ class LinearProbe(Method[ProbeConfig]):
             linear.weight.copy_(torch.from_numpy(weight))
             linear.bias.copy_(torch.from_numpy(chosen.bias - weight @ mean))
         model.classifier.eval()
-        return FitResult(model, notes=(chosen.note, *model.notes))
+        own = _out_of_fold(
+            (features - mean) / deviation, train.labels, len(context.task.classes),
+            chosen.strength, config.loss.class_weights, seed=context.spec.seed,
+        )  # fmt: skip
+        return FitResult(model, notes=(chosen.note, *model.notes), out_of_fold=own)
 
     def cost(self, config: ProbeConfig, sizes: Sizes) -> float:
         """Every text is scored once."""
@@ -228,6 +232,22 @@ def _regression(
             best = (value, _Regression(weight, bias, strength))
     assert best is not None
     return best[1]
+
+
+def _out_of_fold(
+    rows: np.ndarray, labels: np.ndarray, class_count: int, strength: float, class_weights: str, *,
+    seed: int,
+) -> np.ndarray:  # fmt: skip
+    """(N, C) logits of rows by regressions that were fitted without them."""
+    from valence.training.ridge_members import FOLDS, stratified_folds
+
+    parts = stratified_folds(labels, seed)
+    logits = np.empty((len(rows), class_count), dtype=np.float32)
+    for number in range(FOLDS):
+        left = parts != number
+        weight, bias = _fit(rows[left], labels[left], class_count, strength, class_weights)
+        logits[~left] = rows[~left] @ weight.T + bias
+    return logits
 
 
 def _fit(

@@ -200,9 +200,7 @@ class TorchModel(TextModel):
             return score_inputs(classifier, self.inputs_of(encoded), progress).features
 
         pooling = classifier.head.get_submodule("pooling")
-        name, sentence = self.config.head.pooling, self.config.sentence
-        if sentence != SentenceSpec():
-            name = f"{name} {sentence.model_dump_json()}"
+        name = self.config.sentence.named(self.config.head.pooling)
         key = pooling_key(classifier.encoder, pooling, name)
         self.pooled = PooledFeatures(key, compute, self.config.encoder.name)
 

@@ -34,7 +34,7 @@ from valence.runs.continued import check_start
 from valence.runs.model_card import write_card
 from valence.runs.provenance import peak_memory_mib, provenance, reset_peak_memory
 from valence.runs.recorded import recorded_model
-from valence.runs.store import RunResult, RunStore
+from valence.runs.store import RunResult, RunStore, with_guessed_columns
 from valence.runs.tracking import RunLog, check_tracker
 
 CHECKED_ROWS = 8
@@ -96,6 +96,7 @@ def run(
     with process_group.main_process_first():
         dataset = dataset or load_dataset(spec.data, seed=spec.seed, data_dir=data_dir)
     spec, dataset = _with_encoder(spec, dataset)
+    spec = with_guessed_columns(spec, dataset)
     key = store.key(spec, dataset)
     process_group.assert_equal_across_ranks(key, "rows or settings")
     with ExitStack() as stack:
@@ -213,7 +214,10 @@ def _base_run(job: _RunJob, spec: RunSpec) -> FitResult:
         progress=job.progress, start=job.start, track=job.track,
     )  # fmt: skip
     model = recorded_model(job.store, base)
-    return FitResult(model, train_seconds=base.train_seconds, origin=f"run {base.key}")
+    return FitResult(
+        model, train_seconds=base.train_seconds, origin=f"run {base.key}",
+        out_of_fold=model.out_of_fold,
+    )  # fmt: skip
 
 
 def _score(job: _RunJob, fitted: FitResult, seconds: float) -> RunOutputs:
@@ -239,7 +243,7 @@ def _score(job: _RunJob, fitted: FitResult, seconds: float) -> RunOutputs:
     train_seconds = seconds if fitted.train_seconds is None else fitted.train_seconds
     return RunOutputs(
         model, validation, test, train_seconds, taken, fitted.history, notes,
-        _own_best(dataset, fitted), tables,
+        _own_best(dataset, fitted), tables, fitted.out_of_fold,
     )  # fmt: skip
 
 

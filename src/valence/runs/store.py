@@ -1,8 +1,9 @@
 """Run folders: one folder per finished run, written whole or not at all.
 
 A folder holds ``spec.yaml``, ``result.json``, ``predictions.parquet`` (validation and test
-rows with their logits), ``history.jsonl``, ``features.npz`` and, where it was asked for,
-``model/``. A run that failed leaves ``<key>.failed.json`` and is tried again next time.
+rows with their logits, and training rows where a method has out-of-fold ones),
+``history.jsonl``, ``features.npz`` and, where it was asked for, ``model/``. A run that failed
+leaves ``<key>.failed.json`` and is tried again next time.
 """
 
 from __future__ import annotations
@@ -200,12 +201,19 @@ class RunStore:
         atomic.write_text(self.root / f"{key}.failed.json", json.dumps(record))
 
 
+def with_guessed_columns(spec: RunSpec, dataset: Dataset) -> RunSpec:
+    """The spec with the columns that were guessed for its rows."""
+    given = {path for path, _ in dataset.columns if spec.get(path) is not None}
+    return spec.override({path: name for path, name in dataset.columns if path not in given})
+
+
 def result_key(spec: RunSpec, dataset: Dataset) -> ResultKey:
     """Everything that decides the result of a spec on these rows.
 
     Raises:
         ModelError, SpecError: if what the method reads cannot be found.
     """
+    spec = with_guessed_columns(spec, dataset)
     method = find_method(spec.method)
     return ResultKey(
         spec=spec.identity(), rows=dataset.fingerprint, content=method.content(spec.config),

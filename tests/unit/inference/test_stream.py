@@ -265,7 +265,7 @@ BROKEN = {
     "more values": ("text,a\ngood,1\nbad,2,3\n", "line 3 has 3 values and the first line 2"),
     "open quote": ('text,a\ngood,1\n"bad,2\nfine,3\n', 'quote " in line 3 is never closed'),
     "no rows": ("text,a\n", "has no rows"),
-    "no text": ("words,a\ngood,1\n", "no column for the text"),
+    "no text": ("words,a\ngood,1\n", "no column holds texts"),
     "empty": ("", "is empty"),
 }
 
@@ -296,6 +296,7 @@ def test_memory_does_not_grow_with_the_file(predictor: Predictor, tmp_path: Path
     class Watched:
         folder, long, truncated = predictor.folder, "cut", 0
         calibration, precision = predictor.calibration, "fp32"
+        config = predictor.config
 
         def columns(self, texts: list[str], told: object) -> dict[str, list[object]]:
             held.append(len(texts))

@@ -17,7 +17,7 @@ from typing import IO, Any, Protocol
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
 from valence.data.files import json_objects, text_encoding
-from valence.data.formats import SUFFIXES, reading
+from valence.data.formats import SUFFIXES, reading, table_file
 from valence.errors import DataError
 
 PART_CHARACTERS = 8_000_000
@@ -93,15 +93,15 @@ def open_source(
     spec = DataSpec(name=name, query=query, table=table, encoding=encoding)
     if is_sql_url(name):
         return SqlSource(name, query, table)
-    path = Path(name)
-    if path.suffix.lower() not in SUFFIXES:
+    path, file = Path(name), table_file(Path(name))
+    if file.suffix.lower() not in SUFFIXES:
         raise DataError(
-            f"{path}: cannot read {path.suffix or 'no suffix'}; give {', '.join(SUFFIXES)}, or the "
+            f"{path}: cannot read {file.suffix or 'no suffix'}; give {', '.join(SUFFIXES)}, or the "
             "URL of a database"
         )
-    if not path.exists():
-        raise DataError(f"No file {path}; check the path")
-    return SOURCES.get(path.suffix.lower(), FrameSource)(str(path), path, spec.encoding)
+    if not file.exists():
+        raise DataError(f"No file {file}; check the path")
+    return SOURCES.get(file.suffix.lower(), FrameSource)(str(path), path, spec.encoding)
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,9 @@ class _File:
         """Size, and a hash of the beginning and the end."""
         block = 1 << 16
         digest = hashlib.blake2b(digest_size=8)
-        size = self.path.stat().st_size
-        with self.path.open("rb") as file:
+        path = table_file(self.path)
+        size = path.stat().st_size
+        with path.open("rb") as file:
             digest.update(file.read(block))
             file.seek(max(0, size - block))
             digest.update(file.read(block))

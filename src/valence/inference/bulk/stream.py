@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valence.data.files import TEXT_COLUMNS, find_column
+from valence.data.columns import guess_text_column
+from valence.data.files import TEXT_COLUMNS, find_column, usual_column
+from valence.data.formats import table_file
 from valence.errors import DataError
 from valence.inference.bulk.checkpoint import (
     PartRecord,
@@ -65,12 +67,14 @@ class StreamReport:
         resumed: Rows that an earlier call had done.
         truncated: Texts truncated at the length limit.
         seconds: Time taken.
+        note: Which column was read, where it was guessed or is that of the training; else empty.
     """
 
     rows: int
     resumed: int
     truncated: int
     seconds: float
+    note: str = ""
 
 
 def predict_file(
@@ -117,9 +121,16 @@ def predict_stream(
         str(source), query=options.query, table=options.table, encoding=options.encoding
     )
     sink = open_sink(str(target), table=options.to_table)
+    _refuse_own_source(str(source), str(target))
     sink.check()
     with exclusive_writer(sink.parts_folder()):
         return _streamed(predictor, rows, sink, options, progress)
+
+
+def _refuse_own_source(source: str, target: str) -> None:
+    file = table_file(Path(source))
+    if file.is_file() and Path(target).exists() and file.samefile(target):
+        raise DataError(f"{target} is the file that is read; give another --out")
 
 
 def _streamed(
@@ -147,6 +158,7 @@ def _streamed(
         resumed,
         sum(record.truncated for record in records),
         time.monotonic() - clock,
+        stream.note,
     )
 
 
@@ -163,6 +175,8 @@ class _StreamScorer:
         self.options = options
         self.progress = progress
         self.written = 0
+        self.column = options.text_column
+        self.note = ""
 
     def run(self, source: RowReader, known: list[PartRecord]) -> list[PartRecord]:
         """Records of all parts; those of ``known`` are only checked against their texts."""
@@ -206,12 +220,31 @@ class _StreamScorer:
         return written
 
     def _texts(self, part: Part, where: str) -> list[str]:
-        column = self.options.text_column
-        if column is not None and column not in part.names and where.endswith(".jsonl"):
+        if self.column is None:
+            self.column = self._choose(part, where)
+        if self.column not in part.names and where.endswith(".jsonl"):
             return [""] * len(part)  # no row of this part has the column
-        name = find_column(part.names, column, TEXT_COLUMNS, what="text", where=where)
+        name = find_column(part.names, self.column, TEXT_COLUMNS, what="text", where=where)
         values = part.values(part.names.index(name))
         return ["" if value is None else str(value) for value in values]
+
+    def _choose(self, part: Part, where: str) -> str:
+        """That of the training if it is there, else a usual one, else the longest texts."""
+        trained_on = self.predictor.config.data
+        name = trained_on.text_column if trained_on is not None else None
+        if name is not None and name in part.names:
+            self.note = f"texts are read from column {name!r}, as in the training"
+            return name
+        usual = usual_column(part.names, TEXT_COLUMNS)
+        if usual is not None:
+            return usual
+        columns = {name: part.values(place) for place, name in enumerate(part.names)}
+        choice = guess_text_column(columns, where=where)
+        self.note = (
+            f"texts are read from column {choice.name!r} ({choice.reason}); name another with "
+            "--text-column"
+        )
+        return choice.name
 
     def _progress_from(self, before: int, total: int) -> Progress:
         def progress(done: int, _: int) -> None:

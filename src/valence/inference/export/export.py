@@ -106,9 +106,13 @@ def rows_of(
     if spec is None:
         own = training_dataset(config, data_dir=data_dir)
         return own, LabeledRows(own.validation, OWN_ROWS, "validation", group=own.group)
-    checked = ranges = load_split(spec, config.classes, split=split, data_dir=data_dir)
+    checked = ranges = load_split(
+        spec, config.classes, split=split, data_dir=data_dir, trained_on=config.data
+    )
     if checked.split not in ("all", "train"):
-        ranges = load_split(spec, config.classes, split="train", data_dir=data_dir)
+        ranges = load_split(
+            spec, config.classes, split="train", data_dir=data_dir, trained_on=config.data
+        )
     none = checked.rows.take([])
     return Dataset(spec.name, config.classes, (), ranges.rows, checked.rows, none), checked
 

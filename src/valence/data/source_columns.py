@@ -1,0 +1,81 @@
+"""The columns of a source that a spec leaves open: as in a training, usual, or guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from valence.config.data import DataSpec
+from valence.config.database_url import is_sql_url
+from valence.data.catalog import DATASETS
+from valence.data.columns import SAMPLE, guess_label_column, guess_text_column
+from valence.data.groups import SOURCE_ROW
+from valence.data.locate import Table
+from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, usual_column
+
+
+def with_columns(
+    spec: DataSpec, tables: Mapping[str, Table], *, trained_on: DataSpec | None = None
+) -> tuple[DataSpec, list[str]]:
+    """The spec with the columns that it leaves open and that have no usual name.
+
+    Args:
+        spec: Names the source; cards, databases and intensities are left as they are.
+        tables: Its tables, by split.
+        trained_on: The data of a saved model, whose columns are taken where the source has them.
+
+    Returns:
+        The spec, and a note on what was guessed.
+
+    Raises:
+        DataError: if nothing can be guessed, or several columns are alike.
+    """
+    own = spec.name in DATASETS or is_sql_url(spec.name) or spec.target != "classes"
+    if own or (spec.text_column and spec.label_column):
+        return spec, []
+    head = _head(tables.get("train") or tables.get("all") or next(iter(tables.values())))
+    if trained_on is not None:
+        spec = _as_in_training(spec, trained_on, head)
+    guessed: dict[str, str] = {}
+    words: list[str] = []
+    text = spec.text_column or usual_column(list(head), TEXT_COLUMNS)
+    if text is None:
+        choice = guess_text_column(head, where=spec.name)
+        text = guessed["text_column"] = choice.name
+        words.append(f"texts are read from column {choice.name!r} ({choice.reason})")
+    if spec.label_column is None and usual_column(list(head), LABEL_COLUMNS) is None:
+        choice = guess_label_column(head, text=text, where=spec.name)
+        guessed["label_column"] = choice.name
+        words.append(f"labels from column {choice.name!r} ({choice.reason})")
+    note = f"{spec.name}: {', '.join(words)}; name others with --text-column, --label-column"
+    return spec.model_copy(update=guessed), [note] if words else []
+
+
+def _head(table: Table) -> dict[str, list[object]]:
+    """The first values of every column; none of several columns of one name."""
+    batch = next(iter(table.batches(SAMPLE)), pd.DataFrame())
+    names = [str(name) for name in batch.columns]
+    return {
+        name: batch.iloc[:, place].tolist() if names.count(name) == 1 else []
+        for place, name in enumerate(names)
+        if name != SOURCE_ROW
+    }
+
+
+def _as_in_training(
+    spec: DataSpec, trained_on: DataSpec, head: Mapping[str, list[object]]
+) -> DataSpec:
+    """The spec with the columns of a training, where they are there and none is named."""
+    names = {"text_column": trained_on.text_column, "label_column": trained_on.label_column}
+    known = {field: name for field, name in names.items() if name in head}
+    return spec.model_copy(
+        update={f: name for f, name in known.items() if getattr(spec, f) is None}
+    )  # fmt: skip
+
+
+def columns_beyond(given: DataSpec, spec: DataSpec) -> tuple[tuple[str, str], ...]:
+    """The columns that a spec names and the given one does not, as dotted settings."""
+    fields = ("text_column", "label_column")
+    named = {field: getattr(spec, field) for field in fields if getattr(given, field) is None}
+    return tuple((f"data.{field}", name) for field, name in named.items() if name is not None)
