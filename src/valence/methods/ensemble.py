@@ -248,7 +248,7 @@ class Auto(Method[AutoConfig]):
     def content(self, config: AutoConfig) -> tuple[str, ...]:
         """The files of the encoders it may use."""
         from valence.models.built_in import encoder_content
-        from valence.models.encoder import folder_choices
+        from valence.models.reading import folder_choices
 
         encoder = config.encoder
         names = (encoder.name,) if encoder.name != AUTO_ENCODER else _installed()
