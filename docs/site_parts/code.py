@@ -24,7 +24,7 @@ from valence.methods.base import Method
 from valence.methods.registry import METHODS, make_spec, trained_part
 from valence.models.encoder_cards import ENCODERS, EncoderCard
 from valence.models.fusion import FUSIONS, EarlyFusion, LateFusion, SingleModality
-from valence.models.heads import HEADS
+from valence.models.heads import HEADS, head_reads
 from valence.models.multimodal import ALMT
 from valence.models.pooling import POOLINGS
 from valence.storage.cache import KINDS as CACHE_KINDS
@@ -107,7 +107,9 @@ def _built_of(name: str, method: Method[Any]) -> Iterator[str]:
 def _torch_parts(spec: RunSpec) -> Iterator[str]:
     head, pooling = spec.get("head.name"), spec.get("head.pooling")
     yield f"the encoder ({spec.get('encoder.adaptation')})"
-    if pooling != "cls" or head in ("linear", "dense", "unit", "gated"):
+    if pooling == "auto" and "pooling" in head_reads(head):
+        yield f"the encoder's own pooling or else {_link('pooling', 'cls')}"
+    elif "pooling" in head_reads(head):
         yield f"the pooling {_link('pooling', pooling)}"
     yield f"the head {_link('head', head)}"
     yield f"the loss {_link('loss', spec.get('loss.name'))}"

@@ -67,7 +67,9 @@ def test_head_gives_a_text_the_same_logits_in_any_batch(
     name: str, lengths: list[int], more: int, cell: str
 ) -> None:
     torch.manual_seed(len(lengths))
-    head = build_head(HeadSpec(name=name, cell=cell, layers=2, hidden_size=8), H, C).eval()
+    head = build_head(
+        HeadSpec(name=name, pooling="cls", cell=cell, layers=2, hidden_size=8), H, C
+    ).eval()
     longest = max(lengths) + more
     states = torch.randn(len(lengths), longest, H)
     mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
@@ -80,7 +82,7 @@ def test_head_gives_a_text_the_same_logits_in_any_batch(
 
 @pytest.mark.parametrize("name", HEADS)
 def test_head_is_finite_without_any_token(name: str) -> None:
-    head = build_head(HeadSpec(name=name), H, C).eval()
+    head = build_head(HeadSpec(name=name, pooling="cls"), H, C).eval()
     found = head(torch.randn(2, 5, H), torch.zeros(2, 5, dtype=torch.long))
     assert torch.isfinite(found.logits).all()
 
@@ -127,7 +129,7 @@ class Watched:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_head_reads_what_it_says_it_reads(name: str) -> None:
-    spec = Watched(HeadSpec(name=name, hidden_size=4))
+    spec = Watched(HeadSpec(name=name, pooling="cls", hidden_size=4))
     head = build_head(spec, H, C)  # type: ignore[arg-type]
     head(torch.randn(2, 3, H), torch.ones(2, 3, dtype=torch.long))
     assert spec.seen - {"name"} == head_reads(name)

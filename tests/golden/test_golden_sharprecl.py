@@ -73,7 +73,7 @@ def outputs(recorded: tuple[dict[str, Tensor], dict[str, Any]]) -> list[ModelOut
     config = told["bert"]
     encoder = BertModel(BertConfig(**config)).eval()
     encoder.load_state_dict(weights(tensors, "base_model"), strict=False)
-    head = UnitHead(HeadSpec(), config["hidden_size"], told["num_classes"]).eval()
+    head = UnitHead(HeadSpec(pooling="cls"), config["hidden_size"], told["num_classes"]).eval()
     head.linear.load_state_dict(weights(tensors, "fc"))
     found = []
     for view in ("view1", "view2"):

@@ -47,7 +47,7 @@ class RecordOptions(OptionGroup):
     )
     pool: Pool = "language"
     pooling: Annotated[
-        str, typer.Option(help="How texts become vectors: mean, cls, max, pooler.")
+        str, typer.Option(help="How texts become vectors: mean, cls, last, max, pooler.")
     ] = "mean"
     max_length: Annotated[int, typer.Option(help="Tokens of a text that are compared.")] = 128
 

@@ -24,7 +24,7 @@ class LlmSpec(Section):
     """Demonstrations of each label."""
     pool: Literal["language", "all"] = "language"
     """Whether they are of the text's own language, where rows have one, or of any."""
-    pooling: Literal["mean", "cls", "max", "pooler"] = "mean"
+    pooling: Literal["mean", "cls", "last", "max", "pooler"] = "mean"
     """How ``encoder`` pools texts into the vectors that are compared."""
     template: str = "options"
     """A name of ``TEMPLATES`` or a YAML file."""

@@ -43,7 +43,9 @@ class EncoderSpec(Section):
     lora_rank: Count = 16
     lora_alpha: Positive = 32
     lora_dropout: Fraction = 0.1
-    lora_targets: tuple[str, ...] = ("query", "key", "value")
+    lora_targets: tuple[str, ...] = ()
+    """Layers that get adapters, by the last part of their names; empty: query, key and value of
+    the attention, whatever the architecture calls them."""
 
 
 class HeadSpec(Section):
@@ -51,8 +53,9 @@ class HeadSpec(Section):
 
     name: str = "linear"
     """A name of ``HEADS``."""
-    pooling: str = "cls"
-    """A name of ``POOLINGS``."""
+    pooling: str = "auto"
+    """A name of ``POOLINGS``; ``auto``: that of the encoder's folder, else ``last`` where a token
+    sees only those before it, else ``cls``."""
     dropout: Fraction = 0.1
     fusion_init: float = 0.0
     """Start value of the learned gate scalar of the ``gated`` head."""
@@ -168,6 +171,19 @@ class RidgeSpec(Section):
     target_prior: dict[str, Fraction] | None = None
     """Class shares expected in use, for which members are selected; those of the validation rows
     when not given."""
+
+
+class PortfolioSpec(Section):
+    """What ``auto`` tries, and what joins its mean."""
+
+    fine_tuned: tuple[str, ...] = ("ldam", "lora-balanced")
+    """Methods that train the encoder, tried after those that do not, in this order."""
+    epochs: Count = 6
+    """Of the methods that train the encoder."""
+    min_gain: Fraction = 0.01
+    """Macro-F1 that a model must add to join."""
+    budget_seconds: Positive | None = None
+    """Methods that would take longer than what is left of it are not tried."""
 
 
 class TrainSpec(Section):

@@ -22,6 +22,7 @@ from valence.config.sections import (
     FusionSpec,
     HeadSpec,
     LossSpec,
+    PortfolioSpec,
     RidgeSpec,
     Section,
     TrainSpec,
@@ -39,6 +40,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "view": ViewSpec,
     "fusion": FusionSpec,
     "ridge": RidgeSpec,
+    "portfolio": PortfolioSpec,
     "train": TrainSpec,
     "llm": LlmSpec,
 }

@@ -99,7 +99,7 @@ def has_language_model(encoder: str) -> bool:
     from transformers import AutoConfig
 
     try:
-        names = AutoConfig.from_pretrained(encoder).architectures or []
+        names = AutoConfig.from_pretrained(encoder, trust_remote_code=False).architectures or []
     except (OSError, ValueError):  # whoever loads the encoder says what is wrong with it
         return False
     return any(name.endswith("ForMaskedLM") for name in names)
@@ -167,8 +167,8 @@ def _substitution(view: ViewSpec, source: Texts, progress: ProgressCallback | No
             "set view.name=edits, dropout or column"
         )
     with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(source.encoder)
-        model = AutoModelForMaskedLM.from_pretrained(source.encoder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(source.encoder, trust_remote_code=False)
+        model = AutoModelForMaskedLM.from_pretrained(source.encoder, trust_remote_code=False).eval()
     words, continues = (torch.from_numpy(kind) for kind in word_tokens(tokenizer))
     generator = torch.Generator().manual_seed(source.seed)
     encoded = tokenizer(

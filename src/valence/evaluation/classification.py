@@ -34,6 +34,8 @@ METRICS: dict[str, MetricInfo] = {
     "auc": MetricInfo("AUC", "area under the ROC curve, one class against the rest, mean"),
 }
 
+SOFT_WEIGHT = 0.5  # of soft counts beside decisions, where models are selected
+
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, class_count: int) -> np.ndarray:
     """(C, C) counts; rows are the truth, columns the prediction.
@@ -208,3 +210,35 @@ def _auc(labels: np.ndarray, logits: np.ndarray) -> float | None:
     if logits.shape[1] == 2:
         return float(roc_auc_score(labels, probs[:, 1]))
     return float(roc_auc_score(labels, probs, multi_class="ovr", average="macro"))
+
+
+def expected_macro_f1(probs: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> float:
+    """Macro-F1 to be expected on rows with given class shares.
+
+    Each true class of the confusion matrix is scaled to its share.
+
+    Args:
+        probs: (N, C) probabilities, or any scores whose largest decides.
+        labels: (N,) true ids.
+        shares: (C,) expected class shares.
+    """
+    return _shared_f1(np.eye(probs.shape[1])[probs.argmax(axis=1)], labels, shares)
+
+
+def joint_score(probs: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> float:
+    """:func:`expected_macro_f1` plus half of the same from soft counts, which vary less.
+
+    Args:
+        probs: (N, C) probabilities.
+        labels: (N,) true ids.
+        shares: (C,) expected class shares.
+    """
+    soft = _shared_f1(probs, labels, shares)
+    return expected_macro_f1(probs, labels, shares) + SOFT_WEIGHT * soft
+
+
+def _shared_f1(predicted: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> float:
+    counts = np.eye(predicted.shape[1])[labels].T @ predicted
+    rows = counts.sum(axis=1, keepdims=True)
+    joint = counts / np.maximum(rows, 1e-12) * shares[:, None]
+    return float(mean_defined(ClassCounts.of(joint).f1))

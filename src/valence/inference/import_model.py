@@ -150,9 +150,7 @@ def _names(
     if not all(UNNAMED.fullmatch(name) for name in names):
         return names, []
     order = ",".join(f"name{i}" for i in range(len(names)))
-    return names, [
-        f"Its labels have no names; give them in the order of their ids: --labels {order}"
-    ]
+    return names, [f"Its labels have no names; give them in their order: --labels {order}"]
 
 
 def _loaded(

@@ -81,7 +81,7 @@ def _without_weights(name: str) -> Any:
     try:
         if adapter.exists():
             name = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, KeyError) as error:

@@ -265,7 +265,7 @@ def load_tokenizer(name: str) -> Any:
 
     try:
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(name)
+            return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _unavailable(name, error) from None
 
@@ -303,12 +303,20 @@ def load_weights(
 
             with without_peft_warnings(), quiet_transformers():
                 model: Any = AutoPeftModelForCausalLM.from_pretrained(
-                    name, dtype=dtype, quantization_config=quantization_config, device_map=place
+                    name,
+                    dtype=dtype,
+                    quantization_config=quantization_config,
+                    device_map=place,
+                    trust_remote_code=False,
                 )
         else:
             with quiet_transformers():
                 model = AutoModelForCausalLM.from_pretrained(
-                    name, dtype=dtype, quantization_config=quantization_config, device_map=place
+                    name,
+                    dtype=dtype,
+                    quantization_config=quantization_config,
+                    device_map=place,
+                    trust_remote_code=False,
                 )
     except (OSError, ValueError, KeyError) as error:
         raise _unavailable(name, error) from None

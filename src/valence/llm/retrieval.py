@@ -27,9 +27,10 @@ from valence.models.frozen import OutputCache, cached_vectors
 from valence.models.inference import run_batches
 from valence.models.output_keys import output_key, precision_in_effect, tensors_digest, weights_key
 from valence.models.pooling import POOLINGS
+from valence.models.reading import check_pooling
 from valence.storage import cache
 
-POOLED = ("mean", "cls", "max", "pooler")
+POOLED = ("mean", "cls", "last", "max", "pooler")
 QUERY_CHARACTERS = 512  # of a text that are embedded; as published
 BLOCK_SCORES = 1 << 21  # scores in memory at once, 8 MiB; measured best of 1 to 16
 FAISS_ROWS = 200_000  # from here on its blocked kernels are worth the dependency
@@ -45,7 +46,8 @@ class Embedder:
         device: As in ``train.device``.
 
     Raises:
-        ModelError: if the encoder cannot be loaded, or has no pooler of its own.
+        ModelError: if the encoder cannot be loaded, has no pooler of its own, or the pooling makes
+            no sense on it.
         UnknownNameError: if the pooling is unknown.
     """
 
@@ -59,6 +61,7 @@ class Embedder:
         self.device = pick_device(device)
         if pooling == "pooler" and self.encoder.pooler_weights is None:
             raise ModelError(f"Encoder {spec.name!r} has no pooler of its own; take mean")
+        check_pooling(pooling, self.encoder)
         own = tensors_digest(self._pooler().items())
         self._weights = output_key(weights_key(self.encoder), pooling, own)
 

@@ -15,6 +15,8 @@ from valence.config.spec import MethodConfig, RunSpec
 from valence.errors import ModelError, SpecError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from valence.data.dataset import Split
     from valence.evaluation.task import Task
     from valence.models.base import Model
@@ -42,6 +44,7 @@ class Capabilities:
         streams_epochs: Whether it is trained in epochs that are evaluated one by one, so that a
             tuner can stop a trial early and an interrupted training is resumed.
         continues: Whether a saved model can be trained further.
+        chooses_encoder: Whether it chooses the encoder itself where ``encoder.name`` is ``auto``.
     """
 
     targets: tuple[str, ...] = ("classes",)
@@ -50,6 +53,7 @@ class Capabilities:
     keeps_model: bool = True
     streams_epochs: bool = False
     continues: bool = False
+    chooses_encoder: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class FitContext:
         start: The model folder that a spec with ``start`` continues.
         group: Name of the rows' group column; empty without one.
         fit_base: Fits another spec on the same rows, for methods that build on one.
+        new_spec: Makes the spec of another method on the same rows, from its name and dotted
+            settings.
     """
 
     spec: RunSpec
@@ -78,6 +84,7 @@ class FitContext:
     start: Path | None = None
     group: str = ""
     fit_base: Callable[[RunSpec], FitResult] | None = None
+    new_spec: Callable[[str, Mapping[str, Any]], RunSpec] | None = None
 
     def report_progress(self, done: float, message: str) -> None:
         """Call ``progress``, if there is one."""
@@ -112,6 +119,8 @@ class FitResult:
         scores_validation: Whether validation rows are to be scored for a run.
         train_seconds: Time of the training a method builds on; None where the fit itself is timed.
         origin: The run the fit was taken from; empty for a new fit.
+        out_of_fold: (N, C) logits of the training rows by models fitted without them, where a
+            method has them.
     """
 
     model: Model
@@ -121,6 +130,7 @@ class FitResult:
     scores_validation: bool = True
     train_seconds: float | None = None
     origin: str = ""
+    out_of_fold: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,9 @@ class FrozenEncoderSpec(Section):
 class PoolingSpec(Section):
     """How token states become one vector."""
 
-    pooling: str = "mean"
-    """A name of ``POOLINGS``."""
+    pooling: str = "auto"
+    """A name of ``POOLINGS``; ``auto``: that of the encoder's folder, else ``last`` where a token
+    sees only those before it, else ``mean``."""
 
 
 class RegressionLossSpec(Section):
@@ -150,7 +151,8 @@ class LinearProbe(Method[ProbeConfig]):
 
         from valence.data.examples import Examples
         from valence.distributed.device import Hardware
-        from valence.models.classifier import NetworkConfig, build_model
+        from valence.models.build import build_model
+        from valence.models.classifier import NetworkConfig
 
         config = self.config(context.spec)
         network = NetworkConfig(
@@ -158,7 +160,7 @@ class LinearProbe(Method[ProbeConfig]):
             head=HeadSpec(pooling=config.head.pooling),
             loss=LossSpec(class_weights=config.loss.class_weights),
         )
-        model = build_model(network, context.task, context.provenance)
+        model = build_model(network, context.task, context.provenance, default_pooling="mean")
         if config.train.cache == "auto":
             model.enable_feature_cache()
         model.prepare(Hardware(device=config.train.device))
@@ -179,7 +181,11 @@ class LinearProbe(Method[ProbeConfig]):
             linear.weight.copy_(torch.from_numpy(weight))
             linear.bias.copy_(torch.from_numpy(chosen.bias - weight @ mean))
         model.classifier.eval()
-        return FitResult(model, notes=(chosen.note, *model.notes))
+        own = _out_of_fold(
+            (features - mean) / deviation, train.labels, len(context.task.classes),
+            chosen.strength, config.loss.class_weights, seed=context.spec.seed,
+        )  # fmt: skip
+        return FitResult(model, notes=(chosen.note, *model.notes), out_of_fold=own)
 
     def cost(self, config: ProbeConfig, sizes: Sizes) -> float:
         """Every text is scored once."""
@@ -188,10 +194,10 @@ class LinearProbe(Method[ProbeConfig]):
     def content(self, config: ProbeConfig) -> tuple[str, ...]:
         """The encoder's files."""
         from valence.models.built_in import encoder_content
-        from valence.models.encoder import folder_choices
+        from valence.models.reading import folder_choices
 
-        encoder = config.encoder
-        return (encoder_content(encoder.name), *folder_choices(encoder.name, encoder.prompt))
+        name, prompt, pooling = config.encoder.name, config.encoder.prompt, config.head.pooling
+        return (encoder_content(name), *folder_choices(name, prompt, pooling, default="mean"))
 
 
 @dataclass(frozen=True)
@@ -228,6 +234,22 @@ def _regression(
     return best[1]
 
 
+def _out_of_fold(
+    rows: np.ndarray, labels: np.ndarray, class_count: int, strength: float, class_weights: str, *,
+    seed: int,
+) -> np.ndarray:  # fmt: skip
+    """(N, C) logits of rows by regressions that were fitted without them."""
+    from valence.training.ridge_members import FOLDS, stratified_folds
+
+    parts = stratified_folds(labels, seed)
+    logits = np.empty((len(rows), class_count), dtype=np.float32)
+    for number in range(FOLDS):
+        left = parts != number
+        weight, bias = _fit(rows[left], labels[left], class_count, strength, class_weights)
+        logits[~left] = rows[~left] @ weight.T + bias
+    return logits
+
+
 def _fit(
     rows: np.ndarray | sparse.csr_matrix, labels: Sequence[int] | np.ndarray, class_count: int,
     strength: float, class_weights: str,
@@ -260,7 +282,7 @@ ENTRIES: dict[str, Method[MajorityConfig] | Method[TfidfConfig] | Method[ProbeCo
         space=CLASS_WEIGHTS,
     ),
     "linear-probe": LinearProbe(
-        "logistic regression on the frozen encoder's mean features",
+        "logistic regression on the frozen encoder's pooled features",
         {"loss.class_weights": "balanced"},
         paper="Alain & Bengio 2016, arXiv 1610.01644",
         space=PROBED,

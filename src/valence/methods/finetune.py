@@ -80,6 +80,7 @@ class FineTune(Method[FineTuneConfig]):
         from valence.data.collate import PairedTexts
         from valence.distributed import process_group
         from valence.distributed.device import pick_device
+        from valence.training.diagnostics import failure_signs
         from valence.training.trainer import EncodedTrainer, TrainingRows, train_network
         from valence.training.training_args import training_arguments
 
@@ -113,7 +114,8 @@ class FineTune(Method[FineTuneConfig]):
             notes.append(f"{inputs.truncated} of {len(train)} training texts were truncated")
         if view_note:
             notes.append(view_note)
-        notes += _warnings(log.history)
+        settings = {path: config.get(path) for path in self.reads(config)}
+        notes += [f"warning: {line}" for line in failure_signs(log.history, settings)]
         return FitResult(model, log.history, tuple(notes))
 
     def reads(self, config: FineTuneConfig) -> frozenset[str]:
@@ -154,10 +156,11 @@ class FineTune(Method[FineTuneConfig]):
     def content(self, config: FineTuneConfig) -> tuple[str, ...]:
         """The encoder's files."""
         from valence.models.built_in import encoder_content
-        from valence.models.encoder import folder_choices
+        from valence.models.reading import folder_choices
 
-        encoder = config.encoder
-        return (encoder_content(encoder.name), *folder_choices(encoder.name, encoder.prompt))
+        name, prompt = config.encoder.name, config.encoder.prompt
+        pooling = config.head.pooling if "head.pooling" in self.reads(config) else None
+        return (encoder_content(name), *folder_choices(name, prompt, pooling))
 
     def precision(self, config: FineTuneConfig) -> str:
         """The number format of the training."""
@@ -184,7 +187,7 @@ def seeded_model(config: FineTuneConfig, context: FitContext) -> TorchModel:
     """A new model whose initial weights depend on the seed alone."""
     from transformers.trainer_utils import set_seed
 
-    from valence.models.classifier import build_model
+    from valence.models.build import build_model
 
     set_seed(context.spec.seed)
     return build_model(network_config(config), context.task, context.provenance)
@@ -238,12 +241,6 @@ def _second_views(
     with process_group.main_process_first():
         texts, note = second_views(config.view, source, progress)
     return model.inputs_of(_encode(model, texts, config, context)), note
-
-
-def _warnings(history: list[dict[str, Any]]) -> list[str]:
-    from valence.training.diagnostics import failure_signs
-
-    return [f"warning: {line}" for line in failure_signs(history)]
 
 
 LORA = {"encoder.adaptation": "lora"}

@@ -44,7 +44,7 @@ def fit_spec(
         SpecError, DataError, ModelError, RunError: if settings, rows or encoder cannot be used,
             or the training breaks down.
     """
-    from valence.methods.registry import find_method
+    from valence.methods.registry import find_method, make_spec
 
     spec, _ = with_encoder(spec, data.train.texts)
     values = spec.model_dump(mode="json")
@@ -52,6 +52,7 @@ def fit_spec(
         spec, data.task, {**values, "data": None} if in_memory else values, checkpoint, progress,
         on_evaluate, start, data.group,
         fit_base or (lambda base: fit_spec(base, data, progress=progress, in_memory=in_memory)),
+        lambda name, settings: make_spec(name, spec.data, seed=spec.seed, settings=settings),
     )  # fmt: skip
     return find_method(spec.method).fit(data.train, data.validation, context)
 
@@ -63,7 +64,10 @@ def with_encoder(spec: RunSpec, texts: Sequence[str]) -> tuple[RunSpec, str]:
         spec: The spec.
         texts: Training texts.
     """
-    if spec.get("encoder.name") != AUTO_ENCODER:
+    from valence.methods.registry import find_method
+
+    chooses = find_method(spec.method).capabilities.chooses_encoder
+    if spec.get("encoder.name") != AUTO_ENCODER or chooses:
         return spec, ""
     from valence.models.encoder_choice import choose_encoder
 

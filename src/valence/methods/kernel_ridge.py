@@ -114,7 +114,10 @@ class KernelRidge(Method[KernelRidgeConfig]):
         notes = (f"members: {mean.name}", f"temperature {temperature:.2g}")
         shift = _shift_note(config.ridge, train, validation, len(shares))
         prompt = "" if encoder is None else encoder.layers.note
-        return FitResult(model, notes=(*notes, *(note for note in (shift, prompt) if note)))
+        return FitResult(
+            model, notes=(*notes, *(note for note in (shift, prompt) if note)),
+            out_of_fold=(mean.own / temperature).astype(np.float32),
+        )  # fmt: skip
 
     def cost(self, config: KernelRidgeConfig, sizes: Sizes) -> float:
         """Every text is scored once."""
@@ -136,7 +139,7 @@ class KernelRidge(Method[KernelRidgeConfig]):
         if config.ridge.views == "text":
             return ()
         from valence.models.built_in import encoder_content
-        from valence.models.encoder import folder_choices
+        from valence.models.reading import folder_choices
 
         encoder = config.encoder
         return (encoder_content(encoder.name), *folder_choices(encoder.name, encoder.prompt))

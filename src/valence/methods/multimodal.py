@@ -136,7 +136,7 @@ class Multimodal(Method[MultimodalConfig]):
     def content(self, config: MultimodalConfig) -> tuple[str, ...]:
         """The encoder's files."""
         from valence.models.built_in import encoder_content
-        from valence.models.encoder import folder_choices
+        from valence.models.reading import folder_choices
 
         encoder = config.encoder
         return (encoder_content(encoder.name), *folder_choices(encoder.name, encoder.prompt))

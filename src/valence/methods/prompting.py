@@ -82,7 +82,7 @@ class Prompting(Method[PromptConfig]):
         """
         from valence.llm.prompts import SUFFIXES, find_template
         from valence.models.built_in import encoder_content
-        from valence.models.encoder import folder_choices
+        from valence.models.reading import folder_choices
         from valence.storage.key import folder_content
 
         llm = config.llm

@@ -28,7 +28,7 @@ RECURRENT: Mapping[str, Range] = {
 ATTENTION: Mapping[str, Range] = {"head.attention_heads": Range(choices=(2, 4, 8))}
 CLASS_WEIGHTS: Mapping[str, Range] = {"loss.class_weights": Range(choices=("none", "balanced"))}
 PROBED: Mapping[str, Range] = {
-    "head.pooling": Range(choices=("mean", "cls", "max")),
+    "head.pooling": Range(choices=("auto", "mean", "max")),
     **CLASS_WEIGHTS,
 }
 

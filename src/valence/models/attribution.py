@@ -225,6 +225,10 @@ def _spans(model: TextModel, text: str, ids: list[int]) -> tuple[list[Span], lis
     special = [bool(mark) for mark in batch["special_tokens_mask"]]
     words = batch.word_ids()
     spans = [(int(a), int(b), w) for (a, b), w in zip(batch["offset_mapping"], words, strict=True)]
+    read = [i for i, token in enumerate(batch["input_ids"]) if token != model.tokenizer.skipped_id]
+    if not read:
+        return [(0, 0, None)], [True]
+    spans, special = [spans[i] for i in read], [special[i] for i in read]
     return _without_prompt(spans, special, len(prompt))
 
 

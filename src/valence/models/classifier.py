@@ -30,6 +30,7 @@ from valence.models.frozen import FrozenStates, PooledFeatures
 from valence.models.heads import LinearHead, build_head
 from valence.models.output_keys import pooling_key
 from valence.models.scoring import score_inputs, torch_threads
+from valence.models.sentence_folder import SentenceSpec
 from valence.models.stock_head import stock_classifier, stock_refusal
 from valence.models.text_model import PlainNetwork, TextModel
 from valence.models.transformers_folder import save_transformers
@@ -49,6 +50,7 @@ class NetworkConfig(Section):
     encoder: EncoderSpec
     head: HeadSpec = HeadSpec()
     loss: LossSpec = LossSpec()
+    sentence: SentenceSpec = SentenceSpec()
 
 
 class Classifier(nn.Module):
@@ -59,14 +61,18 @@ class Classifier(nn.Module):
         head: Head and loss settings.
         loss: The loss; its parameters and buffers are saved with the model.
         info: Class sizes of the training rows.
+        sentence: What the encoder's folder adds to the pooling.
     """
 
     accepts_loss_kwargs = False  # the Trainer must not pass item counts; it divides by itself
 
-    def __init__(self, encoder: Encoder, head: HeadSpec, loss: LossSpec, info: ClassInfo) -> None:
+    def __init__(
+        self, encoder: Encoder, head: HeadSpec, loss: LossSpec, info: ClassInfo,
+        sentence: SentenceSpec | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.encoder = encoder
-        self.head = build_head(head, encoder.hidden_size, len(info.counts))
+        self.head = build_head(head, encoder.hidden_size, len(info.counts), sentence)
         self.head.init_pooler(encoder.pooler_weights, trained=encoder.spec.adaptation != "frozen")
         self.loss = build_loss(loss, replace(info, feature_size=self.head.feature_size))
         self.output_size = len(info.counts)
@@ -196,7 +202,10 @@ class TorchModel(TextModel):
             return score_inputs(classifier, self.inputs_of(encoded), progress).features
 
         pooling = classifier.head.get_submodule("pooling")
-        key = pooling_key(classifier.encoder, pooling, self.config.head.pooling)
+        name, sentence = self.config.head.pooling, self.config.sentence
+        if sentence != SentenceSpec():
+            name = f"{name} {sentence.model_dump_json()}"
+        key = pooling_key(classifier.encoder, pooling, name)
         self.pooled = PooledFeatures(key, compute, self.config.encoder.name)
 
     def enable_hidden_state_cache(self) -> None:
@@ -240,6 +249,12 @@ class TorchModel(TextModel):
         encoder: Any = copy.deepcopy(self.classifier.encoder.model).cpu()
         adapted = self.config.encoder.adaptation in ADAPTED
         return encoder.merge_and_unload() if adapted else encoder
+
+    @property
+    def pooling(self) -> str | None:
+        """The pooling that makes the features, which a linear layer reads; None for others."""
+        plain = type(self.classifier.head) is LinearHead and not self.config.sentence.dense
+        return self.config.head.pooling if plain else None
 
     @property
     def title(self) -> str:
@@ -339,24 +354,6 @@ class TorchModel(TextModel):
         return None
 
 
-def build_model(config: NetworkConfig, task: Task, provenance: Mapping[str, Any]) -> TorchModel:
-    """A new, untrained model.
-
-    Args:
-        config: Encoder, head and loss.
-        task: What it predicts, with the sizes of the training classes.
-        provenance: The spec it is trained by, as plain values.
-    """
-    tokenizer = TextTokenizer(config.encoder)
-    encoder = Encoder(config.encoder)
-    info = ClassInfo(task.counts, task.tail, encoder.hidden_size)
-    classifier = Classifier(encoder, config.head, config.loss, info)
-    resolved = config.encoder.model_copy(update={"prompt": tokenizer.prompt})
-    config = config.model_copy(update={"encoder": resolved})
-    notes = tuple(filter(None, [tokenizer.prompt_note]))
-    return TorchModel(classifier, tokenizer, task, config, provenance, notes=notes)
-
-
 def load_torch_model(folder: Path) -> TorchModel:
     """The model that :meth:`TorchModel.save` wrote.
 
@@ -368,6 +365,7 @@ def load_torch_model(folder: Path) -> TorchModel:
         "encoder": saved.section("encoder", EncoderSpec),
         "head": saved.section("head", HeadSpec),
         "loss": saved.section("loss", LossSpec),
+        "sentence": saved.section("sentence", SentenceSpec),
     }
     config = NetworkConfig.model_validate(parts)
     own = None
@@ -377,7 +375,7 @@ def load_torch_model(folder: Path) -> TorchModel:
         own = folder / "encoder"
     encoder = _load_encoder(folder, config.encoder, own)
     info = ClassInfo(saved.train_counts, saved.tail, encoder.hidden_size)
-    classifier = Classifier(encoder, config.head, config.loss, info)
+    classifier = Classifier(encoder, config.head, config.loss, info, config.sentence)
     load_weights(classifier, folder / HEAD_FILE)
     classifier.eval()
     tokenizer = TextTokenizer(config.encoder, own)

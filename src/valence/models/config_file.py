@@ -24,7 +24,15 @@ SHARED_FIELDS = ("problem_type", "id2label", "label2id")
 """What transformers and we call the same."""
 
 Loader = Literal[
-    "torch", "tfidf", "majority", "linear-views", "fusion", "transformers", "onnx", "openvino"
+    "torch",
+    "tfidf",
+    "majority",
+    "linear-views",
+    "ensemble",
+    "fusion",
+    "transformers",
+    "onnx",
+    "openvino",
 ]
 Part = TypeVar("Part", bound=Section)
 

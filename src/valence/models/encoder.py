@@ -5,35 +5,29 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
 
 from valence.config.sections import EncoderSpec
 from valence.data.batches import Encoded
-from valence.data.quiet import quiet_transformers
 from valence.errors import ModelError
+from valence.models.adapters import linear_layers, lora_targets
+from valence.models.backbone import (
+    Traits,
+    load_backbone,
+    load_tokenizer,
+    position_count,
+    traits_of,
+)
 from valence.models.built_in import encoder_location
 from valence.models.encoder_files import resolve_prompt
+from valence.models.static import NOTHING, static_folder
 from valence.models.windows import split_windows
-
-
-def folder_choices(name: str, prompt: str | None) -> tuple[str, ...]:
-    """What an encoder's folder decides where the settings leave it open, for keys of results.
-
-    Args:
-        name: The encoder.
-        prompt: ``encoder.prompt``.
-
-    Raises:
-        ModelError: if a file of the folder is broken.
-    """
-    text = "" if prompt is not None else resolve_prompt(None, encoder_location(name)).text
-    return (f"prompt {text}",) if text else ()
 
 
 class TextTokenizer:
@@ -51,13 +45,13 @@ class TextTokenizer:
 
     def __init__(self, spec: EncoderSpec, location: str | Path | None = None) -> None:
         where = str(location or encoder_location(spec.name))
-        try:
-            with quiet_transformers():
-                self.backend = AutoTokenizer.from_pretrained(where)
-        except (OSError, ValueError) as error:
-            raise _unavailable(spec.name, error) from None
-        self.max_length = min(spec.max_length, int(self.backend.model_max_length))
-        pad_id = self.backend.pad_token_id
+        self.backend = load_tokenizer(spec.name, where)
+        limits = [spec.max_length, int(self.backend.model_max_length), position_count(where)]
+        self.max_length = min(limit for limit in limits if limit is not None)
+        is_static = static_folder(where) is not None
+        # Of static embeddings, what is unknown does not count as a part of the text.
+        self.skipped_id = self.backend.unk_token_id if is_static else None
+        pad_id = NOTHING if is_static else self.backend.pad_token_id
         self.pad_id = 0 if pad_id is None else int(pad_id)
         prompt = resolve_prompt(spec.prompt, where)
         self.prompt = prompt.text
@@ -74,6 +68,14 @@ class TextTokenizer:
                 "set encoder.prompt"
             )
 
+    @property
+    def prompt_length(self) -> int:
+        """Tokens of a text up to the end of the prompt, special ones before it included."""
+        if not self.prompt:
+            return 0
+        ids = self.backend(self.prompt)["input_ids"]
+        return len(ids) - (ids[-1] in self.backend.all_special_ids)
+
     def prompted(self, texts: Sequence[str]) -> list[str]:
         """The texts with the prompt in front of each."""
         return [self.prompt + text for text in texts]
@@ -88,13 +90,19 @@ class TextTokenizer:
             return_overflowing_tokens=self.backend.is_fast,
         )  # fmt: skip
         if not self.backend.is_fast:
-            rows = batch["input_ids"]
+            rows = self._readable(batch["input_ids"])
             return Encoded(rows, sum(len(ids) >= self.max_length for ids in rows))
         # A truncated text gives several pieces; only the first of each text is used.
         owners = batch["overflow_to_sample_mapping"]
         firsts = [i for i, owner in enumerate(owners) if i == 0 or owner != owners[i - 1]]
         truncated = sum(1 for i in firsts if i + 1 < len(owners) and owners[i + 1] == owners[i])
-        return Encoded([batch["input_ids"][i] for i in firsts], truncated)
+        return Encoded(self._readable([batch["input_ids"][i] for i in firsts]), truncated)
+
+    def _readable(self, rows: list[list[int]]) -> list[list[int]]:
+        """The ids that are read: without skipped ones, and at least one per text."""
+        if self.skipped_id is not None:
+            rows = [[i for i in ids if i != self.skipped_id] for ids in rows]
+        return [ids or [self.pad_id] for ids in rows]
 
     def windows(self, texts: Sequence[str]) -> list[list[str]]:
         """Every text in windows within the limit; see ``valence.models.windows``.
@@ -130,15 +138,19 @@ class Encoder(nn.Module):
     def __init__(self, spec: EncoderSpec, location: str | Path | None = None) -> None:
         super().__init__()
         self.spec = spec
-        where = str(location or encoder_location(spec.name))
-        try:
-            with quiet_transformers():
-                model = AutoModel.from_pretrained(where, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            raise _unavailable(spec.name, error) from None
-        self.hidden_size = int(model.config.hidden_size)
+        self.where = str(location or encoder_location(spec.name))
+        model = load_backbone(spec.name, self.where)
+        self.traits: Traits = traits_of(model, spec.name)
+        self.hidden_size = self.traits.width
+        if self.traits.causal:
+            model.config.use_cache = False  # of keys and values, for texts that are written on
+        if self.traits.static and spec.adaptation != "frozen":
+            raise ModelError(
+                f"Encoder {spec.name!r} is a table of static embeddings, which is not trained; use "
+                "--method linear-probe, or set encoder.adaptation=frozen"
+            )
         if spec.adaptation in ("lora", "dora"):
-            model = _adapt(model, spec)
+            model, self.spec = _adapt(model, spec)
         elif spec.adaptation == "frozen":
             model.requires_grad_(False)
         self.pooler_weights = _remove_pooler(model)
@@ -156,10 +168,12 @@ class Encoder(nn.Module):
         hidden: Tensor = states.last_hidden_state
         return hidden
 
-    @property
-    def layer_count(self) -> int:
-        """Layers of the transformer, without the embeddings."""
-        return int(self.model.config.num_hidden_layers)
+    @cached_property
+    def layer_widths(self) -> tuple[int, ...]:
+        """Width of the states of every layer, the embeddings first."""
+        ids = torch.zeros(1, 1, dtype=torch.long, device=next(self.parameters()).device)
+        with torch.no_grad():
+            return tuple(states.shape[2] for states in self.layers(ids, torch.ones_like(ids)))
 
     def layers(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """States (B, T, H) of every layer, the embeddings first, of token ids (B, T)."""
@@ -172,31 +186,34 @@ class Encoder(nn.Module):
 
 @contextmanager
 def without_peft_warnings() -> Iterator[None]:
-    """Silence one warning: peft uses a deprecated attribute of transformers."""
+    """Silence two warnings: of a deprecated attribute, and of a setting that peft corrects."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
         yield
 
 
-def _adapt(model: nn.Module, spec: EncoderSpec) -> Any:
+def _adapt(model: Any, spec: EncoderSpec) -> tuple[Any, EncoderSpec]:
+    """The network with adapters, and the spec with the layers that have them."""
+    targets = spec.lora_targets
+    if not targets:
+        targets = lora_targets(model, model.config.model_type, encoder=spec.name)
     config = LoraConfig(
         r=spec.lora_rank,
         lora_alpha=spec.lora_alpha,  # type: ignore[arg-type]
         lora_dropout=spec.lora_dropout,
-        target_modules=list(spec.lora_targets),
+        target_modules=list(targets),
         use_dora=spec.adaptation == "dora",
     )
     try:
         with without_peft_warnings():
-            return get_peft_model(model, config)
+            adapted = get_peft_model(model, config)
     except ValueError:
-        linear = {
-            n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)
-        }
         raise ModelError(
-            f"Encoder {spec.name!r} has no layers named {', '.join(spec.lora_targets)}; "
-            f"set encoder.lora_targets to some of: {', '.join(sorted(linear))}"
+            f"Encoder {spec.name!r} has no layers named {', '.join(targets)}; "
+            f"set encoder.lora_targets to some of: {', '.join(linear_layers(model))}"
         ) from None
+    return adapted, spec.model_copy(update={"lora_targets": tuple(targets)})
 
 
 def _remove_pooler(model: nn.Module) -> tuple[Tensor, Tensor] | None:
@@ -213,11 +230,3 @@ def _remove_pooler(model: nn.Module) -> tuple[Tensor, Tensor] | None:
                 weights = (dense.weight.detach().clone(), dense.bias.detach().clone())
             module._modules["pooler"] = None
     return weights
-
-
-def _unavailable(name: str, error: Exception) -> ModelError:
-    reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else "not found"
-    return ModelError(
-        f"Encoder {name!r} cannot be loaded ({reason}); give a folder with its files, or fetch it "
-        f"once with a network: hf download {name}"
-    )

@@ -14,6 +14,8 @@ class Head(nn.Module):
 
     reads: ClassVar[frozenset[str]] = frozenset()
     """The fields of ``HeadSpec`` that it uses; a sweep over others would repeat itself."""
+    reads_first_token: ClassVar[bool] = False
+    """Whether it reads the state of the first token beside the pooling."""
 
     def __init__(self, feature_size: int) -> None:
         super().__init__()

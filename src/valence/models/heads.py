@@ -14,6 +14,7 @@ from valence.errors import UnknownNameError
 from valence.losses.base import ModelOutput
 from valence.models.head import Head
 from valence.models.pooling import POOLINGS
+from valence.models.sentence_folder import SentencePooling, SentenceSpec
 from valence.models.sequence import HanHead, LstmHead
 
 
@@ -74,6 +75,7 @@ class GatedHead(Head):
     """
 
     reads = frozenset({"pooling", "dropout", "fusion_init"})
+    reads_first_token = True
 
     def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
         super().__init__(hidden_size)
@@ -104,15 +106,27 @@ HEADS: dict[str, Callable[[HeadSpec, int, int], Head]] = {
 }
 
 
-def build_head(spec: HeadSpec, hidden_size: int, class_count: int) -> Head:
+def build_head(
+    spec: HeadSpec, hidden_size: int, class_count: int, sentence: SentenceSpec | None = None
+) -> Head:
     """The head a spec names.
+
+    Args:
+        spec: Head and pooling by name.
+        hidden_size: H of the token states.
+        class_count: C.
+        sentence: What an encoder's folder adds to the pooling.
 
     Raises:
         UnknownNameError: if ``spec.name`` or ``spec.pooling`` is in no table.
     """
     if spec.name not in HEADS:
         raise UnknownNameError("head", spec.name, HEADS)
-    return HEADS[spec.name](spec, hidden_size, class_count)
+    if sentence is None or sentence == SentenceSpec():
+        return HEADS[spec.name](spec, hidden_size, class_count)
+    head = HEADS[spec.name](spec, sentence.width(hidden_size), class_count)
+    head.add_module("pooling", SentencePooling(head.get_submodule("pooling"), sentence))
+    return head
 
 
 def head_reads(name: str) -> frozenset[str]:
@@ -121,12 +135,25 @@ def head_reads(name: str) -> frozenset[str]:
     Raises:
         UnknownNameError: if there is none.
     """
+    return _class(name).reads
+
+
+def reads_first_token(name: str) -> bool:
+    """Whether the head of that name reads the first token, whatever the pooling.
+
+    Raises:
+        UnknownNameError: if there is none.
+    """
+    return _class(name).reads_first_token
+
+
+def _class(name: str) -> type[Head]:
     if name not in HEADS:
         raise UnknownNameError("head", name, HEADS)
     head = HEADS[name]
     assert isinstance(head, type)
     assert issubclass(head, Head)
-    return head.reads
+    return head
 
 
 def _pooling(spec: HeadSpec, hidden_size: int) -> nn.Module:

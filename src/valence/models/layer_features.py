@@ -54,7 +54,8 @@ class LayerFeatures:
     @property
     def size(self) -> int:
         """Numbers of a vector."""
-        return (self.encoder.layer_count + 2) * self.encoder.hidden_size
+        widths = self.encoder.layer_widths
+        return sum(widths) + widths[-1]
 
     def uncached(self) -> LayerFeatures:
         """The same without the cache on disk; the encoder is shared."""
@@ -73,7 +74,7 @@ class LayerFeatures:
     @property
     def last(self) -> slice:
         """The columns that hold the mean of the last layer."""
-        width = self.encoder.hidden_size
+        width = self.encoder.layer_widths[-1]
         return slice(-2 * width, -width)
 
     def chunks(

@@ -36,6 +36,12 @@ def _linear_views(folder: Path) -> Model:
     return load_linear_views_model(folder)
 
 
+def _ensemble(folder: Path) -> Model:
+    from valence.models.ensemble import load_ensemble_model
+
+    return load_ensemble_model(folder)
+
+
 def _fusion(folder: Path) -> Model:
     from valence.models.fusion_model import load_fusion_model
 
@@ -59,6 +65,7 @@ LOADERS: dict[str, Callable[[Path], Model]] = {
     "tfidf": _tfidf,
     "majority": _majority,
     "linear-views": _linear_views,
+    "ensemble": _ensemble,
     "fusion": _fusion,
     "transformers": _transformers,
     "onnx": _exported,

@@ -17,6 +17,20 @@ class ClsPooling(nn.Module):
         return states[:, 0]
 
 
+class LastPooling(nn.Module):
+    """The state of the last real token, whichever side is padded."""
+
+    def __init__(self, hidden_size: int, dropout: float) -> None:
+        super().__init__()
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(B, H) from token states (B, T, H) and mask (B, T)."""
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        last = (positions * (mask > 0)).amax(dim=1)
+        index = last[:, None, None].expand(-1, 1, states.shape[2])
+        return states.gather(1, index).squeeze(1)
+
+
 class MeanPooling(nn.Module):
     """The mean over real tokens."""
 
@@ -101,6 +115,7 @@ def _without_padding(states: Tensor, mask: Tensor) -> Tensor:
 
 POOLINGS: dict[str, type[nn.Module]] = {
     "cls": ClsPooling,
+    "last": LastPooling,
     "mean": MeanPooling,
     "max": MaxPooling,
     "ahsp": AdaptiveHierarchicalPooling,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from valence.data.quiet import quiet_transformers
 from valence.errors import ModelError
 from valence.models.heads import DenseHead, LinearHead
+from valence.models.sentence_folder import SentenceSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -145,6 +146,10 @@ def stock_refusal(model: TorchModel) -> str | None:
     stock = STOCK_HEADS.get(kind)
     if type(head) not in (LinearHead, DenseHead):
         return f"transformers has no head like {model.config.head.name!r}"
+    if model.tokenizer.prompt:
+        return f"it does not put the prompt {model.tokenizer.prompt!r} in front of texts"
+    if model.config.sentence != SentenceSpec():
+        return "it has no Dense layers behind the pooling, and pools over the prompt too"
     if stock is None:
         return f"no classification head of transformers is known to hold ours on {kind!r}"
     if pooling not in stock.poolings:
@@ -179,7 +184,9 @@ def stock_classifier(
     refusal = stock_refusal(model)
     if refusal is not None:
         raise ModelError(f"The model cannot be written for transformers: {refusal}; {ADVICE}")
-    encoder = model.merged_encoder()
+    encoder = model.classifier.encoder.model
+    if model.config.encoder.adaptation != "full":  # a whole encoder need not be copied
+        encoder = model.merged_encoder()
     stock = STOCK_HEADS[str(encoder.config.model_type)]
     network = _empty_network(model, encoder, stock)
     base = str(network.base_model_prefix)

@@ -74,6 +74,11 @@ class TextModel(Model):
         """
 
     @property
+    def pooling(self) -> str | None:
+        """The pooling that makes the features, which a linear layer reads; None for others."""
+        return None
+
+    @property
     @abstractmethod
     def title(self) -> str:
         """What it is made of, for messages."""

@@ -36,6 +36,8 @@ class RunOutputs:
         own_best: For each metric (step, test score) at its own best validation epoch, where
             a method keeps these weights.
         tables: Further tables of the run folder, by file name.
+        out_of_fold: (N, C) logits of the training rows by models fitted without them; None where
+            the method has none.
     """
 
     model: Model
@@ -47,6 +49,7 @@ class RunOutputs:
     notes: tuple[str, ...] = ()
     own_best: dict[str, tuple[int, float | None]] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    out_of_fold: np.ndarray | None = None
 
 
 def write_artifacts(folder: Path, result: RunResult, dataset: Dataset, outputs: RunOutputs) -> None:
@@ -60,6 +63,8 @@ def write_artifacts(folder: Path, result: RunResult, dataset: Dataset, outputs: 
     if outputs.validation is not None:
         validation = _frame("validation", dataset, dataset.validation, outputs.validation.logits)
         frames.insert(0, validation)
+    if outputs.out_of_fold is not None:
+        frames.insert(0, _frame("train", dataset, dataset.train, outputs.out_of_fold))
     pd.concat(frames, ignore_index=True).to_parquet(folder / PREDICTIONS, index=False)
     np.savez_compressed(
         folder / FEATURES,

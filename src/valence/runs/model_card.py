@@ -9,6 +9,7 @@ import yaml
 
 from valence.evaluation.classification import METRICS
 from valence.methods.registry import METHODS
+from valence.models.config_file import read_config
 from valence.runs.store import RunResult
 
 FEW_ROWS = 20  # training rows below which a class's score says little
@@ -24,17 +25,24 @@ def write_card(folder: Path, result: RunResult) -> None:
         folder: The model folder.
         result: The run that made the model.
     """
-    (folder / "README.md").write_text(model_card(result), encoding="utf-8")
+    in_transformers = read_config(folder).holds_encoder
+    card = model_card(result, in_transformers=in_transformers)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def model_card(result: RunResult) -> str:
-    """The card in Markdown."""
+def model_card(result: RunResult, *, in_transformers: bool = False) -> str:
+    """The card in Markdown.
+
+    Args:
+        result: The run that made the model.
+        in_transformers: Whether transformers loads the folder too.
+    """
     method = METHODS.get(result.spec.method)
     title = method.title if method is not None else result.spec.method
     intensity = not result.classes
     task = "the intensity of sentiment" if intensity else f"one of {len(result.classes)} labels"
     parts = [
-        _metadata(result),
+        _metadata(result, in_transformers),
         f"# {result.spec.method} on {_cell(result.dataset)}",
         f"Gives a text {task}. Method: {_cell(title)}." + _source(method.paper if method else ""),
         "## How it was made", _made(result),
@@ -42,13 +50,13 @@ def model_card(result: RunResult) -> str:
     ]  # fmt: skip
     if not intensity:
         parts += ["## By label", _labels(result)]
-    parts += ["## Limits", _limits(result), "## How to use it", _use()]
+    parts += ["## Limits", _limits(result), "## How to use it", _use(in_transformers)]
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(result: RunResult) -> str:
+def _metadata(result: RunResult, in_transformers: bool) -> str:
     data: dict[str, Any] = {
-        "library_name": "valence",
+        "library_name": "transformers" if in_transformers else "valence",
         "pipeline_tag": "text-classification",
         "tags": ["valence", "sentiment-analysis", result.spec.method],
     }
@@ -127,12 +135,20 @@ def _limits(result: RunResult) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _use() -> str:
-    return (
+def _use(in_transformers: bool) -> str:
+    ours = (
         "```python\nfrom valence import Predictor\n\n"
         'model = Predictor.from_pretrained("FOLDER_OR_HUB_ID")\n'
         'print(model.table(["Not bad at all"]))\n```\n\n'
         "Or `valence predict FOLDER new.csv --out scored.csv`, or `valence serve FOLDER`."
+    )
+    if not in_transformers:
+        return ours
+    return (
+        f"{ours} Without Valence, with the same probabilities:\n\n"
+        "```python\nfrom transformers import pipeline\n\n"
+        'classify = pipeline("text-classification", "FOLDER_OR_HUB_ID")\n'
+        'print(classify("Not bad at all", top_k=None, truncation=True))\n```'
     )
 
 

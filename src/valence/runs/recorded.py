@@ -28,6 +28,8 @@ class RecordedModel(Model):
         folder: The model folder of the run, if it was kept.
         seconds: What scoring the test rows took.
         shift: (C,) numbers added to the logits.
+        out_of_fold: (N, C) logits of the training rows by models fitted without them; None where
+            the run has none.
     """
 
     task: Task
@@ -38,6 +40,7 @@ class RecordedModel(Model):
     seconds: float
     trainable_parameters: int = 0
     shift: tuple[float, ...] | None = None
+    out_of_fold: np.ndarray | None = None
 
     def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
         """What the run gave for these rows.
@@ -81,8 +84,11 @@ def recorded_model(store: RunStore, result: RunResult) -> RecordedModel:
     Raises:
         RunError: if a file of the run is missing or broken.
     """
-    table = store.predictions(result.key)
+    whole = store.predictions(result.key)
     columns = [f"logit_{i}" for i in range(result.task.output_size)]
+    of_training = whole["split"] == "train"
+    own = whole.loc[of_training, columns].to_numpy(dtype=np.float32)
+    table = whole[~of_training]
     logits = table[columns].to_numpy(dtype=np.float32)
     ids = table["id"].astype(str).tolist()
     tested = [name for name, split in zip(ids, table["split"], strict=True) if split == "test"]
@@ -92,4 +98,5 @@ def recorded_model(store: RunStore, result: RunResult) -> RecordedModel:
         result.task, result.spec.model_dump(mode="json"),
         dict(zip(ids, logits, strict=True)), dict(zip(tested, features, strict=True)),
         store.path(result.key) / "model", result.inference_seconds, result.trainable_parameters,
+        out_of_fold=own if len(own) else None,
     )  # fmt: skip

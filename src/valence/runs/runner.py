@@ -214,7 +214,10 @@ def _base_run(job: _RunJob, spec: RunSpec) -> FitResult:
         progress=job.progress, start=job.start, track=job.track,
     )  # fmt: skip
     model = recorded_model(job.store, base)
-    return FitResult(model, train_seconds=base.train_seconds, origin=f"run {base.key}")
+    return FitResult(
+        model, train_seconds=base.train_seconds, origin=f"run {base.key}",
+        out_of_fold=model.out_of_fold,
+    )  # fmt: skip
 
 
 def _score(job: _RunJob, fitted: FitResult, seconds: float) -> RunOutputs:
@@ -240,7 +243,7 @@ def _score(job: _RunJob, fitted: FitResult, seconds: float) -> RunOutputs:
     train_seconds = seconds if fitted.train_seconds is None else fitted.train_seconds
     return RunOutputs(
         model, validation, test, train_seconds, taken, fitted.history, notes,
-        _own_best(dataset, fitted), tables,
+        _own_best(dataset, fitted), tables, fitted.out_of_fold,
     )  # fmt: skip
 
 

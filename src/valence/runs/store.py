@@ -1,8 +1,9 @@
 """Run folders: one folder per finished run, written whole or not at all.
 
 A folder holds ``spec.yaml``, ``result.json``, ``predictions.parquet`` (validation and test
-rows with their logits), ``history.jsonl``, ``features.npz`` and, where it was asked for,
-``model/``. A run that failed leaves ``<key>.failed.json`` and is tried again next time.
+rows with their logits, and training rows where a method has out-of-fold ones),
+``history.jsonl``, ``features.npz`` and, where it was asked for, ``model/``. A run that failed
+leaves ``<key>.failed.json`` and is tried again next time.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ from valence.models.classifier import (
     load_torch_model,
 )
 
-MODEL_FILES = ("config.json", HEAD_FILE, "adapter", "encoder")
+MODEL_FILES = (
+    "config.json", HEAD_FILE, "adapter", "encoder", "model.safetensors", "tokenizer.json",
+)  # fmt: skip
 HASH_BLOCK_BYTES = 1 << 20
 
 
@@ -67,10 +69,7 @@ def load_start(
             f"{folder} knows the classes {', '.join(old.classes)}, which must come first among "
             f"those of the data ({', '.join(task.classes)}); set data.classes"
         )
-    prompt = old.config.encoder.prompt
-    if config.encoder.prompt is None:
-        same = config.encoder.model_copy(update={"prompt": prompt})
-        config = config.model_copy(update={"encoder": same})
+    config = _as_saved(config, old.config)
     if (config.encoder, config.head) != (old.config.encoder, old.config.head):
         raise ModelError(f"{folder} has another encoder or head than the spec; leave them as saved")
     encoder = old.classifier.encoder
@@ -79,11 +78,24 @@ def load_start(
             parameter.requires_grad_("lora_" in name)
     set_seed(seed)
     info = ClassInfo(task.counts, task.tail, encoder.hidden_size)
-    classifier = Classifier(encoder, config.head, config.loss, info)
+    classifier = Classifier(encoder, config.head, config.loss, info, config.sentence)
     saved = load_file(folder / HEAD_FILE)
     classifier.load_state_dict(_resized(saved, classifier, folder), strict=False)
+    prompt = config.encoder.prompt
     notes = (f"prompt {prompt!r} in front of every text, as before",) if prompt else ()
     return TorchModel(classifier, old.tokenizer, task, config, provenance, notes=notes)
+
+
+def _as_saved(config: NetworkConfig, old: NetworkConfig) -> NetworkConfig:
+    """The sections of a new training; what they leave open is as in the saved model."""
+    encoder, head = config.encoder, config.head
+    if encoder.prompt is None:
+        encoder = encoder.model_copy(update={"prompt": old.encoder.prompt})
+    if not encoder.lora_targets:
+        encoder = encoder.model_copy(update={"lora_targets": old.encoder.lora_targets})
+    if head.pooling == "auto":
+        head = head.model_copy(update={"pooling": old.head.pooling})
+    return NetworkConfig(encoder=encoder, head=head, loss=config.loss, sentence=old.sentence)
 
 
 def _resized(saved: dict[str, Tensor], classifier: Classifier, folder: Path) -> dict[str, Tensor]:

@@ -20,16 +20,33 @@ COLLAPSE_COSINE = 0.95
 TAIL_GAP = 0.1  # accuracy minus macro-F1
 
 HistoryRecord = Mapping[str, Any]
+Settings = Mapping[str, Any]
 
 
-def failure_signs(history: Sequence[HistoryRecord]) -> list[str]:
+def failure_signs(history: Sequence[HistoryRecord], settings: Settings) -> list[str]:
     """One line for every sign in the history, with what to change.
 
     Args:
         history: Records by step, as in ``history.jsonl``.
+        settings: The dotted settings that the method reads, with their values: no other is
+            advised to change.
     """
     checks = (_drift, _collapse, _tail_overfit)
-    return [line for check in checks if (line := check(history))]
+    return [line for check in checks if (line := check(history, settings))]
+
+
+def _advice(settings: Settings, *options: tuple[str, str]) -> str:
+    """Those of some changes that concern settings in use, as the end of a sentence.
+
+    Args:
+        settings: As of :func:`failure_signs`.
+        options: A setting, and what to do about it.
+    """
+    changes = [change for setting, change in options if setting in settings]
+    if not changes:
+        return ""
+    first = ", ".join(changes[:-1])
+    return f"; {first} or {changes[-1]}" if first else f"; {changes[0]}"
 
 
 def prototype_cosines(history: Sequence[HistoryRecord]) -> list[tuple[int, float, float]]:
@@ -53,7 +70,7 @@ def series(history: Sequence[HistoryRecord], name: str) -> list[tuple[int, float
     return points
 
 
-def _drift(history: Sequence[HistoryRecord]) -> str:
+def _drift(history: Sequence[HistoryRecord], settings: Settings) -> str:
     cosines = [mean for _, mean, _ in prototype_cosines(history)]
     accuracy = [value for _, value in series(history, "validation/accuracy")]
     losses = [value for _, value in series(history, "loss")]
@@ -67,11 +84,14 @@ def _drift(history: Sequence[HistoryRecord]) -> str:
         return ""
     return (
         f"prototype drift: their cosine with the class means fell by {fall:.2f} while validation "
-        "accuracy stood still; lower loss.weight or train.learning_rate"
-    )
+        "accuracy stood still"
+    ) + _advice(
+        settings, ("loss.weight", "lower loss.weight"),
+        ("train.learning_rate", "lower train.learning_rate"),
+    )  # fmt: skip
 
 
-def _collapse(history: Sequence[HistoryRecord]) -> str:
+def _collapse(history: Sequence[HistoryRecord], settings: Settings) -> str:
     diversity = series(history, "diagnostics/diversity")
     near = series(history, "diagnostics/positive_similarity")
     if not diversity or not near:
@@ -80,11 +100,13 @@ def _collapse(history: Sequence[HistoryRecord]) -> str:
         return ""
     return (
         f"synthetic samples have collapsed onto the prototypes (cosine {near[-1][1]:.2f}, "
-        f"diversity {diversity[-1][1]:.2f}); raise loss.hard_count or lower loss.weight"
+        f"diversity {diversity[-1][1]:.2f})"
+    ) + _advice(
+        settings, ("loss.hard_count", "raise loss.hard_count"), ("loss.weight", "lower loss.weight")
     )
 
 
-def _tail_overfit(history: Sequence[HistoryRecord]) -> str:
+def _tail_overfit(history: Sequence[HistoryRecord], settings: Settings) -> str:
     accuracy = dict(series(history, "validation/accuracy"))
     macro = dict(series(history, "validation/macro_f1"))
     if not macro:
@@ -93,7 +115,15 @@ def _tail_overfit(history: Sequence[HistoryRecord]) -> str:
     gap = accuracy.get(step, macro[step]) - macro[step]
     if gap < TAIL_GAP:
         return ""
-    return (
-        f"tail overfit: validation macro-F1 trails accuracy by {gap:.2f} at the best step; lower "
-        "loss.positives or set loss.mixing=never, or weigh the classes"
-    )
+    open_to_change = {
+        name: value for name, value in settings.items()
+        if (name, value) != ("loss.mixing", "never")
+        and (name != "loss.class_weights" or value == "none")
+    }  # fmt: skip
+    advice = _advice(
+        open_to_change, ("loss.positives", "lower loss.positives"),
+        ("loss.mixing", "set loss.mixing=never"),
+        ("loss.class_weights", "set loss.class_weights=balanced"),
+    )  # fmt: skip
+    sign = f"tail overfit: validation macro-F1 trails accuracy by {gap:.2f} at the best step"
+    return sign + (advice or "; more rows of the rare classes help most")

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.special import softmax
 
-from valence.evaluation.classification import ClassCounts, mean_defined
+from valence.evaluation.classification import joint_score
+from valence.evaluation.task import softmax
 from valence.training.ridge_path import (
     balanced_weights,
     dual_path,
@@ -33,7 +33,6 @@ DUAL_ROWS = 3000
 FOLDS = 5
 SHARPNESS = 2.5
 """Logit of a score of one standard deviation; calibration refines it."""
-SOFT_WEIGHT = 0.5
 
 Weights = tuple[np.ndarray | None, np.ndarray | None]
 """(D₁, C) weights of n-grams and (D₂, C) of encoder features; None for a view that is not read."""
@@ -206,7 +205,7 @@ def _text_members(problem: RidgeProblem) -> Iterator[Member]:
     if rows is None or validation is None:
         return
     targets, weights = problem.targets, problem.weights
-    parts = _stratified_folds(problem.labels, problem.seed)
+    parts = stratified_folds(problem.labels, problem.seed)
     for strength in TEXT_STRENGTHS:
         own = np.empty_like(targets)
         for number in range(FOLDS):
@@ -224,7 +223,7 @@ def _constant(weights: Weights) -> Callable[[], Weights]:
     return lambda: weights
 
 
-def _stratified_folds(labels: np.ndarray, seed: int) -> np.ndarray:
+def stratified_folds(labels: np.ndarray, seed: int) -> np.ndarray:
     """(N,) number of the fold of every row; the rows of a class are spread evenly."""
     order = np.random.default_rng(seed).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
@@ -255,38 +254,13 @@ def _mix_name(mix: float) -> str:
     return {0.0: "encoder", 1.0: "n-grams"}.get(mix, f"encoder + {mix:.0%} n-grams")
 
 
-def joint_score(logits: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> float:
-    """Macro-F1 to be expected on rows with given class shares, of decisions and probabilities.
-
-    Each true class of the confusion matrix is scaled to its share; half of the macro-F1 of the
-    soft counts is added to that of the decisions.
-
-    Args:
-        logits: (N, C) of rows a model was not fitted on.
-        labels: (N,) their ids.
-        shares: (C,) expected class shares.
-    """
-    truth = np.eye(logits.shape[1])[labels]
-    hard = np.eye(logits.shape[1])[logits.argmax(axis=1)]
-    return sum(
-        weight * _macro_f1(truth.T @ predicted, shares)
-        for predicted, weight in ((hard, 1.0), (softmax(logits, axis=1), SOFT_WEIGHT))
-    )
-
-
-def _macro_f1(confusion: np.ndarray, shares: np.ndarray) -> float:
-    rows = confusion.sum(axis=1, keepdims=True)
-    joint = confusion / np.maximum(rows, 1e-12) * shares[:, None]
-    return float(mean_defined(ClassCounts.of(joint).f1))
-
-
 def select_members(members: Sequence[Member], problem: RidgeProblem, *, count: int) -> list[Member]:
     """The members with the highest :func:`joint_score` on both splits, the best first."""
     labels = np.concatenate([problem.labels, problem.held_labels])
 
     def score(member: Member) -> float:
         logits = np.concatenate([member.own, member.held_out])
-        return joint_score(logits, labels, problem.shares)
+        return joint_score(softmax(logits), labels, problem.shares)
 
     return sorted(members, key=score, reverse=True)[:count]
 

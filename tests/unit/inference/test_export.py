@@ -60,7 +60,7 @@ def save(folder: Path, data: Dataset, encoder: Path, **settings: object) -> Path
 QUICK = [("gated", "ahsp", "lora"), ("han", "cls", "frozen")]
 SLOW = [
     ("dense", "mean", "full"), ("unit", "max", "dora"), ("lstm", "cls", "frozen"),
-    ("linear", "cls", "frozen"),
+    ("linear", "cls", "frozen"), ("linear", "last", "lora"),
 ]  # fmt: skip
 PAIRS = [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW)]
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ import pytest
 from tests.architectures import save_classifier, save_encoder
 from tests.conftest import make_reviews
 from tests.unit.models.test_stock_head import TASK, TEXTS, model_of, piped
+from valence.config.sections import BUILT_IN_ENCODER
 from valence.data.dataset import Dataset, Split
 from valence.errors import ModelError
 from valence.inference.calibration import Calibration, write_calibration
@@ -21,7 +26,14 @@ from valence.inference.export.job import ExportOptions
 from valence.inference.import_model import import_model
 from valence.inference.predictor import Predictor
 
-NODE = Path(__file__).parents[2] / "node"
+SCRIPT = """
+import { env, pipeline } from '@huggingface/transformers';
+env.allowRemoteModels = false;
+env.localModelPath = '';
+const [folder, dtype, ...texts] = process.argv.slice(2);
+const classify = await pipeline('text-classification', folder, { dtype });
+console.log(JSON.stringify(await classify(texts, { top_k: null })));
+"""
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +219,40 @@ def test_tokenizer_and_graph_alone_give_the_same(onnx_folder: Path) -> None:
     moved = onnx_folder.parent / "copy"
     Predictor(onnx_folder).model.save(moved)
     np.testing.assert_allclose(Predictor(moved).predict_proba(TEXTS), expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def node_folder() -> Iterator[Path]:
+    """A folder with transformers.js, as npm fetches it; half a gigabyte, gone at the end."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("node and npm are not installed")
+    with tempfile.TemporaryDirectory() as name:
+        command = ["npm", "install", "--ignore-scripts", "--silent", "@huggingface/transformers@4"]
+        done = subprocess.run(command, cwd=name, capture_output=True, timeout=250, check=False)
+        if done.returncode:
+            pytest.skip("npm cannot fetch @huggingface/transformers")
+        (Path(name) / "classify.mjs").write_text(SCRIPT)
+        yield Path(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("int8", "dtype"), [(False, "fp32"), (True, "q8")])
+def test_transformers_js_gives_the_same(
+    int8: bool, dtype: str, node_folder: Path, data: Dataset, tmp_path: Path
+) -> None:
+    """Of the built-in encoder: transformers.js knows no tokenizer of whole words.
+
+    And of texts within the limit: of longer ones it cuts the closing token off too.
+    """
+    pytest.importorskip("nncf" if int8 else "onnxscript")
+    model = model_of(Path(BUILT_IN_ENCODER), "lora", pooling="mean")
+    out = exported(model, tmp_path, data, "onnx", int8=int8, max_drop=100.0)
+    texts = ["I loved it! Great staff.", "Horrible, never again…", "Ça va, 不错 ok"]
+    done = subprocess.run(
+        ["node", "classify.mjs", str(out), dtype, *texts],
+        cwd=node_folder, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    rows = [{one["label"]: one["score"] for one in row} for row in json.loads(done.stdout)]
+    probs = np.array([[row[name] for name in TASK.names] for row in rows])
+    expected = Predictor(out).predict_proba(texts)
+    np.testing.assert_allclose(probs, expected, atol=0.02 if int8 else 1e-5)

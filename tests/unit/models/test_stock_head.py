@@ -15,7 +15,8 @@ from valence.config.sections import EncoderSpec, HeadSpec
 from valence.data.examples import Examples
 from valence.evaluation.task import Classification
 from valence.inference.predictor import Predictor
-from valence.models.classifier import NetworkConfig, TorchModel, build_model
+from valence.models.build import build_model
+from valence.models.classifier import NetworkConfig, TorchModel
 from valence.models.stock_head import STOCK_HEADS
 
 TEXTS = [*make_reviews(30, seed=3)["text"], "good", "the film was " * 40]
@@ -76,7 +77,7 @@ def test_saved_folder_is_one_of_transformers(
     model = model_of(save_encoder(kind, tmp_path / "encoder"), head=head, pooling=pooling)
     model.save(tmp_path / "model")
     outputs = model.predict(Examples(TEXTS))
-    assert np.abs(outputs.logits).max() > 3, "as large as those of trained models"
+    assert np.abs(outputs.logits).max() > 2, "as large as those of trained models"
     assert outputs.logits.std(axis=0).max() > 0.1, "and not the same for all texts"
     np.testing.assert_allclose(piped(tmp_path / "model"), outputs.probs, atol=1e-5)
     again = Predictor(tmp_path / "model").model.predict(Examples(TEXTS))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from valence.evaluation.classification import joint_score
+from valence.evaluation.task import softmax
 from valence.training import ridge_members
 from valence.training.ridge_members import (
     MIXES,
@@ -14,7 +16,6 @@ from valence.training.ridge_members import (
     RidgeProblem,
     Views,
     fit_members,
-    joint_score,
     mean_member,
     select_members,
 )
@@ -69,28 +70,31 @@ def test_one_view_alone(problem: RidgeProblem) -> None:
     assert all(member.weights()[1] is None for member in members)
 
 
+def score_of(member: ridge_members.Member, problem: RidgeProblem) -> float:
+    probs = softmax(np.concatenate([member.own, member.held_out]))
+    labels = np.concatenate([problem.labels, problem.held_labels])
+    return joint_score(probs, labels, problem.shares)
+
+
 def test_selection_takes_the_best_first(problem: RidgeProblem) -> None:
     members = fit_members(problem)
-    labels = np.concatenate([problem.labels, problem.held_labels])
     best = select_members(members, problem, count=4)
-    values = [
-        joint_score(np.concatenate([m.own, m.held_out]), labels, problem.shares) for m in best
-    ]
+    values = [score_of(m, problem) for m in best]
     assert values == sorted(values, reverse=True)
-    assert values[0] == max(
-        joint_score(np.concatenate([m.own, m.held_out]), labels, problem.shares) for m in members
-    )
+    assert values[0] == max(score_of(m, problem) for m in members)
 
 
 def test_joint_score_depends_on_shares_and_not_on_row_counts() -> None:
     labels = np.array([0] * 8 + [1] * 2)
     logits = np.where(np.eye(2)[labels] > 0, 5.0, -5.0)
     logits[9] *= -1  # half of the rare class is wrong
-    rare, common = (joint_score(logits, labels, np.array(s)) for s in ([0.9, 0.1], [0.5, 0.5]))
+    rare, common = (
+        joint_score(softmax(logits), labels, np.array(s)) for s in ([0.9, 0.1], [0.5, 0.5])
+    )
     assert rare != pytest.approx(common)
-    again = joint_score(np.tile(logits, (3, 1)), np.tile(labels, 3), np.array([0.9, 0.1]))
+    again = joint_score(np.tile(softmax(logits), (3, 1)), np.tile(labels, 3), np.array([0.9, 0.1]))
     assert again == pytest.approx(rare)
     # recall 1 and 1/2: F1 = 2·.9/(.9 + .95) and 2·.05/(.05 + .1), by hand
     hard = (2 * 0.9 / (0.9 + 0.95) + 2 * 0.05 / (0.05 + 0.1)) / 2
-    sure = joint_score(logits * 100, labels, np.array([0.9, 0.1]))
+    sure = joint_score(softmax(logits * 100), labels, np.array([0.9, 0.1]))
     assert sure == pytest.approx(1.5 * hard, abs=1e-6)

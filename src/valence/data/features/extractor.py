@@ -151,7 +151,10 @@ class Extractor:
 
             maker: Any = AutoFeatureExtractor if sound else AutoImageProcessor
             try:
-                self._loaded[name] = maker.from_pretrained(name), AutoModel.from_pretrained(name)
+                self._loaded[name] = (
+                    maker.from_pretrained(name, trust_remote_code=False),
+                    AutoModel.from_pretrained(name, trust_remote_code=False),
+                )
             except (OSError, ValueError) as error:
                 reason = (str(error).strip().splitlines() or ["not found"])[0][:160]
                 raise ModelError(

@@ -24,6 +24,7 @@ from valence.inference.model_rows import OWN_ROWS, training_dataset
 from valence.models.config_file import read_config
 from valence.models.exported import EXPORT_FILE, ExportSettings
 from valence.models.loader import load_model
+from valence.models.static import MODEL_TYPE as STATIC
 from valence.storage import atomic
 
 if TYPE_CHECKING:
@@ -121,6 +122,11 @@ def _exportable(folder: Path, options: ExportOptions) -> TextModel:
     runs_without = options.format in ("onnx", "openvino")
     if runs_without and not model.tokenizer.backend.is_fast:
         raise ModelError(f"The tokenizer of {folder} has no tokenizer.json; it cannot be exported")
+    if model.encoder_config().model_type == STATIC:
+        raise ModelError(
+            f"{folder} reads static embeddings, a table that no runtime makes faster; use the "
+            "model as it is"
+        )
     return model
 
 

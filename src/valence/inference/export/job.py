@@ -69,13 +69,19 @@ class ExportJob:
         return ExportSettings(
             runtime=self.options.format, precision=self.options.precision, file=file,
             max_length=self.model.tokenizer.max_length, pad_id=self.model.tokenizer.pad_id,
-            feature_size=self.model.feature_size,
+            feature_size=self.model.feature_size, prompt=self.model.tokenizer.prompt,
         )  # fmt: skip
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What other tools do not do by themselves."""
         notes = []
+        prompt = self.model.tokenizer.prompt
+        if prompt and self.options.format != "sentence-transformers":
+            notes.append(
+                f"The model reads texts behind the prompt {prompt!r}: Valence adds it, other tools "
+                "must be given it"
+            )
         if self.calibration.limits is not None:
             notes.append(
                 "The calibration is in the export, abstaining is not: run valence calibrate "

@@ -55,18 +55,11 @@ def write_sentence_transformers(job: ExportJob, folder: Path) -> ExportSettings:
 
 
 def _poolable(model: TextModel) -> Any:
-    from valence.models.classifier import TorchModel
-    from valence.models.heads import LinearHead
-
-    what = model.title
-    if isinstance(model, TorchModel):
-        pooling = model.config.head.pooling
-        if type(model.classifier.head) is LinearHead and pooling in POOLINGS:
-            return model
-        what = f"{model.title} with {pooling} pooling"
+    if model.pooling in POOLINGS:
+        return model
     raise ModelError(
-        f"{what} reads more than one pooled vector, and sentence-transformers gives nothing else; "
-        "use --format onnx, which holds every head, or --format transformers"
+        f"{model.title} reads more than one pooled vector, and sentence-transformers "
+        "gives nothing else; use --format onnx, which holds every head, or --format transformers"
     )
 
 
@@ -87,7 +80,7 @@ def _with_calibration(model: Any, job: ExportJob) -> Any:
 
 def _modules(model: Any, folder: Path) -> dict[str, Any]:
     """The files of sentence-transformers by name, and what is in them."""
-    pooling = model.config.head.pooling
+    pooling, prompt = model.config.head.pooling, model.tokenizer.prompt
     return {
         "modules.json": [
             _module(0, "", "Transformer"),
@@ -101,13 +94,14 @@ def _modules(model: Any, folder: Path) -> dict[str, Any]:
             "pooling_mode_mean_sqrt_len_tokens": False,
             "pooling_mode_weightedmean_tokens": False,
             "pooling_mode_lasttoken": pooling == "last",
-            "include_prompt": True,
+            "include_prompt": not model.config.sentence.skipped_tokens,
         },
         "sentence_bert_config.json": {
             "max_seq_length": model.max_tokens, "do_lower_case": False,
         },
         "config_sentence_transformers.json": {
-            "model_type": "SentenceTransformer", "prompts": {}, "default_prompt_name": None,
+            "model_type": "SentenceTransformer", "prompts": {"text": prompt} if prompt else {},
+            "default_prompt_name": "text" if prompt else None,
             "similarity_fn_name": "cosine",
         },
         "labels.json": {

@@ -1,0 +1,150 @@
+"""Several models as one: the mean of their calibrated probabilities."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from valence.data.examples import Examples
+from valence.distributed.device import Hardware
+from valence.errors import ModelError
+from valence.evaluation.task import Task, softmax
+from valence.models.base import Model, Outputs, Progress
+from valence.models.config_file import read_config, write_config
+from valence.storage import atomic
+
+MEMBERS_FILE = "members.json"
+SMALLEST = 1e-12  # probability
+
+
+@dataclass
+class EnsembleModel(Model):
+    """The mean of the probabilities of members, each at its own temperature.
+
+    Attributes:
+        members: The models.
+        temperatures: By which the logits of each are divided.
+        shift: (C,) numbers added to the logits; None for none.
+    """
+
+    task: Task
+    provenance: Mapping[str, Any]
+    members: Sequence[Model]
+    temperatures: Sequence[float]
+    shift: tuple[float, ...] | None = None
+
+    @property
+    def trainable_parameters(self) -> int:  # type: ignore[override]
+        """Those of all members."""
+        return sum(member.trainable_parameters for member in self.members)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Most tokens of a text that every member reads; None without a limit."""
+        limits = [limit for member in self.members if (limit := member.max_tokens) is not None]
+        return min(limits, default=None)
+
+    def prepare(self, hardware: Hardware) -> None:
+        """Prepare every member.
+
+        Raises:
+            SpecError: if the device is not available.
+            ModelError: if a member cannot run so.
+        """
+        for member in self.members:
+            member.prepare(hardware)
+
+    def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
+        """Logarithms of the mean probabilities; the features are those of the first member."""
+        parts = []
+        for number, member in enumerate(self.members):
+            parts.append(member.predict(examples, self._part_of(progress, number)))
+        probs = np.mean(
+            [softmax(p.logits / t) for p, t in zip(parts, self.temperatures, strict=True)], axis=0
+        )
+        logits = np.log(np.maximum(probs, SMALLEST)).astype(np.float32)
+        if self.shift is not None:
+            logits += np.asarray(self.shift, np.float32)
+        seconds = [part.seconds for part in parts]
+        known = [one for one in seconds if one is not None]
+        return Outputs(
+            logits, parts[0].features, max(part.truncated for part in parts),
+            seconds=sum(known) if len(known) == len(seconds) else None,
+        )  # fmt: skip
+
+    def _part_of(self, progress: Progress | None, number: int) -> Progress | None:
+        """Progress of one member as progress of all."""
+        if progress is None:
+            return None
+        count = len(self.members)
+
+        def call(done: int, total: int) -> None:
+            progress((number * total + done) // count, total)
+
+        return call
+
+    def uncached(self) -> Model:
+        """With members without their caches."""
+        return replace(self, members=[member.uncached() for member in self.members])
+
+    def windows(self, texts: Sequence[str]) -> list[list[str]]:
+        """Every text in windows within the limit of the member that reads least."""
+        limited = [member for member in self.members if member.max_tokens is not None]
+        if not limited:
+            return super().windows(texts)
+        return min(limited, key=lambda member: member.max_tokens or 0).windows(texts)
+
+    def shifted(self, shift: Sequence[float], provenance: Mapping[str, Any]) -> Model:
+        """The same model with (C,) numbers added to the logits of every text."""
+        before = np.zeros(len(shift)) if self.shift is None else np.asarray(self.shift)
+        numbers = tuple(float(x) for x in before + np.asarray(shift))
+        return replace(self, shift=numbers, provenance=provenance)
+
+    def save(self, folder: Path) -> None:
+        """Write a folder per member, and how they are averaged."""
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [f"member-{number}" for number in range(1, len(self.members) + 1)]
+        for name, member in zip(names, self.members, strict=True):
+            with atomic.new_folder(folder / name) as path:
+                member.save(path)
+        entries = [
+            {"folder": name, "temperature": temperature}
+            for name, temperature in zip(names, self.temperatures, strict=True)
+        ]
+        atomic.write_text(folder / MEMBERS_FILE, json.dumps(entries, indent=1))
+        write_config(
+            folder, loader="ensemble", task=self.task, provenance=self.provenance,
+            logit_shift=self.shift,
+        )  # fmt: skip
+
+
+def load_ensemble_model(folder: Path) -> EnsembleModel:
+    """The model that :meth:`EnsembleModel.save` wrote.
+
+    Raises:
+        ModelError: if a file is missing or broken, or a member predicts other classes.
+    """
+    from valence.models.loader import load_model
+
+    config = read_config(folder)
+    path = folder / MEMBERS_FILE
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        names = [str(entry["folder"]) for entry in entries]
+        temperatures = [float(entry["temperature"]) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is missing or broken ({error})") from None
+    if not names or any(Path(name).name != name for name in names):
+        raise ModelError(f"{path} must name folders beside it, at least one")
+    if not all(0 < t < np.inf for t in temperatures):
+        raise ModelError(f"{path} has a temperature that is not positive")
+    members = [load_model(folder / name) for name in names]
+    for name, member in zip(names, members, strict=True):
+        if member.classes != config.task.classes:
+            raise ModelError(f"{folder / name} predicts other classes than {folder}")
+    return EnsembleModel(config.task, config.spec, members, temperatures, config.logit_shift)
