@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 SAMPLE_BYTES = 1 << 16
 SAMPLE_ROWS = 20
@@ -29,11 +30,18 @@ class CsvLayout:
         separator: Between two columns.
         encoding: Of the text.
         skipped: Lines before the one that names the columns.
+        quotes_are_text: Whether a quote at the beginning of a value belongs to it.
     """
 
     separator: str
     encoding: str
     skipped: int = 0
+    quotes_are_text: bool = False
+
+    @property
+    def quoting(self) -> Literal[0, 3]:
+        """As the module ``csv`` and pandas name it."""
+        return csv.QUOTE_NONE if self.quotes_are_text else csv.QUOTE_MINIMAL
 
 
 def csv_layout(path: Path, encoding: str | None) -> CsvLayout:
@@ -55,7 +63,7 @@ def csv_layout(path: Path, encoding: str | None) -> CsvLayout:
         encoding = "utf-16" if start.startswith(_MARKS) else "utf-8-sig"
     lines = start.decode(encoding, errors="ignore").splitlines(keepends=True)
     if path.suffix.lower() == ".tsv":
-        return CsvLayout("\t", encoding)
+        return CsvLayout("\t", encoding, quotes_are_text=_has_open_quotes(path, encoding))
     named = _NAMED.fullmatch(lines[0]) if lines else None
     if named:
         return CsvLayout(named[1], encoding, skipped=1)
@@ -69,9 +77,32 @@ def layout_note(path: Path, encoding: str | None) -> str:
     words = []
     if path.suffix.lower() == ".csv" and layout.separator in OTHERS:
         words.append(f"columns are separated by {OTHERS[layout.separator]}")
+    if layout.quotes_are_text:
+        words.append("quotes at the beginning of values are part of them")
     if encoding is None and layout.encoding == "utf-16":
         words.append("read as UTF-16, by its byte order mark")
     return f"{path}: {', '.join(words)}" if words else ""
+
+
+def _has_open_quotes(path: Path, encoding: str) -> bool:
+    """Whether a value of a TSV begins with a quote that it does not end with.
+
+    Nothing is quoted in such a file; a line break within quotes would change the columns of its
+    lines, and then it is read as quoted.
+    """
+    opened = False
+    with path.open(encoding=encoding, errors="replace", newline="\n") as lines:
+        width = next(lines, "").count("\t")
+        for line in lines:
+            values = line.rstrip("\r\n").split("\t")
+            if values != [""] and len(values) != width + 1:
+                return False
+            opened = opened or any(v.startswith('"') and not _is_closed(v) for v in values)
+    return opened
+
+
+def _is_closed(value: str) -> bool:
+    return len(value) > 1 and value.endswith('"') and value.count('"') % 2 == 0
 
 
 def _separator(lines: list[str]) -> str:

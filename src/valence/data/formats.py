@@ -47,7 +47,7 @@ def read_csv(path: Path, rows: int, encoding: str | None) -> Iterator[pd.DataFra
     with pd.read_csv(
         path, sep=layout.separator, dtype=str, keep_default_na=False, na_values=[""],
         encoding=layout.encoding, index_col=False, header=None, skip_blank_lines=True,
-        skiprows=layout.skipped, iterator=True,
+        skiprows=layout.skipped, quoting=layout.quoting, iterator=True,
     ) as reader:  # fmt: skip
         table = reader.read(rows + 1)
         header = pd.Index(["" if pd.isna(name) else str(name).strip() for name in table.iloc[0]])

@@ -23,7 +23,7 @@ LONGEST_NAME, WORDS_OF_A_NAME = 60, 6
 
 def read_columns(
     spec: DataSpec, tables: Mapping[str, Table], *, trained_on: DataSpec | None = None
-) -> tuple[DataSpec, Mapping[str, Table], list[str]]:
+) -> tuple[DataSpec, dict[str, Table], list[str]]:
     """What the columns of a source say: which hold texts and labels, and the rows of each split.
 
     Args:
@@ -39,8 +39,7 @@ def read_columns(
         DataError: if nothing can be guessed, several columns are alike, or a split is unknown.
     """
     spec, notes = with_columns(spec, tables, trained_on=trained_on)
-    parts = _split_by_column(spec, tables, notes)
-    return spec, parts, notes
+    return spec, dict(_split_by_column(spec, tables, notes)), notes
 
 
 def _split_by_column(

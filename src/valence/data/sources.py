@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,7 +82,6 @@ def load_dataset(
                 "The built-in corpus has classes, no intensities; name a corpus with numbers as "
                 "labels, or use data.target=classes"
             )
-
         whole = demo_dataset()
     else:
         from valence.data.multimodal import archive_dataset, find_archive, intensity_dataset
@@ -282,7 +282,7 @@ def _classes(spec: DataSpec, card: DatasetCard | None, labels: pd.Series) -> tup
             f"{spec.name}: all training rows have the label {only!r}; "
             "a classifier needs at least two classes"
         )
-    if all(name.lstrip("-").isdigit() for name in present):
+    if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in present):
         return tuple(sorted(present, key=int))
     return tuple(sorted(present))
 

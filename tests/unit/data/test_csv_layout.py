@@ -61,3 +61,22 @@ def test_a_file_without_a_header_is_refused(tmp_path: Path) -> None:
     TABLE.to_csv(path, index=False, header=False)
     with pytest.raises(DataError, match="the first line looks like a row"):
         load_dataset(DataSpec(name=str(path)))
+
+
+def test_texts_of_a_tsv_may_begin_with_a_quote(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    texts = [('"' if i % 3 == 0 else "") + text for i, text in enumerate(TABLE["text"])]
+    lines = [f"{text}\t{label}\n" for text, label in zip(texts, TABLE["label"], strict=True)]
+    path.write_text("text\tlabel\n" + "".join(lines))
+    data = load_dataset(DataSpec(name=str(path)), seed=1)
+    assert "quotes at the beginning" in data.notes[0]
+    read = [*data.train.texts, *data.validation.texts, *data.test.texts]
+    assert sorted(read) == sorted(texts)
+    parts = list(open_source(str(path)).parts(1000))
+    assert [value for part in parts for value in part.values(0)] == texts
+
+
+def test_labels_of_odd_digits_are_labels_like_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    TABLE.replace({"good": "①", "bad": "③", "meh": "--2"}).to_csv(path, index=False)
+    assert load_dataset(DataSpec(name=str(path)), seed=1).classes == ("--2", "①", "③")

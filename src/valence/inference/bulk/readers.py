@@ -135,7 +135,7 @@ class TextSource(_File):
             lines = _Lines(io.TextIOWrapper(raw, layout.encoding, newline=""))
             for _ in range(layout.skipped):
                 next(lines)
-            reader = csv.reader(lines, delimiter=layout.separator)
+            reader = csv.reader(lines, delimiter=layout.separator, quoting=layout.quoting)
             names = [name.strip() for name in next(reader, [])]
             size = self.path.stat().st_size
             for records in _batched(_checked(reader, lines, len(names)), rows):
