@@ -23,7 +23,7 @@ from valence.data.catalog import DATASETS
 from valence.data.dataset import Dataset
 from valence.data.groups import choose_rows
 from valence.data.locate import locate, refuse_subsampling
-from valence.data.source_columns import with_columns
+from valence.data.source_columns import read_columns
 from valence.data.sources import load_dataset
 from valence.data.tables import clean
 
@@ -113,9 +113,9 @@ def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> LabeledSo
     else:
         located, notes = locate(spec, data_dir)
         chosen = choose_rows(spec, located)
-        spec, guessed = with_columns(spec, chosen)
+        spec, parts, guessed = read_columns(spec, chosen)
         notes = [*notes, *guessed]
-        tables = {name: table.read() for name, table in chosen.items()}
+        tables = {name: table.read() for name, table in parts.items()}
     text = spec.text_column or (card.text_column if card else None)
     label = spec.label_column or (card.label_column if card else None)
     frames = []

@@ -87,6 +87,10 @@ class RowOptions(TextOptions):
     """How a source of labeled rows is read."""
 
     label_column: Annotated[str | None, typer.Option(help="Name of the column of labels.")] = None
+    split_column: Annotated[
+        str | None,
+        typer.Option(help="Column that says which split a row is of [split]; none ignores it."),
+    ] = None
     group: Annotated[
         str | None, typer.Option(help="Column of groups that are scored one by one [language].")
     ] = None
@@ -109,6 +113,8 @@ class RowOptions(TextOptions):
         given = super().settings()
         if self.label_column is not None:
             given["data.label_column"] = self.label_column
+        if self.split_column is not None:
+            given["data.split_column"] = self.split_column
         if self.group is not None:
             given["data.group"] = self.group
         if self.groups:

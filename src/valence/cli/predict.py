@@ -196,8 +196,8 @@ def _stream(
         report = predict_stream(
             predictor, source, out, options=options, progress=progress_of_rows(meter)
         )
-    if report.note and not quiet:
-        console.info(f"Note: {report.note}")
+    for note in report.notes if not quiet else ():
+        console.info(f"Note: {note}")
     if report.resumed and not quiet:
         console.info(f"Note: {report.resumed} rows were done before")
     print_truncated(predictor, report.truncated, quiet=quiet)

@@ -29,6 +29,9 @@ class DataSpec(Section):
     given, looked for in the corpus's own folder."""
     text_column: str | None = None
     label_column: str | None = None
+    split_column: str | None = None
+    """The column of a file that says which split a row is of, or ``none``; ``split`` when not
+    given, if there is such a column and it names splits."""
     query: str | None = None
     """A SELECT whose rows are used, of a database."""
     table: str | None = None

@@ -13,8 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from valence.data.csv_layout import csv_layout, layout_note
 from valence.data.files import json_objects, text_encoding, wrong_encoding
-from valence.data.sheets import read_sheet_batches, split_sheet
+from valence.data.sheets import read_sheet_batches, sheet_note, split_sheet
 from valence.errors import DataError
 
 if TYPE_CHECKING:
@@ -41,12 +42,12 @@ def read_csv(path: Path, rows: int, encoding: str | None) -> Iterator[pd.DataFra
     """A CSV or TSV file; the first line names the columns."""
     import pandas as pd
 
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    layout = csv_layout(path, encoding)
     # The first line is read as a row, since pandas renames columns of one name.
     with pd.read_csv(
-        path, sep=separator, dtype=str, keep_default_na=False, na_values=[""],
-        encoding=text_encoding(encoding), index_col=False, header=None, skip_blank_lines=True,
-        iterator=True,
+        path, sep=layout.separator, dtype=str, keep_default_na=False, na_values=[""],
+        encoding=layout.encoding, index_col=False, header=None, skip_blank_lines=True,
+        skiprows=layout.skipped, quoting=layout.quoting, iterator=True,
     ) as reader:  # fmt: skip
         table = reader.read(rows + 1)
         header = pd.Index(["" if pd.isna(name) else str(name).strip() for name in table.iloc[0]])
@@ -97,6 +98,16 @@ SUFFIXES = tuple(FORMATS)
 def table_file(path: Path) -> Path:
     """The file of a table, without the sheet that may stand behind it."""
     return split_sheet(path)[0]
+
+
+def reading_note(path: Path, encoding: str | None) -> str:
+    """What was found out to read a file: its separator, encoding, sheet; empty where nothing was.
+
+    Raises:
+        DataError: if the file cannot be read.
+    """
+    with reading(path, encoding) as suffix:
+        return layout_note(path, encoding) if suffix in (".csv", ".tsv") else sheet_note(path)
 
 
 @contextmanager

@@ -13,10 +13,9 @@ import pandas as pd
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
 from valence.data.catalog import DATASETS
-from valence.data.formats import table_file
+from valence.data.formats import reading_note, table_file
 from valence.data.frames import held_frame
 from valence.data.groups import LANGUAGE, SOURCE_ROW
-from valence.data.sheets import sheet_note
 from valence.data.tables import SUFFIXES, open_hub, read_batches, read_table
 from valence.errors import DataError, SpecError, UnknownNameError
 
@@ -162,9 +161,16 @@ def locate(
     where = data_dir or os.environ.get("VALENCE_DATA")
     for path in [Path(spec.name), *([Path(where) / spec.name] if where else [])]:
         if table_file(path).exists():
-            note = sheet_note(path) if table_file(path).is_file() else ""
-            return tables_of_path(path, spec.group, spec.encoding), [note] if note else []
+            files = tables_of_path(path, spec.group, spec.encoding)
+            return files, _reading_notes(files)
     return _of_hub(spec), []
+
+
+def _reading_notes(tables: Mapping[str, Table]) -> list[str]:
+    """What was found out to read the files among the tables."""
+    files = [table for table in tables.values() if isinstance(table, FileRows)]
+    notes = (reading_note(file.path, file.encoding) for file in files)
+    return [note for note in notes if note]
 
 
 def refuse_encoding(spec: DataSpec, what: str) -> None:
@@ -179,7 +185,7 @@ def refuse_encoding(spec: DataSpec, what: str) -> None:
 
 NAMING = {
     "name", "target", "features", "text_column", "label_column", "query", "table", "encoding",
-    "group", "groups",
+    "group", "groups", "split_column",
 }  # fmt: skip
 """Fields of a spec that say where rows are and how they are read; the others subsample them."""
 

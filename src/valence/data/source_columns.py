@@ -11,8 +11,78 @@ from valence.config.database_url import is_sql_url
 from valence.data.catalog import DATASETS
 from valence.data.columns import SAMPLE, guess_label_column, guess_text_column
 from valence.data.groups import SOURCE_ROW
-from valence.data.locate import Table
+from valence.data.locate import SPLITS, InMemoryRows, Table
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, usual_column
+from valence.errors import DataError
+
+SPLIT, IGNORED = "split", "none"
+SPLIT_VALUES = {**SPLITS, "train": ("train", "training")}
+LONGEST_NAME, WORDS_OF_A_NAME = 60, 6
+"""What is longer names no column."""
+
+
+def read_columns(
+    spec: DataSpec, tables: Mapping[str, Table], *, trained_on: DataSpec | None = None
+) -> tuple[DataSpec, dict[str, Table], list[str]]:
+    """What the columns of a source say: which hold texts and labels, and the rows of each split.
+
+    Args:
+        spec: Names the source; cards, databases and intensities are left as they are.
+        tables: Its tables, by split.
+        trained_on: The data of a saved model, whose columns are taken where the source has them.
+
+    Returns:
+        The spec with the columns that it leaves open and that have no usual name, the tables by
+        split, and notes on what was guessed or found.
+
+    Raises:
+        DataError: if nothing can be guessed, several columns are alike, or a split is unknown.
+    """
+    spec, notes = with_columns(spec, tables, trained_on=trained_on)
+    return spec, dict(_split_by_column(spec, tables, notes)), notes
+
+
+def _split_by_column(
+    spec: DataSpec, tables: Mapping[str, Table], notes: list[str]
+) -> Mapping[str, Table]:
+    """The tables of a source without splits whose column says which split a row is of."""
+    requested = spec.split_column
+    own = spec.name in DATASETS or spec.target != "classes" or requested == IGNORED
+    if own or "all" not in tables or (requested is None and is_sql_url(spec.name)):
+        return tables
+    head = _head(tables["all"])
+    column = requested or usual_column(list(head), [SPLIT])
+    if column is None:
+        return tables
+    if column not in head:
+        raise DataError(f"{spec.name}: no column {column!r} of splits; columns: {', '.join(head)}")
+    known = {alias: name for name, aliases in SPLIT_VALUES.items() for alias in aliases}
+    if requested is None and not {_plain(value) for value in head[column]} <= set(known):
+        return tables
+    whole = tables["all"].read()
+    values = whole[column].map(_plain)
+    wrong = values[~values.isin(list(known))]
+    if len(wrong) or not values.isin(SPLIT_VALUES["train"]).any():
+        what = f"row {wrong.index[0] + 1} says {wrong.iloc[0]!r}" if len(wrong) else "none is train"
+        raise DataError(
+            f"{spec.name}: column {column!r} names splits, but {what}; write train, validation or "
+            "test, or ignore it with --split-column none"
+        )
+    splits = values.map(known)
+    parts: dict[str, Table] = {
+        name: InMemoryRows(whole[splits == name].reset_index(drop=True))
+        for name in SPLIT_VALUES
+        if (splits == name).any()
+    }
+    sizes = ", ".join(f"{int((splits == name).sum())} {name}" for name in parts)
+    notes.append(
+        f"{spec.name}: splits by column {column!r}: {sizes}; --split-column none ignores it"
+    )
+    return parts
+
+
+def _plain(value: object) -> str:
+    return str(value).strip().lower()
 
 
 def with_columns(
@@ -48,8 +118,20 @@ def with_columns(
         choice = guess_label_column(head, text=text, where=spec.name)
         guessed["label_column"] = choice.name
         words.append(f"labels from column {choice.name!r} ({choice.reason})")
+    if words and _is_row([text, guessed.get("label_column", "")], head):
+        raise DataError(
+            f"{spec.name}: the first line looks like a row and names no columns; put a line such "
+            "as text,label above it"
+        )
     note = f"{spec.name}: {', '.join(words)}; name others with --text-column, --label-column"
     return spec.model_copy(update=guessed), [note] if words else []
+
+
+def _is_row(names: list[str], head: Mapping[str, list[object]]) -> bool:
+    """Whether guessed names are values of their columns: a text, and a label that others have."""
+    text, label = names
+    is_text = len(text) > LONGEST_NAME or len(text.split()) > WORDS_OF_A_NAME
+    return is_text or label in {str(value) for value in head.get(label, ())}
 
 
 def _head(table: Table) -> dict[str, list[object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from valence.data.locate import (
 )
 from valence.data.noise import with_label_noise
 from valence.data.sampling import longtail_counts, take_counts
-from valence.data.source_columns import columns_beyond, with_columns
+from valence.data.source_columns import columns_beyond, read_columns
 from valence.data.tables import clean
 from valence.errors import DataError, SpecError, UnknownNameError
 
@@ -81,7 +82,6 @@ def load_dataset(
                 "The built-in corpus has classes, no intensities; name a corpus with numbers as "
                 "labels, or use data.target=classes"
             )
-
         whole = demo_dataset()
     else:
         from valence.data.multimodal import archive_dataset, find_archive, intensity_dataset
@@ -96,7 +96,7 @@ def load_dataset(
             if spec.target == "intensity":
                 return intensity_dataset(spec, tables, seed=seed, notes=notes)
             given = spec
-            spec, guessed = with_columns(spec, tables)
+            spec, tables, guessed = read_columns(spec, tables)
             frames, more = _read(spec, card, tables, seed)
             whole = _assemble(spec, card, frames, seed, [*notes, *guessed, *more])
             whole = replace(whole, columns=columns_beyond(given, spec))
@@ -165,7 +165,7 @@ def load_split(
         return LabeledRows(rows, spec.name, split, data.notes, data.group)
     located, notes = locate(spec, data_dir)
     tables = table_by_split(spec, choose_rows(spec, located), notes)
-    spec, guessed = with_columns(spec, tables, trained_on=trained_on)
+    spec, tables, guessed = read_columns(spec, tables, trained_on=trained_on)
     notes = [*notes, *guessed]
     name = "all" if "all" in tables else split
     if name not in tables:
@@ -282,7 +282,7 @@ def _classes(spec: DataSpec, card: DatasetCard | None, labels: pd.Series) -> tup
             f"{spec.name}: all training rows have the label {only!r}; "
             "a classifier needs at least two classes"
         )
-    if all(name.lstrip("-").isdigit() for name in present):
+    if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in present):
         return tuple(sorted(present, key=int))
     return tuple(sorted(present))
 

@@ -119,3 +119,43 @@ def test_rows_of_a_saved_model_are_read_as_in_its_training(tmp_path: Path) -> No
         DataSpec(name=str(tmp_path / "more.csv")), classes, trained_on=trained_on
     ).rows
     assert set(rows.texts) == set(table["comment"])
+
+
+def with_splits(path: Path, names: tuple[str, ...], column: str = "split") -> Path:
+    table = make_reviews(140)[["text", "label"]]
+    table[column] = [names[i % len(names)] for i in range(140)]
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_a_column_of_splits_is_read_and_said(tmp_path: Path) -> None:
+    path = with_splits(tmp_path / "a.csv", ("Train", "train", "train", "dev", "test"))
+    data = load_dataset(DataSpec(name=str(path)), seed=1)
+    table = pd.read_csv(path)
+    assert data.test.texts == table.loc[table["split"] == "test", "text"].tolist()
+    assert len(data.validation) == (table["split"] == "dev").sum()
+    assert any(
+        "splits by column 'split': 84 train, 28 validation, 28 test" in n for n in data.notes
+    )
+    ignored = load_dataset(DataSpec(name=str(path), split_column="none"), seed=1)
+    assert any(note.startswith("test split made here") for note in ignored.notes)
+    rows = load_split(DataSpec(name=str(path)), data.classes)
+    assert (rows.split, rows.rows.texts) == ("test", data.test.texts)
+
+
+def test_a_split_that_is_missing_is_made_and_other_columns_are_none(tmp_path: Path) -> None:
+    path = with_splits(tmp_path / "a.csv", ("train", "train", "test"), "part")
+    assert any(
+        n.startswith("test split made") for n in load_dataset(DataSpec(name=str(path))).notes
+    )
+    named = load_dataset(DataSpec(name=str(path), split_column="part"))
+    assert len(named.test) == 46
+    assert any(n.startswith("validation split made") for n in named.notes)
+    other = with_splits(tmp_path / "b.csv", ("left", "right"))
+    assert any(
+        n.startswith("test split made") for n in load_dataset(DataSpec(name=str(other))).notes
+    )
+    with pytest.raises(DataError, match=r"row 1 says 'left'; write train, .*--split-column none"):
+        load_dataset(DataSpec(name=str(other), split_column="split"))
+    with pytest.raises(DataError, match="no column 'set' of splits; columns: text, label, split"):
+        load_dataset(DataSpec(name=str(other), split_column="set"))

@@ -16,6 +16,7 @@ from typing import IO, Any, Protocol
 
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
+from valence.data.csv_layout import csv_layout
 from valence.data.files import json_objects, text_encoding
 from valence.data.formats import SUFFIXES, reading, table_file
 from valence.errors import DataError
@@ -128,10 +129,13 @@ class TextSource(_File):
 
     def parts(self, rows: int) -> Iterator[Part]:
         """As :class:`RowReader`; a line with more values than the first has is an error."""
-        with reading(self.path, self.encoding) as suffix, self.path.open("rb") as raw:
+        with reading(self.path, self.encoding), self.path.open("rb") as raw:
             csv.field_size_limit(LONGEST_FIELD)
-            lines = _Lines(io.TextIOWrapper(raw, text_encoding(self.encoding), newline=""))
-            reader = csv.reader(lines, delimiter="\t" if suffix == ".tsv" else ",")
+            layout = csv_layout(self.path, self.encoding)
+            lines = _Lines(io.TextIOWrapper(raw, layout.encoding, newline=""))
+            for _ in range(layout.skipped):
+                next(lines)
+            reader = csv.reader(lines, delimiter=layout.separator, quoting=layout.quoting)
             names = [name.strip() for name in next(reader, [])]
             size = self.path.stat().st_size
             for records in _batched(_checked(reader, lines, len(names)), rows):

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valence.config.database_url import is_sql_url
 from valence.data.columns import guess_text_column
 from valence.data.files import TEXT_COLUMNS, find_column, usual_column
-from valence.data.formats import table_file
+from valence.data.formats import reading_note, table_file
 from valence.errors import DataError
 from valence.inference.bulk.checkpoint import (
     PartRecord,
@@ -67,14 +68,14 @@ class StreamReport:
         resumed: Rows that an earlier call had done.
         truncated: Texts truncated at the length limit.
         seconds: Time taken.
-        note: Which column was read, where it was guessed or is that of the training; else empty.
+        notes: What was found out to read the source: its column of texts, separator, sheet.
     """
 
     rows: int
     resumed: int
     truncated: int
     seconds: float
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def predict_file(
@@ -138,10 +139,12 @@ def _streamed(
     progress: Progress | None,
 ) -> StreamReport:  # fmt: skip
     clock = time.monotonic()
+    note = "" if is_sql_url(rows.name) else reading_note(Path(rows.name), options.encoding)
     parts = Parts(sink.parts_folder(), sink.suffix)
     records = parts.open(_job(predictor, rows, sink, options), resume=options.resume)
     resumed = sum(record.rows for record in records)
     stream = _StreamScorer(predictor, parts, sink, options, progress)
+    stream.notes += filter(None, [note])
     try:
         records = stream.run(rows, records)
         if not records:
@@ -158,7 +161,7 @@ def _streamed(
         resumed,
         sum(record.truncated for record in records),
         time.monotonic() - clock,
-        stream.note,
+        tuple(stream.notes),
     )
 
 
@@ -176,7 +179,7 @@ class _StreamScorer:
         self.progress = progress
         self.written = 0
         self.column = options.text_column
-        self.note = ""
+        self.notes: list[str] = []
 
     def run(self, source: RowReader, known: list[PartRecord]) -> list[PartRecord]:
         """Records of all parts; those of ``known`` are only checked against their texts."""
@@ -233,14 +236,14 @@ class _StreamScorer:
         trained_on = self.predictor.config.data
         name = trained_on.text_column if trained_on is not None else None
         if name is not None and name in part.names:
-            self.note = f"texts are read from column {name!r}, as in the training"
+            self.notes.append(f"texts are read from column {name!r}, as in the training")
             return name
         usual = usual_column(part.names, TEXT_COLUMNS)
         if usual is not None:
             return usual
         columns = {name: part.values(place) for place, name in enumerate(part.names)}
         choice = guess_text_column(columns, where=where)
-        self.note = (
+        self.notes.append(
             f"texts are read from column {choice.name!r} ({choice.reason}); name another with "
             "--text-column"
         )
