@@ -194,13 +194,19 @@ class TorchModel(TextModel):
             return
         if type(self.classifier.head) is not LinearHead:
             return
+        from valence.models.layer_features import stored_last_means
+
         classifier = self.classifier
 
         def compute(encoded: Encoded, progress: Progress | None) -> np.ndarray:
+            known = stored_last_means(classifier.encoder, encoded) if is_mean else None
+            if known is not None:
+                return known
             return score_inputs(classifier, self.inputs_of(encoded), progress).features
 
         pooling = classifier.head.get_submodule("pooling")
         name = self.config.sentence.named(self.config.head.pooling)
+        is_mean = name == "mean"
         key = pooling_key(classifier.encoder, pooling, name)
         self.pooled = PooledFeatures(key, compute, self.config.encoder.name)
 
