@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,14 +123,16 @@ class EnsembleModel(Model):
         )  # fmt: skip
 
 
-def load_ensemble_model(folder: Path) -> EnsembleModel:
+def load_ensemble_model(folder: Path, load_member: Callable[[Path], Model]) -> EnsembleModel:
     """The model that :meth:`EnsembleModel.save` wrote.
+
+    Args:
+        folder: The model folder.
+        load_member: Loads the folder of a member.
 
     Raises:
         ModelError: if a file is missing or broken, or a member predicts other classes.
     """
-    from valence.models.loader import load_model
-
     config = read_config(folder)
     path = folder / MEMBERS_FILE
     try:
@@ -143,7 +145,7 @@ def load_ensemble_model(folder: Path) -> EnsembleModel:
         raise ModelError(f"{path} must name folders beside it, at least one")
     if not all(0 < t < np.inf for t in temperatures):
         raise ModelError(f"{path} has a temperature that is not positive")
-    members = [load_model(folder / name) for name in names]
+    members = [load_member(folder / name) for name in names]
     for name, member in zip(names, members, strict=True):
         if member.classes != config.task.classes:
             raise ModelError(f"{folder / name} predicts other classes than {folder}")

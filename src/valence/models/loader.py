@@ -39,7 +39,7 @@ def _linear_views(folder: Path) -> Model:
 def _ensemble(folder: Path) -> Model:
     from valence.models.ensemble import load_ensemble_model
 
-    return load_ensemble_model(folder)
+    return load_ensemble_model(folder, load_model)
 
 
 def _fusion(folder: Path) -> Model:

@@ -1,0 +1,93 @@
+"""``valence fit``: from a file nobody describes to a model, and on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import make_reviews
+
+
+@pytest.fixture
+def feedback(tmp_path: Path) -> Path:
+    frame = make_reviews(240, seed=3)
+    rows = pd.DataFrame({
+        "id": range(len(frame)), "date": "2026-01-02", "comment": frame["text"],
+        "sentiment": frame["label"],
+    })  # fmt: skip
+    rows.to_csv(tmp_path / "feedback.csv", index=False)
+    return tmp_path / "feedback.csv"
+
+
+def quick(encoder: Path) -> tuple[str, ...]:
+    return ("--encoder", str(encoder), "--budget", "60s", "--set", "portfolio.epochs=1")
+
+
+def test_a_file_becomes_a_model_without_naming_a_column(
+    valence, feedback: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "model"
+    code, out_text, err = valence("fit", str(feedback), "--out", str(out), *quick(tiny_encoder))
+    assert code == 0, err
+    assert "comment" in err
+    assert "sentiment" in err
+    assert "kernel-ridge" in out_text
+    assert "95% interval" in err
+    assert "Against always the largest class" in err
+    assert "What would help most" in err
+    assert f"valence predict {out}" in err
+    new = tmp_path / "new.csv"
+    pd.DataFrame({"comment": ["the food was good", "not good"]}).to_csv(new, index=False)
+    labeled = tmp_path / "labeled.csv"
+    assert valence("predict", str(out), str(new), "--out", str(labeled))[0] == 0
+    assert len(pd.read_csv(labeled)) == 2
+
+
+def test_the_same_command_goes_on_from_finished_models(
+    valence, feedback: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    arguments = ("fit", str(feedback), "--out", str(tmp_path / "m"), *quick(tiny_encoder), "--json")
+    first = json.loads(valence(*arguments)[1])
+    runs = {path.name: path.stat().st_mtime_ns for path in Path("runs").iterdir()}
+    kept = [name for name in runs if "-auto-" not in name and not name.startswith(".")]
+    assert len(kept) >= 4
+    for path in Path("runs").glob("*-auto-*"):
+        (path / "result.json").unlink()
+    again = json.loads(valence(*arguments)[1])
+    assert again["test"] == first["test"]
+    assert all(Path("runs", name).stat().st_mtime_ns == runs[name] for name in kept)
+
+
+def test_a_small_budget_says_what_was_not_tried(
+    valence, feedback: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    code, out_text, err = valence(
+        "fit", str(feedback), "--out", str(tmp_path / "m"), "--encoder", str(tiny_encoder),
+        "--budget", "0.001s",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "lora-balanced was not tried" in " ".join(err.split())
+    assert "ldam" not in out_text
+
+
+@pytest.mark.parametrize("budget", ["0s", "five", "-3m", "3d"])
+def test_a_budget_that_is_none_is_one_line(valence, feedback: Path, budget: str) -> None:
+    code, _, err = valence("fit", str(feedback), "--out", "m", f"--budget={budget}")
+    assert code != 0
+    assert "no duration" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_folder_with_something_else_is_left_alone(
+    valence, feedback: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years")
+    mine = str(tmp_path / "mine")
+    code, _, err = valence("fit", str(feedback), "--out", mine, *quick(tiny_encoder))
+    assert code != 0
+    assert "no model folder" in err
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years"
