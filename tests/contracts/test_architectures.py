@@ -15,10 +15,11 @@ from valence.config.sections import EncoderSpec, HeadSpec
 from valence.data.examples import Examples
 from valence.errors import ModelError
 from valence.evaluation.task import Classification
-from valence.inference.export.export import write_onnx
+from valence.inference.export.onnx_network import write_onnx
 from valence.models.adapters import LORA_TARGETS
 from valence.models.build import build_model
 from valence.models.classifier import NetworkConfig, TorchModel
+from valence.models.layer_features import LayerFeatures
 from valence.models.loader import load_model
 
 TASK = Classification(("bad", "good", "meh"), (3, 3, 3), ())
@@ -81,6 +82,14 @@ def test_long_texts_are_truncated_at_the_last_position(name: str, folder_of: Fol
     assert np.isfinite(outputs.logits).all()
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_features_of_all_layers_are_as_wide_as_they_say(name: str, folder_of: Folder) -> None:
+    layers = LayerFeatures(EncoderSpec(name=str(folder_of(name))), cached=False)
+    vectors, _ = layers.vectors(TEXTS)
+    assert vectors.shape == (len(TEXTS), layers.size)
+    assert np.isfinite(vectors).all()
+
+
 @pytest.mark.parametrize("adaptation", ["lora", "dora", "full"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_one_step_trains_and_the_saved_model_says_the_same(
@@ -107,7 +116,7 @@ def test_one_step_trains_and_the_saved_model_says_the_same(
     model.save(tmp_path)
     loaded = load_model(tmp_path)
     np.testing.assert_allclose(loaded.predict(Examples(TEXTS)).probs, probs, atol=1e-6)
-    assert loaded.torch_model().config == model.config
+    assert loaded.text_model().config == model.config
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

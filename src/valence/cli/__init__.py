@@ -23,6 +23,7 @@ from valence.cli import (
     explain,
     export,
     features,
+    fit,
     import_model,
     llm,
     methods,
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, compare and use sentiment models where the data is unfair.",
 )
+app.command("fit")(fit.fit)
 app.command("compare", cls=compare.CompareCommand)(compare.compare)
 app.command("audit")(audit.audit)
 app.command("train")(train.train)

@@ -91,6 +91,11 @@ def calibrate(
     path = write_calibration(result, model)
     _draw(fitted, loaded.rows, model / "report" / "reliability.png")
     _print(fitted, path, output)
+    if predictor.config.holds_encoder and not output.quiet:
+        console.info(
+            "Other tools that load this folder read it without the calibration; valence export "
+            "makes it a part of the model"
+        )
 
 
 def _draw(fitted: Fitted, rows: Split, path: Path) -> None:

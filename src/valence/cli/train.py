@@ -158,7 +158,7 @@ def _train(
     from valence.reports.records import record_run
     from valence.runs.runner import run
 
-    _check_target(target)
+    check_target_folder(target)
     with console.Meter(quiet=output.quiet) as meter:
         result = run(
             spec, store=store, data_dir=data_dir, keep_model=True, start=start, track=output.track,
@@ -167,7 +167,7 @@ def _train(
     mode: Literal["train", "continue"] = "train" if start is None else "continue"
 
     def hand_over() -> None:
-        _copy_model(store.path(result.key) / "model", target)
+        copy_model(store.path(result.key) / "model", target)
         record_run(store, result, target / "report", mode=mode)
 
     process_group.run_on_main_process(hand_over)
@@ -191,13 +191,13 @@ def _print_all(scores: dict[str, dict[str, Any]], *, as_json: bool) -> None:
     console.print_table(["method", *(METRICS[name].title for name in names)], rows)
 
 
-def _check_target(target: Path) -> None:
+def check_target_folder(target: Path) -> None:
     """Refuse a folder that holds something else before the training, not after it."""
     if target.exists() and not (target / "config.json").exists() and any(target.iterdir()):
         raise RunError(f"{target} is no model folder and not empty; give another --out")
 
 
-def _copy_model(source: Path, target: Path) -> None:
+def copy_model(source: Path, target: Path) -> None:
     """Put the model at ``target`` whole; of what was there, only its report is kept."""
     with atomic.new_folder(target) as scratch:
         shutil.copytree(source, scratch, dirs_exist_ok=True)

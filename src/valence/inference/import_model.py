@@ -156,6 +156,7 @@ def _names(
 def _loaded(
     source: Path, names: tuple[str, ...], max_length: int | None
 ) -> tuple[ImportedModel, list[str]]:
+    from valence.models.backbone import position_count
     from valence.models.imported import (
         ImportedModel,
         ImportedNetwork,
@@ -165,10 +166,9 @@ def _loaded(
     )
 
     network = load_classifier(source)
-    limit = _longest(network)
-    tokenizer = tokenizer_of(source, min(limit, max_length or DEFAULT_LENGTH))
+    tokenizer = tokenizer_of(source, max_length or DEFAULT_LENGTH)
     notes = _set_padding(network, tokenizer.backend, source)
-    able = min(limit, tokenizer.backend.model_max_length)
+    able = min(position_count(str(source)) or DEFAULT_LENGTH, tokenizer.backend.model_max_length)
     if max_length is None and able > DEFAULT_LENGTH:
         notes.append(
             f"It reads {DEFAULT_LENGTH} tokens of a text and could read {able:,}: --max-length"
@@ -182,18 +182,6 @@ def _loaded(
     network.config.id2label = dict(enumerate(names))
     network.config.label2id = {name: i for i, name in enumerate(names)}
     return model, notes
-
-
-def _longest(network: Any) -> int:
-    """Most tokens that its position embeddings allow."""
-    from torch import nn
-
-    limit = network.config.get_text_config().max_position_embeddings
-    for name, module in network.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            first = 0 if module.padding_idx is None else module.padding_idx + 1
-            return int(module.num_embeddings) - first
-    return int(limit)
 
 
 def _set_padding(network: Any, tokenizer: Any, source: Path) -> list[str]:

@@ -16,6 +16,7 @@ from valence.errors import ModelError, SpecError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     from valence.data.dataset import Split
     from valence.evaluation.task import Task
@@ -121,6 +122,7 @@ class FitResult:
         origin: The run the fit was taken from; empty for a new fit.
         out_of_fold: (N, C) logits of the training rows by models fitted without them, where a
             method has them.
+        tables: Further tables of the run folder, by file name.
     """
 
     model: Model
@@ -131,6 +133,7 @@ class FitResult:
     train_seconds: float | None = None
     origin: str = ""
     out_of_fold: np.ndarray | None = None
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

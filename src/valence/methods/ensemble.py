@@ -25,12 +25,15 @@ from valence.methods.baselines import FrozenEncoderSpec
 from valence.methods.kernel_ridge import RidgeTrainSpec
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from valence.data.dataset import Split
     from valence.models.base import Model
 
 FROZEN = ("kernel-ridge", "linear-probe")
 """Methods that train nothing in the encoder; each is tried with every encoder."""
 TIMED_TEXTS = 64
+PORTFOLIO_FILE = "portfolio.csv"
 
 
 class AutoEncoderSpec(FrozenEncoderSpec):
@@ -59,6 +62,8 @@ class Candidate:
         own: (N, C) out-of-fold logits of the training rows; None where the method has none.
         held_out: (M, C) logits of the validation rows.
         temperature: By which both are divided.
+        origin: The run it was taken from; empty where it was fitted here.
+        seconds: What fitting it took here.
     """
 
     name: str
@@ -67,6 +72,8 @@ class Candidate:
     own: np.ndarray | None
     held_out: np.ndarray
     temperature: float
+    origin: str = ""
+    seconds: float = 0.0
 
 
 @dataclass
@@ -102,15 +109,34 @@ class _Search:
             ValenceError: as the method does.
         """
         spec = self._spec(name, settings)
+        began = time.monotonic()
         assert self.context.fit_base is not None
         fitted = self.context.fit_base(spec)
         held = fitted.model.predict(self.validation.examples(self.context.group)).logits
         own = fitted.out_of_fold
         temperature = self._temperature(own, held)
         encoder = str(spec.get("encoder.name"))
-        candidate = Candidate(f"{name} ({encoder})", encoder, fitted.model, own, held, temperature)
+        candidate = Candidate(
+            f"{name} ({encoder})", encoder, fitted.model, own, held, temperature,
+            fitted.origin.removeprefix("run "), time.monotonic() - began,
+        )  # fmt: skip
         self.tried.append(candidate)
         return candidate
+
+    def table(self) -> pd.DataFrame:
+        """One row per candidate: whether it is a member, its score, its run, seconds."""
+        import pandas as pd
+
+        names = {member.name for member in self.members}
+        return pd.DataFrame([
+            {
+                "model": one.name, "member": one.name in names,
+                "expected_macro_f1": self.score([one], with_own=one.own is not None),
+                "out_of_fold": one.own is not None, "temperature": one.temperature,
+                "seconds": round(one.seconds, 1), "run": one.origin,
+            }
+            for one in self.tried
+        ])  # fmt: skip
 
     def _spec(self, name: str, settings: dict[str, Any]) -> RunSpec:
         if self.context.new_spec is None:
@@ -207,7 +233,7 @@ class Auto(Method[AutoConfig]):
         )  # fmt: skip
         names = " + ".join(one.name for one in search.members)
         notes = (*encoders.notes, f"mean of {names}, of {len(search.tried)} tried", *search.notes)
-        return FitResult(model, notes=notes)
+        return FitResult(model, notes=notes, tables={PORTFOLIO_FILE: search.table()})
 
     def cost(self, config: AutoConfig, sizes: Sizes) -> float:
         """That of its members."""
@@ -222,7 +248,7 @@ class Auto(Method[AutoConfig]):
     def content(self, config: AutoConfig) -> tuple[str, ...]:
         """The files of the encoders it may use."""
         from valence.models.built_in import encoder_content
-        from valence.models.encoder import folder_choices
+        from valence.models.reading import folder_choices
 
         encoder = config.encoder
         names = (encoder.name,) if encoder.name != AUTO_ENCODER else _installed()

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from valence.config.sections import EncoderSpec, HeadSpec, LossSpec, Section
 from valence.data.batches import Encoded
 from valence.data.examples import Examples
-from valence.errors import ModelError
 from valence.evaluation.task import Task
 from valence.losses.base import ClassInfo
 from valence.losses.contrastive import PrototypeMemory
@@ -25,7 +23,7 @@ from valence.losses.gather import full_batch_loss
 from valence.losses.table import build_loss
 from valence.models.base import Memory, Model, Outputs, Progress, unit_rows
 from valence.models.config_file import read_config, write_config
-from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
+from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import FrozenStates, PooledFeatures
 from valence.models.heads import LinearHead, build_head
 from valence.models.output_keys import pooling_key
@@ -34,7 +32,7 @@ from valence.models.sentence_folder import SentenceSpec
 from valence.models.stock_head import stock_classifier, stock_refusal
 from valence.models.text_model import PlainNetwork, TextModel
 from valence.models.transformers_folder import save_transformers
-from valence.models.weights import broken_file, load_weights
+from valence.models.weights import load_encoder, load_weights
 from valence.storage import atomic
 
 if TYPE_CHECKING:
@@ -196,15 +194,19 @@ class TorchModel(TextModel):
             return
         if type(self.classifier.head) is not LinearHead:
             return
+        from valence.models.layer_features import stored_last_means
+
         classifier = self.classifier
 
         def compute(encoded: Encoded, progress: Progress | None) -> np.ndarray:
+            known = stored_last_means(classifier.encoder, encoded) if is_mean else None
+            if known is not None:
+                return known
             return score_inputs(classifier, self.inputs_of(encoded), progress).features
 
         pooling = classifier.head.get_submodule("pooling")
-        name, sentence = self.config.head.pooling, self.config.sentence
-        if sentence != SentenceSpec():
-            name = f"{name} {sentence.model_dump_json()}"
+        name = self.config.sentence.named(self.config.head.pooling)
+        is_mean = name == "mean"
         key = pooling_key(classifier.encoder, pooling, name)
         self.pooled = PooledFeatures(key, compute, self.config.encoder.name)
 
@@ -373,31 +375,10 @@ def load_torch_model(folder: Path) -> TorchModel:
         own = folder
     elif config.encoder.adaptation == "full":
         own = folder / "encoder"
-    encoder = _load_encoder(folder, config.encoder, own)
+    encoder = load_encoder(folder, config.encoder, own)
     info = ClassInfo(saved.train_counts, saved.tail, encoder.hidden_size)
     classifier = Classifier(encoder, config.head, config.loss, info, config.sentence)
     load_weights(classifier, folder / HEAD_FILE)
     classifier.eval()
     tokenizer = TextTokenizer(config.encoder, own)
     return TorchModel(classifier, tokenizer, saved.task, config, saved.spec, saved.logit_shift)
-
-
-def _load_encoder(folder: Path, spec: EncoderSpec, own: Path | None) -> Encoder:
-    if own is not None and not (own / "model.safetensors").exists():
-        raise ModelError(f"{own / 'model.safetensors'} is missing; the model folder is not whole")
-    if own is not None or spec.adaptation not in ADAPTED:
-        try:
-            return Encoder(spec, own)
-        except ModelError:
-            raise
-        except Exception as error:
-            raise ModelError(broken_file(own or folder, error)) from None
-    encoder = Encoder(spec.model_copy(update={"adaptation": "frozen"}))
-    try:
-        with without_peft_warnings():
-            adapted = PeftModel.from_pretrained(encoder.model, str(folder / "adapter"))
-    except Exception as error:  # peft, safetensors and json raise errors of their own kinds
-        raise ModelError(broken_file(folder / "adapter", error)) from None
-    encoder.spec = spec
-    encoder.model = adapted
-    return encoder

@@ -118,7 +118,7 @@ class ModelConfig(BaseModel):
 
     @property
     def holds_encoder(self) -> bool:
-        """Whether the folder is one of transformers, with the encoder in it."""
+        """Whether other tools load the folder too, which has the encoder in it."""
         return self.format == FORMAT
 
     def section(self, name: str, part: type[Part]) -> Part:

@@ -166,6 +166,17 @@ class OutputCache:
             index.chunks, index.chunk[inverse], index.start[inverse], index.lengths[inverse]
         )
 
+    def stored(self, input_ids: Sequence[Sequence[int]]) -> StateRows | None:
+        """The outputs of N texts with one row each, if all of them are stored; else None."""
+        names, inverse = np.unique(text_names(input_ids), return_inverse=True)
+        index = _RowIndex(names, np.ones(len(names), dtype=np.int64))
+        self._look_up(index)
+        if len(index.missing):
+            return None
+        return StateRows(
+            index.chunks, index.chunk[inverse], index.start[inverse], index.lengths[inverse]
+        )
+
     def _look_up(self, index: _RowIndex) -> None:
         for folder in cache.folders(self.cache_kind, f"{self.key}-"):
             if not len(index.missing):

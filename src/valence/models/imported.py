@@ -224,7 +224,8 @@ def tokenizer_of(folder: Path, max_length: int) -> TextTokenizer:
     Raises:
         ModelError: if it cannot be loaded.
     """
-    return TextTokenizer(EncoderSpec(name=str(folder), max_length=max_length), folder)
+    spec = EncoderSpec(name=str(folder), max_length=max_length, prompt="")
+    return TextTokenizer(spec, folder)
 
 
 def load_classifier(folder: Path) -> Any:

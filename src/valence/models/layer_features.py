@@ -144,5 +144,21 @@ class LayerFeatures:
         return torch.cat(views, dim=1).float().cpu()
 
 
+def stored_last_means(encoder: Encoder, encoded: Encoded) -> np.ndarray | None:
+    """(N, H) means of the last layer, if the vectors of all texts are cached; else None.
+
+    Args:
+        encoder: A frozen encoder.
+        encoded: N tokenized texts, at least one.
+    """
+    precision = precision_in_effect(encoder, next(encoder.parameters()).device.type)
+    key = output_key(weights_key(encoder), precision, NAME)
+    rows = OutputCache(cache.POOLED, key, {}).stored(encoded.input_ids)
+    if rows is None:
+        return None
+    width = encoder.layer_widths[-1]
+    return rows.vectors()[:, -2 * width : -width]
+
+
 def _with_offset(progress: Progress, before: int, total: int, done: int, _: int) -> None:
     progress(before + done, total)

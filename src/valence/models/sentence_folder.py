@@ -60,6 +60,10 @@ class SentenceSpec(Section):
         """Of the features, from that of the token states."""
         return self.dense[-1].outputs if self.dense else hidden_size
 
+    def named(self, pooling: str) -> str:
+        """The pooling with all that is added to it, for keys of caches."""
+        return pooling if self == SentenceSpec() else f"{pooling} {self.model_dump_json()}"
+
 
 @dataclass(frozen=True)
 class SentenceFolder:

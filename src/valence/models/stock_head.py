@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 EPSILON = 2.0**-11
 """Smaller is closer, until weights times it are too small for 16 bits."""
 NORM_CONSTANT = 2.0**10
-ADVICE = "use --format onnx, which holds every head"
+ADVICE = (
+    "use --format onnx, which holds every head, or --format sentence-transformers for the features "
+    "and their linear head"
+)
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,7 @@ def _score(job: _RunJob, fitted: FitResult, seconds: float) -> RunOutputs:
     if test.truncated:
         truncated = f"{test.truncated} of {len(dataset.test)} test texts were truncated"
         notes = (*notes, f"{truncated} at the length limit ({model.max_tokens} tokens)")
-    tables: dict[str, pd.DataFrame] = {}
+    tables: dict[str, pd.DataFrame] = dict(fitted.tables)
     if raw.answers is not None:
         tables["answers.csv"] = answers_table(dataset, raw)
     variants = _variants(dataset, model)

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from tests.architectures import save_classifier, save_encoder
 from tests.conftest import make_reviews
 from tests.unit.models.test_stock_head import TASK, TEXTS, model_of, piped
+from valence.cli import app
 from valence.config.sections import BUILT_IN_ENCODER
 from valence.data.dataset import Dataset, Split
 from valence.errors import ModelError
@@ -109,6 +111,19 @@ def test_imported_models_are_exported_with_their_calibration(data: Dataset, tmp_
         )
 
 
+def test_calibrate_says_what_other_tools_do_not_read(encoder: Path, tmp_path: Path) -> None:
+    rows = make_reviews(90, seed=6)
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    for adaptation, said in (("full", True), ("frozen", False)):
+        folder = tmp_path / adaptation
+        model_of(encoder, adaptation).save(folder)
+        words = ["calibrate", str(folder), "--data", str(tmp_path / "rows.csv")]
+        done = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert done.exit_code == 0
+        message = "Other tools that load this folder read it without the calibration"
+        assert (message in done.output.replace("\n", " ")) == said
+
+
 @pytest.mark.parametrize(
     ("head", "pooling", "reason"),
     [
@@ -156,6 +171,33 @@ def examples() -> Any:
     from valence.data.examples import Examples
 
     return Examples(TEXTS)
+
+
+def test_sentence_transformers_puts_the_prompt_in_front(
+    encoder: Path, data: Dataset, tmp_path: Path
+) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    model = model_of(encoder, "frozen", pooling="mean", prompt="very good ")
+    out = exported(model, tmp_path, data, "sentence-transformers")
+    library = sentence_transformers.SentenceTransformer(str(out), device="cpu")
+    features = model.predict(examples()).features
+    plain = model_of(encoder, "frozen", pooling="mean").predict(examples()).features
+    assert np.abs(features - plain).max() > 0.1, "the prompt changes them"
+    np.testing.assert_allclose(library.encode(TEXTS), features, atol=1e-5)
+    with pytest.raises(ModelError, match="does not put the prompt 'very good ' in front of texts"):
+        exported(model, tmp_path, data, "transformers")
+
+
+def test_sentence_transformers_pools_the_last_token(data: Dataset, tmp_path: Path) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    causal = save_encoder("qwen3", tmp_path / "causal")
+    model = model_of(causal, "frozen", pooling="last")
+    out = exported(model, tmp_path, data, "sentence-transformers")
+    library = sentence_transformers.SentenceTransformer(str(out), device="cpu")
+    expected = model.predict(examples()).features
+    np.testing.assert_allclose(library.encode(TEXTS), expected, atol=1e-5)
+    with pytest.raises(ModelError, match="no classification head of transformers is known"):
+        exported(model, tmp_path, data, "transformers")
 
 
 def test_other_heads_are_no_sentence_transformers(

@@ -24,6 +24,7 @@ from valence.models.config_file import read_config
 from valence.models.encoder import TextTokenizer
 from valence.models.encoder_files import PROMPTS_FILE, resolve_prompt
 from valence.models.loader import load_model
+from valence.models.stock_head import stock_refusal
 from valence.runs.store import result_key
 
 PROMPT = "film plot is "
@@ -173,6 +174,29 @@ def test_demonstrations_are_retrieved_with_the_prompt(
     plain = Embedder(EncoderSpec(name=str(tiny_encoder)), device="cpu")
     np.testing.assert_allclose(own(TEXTS), plain([PROMPT + text for text in TEXTS]), atol=1e-5)
     assert np.abs(own(TEXTS) - plain(TEXTS)).max() > 1e-3
+
+
+def test_tools_that_add_no_prompt_are_refused_and_others_are_given_it(
+    rows: Dataset, prompted_encoder: Path, tiny_settings: dict[str, object], tmp_path: Path
+) -> None:
+    library = pytest.importorskip(
+        "sentence_transformers", reason="sentence-transformers is not installed"
+    )
+    settings = {**tiny_settings, "encoder.name": str(prompted_encoder), "train.epochs": 1}
+    model = fit_spec(make_spec("full", DataSpec(), settings=settings), training(rows)).model
+    assert "the prompt 'film plot is '" in str(stock_refusal(model.text_model()))
+    model.save(tmp_path / "full")
+    with pytest.raises(ModelError, match="does not put the prompt"):
+        export_model(
+            tmp_path / "full", tmp_path / "t", rows, options=ExportOptions(format="transformers")
+        )
+    probe = fit_spec(make_spec("linear-probe", DataSpec(), settings=settings), training(rows))
+    probe.model.uncached().save(tmp_path / "probe")
+    options = ExportOptions(format="sentence-transformers")
+    export_model(tmp_path / "probe", tmp_path / "st", rows, options=options)
+    theirs = library.SentenceTransformer(str(tmp_path / "st"), device="cpu", local_files_only=True)
+    features = probe.model.uncached().predict(Examples(TEXTS)).features
+    np.testing.assert_allclose(theirs.encode(TEXTS), features, atol=1e-5)
 
 
 def test_export_puts_the_prompt_in_front(

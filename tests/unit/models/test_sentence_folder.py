@@ -135,14 +135,14 @@ def test_dense_layers_are_for_frozen_features(
     dense = {"activation_function": "torch.nn.modules.linear.Identity"}
     folder = sentence_folder(tiny_encoder, tmp_path / "e", {"pooling_mode": "cls"}, dense)
     probe = fitted(folder, "linear-probe", rows)
-    assert probe.model.torch_model().classifier.feature_size == WIDE
+    assert probe.model.text_model().classifier.feature_size == WIDE
     assert any("pass the Dense layers" in note for note in probe.notes)
     assert any(note.startswith("pooling cls, as the encoder's folder") for note in probe.notes)
     trained = fitted(folder, "lora", rows)
-    assert trained.model.torch_model().classifier.feature_size == H
+    assert trained.model.text_model().classifier.feature_size == H
     assert any("are for frozen features, not used" in note for note in trained.notes)
     plain = fitted(folder, "linear-probe", rows, **{"head.pooling": "mean"})
-    assert plain.model.torch_model().classifier.feature_size == H, "a setting comes first"
+    assert plain.model.text_model().classifier.feature_size == H, "a setting comes first"
 
 
 def test_cached_features_of_other_dense_weights_are_not_taken(
@@ -191,7 +191,7 @@ def test_auto_is_the_default_of_the_method_without_a_folder_of_layers(
 ) -> None:
     for method, pooling in (("linear-probe", "mean"), ("lora", "cls"), ("hy-mora", "ahsp")):
         result = fitted(tiny_encoder, method, rows)
-        assert result.model.torch_model().config.head.pooling == pooling
+        assert result.model.text_model().config.head.pooling == pooling
         assert not any("pooling" in note for note in result.notes)
 
 

@@ -22,6 +22,7 @@ from valence.methods.fit import fit_spec
 from valence.methods.registry import make_spec
 from valence.models.classifier import TorchModel
 from valence.models.encoder import Encoder, TextTokenizer
+from valence.models.layer_features import LayerFeatures
 from valence.models.loader import load_model
 
 TEXTS = ["good film", "a zebra of good food", "zebra", ""]
@@ -39,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 def probe(folder: Path, rows: TrainingData, **settings: object) -> TorchModel:
     named = {"encoder.name": str(folder), "train.cache": "off", **settings}
-    return fit_spec(make_spec("linear-probe", DataSpec(), settings=named), rows).model.torch_model()
+    return fit_spec(make_spec("linear-probe", DataSpec(), settings=named), rows).model.text_model()
 
 
 @pytest.mark.parametrize("quantized", [False, True])
@@ -83,6 +84,13 @@ def test_saved_probe_says_the_same_and_names_its_words(
     assert loaded.attribute("zebra", 0).pieces == []
 
 
+def test_features_of_all_layers_are_mean_and_maximum(folder: Path) -> None:
+    layers = LayerFeatures(EncoderSpec(name=str(folder), adaptation="frozen"), cached=False)
+    vectors, _ = layers.vectors(["good"])
+    assert vectors.shape == (1, layers.size) == (1, 2 * WIDTH)
+    np.testing.assert_array_equal(vectors[0, :WIDTH], vectors[0, WIDTH:])
+
+
 def test_long_texts_are_read_in_windows(folder: Path, rows: TrainingData) -> None:
     model = probe(folder, rows, **{"encoder.max_length": 8})
     assert [len(p.split()) for p in model.windows(["good food but a cold room " * 2])[0]] == [8, 8]
@@ -92,7 +100,7 @@ def test_long_texts_are_read_in_windows(folder: Path, rows: TrainingData) -> Non
 def test_heads_are_trained_on_the_frozen_table(folder: Path, rows: TrainingData) -> None:
     settings = {"encoder.name": str(folder), "encoder.adaptation": "frozen", "train.epochs": 1}
     result = fit_spec(make_spec("cross-entropy", DataSpec(), settings=settings), rows)
-    assert result.model.torch_model().config.head.pooling == "mean"
+    assert result.model.text_model().config.head.pooling == "mean"
 
 
 @pytest.mark.parametrize("adaptation", ["lora", "dora", "full"])

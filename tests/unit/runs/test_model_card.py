@@ -20,3 +20,13 @@ def test_a_label_without_a_test_row_is_not_measured(tmp_path: Path) -> None:
     weak = next(line for line in card.splitlines() if "more often wrong than right" in line)
     assert "good" not in weak
     assert "meh" in weak
+
+
+def test_a_folder_that_transformers_loads_says_so(tmp_path: Path) -> None:
+    result = write_run(RunStore(tmp_path), spec_of("full"), true_labels(), true_labels())
+    card = model_card(result, in_transformers=True)
+    assert "library_name: transformers" in card
+    assert 'pipeline("text-classification", "FOLDER_OR_HUB_ID")' in card
+    plain = model_card(result)
+    assert "library_name: valence" in plain
+    assert "pipeline(" not in plain
