@@ -36,6 +36,8 @@ FAMILIES = {
     "post-hoc": "corrects another method's logits",
     "multimodal": "text, audio and vision",
     "prompting": "prompted, not trained",
+    "kernel": "fitted in one go",
+    "ensemble": "averages other methods",
 }
 HIDDEN = "model_config, set_score_request"
 """Members that libraries add, which say nothing here."""

@@ -119,8 +119,8 @@ def fit_best(
         result, check_rows(rows), portfolio,
         _shift(paired_bootstrap([labels], [ours], [labels], class_count=len(rows.classes))),
         _difference(rows, ours, _predicted(store, floor.key)),
-        None if other is None else _difference(rows, ours, _predicted(store, str(other["run"]))),
-        "" if other is None else str(other["model"]), advice_of(result),
+        None if other is None else _difference(rows, ours, _predicted(store, other["run"])),
+        "" if other is None else other["model"], advice_of(result),
     )  # fmt: skip
 
 
@@ -160,19 +160,22 @@ def _difference(rows: Dataset, ours: np.ndarray, others: np.ndarray) -> Differen
 
 def _shift(below_perfect: Difference) -> Difference:
     """A score from its difference to perfect predictions, whose macro-F1 is 1."""
-    values = (below_perfect.value, below_perfect.low, below_perfect.high)
-    moved = [None if value is None else value + 1 for value in values]
-    return Difference(*moved, None)
+    value, low, high = (
+        None if number is None else number + 1
+        for number in (below_perfect.value, below_perfect.low, below_perfect.high)
+    )
+    return Difference(value, low, high, None)
 
 
-def _best_other(portfolio: pd.DataFrame) -> pd.Series[Any] | None:
+def _best_other(portfolio: pd.DataFrame) -> dict[str, str] | None:
     """The best tried model that is not the chosen one by itself."""
     members = portfolio[portfolio["member"]]
     alone = members["model"].iloc[0] if len(members) == 1 else None
     others = portfolio[(portfolio["model"] != alone) & (portfolio["run"] != "")]
     if not len(others):
         return None
-    return others.loc[others["expected_macro_f1"].idxmax()]
+    best = others.sort_values("expected_macro_f1", ascending=False).iloc[0]
+    return {"model": str(best["model"]), "run": str(best["run"])}
 
 
 def advice_of(result: RunResult) -> str:

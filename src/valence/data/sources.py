@@ -73,36 +73,41 @@ def load_dataset(
             "Groups are scored one by one for classes only; leave out data.group, data.groups and "
             "data.train_groups with data.target=intensity"
         )
-    if spec.name == "demo":
-        from valence.data.demo import demo_dataset
-
-        refuse_encoding(spec, "rows of the built-in corpus")
-        if spec.target == "intensity":
-            raise DataError(
-                "The built-in corpus has classes, no intensities; name a corpus with numbers as "
-                "labels, or use data.target=classes"
-            )
-        whole = demo_dataset()
-    else:
-        from valence.data.multimodal import archive_dataset, find_archive, intensity_dataset
-
-        card = DATASETS.get(spec.name)
-        archive = find_archive(spec, data_dir)
-        if archive is not None:
-            whole = archive_dataset(spec, archive, seed=seed)
-        else:
-            located, notes = locate(spec, data_dir)
-            tables = choose_rows(spec, located)
-            if spec.target == "intensity":
-                return intensity_dataset(spec, tables, seed=seed, notes=notes)
-            given = spec
-            spec, tables, guessed = read_columns(spec, tables)
-            frames, more = _read(spec, card, tables, seed)
-            whole = _assemble(spec, card, frames, seed, [*notes, *guessed, *more])
-            whole = replace(whole, columns=columns_beyond(given, spec))
+    whole = _demo(spec) if spec.name == "demo" else _located(spec, data_dir, seed)
     if spec.target == "intensity":
         return whole
     return _subsample(spec, with_groups(spec, whole), seed)
+
+
+def _demo(spec: DataSpec) -> Dataset:
+    from valence.data.demo import demo_dataset
+
+    refuse_encoding(spec, "rows of the built-in corpus")
+    if spec.target == "intensity":
+        raise DataError(
+            "The built-in corpus has classes, no intensities; name a corpus with numbers as "
+            "labels, or use data.target=classes"
+        )
+    return demo_dataset()
+
+
+def _located(spec: DataSpec, data_dir: str | Path | None, seed: int) -> Dataset:
+    """All rows of a file, folder, card, hub id or database, split."""
+    from valence.data.multimodal import archive_dataset, find_archive, intensity_dataset
+
+    card = DATASETS.get(spec.name)
+    archive = find_archive(spec, data_dir)
+    if archive is not None:
+        return archive_dataset(spec, archive, seed=seed)
+    located, notes = locate(spec, data_dir)
+    tables = choose_rows(spec, located)
+    if spec.target == "intensity":
+        return intensity_dataset(spec, tables, seed=seed, notes=notes)
+    given = spec
+    spec, tables, guessed = read_columns(spec, tables)
+    frames, more = _read(spec, card, tables, seed)
+    whole = _assemble(spec, card, frames, seed, [*notes, *guessed, *more])
+    return replace(whole, columns=columns_beyond(given, spec))
 
 
 @dataclass(frozen=True)
