@@ -136,6 +136,18 @@ class FitResult:
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
+class FitStopped(KeyboardInterrupt):
+    """An interrupt of a fit that has a result so far; whoever does not catch it is interrupted.
+
+    Args:
+        partial: The result of what was fitted before.
+    """
+
+    def __init__(self, partial: FitResult) -> None:
+        super().__init__()
+        self.partial = partial
+
+
 @dataclass(frozen=True)
 class Method(ABC, Generic[ConfigT]):
     """One entry of the table of methods.
