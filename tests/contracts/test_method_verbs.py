@@ -49,6 +49,8 @@ REFUSALS: dict[str, dict[str, str]] = {
     "majority": {**FITTED_IN_ONE_GO, "tune": "nothing to tune"},
     "tfidf-lr": FITTED_IN_ONE_GO,
     "kernel-ridge": {**FITTED_IN_ONE_GO, "tune": "nothing to tune"},
+    "kernel-ridge-encoder": {**FITTED_IN_ONE_GO, "tune": "nothing to tune"},
+    "kernel-ridge-text": {**FITTED_IN_ONE_GO, "tune": "nothing to tune"},
     "auto": {**FITTED_IN_ONE_GO, "tune": "nothing to tune"},
     "linear-probe": CLASSES_ONLY,
     "full": CLASSES_ONLY,

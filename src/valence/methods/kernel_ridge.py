@@ -246,4 +246,9 @@ ENTRIES: dict[str, Method[KernelRidgeConfig]] = {
     "kernel-ridge": KernelRidge(
         "ridge regressions on n-grams and all layers of a frozen encoder, the best averaged"
     ),
+    "kernel-ridge-encoder": KernelRidge(
+        "kernel-ridge without n-grams, for texts of languages it was not trained on",
+        {"ridge.views": "encoder"},
+    ),
+    "kernel-ridge-text": KernelRidge("kernel-ridge without an encoder", {"ridge.views": "text"}),
 }
