@@ -10,7 +10,7 @@ import numpy as np
 from valence.config.sections import RidgeSpec, Section
 from valence.config.spec import MethodConfig
 from valence.errors import SpecError
-from valence.methods.base import FitContext, FitResult, Method, Sizes
+from valence.methods.base import Capabilities, FitContext, FitResult, Method, Sizes
 from valence.methods.baselines import FrozenEncoderSpec
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class KernelRidge(Method[KernelRidgeConfig]):
 
     Config = KernelRidgeConfig
     family = "kernel"
+    capabilities = Capabilities(weighs_rows=True)
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
         """Fit all members and average the best; the probabilities are calibrated."""
@@ -105,8 +106,9 @@ class KernelRidge(Method[KernelRidgeConfig]):
                   else encoder.rows[i]) for i in range(2)
         )  # fmt: skip
         problem = RidgeProblem(
-            own, held, train.labels, validation.labels, shares, context.spec.seed
-        )
+            own, held, train.labels, validation.labels, shares, context.spec.seed,
+            context.row_weights,
+        )  # fmt: skip
         best = select_members(fit_members(problem), problem, count=config.ridge.members)
         mean = mean_member(best)
         temperature = _temperature(mean, problem)
