@@ -218,7 +218,7 @@ class _Search:
         """Say what an interrupt left untried."""
         done = {name for one in self.tried for name in (one.name, one.name.partition(" ")[0])}
         skipped = [name for name in self.planned if name not in done]
-        names = ", ".join(skipped) or "nothing"
+        names = " and ".join(skipped) or "nothing"
         were = "were" if len(skipped) > 1 else "was"
         self.notes.append(f"stopped: {names} {were} not tried; the same command goes on")
 

@@ -139,9 +139,13 @@ class LayerFeatures:
     def _pooled(self, encoded: Encoded, rows: np.ndarray) -> Tensor:
         padded = pad([encoded.input_ids[row] for row in rows], self.tokenizer.pad_id)
         ids, mask = (padded[name].to(self._device) for name in ("input_ids", "attention_mask"))
-        layers = self.encoder.layers(ids, mask)
-        views = [*(masked_mean(states, mask) for states in layers), masked_max(layers[-1], mask)]
-        return torch.cat(views, dim=1).float().cpu()
+        return pool_layers(self.encoder.layers(ids, mask), mask).float().cpu()
+
+
+def pool_layers(layers: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """(B, D) vectors of the states (B, T, H) of all layers and the mask (B, T)."""
+    views = [*(masked_mean(states, mask) for states in layers), masked_max(layers[-1], mask)]
+    return torch.cat(views, dim=1)
 
 
 def stored_last_means(encoder: Encoder, encoded: Encoded) -> np.ndarray | None:
