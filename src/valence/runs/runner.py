@@ -83,8 +83,8 @@ def run(
 ) -> RunResult:
     """Train what ``spec`` says, score it on the test rows, and write the run folder.
 
-    A run that is there already is not done again; an interrupted one goes on from its last
-    checkpoint; one that another process of this machine is at is waited for.
+    A run that is there is not done again; an interrupted one goes on from its last checkpoint;
+    one that another process of this machine is at is waited for.
 
     Args:
         spec: What to train, on which rows; one without settings has those of its method.
@@ -99,7 +99,7 @@ def run(
     Raises:
         DataError, ModelError, SpecError: if the data, encoder or settings cannot be used.
         RunError: if the training breaks down, or the result or the log cannot be written.
-        RunStopped: if it is interrupted and there is a result so far.
+        RunStopped: at an interrupt, if there is a result so far.
     """
     check_tracker(track)
     store = store or RunStore()
@@ -117,9 +117,7 @@ def run(
     with ExitStack() as stack:
         if process_group.is_main_process():
             stack.enter_context(store.lock(key))
-        done = process_group.run_on_main_process(
-            lambda: _finished(store, key, keep_model=keep_model)
-        )
+        done = process_group.run_on_main_process(lambda: _finished(store, key, keep=keep_model))
         if done is not None:
             process_group.run_on_main_process(lambda: log_finished(track, store, done))
             return done
@@ -153,10 +151,10 @@ def _init_processes(method: Method[Any], spec: RunSpec, device: str) -> None:
     process_group.init_process_group(device)
 
 
-def _finished(store: RunStore, key: str, *, keep_model: bool) -> RunResult | None:
+def _finished(store: RunStore, key: str, *, keep: bool) -> RunResult | None:
     """The result of a run that need not be done again."""
     done = store.get(key)
-    if done is None or (keep_model and not (store.path(key) / "model").is_dir()):
+    if done is None or (keep and not (store.path(key) / "model").is_dir()):
         return None
     return done
 
