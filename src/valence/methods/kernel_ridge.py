@@ -56,12 +56,14 @@ class _EncoderView:
         layers: Computes them.
         rows: (N, D) and (M, D), of mean squared length 1 on the training rows.
         mean, scale: (D,) what they were standardized by.
+        start: The first column of a text's features that is read.
     """
 
     layers: LayerFeatures
     rows: tuple[np.ndarray, np.ndarray]
     mean: np.ndarray
     scale: np.ndarray
+    start: int
 
 
 @dataclass
@@ -158,7 +160,9 @@ def _encode(
     def progress(done: int, total: int) -> None:
         context.report_progress(ENCODING_PART * done / total, f"encoding: {done} of {total} texts")
 
-    features, _ = layers.vectors([*train.texts, *validation.texts], progress)
+    whole, _ = layers.vectors([*train.texts, *validation.texts], progress)
+    start = layers.start_of(config.ridge.layers)
+    features = whole[:, start:] if start else whole
     own, held = features[: len(train)], features[len(train) :]
     mean, deviation = own.mean(axis=0), own.std(axis=0) + 1e-6
     for rows in (own, held):
@@ -166,7 +170,7 @@ def _encode(
         rows /= deviation
     length = float(np.sqrt(np.einsum("nd,nd->n", own, own).mean()))
     features /= max(length, 1e-9)
-    return _EncoderView(layers, (own, held), mean, deviation * max(length, 1e-9))
+    return _EncoderView(layers, (own, held), mean, deviation * max(length, 1e-9), start)
 
 
 def _count_terms(train: Split, validation: Split) -> _TextView:
@@ -224,7 +228,8 @@ def _model(
     if encoder is not None and features is not None:
         features = features / (temperature * encoder.scale[:, None])
         bias = bias - encoder.mean @ features
-        features = features.astype(np.float32)
+        unread = np.zeros((encoder.start, features.shape[1]))
+        features = np.concatenate([unread, features]).astype(np.float32)
     return LinearViewsModel(
         context.task, context.provenance,
         None if text is None or terms is None else text.ngrams, terms,
@@ -249,8 +254,8 @@ ENTRIES: dict[str, Method[KernelRidgeConfig]] = {
         "ridge regressions on n-grams and all layers of a frozen encoder, the best averaged"
     ),
     "kernel-ridge-encoder": KernelRidge(
-        "kernel-ridge without n-grams, for texts of languages it was not trained on",
-        {"ridge.views": "encoder"},
+        "kernel-ridge on the upper layers alone, for languages it was not trained on",
+        {"ridge.views": "encoder", "ridge.layers": "upper"},
     ),
     "kernel-ridge-text": KernelRidge("kernel-ridge without an encoder", {"ridge.views": "text"}),
 }

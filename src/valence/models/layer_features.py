@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import copy
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -56,6 +57,12 @@ class LayerFeatures:
         """Numbers of a vector."""
         widths = self.encoder.layer_widths
         return sum(widths) + widths[-1]
+
+    def start_of(self, layers: Literal["all", "upper"]) -> int:
+        """The first column of all layers, or of the upper half of them."""
+        widths = self.encoder.layer_widths
+        first = min((len(widths) + 1) // 2, len(widths) - 1) if layers == "upper" else 0
+        return sum(widths[:first])
 
     def uncached(self) -> LayerFeatures:
         """The same without the cache on disk; the encoder is shared."""
