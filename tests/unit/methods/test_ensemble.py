@@ -13,6 +13,7 @@ from valence.config.data import DataSpec
 from valence.data.sources import load_dataset
 from valence.errors import SpecError, UnknownNameError
 from valence.methods import ensemble
+from valence.methods.base import FitStopped
 from valence.methods.ensemble import AutoConfig, Candidate, _Search, encoders_for
 from valence.methods.fit import fit_spec
 from valence.methods.registry import make_spec
@@ -66,8 +67,41 @@ def test_trained_candidates_are_judged_on_validation_alone(search: _Search) -> N
     search.tried = [candidate(search, "frozen", 0.6, own=True, seed=7)]
     search.start()
     good = candidate(search, "trained", 0.99, own=False, seed=8)
-    assert search.consider(good)
-    assert not search.consider(candidate(search, "bad", 0.05, own=False, seed=9))
+    joined = search.joined(search.members, good)
+    assert [member.name for member in joined] == ["frozen", "trained"]
+    bad = candidate(search, "bad", 0.05, own=False, seed=9)
+    assert search.joined(joined, bad) is joined
+
+
+def test_an_interrupt_carries_the_mean_so_far(
+    reviews: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"encoder.name": str(tiny_encoder), "portfolio.epochs": 1}
+    spec = make_spec("auto", DataSpec(name=str(reviews)), settings=settings)
+    rows = load_dataset(spec.data, seed=45).without_test()
+    original = _Search.try_method
+
+    def strike_at(name: str) -> None:
+        def struck(self: _Search, method: str, settings: dict[str, Any]) -> Candidate:
+            if method == name:
+                raise KeyboardInterrupt
+            return original(self, method, settings)
+
+        monkeypatch.setattr(_Search, "try_method", struck)
+
+    strike_at("ldam")
+    with pytest.raises(FitStopped) as stopped:
+        fit_spec(spec, rows)
+    partial = stopped.value.partial
+    assert partial.notes[-1] == (
+        "stopped: ldam and lora-balanced were not tried; the same command goes on"
+    )
+    assert len(partial.tables[ensemble.PORTFOLIO_FILE]) == 2
+    assert partial.model.predict(rows.validation.examples()).logits.shape[1] == 3
+    strike_at("kernel-ridge")
+    with pytest.raises(KeyboardInterrupt) as ended:
+        fit_spec(spec, rows)
+    assert not isinstance(ended.value, FitStopped), "nothing was fitted"
 
 
 def test_notes_and_table_name_what_was_tried(reviews: Path, tiny_encoder: Path) -> None:

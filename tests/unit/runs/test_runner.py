@@ -43,7 +43,7 @@ def spec(reviews: Path, tiny_settings: dict[str, object]) -> RunSpec:
 
 def test_training_is_handed_no_test_rows(data: Dataset) -> None:
     assert {field.name for field in fields(TrainingData)} == {
-        "classes", "tail", "train", "validation", "scale", "group",
+        "classes", "tail", "train", "validation", "scale", "group", "row_weights",
     }  # fmt: skip
     sealed = data.without_test()
     handed = {*sealed.train.texts, *sealed.validation.texts}
