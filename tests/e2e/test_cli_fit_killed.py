@@ -30,6 +30,7 @@ RUNNER = """
 import os, signal, sys, time
 from importlib import import_module
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 sys.argv = ["valence", *sys.argv[2:]]
 module, path, count = {point!r}.split(":")
 *parents, name = path.split(".")

@@ -91,7 +91,7 @@ def test_both_views_are_exported(ridge: Path, data: Dataset, tmp_path: Path) -> 
 
 
 def test_the_encoder_alone_is_exported(data: Dataset, tiny_encoder: Path, tmp_path: Path) -> None:
-    model = fitted("kernel-ridge", data, tiny_encoder, ridge__views="encoder")
+    model = fitted("kernel-ridge-encoder", data, tiny_encoder)
     model.save(tmp_path / "model")
     checks = export_model(tmp_path / "model", tmp_path / "onnx", data)
     assert "notes" not in checks
@@ -109,7 +109,7 @@ def test_a_calibration_goes_into_both_views(ridge: Path, data: Dataset, tmp_path
 
 
 def test_n_grams_alone_need_no_export(data: Dataset, tiny_encoder: Path, tmp_path: Path) -> None:
-    fitted("kernel-ridge", data, tiny_encoder, ridge__views="text").save(tmp_path / "model")
+    fitted("kernel-ridge-text", data, tiny_encoder).save(tmp_path / "model")
     with pytest.raises(ModelError, match="runs without PyTorch already"):
         export_model(tmp_path / "model", tmp_path / "onnx", data)
     assert not (tmp_path / "onnx").exists()
