@@ -63,3 +63,9 @@ def test_predict_with_n_grams(model: str, folder: Path) -> None:
 @pytest.mark.parametrize("words", [["--help"], ["methods"], ["encoders"], ["predict", "--help"]])
 def test_lists_and_help(words: list[str], folder: Path) -> None:
     assert imported(words, folder) == set()
+
+
+def test_audit_trains_nothing_in_an_encoder(reviews: Path, folder: Path) -> None:
+    assert not imported(["audit", str(reviews)], folder) & {
+        "torch", "transformers", "peft", "accelerate", "matplotlib"
+    }  # fmt: skip
