@@ -69,3 +69,12 @@ def test_audit_trains_nothing_in_an_encoder(reviews: Path, folder: Path) -> None
     assert not imported(["audit", str(reviews)], folder) & {
         "torch", "transformers", "peft", "accelerate", "matplotlib"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [("tfidf-lr",), ("kernel-ridge", "--set", "ridge.views=text")])
+def test_n_grams_are_trained_without_torch(
+    words: tuple[str, ...], reviews: Path, folder: Path
+) -> None:
+    out = str(folder / f"trained-{words[0]}")
+    command = ["train", str(reviews), "--method", *words, "--out", out, "--runs", f"{out}-runs"]
+    assert not imported(command, folder) & {"torch", "transformers", "peft", "accelerate"}
