@@ -1,8 +1,8 @@
 """What the lower half of an encoder makes of texts, for a cheap second opinion on labels.
 
-The upper layers serve the encoder's own training goal. With one label in fourteen changed on
-purpose, the middle layer found more of the changed ones than the last on four corpora out of
-four, at half the cost (``docs/audit.md``).
+The upper layers serve the encoder's own training goal. With 7% of the labels of 2,000 rows changed
+on purpose, the middle layer of MiniLM found more of the changed ones than its last on TweetEval,
+SST-5, TREC and CR, at half the cost.
 """
 
 from __future__ import annotations
