@@ -39,7 +39,7 @@ FAMILIES = {
     "kernel": "fitted in one go",
     "ensemble": "averages other methods",
 }
-HIDDEN = "model_config, set_score_request"
+HIDDEN = "model_config, set_fit_request, set_score_request"
 """Members that libraries add, which say nothing here."""
 JOINING = {"almt": ALMT, "early": EarlyFusion, "late": LateFusion}
 TABLES: dict[str, tuple[str, Mapping[str, Any]]] = {

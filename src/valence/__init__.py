@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from valence.data.sources import load_dataset
     from valence.errors import ValenceError
     from valence.estimator import SentimentClassifier
+    from valence.inference.fitted import Fitted
     from valence.inference.predictor import Predictor
     from valence.methods.registry import make_spec
     from valence.runs.runner import run
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Comparison": "valence.comparison.grid",
     "DataSpec": "valence.config.data",
+    "Fitted": "valence.inference.fitted",
     "Outcome": "valence.comparison.grid",
     "Predictor": "valence.inference.predictor",
     "RunResult": "valence.runs.store",
@@ -43,6 +45,7 @@ _HOMES = {
 __all__ = [
     "Comparison",
     "DataSpec",
+    "Fitted",
     "Outcome",
     "Predictor",
     "RunResult",
@@ -51,11 +54,72 @@ __all__ = [
     "SentimentClassifier",
     "ValenceError",
     "compare",
+    "fit",
     "load_dataset",
+    "load_model",
     "make_spec",
     "run",
     "train",
 ]
+
+
+def fit(  # noqa: PLR0913 - the options of the command
+    data: Any,
+    text: str | None = None,
+    label: str | None = None,
+    *,
+    budget: str | float | None = "5m",
+    encoder: str = "auto",
+    seed: int = 45,
+    runs: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    track: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Fitted:
+    """Fit the best model for a file, folder, card, hub id or DataFrame, as ``valence fit`` does.
+
+    Several models are tried; the choice is made out of fold and on validation rows, and the test
+    rows are scored once. The same call goes on where an earlier one was stopped. An interrupt
+    after the first fitted model ends the search, and the best so far is returned.
+
+    Args:
+        data: What ``load_dataset`` takes.
+        text: The column of texts; found when None.
+        label: The column of labels; found when None.
+        budget: Time for models that train the encoder: ``"90s"``, ``"5m"``, ``"2h"``, a number of
+            seconds, or None for no limit.
+        encoder: An encoder, or ``auto``: the built-in ones that can read the texts.
+        seed: Seed of splits and everything random.
+        runs: Folder of run folders.
+        data_dir: Folder of corpora.
+        track: A tool to log to: tensorboard, mlflow, wandb or trackio.
+        settings: Dotted settings of ``auto``, for example ``{"portfolio.epochs": 3}``.
+
+    Raises:
+        ValenceError: if the data, the settings or the fit fail.
+    """
+    from valence.inference.fitted import budget_settings, fit_rows
+    from valence.runs.store import RunStore
+
+    return fit_rows(
+        data, columns={"text_column": text, "label_column": label},
+        settings={**budget_settings(budget, encoder), **(settings or {})}, seed=seed,
+        store=RunStore(runs), data_dir=data_dir, track=track,
+    )  # fmt: skip
+
+
+def load_model(folder: str | Path) -> Predictor:
+    """The model of a folder that ``valence fit``, ``train`` or ``export`` wrote, ready for texts.
+
+    Args:
+        folder: The model folder.
+
+    Raises:
+        ModelError: if it is missing or broken.
+    """
+    from valence.inference.predictor import Predictor
+
+    return Predictor(folder)
 
 
 def train(

@@ -48,7 +48,8 @@ LEAVES = [" ".join(words) for words in COMMANDS if not getattr(find(words), "com
 READERS: dict[type[OptionGroup] | None, set[str]] = {
     RowOptions: {
         "audit", "calibrate", "compare", "data import", "data longtail", "data readiness",
-        "data show", "evaluate", "explain", "export", "llm classify", "llm instructions", "train",
+        "data show", "evaluate", "explain", "export", "fit", "llm classify", "llm instructions",
+        "train",
         "tune",
     },
     TextOptions: {"llm finetune", "predict"},
@@ -68,6 +69,7 @@ HARDWARE: dict[type[OptionGroup] | None, dict[str, str]] = {
     },
     TrainingHardware: {
         "compare": "demo --methods majority,tfidf-lr --seeds 1",
+        "fit": "demo --out model",
         "llm finetune": "records --out adapter --model causal",
         "train": "demo --method majority --out model",
         "tune": "demo --method tfidf-lr --trials 1",
@@ -89,7 +91,7 @@ HARDWARE: dict[type[OptionGroup] | None, dict[str, str]] = {
 """What every command computes with, and words that call it; exports are made on the CPU."""
 
 OUTPUT: dict[type[OptionGroup] | None, set[str]] = {
-    RunsOptions: {"compare", "llm classify", "train", "tune"},
+    RunsOptions: {"compare", "fit", "llm classify", "train", "tune"},
     OutputOptions: {
         "audit", "calibrate", "data import", "data longtail", "data readiness", "data show",
         "evaluate", "explain", "export", "features convert", "features extract", "features show",
@@ -157,7 +159,8 @@ def test_no_command_has_options_of_a_group_that_it_is_not_in(name: str) -> None:
 
 
 OWN_MEANING = {
-    "--config", "--dry-run", "--language", "--max-length", "--model", "--out", "--seed", "--set",
+    "--budget", "--config", "--dry-run", "--language", "--max-length", "--model", "--out", "--seed",
+    "--set",
     "--split",
     "--table", "--target-prior", "--template", "--text", "--workers",
 }  # fmt: skip

@@ -48,8 +48,10 @@ MULTIMODAL = {"export": "has no network to export", "group": "Groups are scored 
 REFUSALS: dict[str, dict[str, str]] = {
     "majority": {**FITTED_IN_ONE_GO, "tune": "nothing to tune"},
     "tfidf-lr": FITTED_IN_ONE_GO,
-    "kernel-ridge": {**FITTED_IN_ONE_GO, "tune": "nothing to tune"},
-    "auto": {**FITTED_IN_ONE_GO, "tune": "nothing to tune"},
+    "kernel-ridge": {**CLASSES_ONLY, "tune": "nothing to tune"},
+    "kernel-ridge-encoder": {**CLASSES_ONLY, "tune": "nothing to tune"},
+    "kernel-ridge-text": {**FITTED_IN_ONE_GO, "tune": "nothing to tune"},
+    "auto": {**CLASSES_ONLY, "tune": "nothing to tune"},
     "linear-probe": CLASSES_ONLY,
     "full": CLASSES_ONLY,
     "cross-entropy": CLASSES_ONLY,
@@ -178,8 +180,10 @@ def explain_(workshop: Workshop, name: str) -> None:
 
 
 def export(workshop: Workshop, name: str) -> None:
-    """What is exported; ``test_export.py`` writes and runs every head and adaptation."""
-    assert load_model(workshop.model(name)).text_model().network is not None
+    """What is exported; ``test_export.py`` and ``test_export_fit.py`` write and run them."""
+    model = load_model(workshop.model(name))
+    for one in model.averaged() or (model,):
+        assert one.text_model().network is not None
 
 
 def serve(workshop: Workshop, name: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from tests.conftest import make_reviews
+from valence.methods.ensemble import Candidate, _Search
 
 
 @pytest.fixture
@@ -22,6 +24,10 @@ def feedback(tmp_path: Path) -> Path:
     return tmp_path / "feedback.csv"
 
 
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def quick(encoder: Path) -> tuple[str, ...]:
     return ("--encoder", str(encoder), "--budget", "60s", "--set", "portfolio.epochs=1")
 
@@ -33,7 +39,6 @@ def test_a_file_becomes_a_model_without_naming_a_column(
     code, out_text, err = valence("fit", str(feedback), "--out", str(out), *quick(tiny_encoder))
     assert code == 0, err
     assert "comment" in err
-    assert "sentiment" in err
     assert "kernel-ridge" in out_text
     assert "95% interval" in err
     assert "Against always the largest class" in err
@@ -69,7 +74,7 @@ def test_a_small_budget_says_what_was_not_tried(
         "--budget", "0.001s",
     )  # fmt: skip
     assert code == 0, err
-    assert "lora-balanced was not tried" in " ".join(err.split())
+    assert "lora-balanced was not tried" in one_line(err)
     assert "ldam" not in out_text
 
 
@@ -91,3 +96,61 @@ def test_a_folder_with_something_else_is_left_alone(
     assert code != 0
     assert "no model folder" in err
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years"
+
+
+def interrupted_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Ctrl-C strike when a method is about to be tried."""
+    original = _Search.try_method
+
+    def strike(self: _Search, method: str, settings: dict[str, Any]) -> Candidate:
+        if method == name:
+            raise KeyboardInterrupt
+        return original(self, method, settings)
+
+    monkeypatch.setattr(_Search, "try_method", strike)
+
+
+def test_an_interrupt_keeps_the_best_so_far_and_the_same_command_goes_on(
+    valence, feedback: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "model"
+    arguments = ("fit", str(feedback), "--out", str(out), *quick(tiny_encoder))
+    with monkeypatch.context() as patch:
+        interrupted_at("lora-balanced", patch)
+        code, table, err = valence(*arguments)
+    assert code == 130
+    assert "stopped: lora-balanced was not tried; the same command goes on" in one_line(err)
+    assert "95% interval" in err
+    assert "ldam" in table
+    assert valence("predict", str(out), "not good")[0] == 0
+    assert not list(Path("runs").glob("*-auto-*")), "not the run of all that was to be tried"
+    code, table, err = valence(*arguments)
+    assert code == 0, err
+    assert "stopped" not in err
+    assert "lora-balanced" in table
+    assert not list(Path("runs/.unfinished").glob("*-auto-*/*")), "it is deleted in the end"
+
+
+def test_an_interrupt_before_the_first_model_writes_none(
+    valence, feedback: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_at("kernel-ridge", monkeypatch)
+    code, table, err = valence(
+        "fit", str(feedback), "--out", str(tmp_path / "m"), *quick(tiny_encoder)
+    )
+    assert code == 130
+    assert table == ""
+    assert "Stopped." in err
+    assert not (tmp_path / "m").exists()
+
+
+def test_an_interrupt_of_a_comparison_is_no_result(
+    valence, feedback: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_at("ldam", monkeypatch)
+    code, _, err = valence(
+        "compare", str(feedback), "--methods", "auto", "--seeds", "1",
+        "--encoder", str(tiny_encoder),
+    )  # fmt: skip
+    assert code == 130, err
+    assert not list(Path("runs").rglob("*-auto-*/result.json"))

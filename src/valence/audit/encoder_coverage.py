@@ -151,12 +151,12 @@ def _warnings(
         if unknown > UNKNOWN_LIMIT:
             yield (
                 f"the encoder cannot read {_title(script)}: {unknown:.0%} of its tokens are "
-                "unknown; take a multilingual encoder"
+                "unknown; use --encoder multilingual-e5-small"
             )
         elif per_token < LETTERS_PER_TOKEN_LIMIT and script not in CHARACTER_SCRIPTS:
             yield (
                 f"the encoder knows letters of {_title(script)}, not words ({per_token:.1f} "
-                "letters per token); take a multilingual encoder"
+                "letters per token); use --encoder multilingual-e5-small"
             )
     few = [f"{data.classes[c]} {n}" for c, n in enumerate(counts) if n < FEW_ROWS]
     if few:

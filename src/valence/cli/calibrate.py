@@ -23,7 +23,7 @@ from valence.errors import SpecError
 
 if TYPE_CHECKING:
     from valence.data.dataset import Split
-    from valence.inference.calibrate import Adjust, Fitted
+    from valence.inference.calibrate import Adjust, CalibrationFit
 
 LOWER = ("ece", "classwise_ece", "log_loss", "brier")
 
@@ -98,7 +98,7 @@ def calibrate(
         )
 
 
-def _draw(fitted: Fitted, rows: Split, path: Path) -> None:
+def _draw(fitted: CalibrationFit, rows: Split, path: Path) -> None:
     from valence.reports.diagnostic_plots import reliability_figure
     from valence.storage import atomic
 
@@ -107,7 +107,7 @@ def _draw(fitted: Fitted, rows: Split, path: Path) -> None:
         reliability_figure(rows.labels, curves).savefig(scratch, dpi=150)
 
 
-def _print(fitted: Fitted, path: Path, output: OutputOptions) -> None:
+def _print(fitted: CalibrationFit, path: Path, output: OutputOptions) -> None:
     from valence.evaluation.calibration import CALIBRATION_METRICS
     from valence.evaluation.classification import METRICS
 

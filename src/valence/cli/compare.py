@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 OWN_DATA_METHODS = "majority,tfidf-lr,linear-probe,lora-balanced,logit-adjust,hy-mora"
 OWN_DATA_SEEDS = "3"
-TRANSFER_METHOD = "linear-probe"
+TRANSFER_METHOD = "kernel-ridge-encoder"
 TRANSFERS = ("matrix", "leave-one-out")
 MOST_SEEDS = 30  # one number above it is a seed, not how many
 HERE = "local"

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from valence.config.duration import duration as duration
 from valence.errors import RunError
 
 SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])")
@@ -115,16 +116,6 @@ def print_table(columns: list[str], rows: list[list[str]], *, title: str = "") -
 def number(value: float | None) -> str:
     """``0.5`` → ``0.500``; a dash where there is no value."""
     return "–" if value is None else f"{value:.3f}"
-
-
-def duration(seconds: float) -> str:
-    """``75`` → ``1 min 15 s``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class Meter:

@@ -14,10 +14,11 @@ from valence.comparison.bootstrap import Difference, paired_bootstrap
 from valence.config.callbacks import ProgressCallback
 from valence.config.data import DataSpec
 from valence.data.dataset import Dataset
+from valence.data.frames import PREFIX as FRAME
 from valence.data.sources import load_dataset
 from valence.methods.ensemble import PORTFOLIO_FILE
 from valence.methods.registry import make_spec
-from valence.runs.runner import run
+from valence.runs.runner import RunStopped, run
 from valence.runs.store import RunResult, RunStore
 
 METHOD = "auto"
@@ -68,6 +69,8 @@ class BestModel:
         over_next: Difference to the best other model by validation; None where none was tried.
         next_name: That model.
         advice: What would help most, in one line.
+        model: The folder of the model.
+        is_complete: Whether all was tried; False after an interrupt.
     """
 
     result: RunResult
@@ -78,6 +81,8 @@ class BestModel:
     over_next: Difference | None
     next_name: str
     advice: str
+    model: Path
+    is_complete: bool = True
 
 
 def fit_best(
@@ -93,7 +98,8 @@ def fit_best(
     """Fit the portfolio of ``auto``, keep the best model, and compare it on the test rows.
 
     Everything is chosen out of fold and on validation rows. Fitted models are kept in the store,
-    so that the same call goes on where an earlier one was stopped.
+    so that the same call goes on where an earlier one was stopped. An interrupt after the first
+    fitted model ends the search, and the result is the best so far.
 
     Args:
         data: Which rows.
@@ -109,18 +115,26 @@ def fit_best(
     """
     spec = make_spec(METHOD, data, seed=seed, settings=settings)
     rows = load_dataset(spec.data, seed=seed, data_dir=data_dir)
-    result = run(spec, store=store, dataset=rows, keep_model=True, progress=progress, track=track)
+    home, is_complete = store, True
+    try:
+        result = run(
+            spec, store=store, dataset=rows, keep_model=True, progress=progress, track=track
+        )
+    except RunStopped as stopped:
+        home, result = stopped.keep()
+        is_complete = False
     floor = run(make_spec(FLOOR, data, seed=seed), store=store, dataset=rows)
-    portfolio = pd.read_csv(store.path(result.key) / PORTFOLIO_FILE, keep_default_na=False)
+    folder = home.path(result.key)
+    portfolio = pd.read_csv(folder / PORTFOLIO_FILE, keep_default_na=False)
     other = _best_other(portfolio)
-    ours = _predicted(store, result.key)
+    ours = _predicted(home, result.key)
     labels = rows.test.labels
     return BestModel(
         result, check_rows(rows), portfolio,
         _shift(paired_bootstrap([labels], [ours], [labels], class_count=len(rows.classes))),
         _difference(rows, ours, _predicted(store, floor.key)),
         None if other is None else _difference(rows, ours, _predicted(store, other["run"])),
-        "" if other is None else other["model"], advice_of(result),
+        "" if other is None else other["model"], advice_of(result), folder / "model", is_complete,
     )  # fmt: skip
 
 
@@ -196,8 +210,9 @@ def advice_of(result: RunResult) -> str:
             f"more labels of {weakest!r}: its F1 on validation is {known[weakest]:.2f}, and it has "
             f"{sizes[weakest]} training rows where the median class has {median:.0f}"
         )
+    name = result.spec.data.name
+    look = "valence audit" if name.startswith(FRAME) else f"valence audit {name}"
     return (
         f"a look at {weakest!r}, the weakest class (F1 {known[weakest]:.2f} on validation); its "
-        f"{sizes[weakest]} training rows are not the reason, unclear labels may be: "
-        f"valence audit {result.spec.data.name}"
+        f"{sizes[weakest]} training rows are not the reason, unclear labels may be: {look}"
     )

@@ -166,6 +166,9 @@ class RidgeSpec(Section):
 
     views: Literal["both", "text", "encoder"] = "both"
     """N-grams and encoder features, or one of them."""
+    layers: Literal["all", "upper"] = "all"
+    """Layers of the encoder that are read. Lower layers know the words of a language: without
+    them, less is learned of the language trained on, and more carries over to others."""
     members: Count = 5
     """Regressions whose logits are averaged, the best of all mixes and strengths."""
     target_prior: dict[str, Fraction] | None = None

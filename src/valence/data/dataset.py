@@ -75,6 +75,7 @@ class TrainingData:
         validation: Rows on which everything is chosen.
         scale: How an intensity is scored; see ``valence.evaluation.regression``.
         group: Column of the rows' ``extra`` that names their group; empty without one.
+        row_weights: (N,) positive weights of the training rows; None where all count alike.
     """
 
     classes: tuple[str, ...]
@@ -83,6 +84,7 @@ class TrainingData:
     validation: Split
     scale: Scale = "mosi"
     group: str = ""
+    row_weights: np.ndarray | None = None
 
     @cached_property
     def train_counts(self) -> np.ndarray:

@@ -20,6 +20,7 @@ from random import Random
 import numpy as np
 import pandas as pd
 
+from valence.config.data import DataSpec
 from valence.data.catalog import DATASETS
 from valence.data.dataset import Dataset, Split, tail_classes
 from valence.data.demo_lexicon import (
@@ -33,6 +34,8 @@ from valence.data.demo_lexicon import (
     WEAKER,
     Language,
 )
+from valence.data.locate import refuse_encoding
+from valence.errors import DataError
 
 TRAIN_COUNTS = (30, 70, 140, 240, 420)
 VALIDATION_PER_CLASS = 40
@@ -43,6 +46,21 @@ FEATURE_SHARE = 0.34
 BOUNDS = (-1.3, -0.4, 0.4, 1.3)
 
 Phrase = tuple[str, float]
+
+
+def load_demo(spec: DataSpec) -> Dataset:
+    """The built-in corpus, for a spec that names it.
+
+    Raises:
+        DataError: if the spec asks for intensities or an encoding.
+    """
+    refuse_encoding(spec, "rows of the built-in corpus")
+    if spec.target == "intensity":
+        raise DataError(
+            "The built-in corpus has classes, no intensities; name a corpus with numbers as "
+            "labels, or use data.target=classes"
+        )
+    return demo_dataset()
 
 
 @lru_cache(maxsize=1)

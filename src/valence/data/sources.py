@@ -29,7 +29,6 @@ from valence.data.locate import (
     SPLITS,
     Table,
     locate,
-    refuse_encoding,
     refuse_subsampling,
 )
 from valence.data.noise import with_label_noise
@@ -73,22 +72,12 @@ def load_dataset(
             "Groups are scored one by one for classes only; leave out data.group, data.groups and "
             "data.train_groups with data.target=intensity"
         )
-    whole = _demo(spec) if spec.name == "demo" else _located(spec, data_dir, seed)
+    from valence.data.demo import load_demo
+
+    whole = load_demo(spec) if spec.name == "demo" else _located(spec, data_dir, seed)
     if spec.target == "intensity":
         return whole
     return _subsample(spec, with_groups(spec, whole), seed)
-
-
-def _demo(spec: DataSpec) -> Dataset:
-    from valence.data.demo import demo_dataset
-
-    refuse_encoding(spec, "rows of the built-in corpus")
-    if spec.target == "intensity":
-        raise DataError(
-            "The built-in corpus has classes, no intensities; name a corpus with numbers as "
-            "labels, or use data.target=classes"
-        )
-    return demo_dataset()
 
 
 def _located(spec: DataSpec, data_dir: str | Path | None, seed: int) -> Dataset:

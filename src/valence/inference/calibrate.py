@@ -29,7 +29,7 @@ SEED = 45
 
 
 @dataclass(frozen=True)
-class Fitted:
+class CalibrationFit:
     """What was fitted, and what it changes on rows it was not fitted on.
 
     Attributes:
@@ -55,7 +55,7 @@ def fit(
     adjust: Adjust = "none",
     abstain: float | None = None,
     min_rows: int = MIN_ROWS,
-) -> Fitted:
+) -> CalibrationFit:
     """Fit temperature and class biases, a shift of decisions, and limits for abstaining.
 
     Args:
@@ -90,7 +90,7 @@ def fit(
     answered = None
     if abstain is not None:
         calibration, answered = _with_limits(calibration, logits, labels, abstain, halves)
-    return Fitted(
+    return CalibrationFit(
         calibration, _scores(config, labels, before), _scores(config, labels, after), before, after,
         answered,
     )  # fmt: skip

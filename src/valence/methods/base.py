@@ -46,6 +46,7 @@ class Capabilities:
             tuner can stop a trial early and an interrupted training is resumed.
         continues: Whether a saved model can be trained further.
         chooses_encoder: Whether it chooses the encoder itself where ``encoder.name`` is ``auto``.
+        weighs_rows: Whether training rows can have weights.
     """
 
     targets: tuple[str, ...] = ("classes",)
@@ -55,6 +56,7 @@ class Capabilities:
     streams_epochs: bool = False
     continues: bool = False
     chooses_encoder: bool = False
+    weighs_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class FitContext:
         fit_base: Fits another spec on the same rows, for methods that build on one.
         new_spec: Makes the spec of another method on the same rows, from its name and dotted
             settings.
+        row_weights: (N,) weights of the training rows, beside those of their classes; None where
+            all count alike.
     """
 
     spec: RunSpec
@@ -86,6 +90,7 @@ class FitContext:
     group: str = ""
     fit_base: Callable[[RunSpec], FitResult] | None = None
     new_spec: Callable[[str, Mapping[str, Any]], RunSpec] | None = None
+    row_weights: np.ndarray | None = None
 
     def report_progress(self, done: float, message: str) -> None:
         """Call ``progress``, if there is one."""
@@ -134,6 +139,18 @@ class FitResult:
     origin: str = ""
     out_of_fold: np.ndarray | None = None
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+
+class FitStopped(KeyboardInterrupt):
+    """An interrupt of a fit that has a result so far; whoever does not catch it is interrupted.
+
+    Args:
+        partial: The result of what was fitted before.
+    """
+
+    def __init__(self, partial: FitResult) -> None:
+        super().__init__()
+        self.partial = partial
 
 
 @dataclass(frozen=True)

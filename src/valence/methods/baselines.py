@@ -18,7 +18,7 @@ from valence.config.sections import (
     Section,
 )
 from valence.config.spec import MethodConfig
-from valence.methods.base import FitContext, FitResult, Method, Sizes
+from valence.methods.base import Capabilities, FitContext, FitResult, Method, Sizes
 from valence.methods.search_space import CLASS_WEIGHTS, PROBED
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ class TfidfRegression(Method[TfidfConfig]):
 
     Config = TfidfConfig
     family = "baseline"
+    capabilities = Capabilities(weighs_rows=True)
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
         """Fit the regression; its strength is selected on validation."""
@@ -133,7 +134,7 @@ class TfidfRegression(Method[TfidfConfig]):
         chosen = _regression(
             (rows[0], rows[1]), (train.labels, validation.labels), context.task,
             strengths=TEXT_STRENGTHS, class_weights=config.loss.class_weights,
-            metric=config.train.metric,
+            metric=config.train.metric, row_weights=context.row_weights,
         )  # fmt: skip
         model = TfidfModel(context.task, context.provenance, ngrams, chosen.weight, chosen.bias)
         return FitResult(model, notes=(chosen.note,))
@@ -144,6 +145,7 @@ class LinearProbe(Method[ProbeConfig]):
 
     Config = ProbeConfig
     family = "baseline"
+    capabilities = Capabilities(weighs_rows=True)
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
         """Fit the regression on standardized features; its strength is selected on validation."""
@@ -172,7 +174,7 @@ class LinearProbe(Method[ProbeConfig]):
             ((features - mean) / deviation, (held_out - mean) / deviation),
             (train.labels, validation.labels), context.task,
             strengths=FEATURE_STRENGTHS, class_weights=config.loss.class_weights,
-            metric=config.train.metric,
+            metric=config.train.metric, row_weights=context.row_weights,
         )  # fmt: skip
         linear = model.classifier.head.get_submodule("linear")
         assert isinstance(linear, torch.nn.Linear)
@@ -184,6 +186,7 @@ class LinearProbe(Method[ProbeConfig]):
         own = _out_of_fold(
             (features - mean) / deviation, train.labels, len(context.task.classes),
             chosen.strength, config.loss.class_weights, seed=context.spec.seed,
+            row_weights=context.row_weights,
         )  # fmt: skip
         return FitResult(model, notes=(chosen.note, *model.notes), out_of_fold=own)
 
@@ -221,11 +224,14 @@ def _regression(
     strengths: Sequence[float],
     class_weights: str,
     metric: str,
+    row_weights: np.ndarray | None,
 ) -> _Regression:
     """Weight (C, D) and bias (C,) of the strength that does best on validation."""
     best: tuple[float, _Regression] | None = None
     for strength in strengths:
-        weight, bias = _fit(rows[0], labels[0], len(task.classes), strength, class_weights)
+        weight, bias = _fit(
+            rows[0], labels[0], len(task.classes), strength, class_weights, row_weights=row_weights
+        )
         scores = task.scores(rows[1] @ weight.T + bias, labels[1])
         value = task.chosen_score(scores, metric)
         if best is None or value > best[0]:
@@ -236,7 +242,7 @@ def _regression(
 
 def _out_of_fold(
     rows: np.ndarray, labels: np.ndarray, class_count: int, strength: float, class_weights: str, *,
-    seed: int,
+    seed: int, row_weights: np.ndarray | None,
 ) -> np.ndarray:  # fmt: skip
     """(N, C) logits of rows by regressions that were fitted without them."""
     from valence.training.ridge_members import FOLDS, stratified_folds
@@ -245,14 +251,17 @@ def _out_of_fold(
     logits = np.empty((len(rows), class_count), dtype=np.float32)
     for number in range(FOLDS):
         left = parts != number
-        weight, bias = _fit(rows[left], labels[left], class_count, strength, class_weights)
+        weights = None if row_weights is None else row_weights[left]
+        weight, bias = _fit(
+            rows[left], labels[left], class_count, strength, class_weights, row_weights=weights
+        )
         logits[~left] = rows[~left] @ weight.T + bias
     return logits
 
 
 def _fit(
     rows: np.ndarray | sparse.csr_matrix, labels: Sequence[int] | np.ndarray, class_count: int,
-    strength: float, class_weights: str,
+    strength: float, class_weights: str, *, row_weights: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -261,7 +270,7 @@ def _fit(
     regression = LogisticRegression(C=strength, class_weight=weights, max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        regression.fit(rows, labels)
+        regression.fit(rows, labels, sample_weight=row_weights)
     weight = np.zeros((class_count, rows.shape[1]), dtype=np.float32)
     # A class without training rows gets a bias that no text overcomes.
     bias = np.full(class_count, -1e4, dtype=np.float32)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from valence.config.duration import duration
 from valence.config.sections import (
     AUTO_ENCODER,
     BUILT_IN_ENCODER,
@@ -20,7 +21,7 @@ from valence.errors import ModelError, SpecError
 from valence.evaluation.classification import expected_macro_f1
 from valence.evaluation.task import softmax
 from valence.methods import finetune
-from valence.methods.base import Capabilities, FitContext, FitResult, Method, Sizes
+from valence.methods.base import Capabilities, FitContext, FitResult, FitStopped, Method, Sizes
 from valence.methods.baselines import FrozenEncoderSpec
 from valence.methods.kernel_ridge import RidgeTrainSpec
 
@@ -86,7 +87,8 @@ class _Search:
     config: AutoConfig
     began: float = field(default_factory=time.monotonic)
     tried: list[Candidate] = field(default_factory=list)
-    members: list[Candidate] = field(default_factory=list)
+    members: Sequence[Candidate] = ()
+    planned: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -101,6 +103,10 @@ class _Search:
         """Of the budget; infinite without one."""
         budget = self.config.portfolio.budget_seconds
         return float("inf") if budget is None else budget - (time.monotonic() - self.began)
+
+    def report_progress(self, name: str) -> None:
+        """Say what is tried next."""
+        self.context.report_progress(len(self.tried) / len(self.planned), name)
 
     def try_method(self, name: str, settings: dict[str, Any]) -> Candidate:
         """Fit a method of the portfolio and calibrate it.
@@ -179,26 +185,51 @@ class _Search:
             self.tried, key=lambda one: self.score([one], with_own=one.own is not None),
             reverse=True,
         )  # fmt: skip
+        members: Sequence[Candidate] = ()
         for candidate in ranked:
-            self.consider(candidate)
+            members = self.joined(members, candidate)
+        self.members = members
 
-    def consider(self, candidate: Candidate) -> bool:
-        """Let a candidate join the mean if it adds enough; whether it did."""
-        changed = [*self.members, candidate]
+    def joined(self, members: Sequence[Candidate], candidate: Candidate) -> Sequence[Candidate]:
+        """The members of a mean with a candidate if it adds enough; else as they are."""
+        changed = [*members, candidate]
+        if not members:
+            return changed
         with_own = all(member.own is not None for member in changed)
-        gain = 1.0
-        if self.members:
-            before, after = (self.score(one, with_own=with_own) for one in (self.members, changed))
-            gain = after - before
-        if gain >= self.config.portfolio.min_gain:
-            self.members = changed
-            return True
-        return False
+        before, after = (self.score(one, with_own=with_own) for one in (members, changed))
+        return changed if after - before >= self.config.portfolio.min_gain else members
+
+    @property
+    def result(self) -> FitResult:
+        """The mean of the members."""
+        from valence.models.ensemble import EnsembleModel
+
+        if not self.members:
+            self.start()
+        model = EnsembleModel(
+            self.context.task, self.context.provenance, [one.model for one in self.members],
+            [one.temperature for one in self.members],
+        )  # fmt: skip
+        names = " + ".join(one.name for one in self.members)
+        notes = (f"mean of {names}, of {len(self.tried)} tried", *self.notes)
+        return FitResult(model, notes=notes, tables={PORTFOLIO_FILE: self.table()})
+
+    def note_stop(self) -> None:
+        """Say what an interrupt left untried."""
+        done = {name for one in self.tried for name in (one.name, one.name.partition(" ")[0])}
+        skipped = [name for name in self.planned if name not in done]
+        names = " and ".join(skipped) or "nothing"
+        were = "were" if len(skipped) > 1 else "was"
+        self.notes.append(f"stopped: {names} {were} not tried; the same command goes on")
 
 
 def _mean_probs(parts: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:
     probs: np.ndarray = np.mean([softmax(logits / t) for logits, t in parts], axis=0)
     return probs
+
+
+def _noted(result: FitResult, notes: Sequence[str]) -> FitResult:
+    return replace(result, notes=(*notes, *result.notes))
 
 
 class Auto(Method[AutoConfig]):
@@ -215,25 +246,30 @@ class Auto(Method[AutoConfig]):
     capabilities = Capabilities(chooses_encoder=True)
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
-        """Fit the portfolio and average what helps."""
-        from valence.models.ensemble import EnsembleModel
+        """Fit the portfolio and average what helps.
 
+        Raises:
+            FitStopped: if an interrupt comes after the first fitted model, with the mean so far.
+        """
         search = _Search(train, validation, context, self.config(context.spec))
         encoders = encoders_for(search.config, train.texts)
-        steps = len(encoders.names) * len(FROZEN) + len(search.config.portfolio.fine_tuned)
-        for name in encoders.names:
-            for method in FROZEN:
-                context.report_progress(len(search.tried) / steps, f"{method} ({name})")
-                search.try_method(method, {"encoder.name": name})
-        search.start()
-        _fine_tune(search, steps)
-        model = EnsembleModel(
-            context.task, context.provenance, [one.model for one in search.members],
-            [one.temperature for one in search.members],
-        )  # fmt: skip
-        names = " + ".join(one.name for one in search.members)
-        notes = (*encoders.notes, f"mean of {names}, of {len(search.tried)} tried", *search.notes)
-        return FitResult(model, notes=notes, tables={PORTFOLIO_FILE: search.table()})
+        search.planned = [
+            *(f"{method} ({name})" for name in encoders.names for method in FROZEN),
+            *search.config.portfolio.fine_tuned,
+        ]
+        try:
+            for name in encoders.names:
+                for method in FROZEN:
+                    search.report_progress(f"{method} ({name})")
+                    search.try_method(method, {"encoder.name": name})
+            search.start()
+            _fine_tune(search)
+        except KeyboardInterrupt:
+            if not search.tried:
+                raise
+            search.note_stop()
+            raise FitStopped(_noted(search.result, encoders.notes)) from None
+        return _noted(search.result, encoders.notes)
 
     def cost(self, config: AutoConfig, sizes: Sizes) -> float:
         """That of its members."""
@@ -320,7 +356,7 @@ def _member_config(name: str, config: AutoConfig) -> MethodConfig:
     }).config  # fmt: skip
 
 
-def _fine_tune(search: _Search, steps: int) -> None:
+def _fine_tune(search: _Search) -> None:
     """Try the methods that train the encoder, as far as the budget goes."""
     names = search.config.portfolio.fine_tuned
     if not names:
@@ -335,13 +371,13 @@ def _fine_tune(search: _Search, steps: int) -> None:
             expected = _fine_tuned(name).cost(_member_config(name, search.config), sizes) / rate
         if expected > search.seconds_left:
             search.notes.append(
-                f"{name} was not tried: it takes about {_minutes(expected)} and "
-                f"{_minutes(max(0.0, search.seconds_left))} of the budget are left"
+                f"{name} was not tried: it takes about {duration(expected)} and "
+                f"{duration(max(0.0, search.seconds_left))} of the budget are left"
             )
             continue
-        search.context.report_progress(len(search.tried) / steps, f"{name} ({encoder})")
+        search.report_progress(f"{name} ({encoder})")
         settings = {"encoder.name": encoder, "train.epochs": search.config.portfolio.epochs}
-        search.consider(search.try_method(name, settings))
+        search.members = search.joined(search.members, search.try_method(name, settings))
 
 
 def _texts_per_second(search: _Search, encoder: str) -> float:
@@ -357,10 +393,6 @@ def _texts_per_second(search: _Search, encoder: str) -> float:
     began = time.monotonic()
     layers.vectors(texts)
     return len(texts) / max(1e-3, time.monotonic() - began)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 ENTRIES: dict[str, Method[AutoConfig]] = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from valence.config.callbacks import EvalCallback, ProgressCallback
 from valence.config.sections import AUTO_ENCODER
 from valence.config.spec import RunSpec
+from valence.errors import SpecError
 from valence.methods.base import FitContext, FitResult
 
 if TYPE_CHECKING:
@@ -47,14 +48,27 @@ def fit_spec(
     from valence.methods.registry import find_method, make_spec
 
     spec, _ = with_encoder(spec, data.train.texts)
+    if data.row_weights is not None:
+        _check_weighs_rows(spec.method)
     values = spec.model_dump(mode="json")
     context = FitContext(
         spec, data.task, {**values, "data": None} if in_memory else values, checkpoint, progress,
         on_evaluate, start, data.group,
         fit_base or (lambda base: fit_spec(base, data, progress=progress, in_memory=in_memory)),
         lambda name, settings: make_spec(name, spec.data, seed=spec.seed, settings=settings),
+        data.row_weights,
     )  # fmt: skip
     return find_method(spec.method).fit(data.train, data.validation, context)
+
+
+def _check_weighs_rows(name: str) -> None:
+    from valence.methods.registry import METHODS, find_method
+
+    if not find_method(name).capabilities.weighs_rows:
+        known = ", ".join(n for n, method in METHODS.items() if method.capabilities.weighs_rows)
+        raise SpecError(
+            f"Method {name!r} cannot weigh rows; leave the weights out, or take one of {known}"
+        )
 
 
 def with_encoder(spec: RunSpec, texts: Sequence[str]) -> tuple[RunSpec, str]:

@@ -10,7 +10,7 @@ import numpy as np
 from valence.config.sections import RidgeSpec, Section
 from valence.config.spec import MethodConfig
 from valence.errors import SpecError
-from valence.methods.base import FitContext, FitResult, Method, Sizes
+from valence.methods.base import Capabilities, FitContext, FitResult, Method, Sizes
 from valence.methods.baselines import FrozenEncoderSpec
 
 if TYPE_CHECKING:
@@ -56,12 +56,14 @@ class _EncoderView:
         layers: Computes them.
         rows: (N, D) and (M, D), of mean squared length 1 on the training rows.
         mean, scale: (D,) what they were standardized by.
+        start: The first column of a text's features that is read.
     """
 
     layers: LayerFeatures
     rows: tuple[np.ndarray, np.ndarray]
     mean: np.ndarray
     scale: np.ndarray
+    start: int
 
 
 @dataclass
@@ -83,6 +85,7 @@ class KernelRidge(Method[KernelRidgeConfig]):
 
     Config = KernelRidgeConfig
     family = "kernel"
+    capabilities = Capabilities(weighs_rows=True)
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
         """Fit all members and average the best; the probabilities are calibrated."""
@@ -105,8 +108,9 @@ class KernelRidge(Method[KernelRidgeConfig]):
                   else encoder.rows[i]) for i in range(2)
         )  # fmt: skip
         problem = RidgeProblem(
-            own, held, train.labels, validation.labels, shares, context.spec.seed
-        )
+            own, held, train.labels, validation.labels, shares, context.spec.seed,
+            context.row_weights,
+        )  # fmt: skip
         best = select_members(fit_members(problem), problem, count=config.ridge.members)
         mean = mean_member(best)
         temperature = _temperature(mean, problem)
@@ -160,7 +164,9 @@ def _encode(
     def progress(done: int, total: int) -> None:
         context.report_progress(ENCODING_PART * done / total, f"encoding: {done} of {total} texts")
 
-    features, _ = layers.vectors([*train.texts, *validation.texts], progress)
+    whole, _ = layers.vectors([*train.texts, *validation.texts], progress)
+    start = layers.start_of(config.ridge.layers)
+    features = whole[:, start:] if start else whole
     own, held = features[: len(train)], features[len(train) :]
     mean, deviation = own.mean(axis=0), own.std(axis=0) + 1e-6
     for rows in (own, held):
@@ -168,7 +174,7 @@ def _encode(
         rows /= deviation
     length = float(np.sqrt(np.einsum("nd,nd->n", own, own).mean()))
     features /= max(length, 1e-9)
-    return _EncoderView(layers, (own, held), mean, deviation * max(length, 1e-9))
+    return _EncoderView(layers, (own, held), mean, deviation * max(length, 1e-9), start)
 
 
 def _count_terms(train: Split, validation: Split) -> _TextView:
@@ -226,7 +232,8 @@ def _model(
     if encoder is not None and features is not None:
         features = features / (temperature * encoder.scale[:, None])
         bias = bias - encoder.mean @ features
-        features = features.astype(np.float32)
+        unread = np.zeros((encoder.start, features.shape[1]))
+        features = np.concatenate([unread, features]).astype(np.float32)
     return LinearViewsModel(
         context.task, context.provenance,
         None if text is None or terms is None else text.ngrams, terms,
@@ -250,4 +257,9 @@ ENTRIES: dict[str, Method[KernelRidgeConfig]] = {
     "kernel-ridge": KernelRidge(
         "ridge regressions on n-grams and all layers of a frozen encoder, the best averaged"
     ),
+    "kernel-ridge-encoder": KernelRidge(
+        "kernel-ridge on the upper layers alone, for languages it was not trained on",
+        {"ridge.views": "encoder", "ridge.layers": "upper"},
+    ),
+    "kernel-ridge-text": KernelRidge("kernel-ridge without an encoder", {"ridge.views": "text"}),
 }

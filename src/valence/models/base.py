@@ -191,6 +191,10 @@ class Model(ABC):
             f"{self.name} has no network to export; valence predict uses the model as it is"
         )
 
+    def averaged(self) -> Sequence[Model]:
+        """The models whose mean it is; none for most."""
+        return ()
+
     def predict_clip(self, clip: Path, texts: Sequence[str]) -> Outputs:
         """Outputs (N, C) of one clip with each of N texts as what is said in it.
 

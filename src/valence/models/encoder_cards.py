@@ -83,17 +83,20 @@ ENCODERS: dict[str, EncoderCard] = {
     ),
     BUILT_IN_ENCODER: EncoderCard(
         "sentence-transformers/all-MiniLM-L6-v2", 22.7, ENGLISH, "English", "Apache-2.0", 512, 384,
-        (CPU, FROZEN, TUNED), works=ALL_WORKS, score="MTEB classification 62.6", source=MODEL2VEC,
+        (CPU, FROZEN, TUNED),
+        works=ALL_WORKS, score="MTEB classification 62.6", source=MODEL2VEC,
         texts_per_second=161, note="trained on texts of at most 256 tokens",
     ),
     MULTILINGUAL_ENCODER: EncoderCard(
         "intfloat/multilingual-e5-small", 118, XLM_R_LANGUAGES, "about 100", "MIT", 512, 384,
-        (CPU, FROZEN, TUNED), works=ALL_WORKS, source=E5_REPORT, texts_per_second=69,
+        (CPU, FROZEN, TUNED),
+        works=ALL_WORKS, source=E5_REPORT, texts_per_second=69,
         note="reads each text after the prompt 'query: '",
     ),
     "multilingual-e5-base": EncoderCard(
         "intfloat/multilingual-e5-base", 278, XLM_R_LANGUAGES, "about 100", "MIT", 512, 768,
-        (FROZEN, TUNED), works=ALL_WORKS, source=E5_REPORT,
+        (FROZEN, TUNED),
+        works=ALL_WORKS, source=E5_REPORT,
         note="reads each text after the prompt 'query: '",
     ),
     "bge-small-en-v1.5": EncoderCard(
@@ -117,34 +120,42 @@ ENCODERS: dict[str, EncoderCard] = {
     ),
     "deberta-v3-base": EncoderCard(
         "microsoft/deberta-v3-base", 183, ENGLISH, "English", "MIT", 512, 768, (TUNED,),
+        works=ALL_WORKS,
         score="ahead of ModernBERT at equal data", source="arXiv 2504.08716, and the model's card",
     ),
     "ModernBERT-base": EncoderCard(
         "answerdotai/ModernBERT-base", 149, ENGLISH, "English", "Apache-2.0", 8192, 768,
-        (TUNED, LONG), score="GLUE 88.4", source=ETTIN, note="poor as frozen features",
+        (TUNED, LONG),
+        works=ALL_WORKS, score="GLUE 88.4", source=ETTIN, note="poor as frozen features",
     ),
     "ettin-encoder-17m": EncoderCard(
         "jhu-clsp/ettin-encoder-17m", 17, ENGLISH, "English", "MIT", 8192, 256, (CPU, TUNED, LONG),
+        works=ALL_WORKS,
         source=ETTIN, note="poor as frozen features",
     ),
     "ettin-encoder-68m": EncoderCard(
         "jhu-clsp/ettin-encoder-68m", 68, ENGLISH, "English", "MIT", 8192, 512, (TUNED, LONG),
+        works=ALL_WORKS,
         source=ETTIN, note="poor as frozen features",
     ),
     "ettin-encoder-150m": EncoderCard(
         "jhu-clsp/ettin-encoder-150m", 150, ENGLISH, "English", "MIT", 8192, 768, (TUNED, LONG),
+        works=ALL_WORKS,
         score="GLUE 88.9", source=ETTIN, note="poor as frozen features",
     ),
     "ettin-encoder-400m": EncoderCard(
         "jhu-clsp/ettin-encoder-400m", 400, ENGLISH, "English", "MIT", 8192, 1024, (TUNED, LONG),
+        works=ALL_WORKS,
         score="GLUE 90.8", source=ETTIN, note="poor as frozen features",
     ),
     "mmBERT-small": EncoderCard(
         "jhu-clsp/mmBERT-small", 140, None, "1,800 and more", "MIT", 8192, 384, (TUNED, LONG),
+        works=ALL_WORKS,
         source=MMBERT,
     ),
     "mmBERT-base": EncoderCard(
         "jhu-clsp/mmBERT-base", 307, None, "1,800 and more", "MIT", 8192, 768, (TUNED, LONG),
+        works=ALL_WORKS,
         score="XTREME +2.4 over XLM-R", source=MMBERT,
     ),
     "xlm-roberta-base": EncoderCard(

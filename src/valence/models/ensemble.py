@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from valence.evaluation.task import Task, softmax
 from valence.models.base import Model, Outputs, Progress
 from valence.models.config_file import read_config, write_config
 from valence.storage import atomic
+
+if TYPE_CHECKING:
+    from valence.models.text_model import TextModel
 
 MEMBERS_FILE = "members.json"
 SMALLEST = 1e-12  # probability
@@ -92,6 +95,21 @@ class EnsembleModel(Model):
         """With members without their caches."""
         return replace(self, members=[member.uncached() for member in self.members])
 
+    def averaged(self) -> Sequence[Model]:
+        """The members."""
+        return self.members
+
+    def text_model(self) -> TextModel:
+        """Its members are exported one by one.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError(
+            f"{self.name} is the mean of {len(self.members)} networks and no single one; export it "
+            "with --format onnx or openvino"
+        )
+
     def windows(self, texts: Sequence[str]) -> list[list[str]]:
         """Every text in windows within the limit of the member that reads least."""
         limited = [member for member in self.members if member.max_tokens is not None]
@@ -123,6 +141,30 @@ class EnsembleModel(Model):
         )  # fmt: skip
 
 
+def member_folders(folder: Path) -> tuple[str, ...]:
+    """The names of the folders of the members of an ensemble's folder.
+
+    Raises:
+        ModelError: if the file that names them is missing or broken.
+    """
+    return tuple(_entries(folder))
+
+
+def _entries(folder: Path) -> dict[str, float]:
+    """The temperature of every member, by its folder."""
+    path = folder / MEMBERS_FILE
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        entries = {str(entry["folder"]): float(entry["temperature"]) for entry in listed}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is missing or broken ({error})") from None
+    if not entries or any(Path(name).name != name for name in entries):
+        raise ModelError(f"{path} must name folders beside it, at least one")
+    if not all(0 < t < np.inf for t in entries.values()):
+        raise ModelError(f"{path} has a temperature that is not positive")
+    return entries
+
+
 def load_ensemble_model(folder: Path, load_member: Callable[[Path], Model]) -> EnsembleModel:
     """The model that :meth:`EnsembleModel.save` wrote.
 
@@ -134,17 +176,8 @@ def load_ensemble_model(folder: Path, load_member: Callable[[Path], Model]) -> E
         ModelError: if a file is missing or broken, or a member predicts other classes.
     """
     config = read_config(folder)
-    path = folder / MEMBERS_FILE
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        names = [str(entry["folder"]) for entry in entries]
-        temperatures = [float(entry["temperature"]) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is missing or broken ({error})") from None
-    if not names or any(Path(name).name != name for name in names):
-        raise ModelError(f"{path} must name folders beside it, at least one")
-    if not all(0 < t < np.inf for t in temperatures):
-        raise ModelError(f"{path} has a temperature that is not positive")
+    entries = _entries(folder)
+    names, temperatures = list(entries), list(entries.values())
     members = [load_member(folder / name) for name in names]
     for name, member in zip(names, members, strict=True):
         if member.classes != config.task.classes:

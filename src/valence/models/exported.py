@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,6 +24,9 @@ from valence.models.config_file import ModelConfig, read_config
 from valence.models.cpu import is_bulk, thread_map, usable_cores
 from valence.models.windows import split_windows
 from valence.storage import atomic
+
+if TYPE_CHECKING:
+    from valence.models.ngrams import NgramLogits
 
 EXPORT_FILE = "export.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -52,6 +55,8 @@ class ExportSettings(BaseModel):
     feature_size: int
     prompt: str = ""
     """In front of every text."""
+    ngrams: bool = False
+    """Whether logits of n-grams, which are beside the network, are added to its own."""
     checks: dict[str, Any] = {}
 
 
@@ -183,6 +188,8 @@ class ExportedModel(Model):
     tokenizer: Any
     token_budget: int = TOKEN_BUDGET
     runner: Runner | None = None
+    ngram_logits: NgramLogits | None = None
+    """What is added to the logits of the network."""
     task: Task = field(init=False)
 
     def __post_init__(self) -> None:
@@ -261,6 +268,8 @@ class ExportedModel(Model):
                 progress(done, count)
         if self.config.logit_shift is not None:
             logits += np.asarray(self.config.logit_shift, np.float32)
+        if self.ngram_logits is not None:
+            logits += self.ngram_logits.of(list(examples.texts))
         return Outputs(logits, features, encoded.truncated)
 
     def windows(self, texts: Sequence[str]) -> list[list[str]]:
@@ -305,4 +314,9 @@ def load_exported_model(folder: Path) -> ExportedModel:
         raise ModelError(
             f"{folder / TOKENIZER_FILE} is missing or broken; export the model again"
         ) from None
-    return ExportedModel(folder, config, settings, tokenizer)
+    ngrams = None
+    if settings.ngrams:
+        from valence.models.ngrams import NgramLogits
+
+        ngrams = NgramLogits.load(folder)
+    return ExportedModel(folder, config, settings, tokenizer, ngram_logits=ngrams)

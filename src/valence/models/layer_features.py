@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import copy
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -56,6 +57,12 @@ class LayerFeatures:
         """Numbers of a vector."""
         widths = self.encoder.layer_widths
         return sum(widths) + widths[-1]
+
+    def start_of(self, layers: Literal["all", "upper"]) -> int:
+        """The first column of all layers, or of the upper half of them."""
+        widths = self.encoder.layer_widths
+        first = min((len(widths) + 1) // 2, len(widths) - 1) if layers == "upper" else 0
+        return sum(widths[:first])
 
     def uncached(self) -> LayerFeatures:
         """The same without the cache on disk; the encoder is shared."""
@@ -139,9 +146,13 @@ class LayerFeatures:
     def _pooled(self, encoded: Encoded, rows: np.ndarray) -> Tensor:
         padded = pad([encoded.input_ids[row] for row in rows], self.tokenizer.pad_id)
         ids, mask = (padded[name].to(self._device) for name in ("input_ids", "attention_mask"))
-        layers = self.encoder.layers(ids, mask)
-        views = [*(masked_mean(states, mask) for states in layers), masked_max(layers[-1], mask)]
-        return torch.cat(views, dim=1).float().cpu()
+        return pool_layers(self.encoder.layers(ids, mask), mask).float().cpu()
+
+
+def pool_layers(layers: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """(B, D) vectors of the states (B, T, H) of all layers and the mask (B, T)."""
+    views = [*(masked_mean(states, mask) for states in layers), masked_max(layers[-1], mask)]
+    return torch.cat(views, dim=1)
 
 
 def stored_last_means(encoder: Encoder, encoded: Encoded) -> np.ndarray | None:

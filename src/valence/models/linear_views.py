@@ -18,13 +18,13 @@ from valence.errors import ModelError
 from valence.evaluation.task import Task
 from valence.models.base import Model, Outputs, Progress, no_features
 from valence.models.config_file import read_config, write_config
-from valence.models.ngrams import Ngrams
+from valence.models.ngrams import CHUNK, NgramLogits, Ngrams
 from valence.storage import atomic
 
 if TYPE_CHECKING:
     from valence.models.layer_features import LayerFeatures
+    from valence.models.text_model import TextModel
 
-CHUNK = 4096  # texts whose features are in memory at once
 WEIGHTS_FILE = "weights.safetensors"
 
 
@@ -73,10 +73,8 @@ class LinearViewsModel(Model):
         """Logits (N, C); the features are the means of the encoder's last layer."""
         texts = list(examples.texts)
         logits = np.tile(self.bias.astype(np.float32), (len(texts), 1))
-        if self.ngrams is not None and self.text is not None:
-            for start in range(0, len(texts), CHUNK):
-                part = slice(start, start + CHUNK)
-                logits[part] += self.ngrams.transform(texts[part]) @ self.text
+        if self.ngram_logits is not None:
+            logits += self.ngram_logits.of(texts)
         if self.layers is None or self.encoder is None:
             return Outputs(logits, no_features(len(texts)))
         truncated, features = 0, []
@@ -87,6 +85,28 @@ class LinearViewsModel(Model):
         width = self.layers.encoder.hidden_size
         empty = np.zeros((0, width), dtype=np.float32)
         return Outputs(logits, np.concatenate(features) if features else empty, truncated)
+
+    @property
+    def ngram_logits(self) -> NgramLogits | None:
+        """The part that reads n-grams; None without it."""
+        if self.ngrams is None or self.text is None:
+            return None
+        return NgramLogits(self.ngrams, self.text)
+
+    def text_model(self) -> TextModel:
+        """The encoder's part as a network; the n-grams are added beside it.
+
+        Raises:
+            ModelError: if n-grams alone are read.
+        """
+        if self.layers is None or self.encoder is None:
+            raise ModelError(
+                f"{self.name} of n-grams alone has no network to export: it runs without PyTorch "
+                "already, use its folder as it is"
+            )
+        from valence.models.layers_network import LayersTextModel
+
+        return LayersTextModel(self, self.layers, self.encoder, self.bias, self.ngram_logits)
 
     def uncached(self) -> Model:
         """Without cached features."""

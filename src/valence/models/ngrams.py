@@ -12,12 +12,14 @@ import json
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
+from valence.errors import ModelError
 from valence.storage import atomic
 
 if TYPE_CHECKING:
@@ -93,6 +95,9 @@ UNSPACED = ("characters-1-3", "characters-1-5")
 UNSPACED_LENGTH = 15
 """Median characters between two spaces above which texts are taken to have no word spaces."""
 TERMS_FILE = "terms.json"
+NGRAMS_FILE = "ngrams.safetensors"
+"""Of an exported model."""
+CHUNK = 4096  # texts whose features are in memory at once
 SAMPLE = 2000
 
 
@@ -212,6 +217,57 @@ class Ngrams:
             name: FittedTfidf(ANALYZERS[name], own, tensors[f"idf.{name}"])
             for name, own in terms.items()
         })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NgramLogits:
+    """A linear model on n-grams.
+
+    Attributes:
+        ngrams: Makes the features.
+        weights: (D, C) float32.
+    """
+
+    ngrams: Ngrams
+    weights: np.ndarray
+
+    def of(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, C) logits of N texts, without a bias."""
+        logits = np.zeros((len(texts), self.weights.shape[1]), dtype=np.float32)
+        for start in range(0, len(texts), CHUNK):
+            part = slice(start, start + CHUNK)
+            logits[part] = self.ngrams.transform(texts[part]) @ self.weights
+        return logits
+
+    def divided(self, temperature: float) -> NgramLogits:
+        """The same with logits divided by a temperature."""
+        return replace(self, weights=self.weights / np.float32(temperature))
+
+    def save(self, folder: Path) -> None:
+        """Write terms and numbers into an exported model's folder."""
+        tensors = {"text": self.weights, **self.ngrams.save(folder)}
+        ready = {name: np.ascontiguousarray(v, np.float32) for name, v in tensors.items()}
+        with atomic.new_file(folder / NGRAMS_FILE) as path:
+            save_file(ready, path)
+
+    @classmethod
+    def load(cls, folder: Path) -> NgramLogits:
+        """What :meth:`save` wrote.
+
+        Raises:
+            ModelError: if a file is missing or broken.
+        """
+        try:
+            tensors = load_file(folder / NGRAMS_FILE)
+            ngrams = Ngrams.load(folder, tensors)
+            if len(tensors["text"]) != ngrams.size:
+                raise ValueError(f"{ngrams.size} terms and {len(tensors['text'])} weights")
+        except Exception as error:  # safetensors raises an error of its own kind
+            raise ModelError(
+                f"{folder / NGRAMS_FILE} or {TERMS_FILE} is missing or broken ({error}); export "
+                "the model again"
+            ) from None
+        return cls(ngrams, tensors["text"])
 
 
 def is_unspaced(texts: Sequence[str]) -> bool:

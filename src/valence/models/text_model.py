@@ -21,6 +21,8 @@ from valence.models.encoder import TextTokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from valence.models.ngrams import NgramLogits
+
 
 class TextModel(Model):
     """A network over the tokens of a text, with its tokenizer.
@@ -76,6 +78,11 @@ class TextModel(Model):
     @property
     def pooling(self) -> str | None:
         """The pooling that makes the features, which a linear layer reads; None for others."""
+        return None
+
+    @property
+    def ngram_logits(self) -> NgramLogits | None:
+        """Logits that are added to those of the network, outside of it; None for most."""
         return None
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from valence.distributed import process_group
 from valence.distributed.device import Hardware, pick_device
 from valence.errors import DataError, ModelError
 from valence.evaluation.task import MetricScores
-from valence.methods.base import FitResult, Method
+from valence.methods.base import FitResult, FitStopped, Method
 from valence.methods.fit import fit_spec, with_encoder
 from valence.methods.registry import check_target, find_method, with_config
 from valence.models.base import Model, Outputs
@@ -39,6 +40,19 @@ from valence.runs.tracking import RunLog, check_tracker
 
 CHECKED_ROWS = 8
 CHECK_TOLERANCE = 1e-5
+
+
+class RunStopped(KeyboardInterrupt):
+    """An interrupt of a run that has a result so far; whoever does not catch it is interrupted.
+
+    Args:
+        keep: Scores the model so far and writes it as a run of the store that it returns beside
+            the result: one apart from the finished runs, until the run is finished itself.
+    """
+
+    def __init__(self, keep: Callable[[], tuple[RunStore, RunResult]]) -> None:
+        super().__init__()
+        self.keep = keep
 
 
 @dataclass(frozen=True)
@@ -69,8 +83,8 @@ def run(
 ) -> RunResult:
     """Train what ``spec`` says, score it on the test rows, and write the run folder.
 
-    A run that is there already is not done again; an interrupted one goes on from its last
-    checkpoint; one that another process of this machine is at is waited for.
+    A run that is there is not done again; an interrupted one goes on from its last checkpoint;
+    one that another process of this machine is at is waited for.
 
     Args:
         spec: What to train, on which rows; one without settings has those of its method.
@@ -85,6 +99,7 @@ def run(
     Raises:
         DataError, ModelError, SpecError: if the data, encoder or settings cannot be used.
         RunError: if the training breaks down, or the result or the log cannot be written.
+        RunStopped: at an interrupt, if there is a result so far.
     """
     check_tracker(track)
     store = store or RunStore()
@@ -102,9 +117,7 @@ def run(
     with ExitStack() as stack:
         if process_group.is_main_process():
             stack.enter_context(store.lock(key))
-        done = process_group.run_on_main_process(
-            lambda: _finished(store, key, keep_model=keep_model)
-        )
+        done = process_group.run_on_main_process(lambda: _finished(store, key, keep=keep_model))
         if done is not None:
             process_group.run_on_main_process(lambda: log_finished(track, store, done))
             return done
@@ -138,10 +151,10 @@ def _init_processes(method: Method[Any], spec: RunSpec, device: str) -> None:
     process_group.init_process_group(device)
 
 
-def _finished(store: RunStore, key: str, *, keep_model: bool) -> RunResult | None:
+def _finished(store: RunStore, key: str, *, keep: bool) -> RunResult | None:
     """The result of a run that need not be done again."""
     done = store.get(key)
-    if done is None or (keep_model and not (store.path(key) / "model").is_dir()):
+    if done is None or (keep and not (store.path(key) / "model").is_dir()):
         return None
     return done
 
@@ -191,18 +204,23 @@ def _carry_out(job: _RunJob, device: str) -> RunResult:
     clock = time.perf_counter()
     log = RunLog(job.track if process_group.is_main_process() else None, job.store, job.key)
     with log.training(live=job.method.capabilities.streams_epochs):
-        fitted = fit_spec(
-            job.spec, job.dataset.without_test(), checkpoint=job.store.checkpoint(job.key),
-            progress=job.progress, start=job.start, fit_base=lambda spec: _base_run(job, spec),
-        )  # fmt: skip
-        seconds = time.perf_counter() - clock
 
-        def finish() -> RunResult:
+        def finish(job: _RunJob, fitted: FitResult) -> RunResult:
             fitted.model.prepare(Hardware(device=device))
             outputs = _score(job, fitted, seconds)
             return _keep(job, _result(job, outputs, device, started), outputs, device)
 
-        result = process_group.run_on_main_process(finish)
+        try:
+            fitted = fit_spec(
+                job.spec, job.dataset.without_test(), checkpoint=job.store.checkpoint(job.key),
+                progress=job.progress, start=job.start, fit_base=lambda spec: _base_run(job, spec),
+            )  # fmt: skip
+        except FitStopped as stopped:
+            partial, apart = stopped.partial, job.store.unfinished(job.key)
+            seconds = time.perf_counter() - clock
+            raise RunStopped(lambda: (apart, finish(replace(job, store=apart), partial))) from None
+        seconds = time.perf_counter() - clock
+        result = process_group.run_on_main_process(lambda: finish(job, fitted))
     process_group.run_on_main_process(lambda: log.log(result))
     return result
 

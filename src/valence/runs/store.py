@@ -109,6 +109,10 @@ class RunStore:
         """Where an unfinished run keeps what it needs to go on."""
         return self.root / ".unfinished" / key
 
+    def unfinished(self, key: str) -> RunStore:
+        """Where a stopped run keeps its result so far, until the run is finished."""
+        return RunStore(self.checkpoint(key))
+
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Keep other processes of this machine from making the same run meanwhile."""

@@ -61,6 +61,7 @@ class RidgeProblem:
         held_labels: (M,) ids of the validation rows.
         shares: (C,) class shares for which members are selected.
         seed: Of the folds.
+        row_weights: (N,) positive weights of the training rows; None where all count alike.
     """
 
     train: Views
@@ -69,6 +70,7 @@ class RidgeProblem:
     held_labels: np.ndarray
     shares: np.ndarray
     seed: int
+    row_weights: np.ndarray | None = None
 
     @property
     def targets(self) -> np.ndarray:
@@ -77,8 +79,9 @@ class RidgeProblem:
 
     @property
     def weights(self) -> np.ndarray:
-        """(N,) row weights, by which all classes count alike."""
-        return balanced_weights(self.labels, len(self.shares))
+        """(N,) row weights, by which all classes count alike, times those that were given."""
+        weights = balanced_weights(self.labels, len(self.shares))
+        return weights if self.row_weights is None else weights * self.row_weights
 
 
 @dataclass(frozen=True)

@@ -91,3 +91,16 @@ def test_broken_folder_is_one_clear_error(
     (tmp_path / "terms.json").unlink()
     with pytest.raises(ModelError, match="missing a file"):
         load_model(tmp_path)
+
+
+def test_upper_layers_leave_the_lower_ones_unread(reviews: Path, tiny_encoder: Path) -> None:
+    model, _ = fitted(reviews, tiny_encoder, views="encoder", layers="upper")
+    assert model.layers is not None
+    assert model.encoder is not None
+    start = model.layers.start_of("upper")
+    assert 0 < start < model.layers.size
+    assert not model.encoder[:start].any()
+    assert model.encoder[start:].all()
+    whole, _ = fitted(reviews, tiny_encoder, views="encoder")
+    assert whole.encoder is not None
+    assert whole.encoder[:start].any()

@@ -6,13 +6,15 @@ with the PyTorch model on labeled rows.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valence.data.dataset import Dataset, Split
 from valence.data.sources import LabeledRows, load_split
 from valence.errors import DataError, ModelError, RunError
-from valence.inference.calibration import read_calibration
+from valence.inference.calibration import FILE as CALIBRATION_FILE
+from valence.inference.calibration import no_calibration, read_calibration
 from valence.inference.export.job import ExportJob, ExportOptions
 from valence.inference.export.parity import compare_scores
 from valence.inference.export.runtimes import subsample, write_runtime
@@ -21,7 +23,8 @@ from valence.inference.export.transformers_export import (
     write_transformers,
 )
 from valence.inference.model_rows import OWN_ROWS, training_dataset
-from valence.models.config_file import read_config
+from valence.models.config_file import CONFIG_FILE, read_config
+from valence.models.ensemble import MEMBERS_FILE, member_folders
 from valence.models.exported import EXPORT_FILE, ExportSettings
 from valence.models.loader import load_model
 from valence.models.static import MODEL_TYPE as STATIC
@@ -29,7 +32,7 @@ from valence.storage import atomic
 
 if TYPE_CHECKING:
     from valence.config.data import DataSpec
-    from valence.models.base import Model
+    from valence.models.base import Model, Outputs
     from valence.models.config_file import ModelConfig
     from valence.models.text_model import TextModel
 
@@ -61,25 +64,66 @@ def export_model(
     """
     options = options or ExportOptions()
     source, target = Path(folder), Path(out)
-    config = read_config(source)
-    model = _exportable(source, options)
+    model = load_model(source)
     if data.classes != model.classes:
         raise DataError(
             f"{data.name} has the classes {', '.join(data.classes)} and the model "
             f"{', '.join(model.classes)}; give rows of the model's classes with --data"
         )
     _refuse_target(target)
-    job = ExportJob(source, model, read_calibration(source, config), options)
     with atomic.new_folder(target) as scratch:
-        if options.format == "transformers":
-            settings = write_transformers(job, scratch)
-        elif options.format == "sentence-transformers":
-            settings = write_sentence_transformers(job, scratch)
-        else:
-            settings = write_runtime(job, scratch, data)
-        _write_settings(scratch, settings)
-        checks = _checked(job, load_model(scratch), data.validation)
-        _write_settings(scratch, settings.model_copy(update={"checks": checks}))
+        if model.averaged() and options.needs_no_torch:
+            return _write_members(source, model, scratch, data, options)
+        calibration = read_calibration(source, read_config(source))
+        job = ExportJob(source, _exportable(model, source, options), calibration, options)
+        return _write_checked(job, scratch, data)
+
+
+def _write_checked(job: ExportJob, folder: Path, data: Dataset) -> dict[str, Any]:
+    """Write an export and compare it with its model."""
+    if job.options.format == "transformers":
+        settings = write_transformers(job, folder)
+    elif job.options.format == "sentence-transformers":
+        settings = write_sentence_transformers(job, folder)
+    else:
+        settings = write_runtime(job, folder, data)
+    _write_settings(folder, settings)
+    rows = subsample(data.validation, CHECKED_ROWS)
+    expected = job.calibration.apply(job.model.predict(rows.examples()))
+    checks = _checked(rows, expected, load_model(folder), job.options)
+    if job.notes:
+        checks["notes"] = list(job.notes)
+    _write_settings(folder, settings.model_copy(update={"checks": checks}))
+    return checks
+
+
+def _write_members(
+    source: Path, model: Model, folder: Path, data: Dataset, options: ExportOptions
+) -> dict[str, Any]:
+    """Write every member of a mean as an export, and compare the two means.
+
+    The calibration of the mean stays a file of its own.
+    """
+    notes: dict[str, None] = {}
+    settings = None
+    for name, member in zip(member_folders(source), model.averaged(), strict=True):
+        own = source / name
+        calibration = no_calibration(read_config(own))
+        job = ExportJob(own, _exportable(member, own, options), calibration, options)
+        (folder / name).mkdir()
+        settings = write_runtime(job, folder / name, data)
+        _write_settings(folder / name, settings)
+        notes |= dict.fromkeys(job.notes)
+    assert settings is not None
+    for file in (CONFIG_FILE, MEMBERS_FILE, CALIBRATION_FILE):
+        if (source / file).exists():
+            shutil.copyfile(source / file, folder / file)
+    rows = subsample(data.validation, CHECKED_ROWS)
+    checks = _checked(rows, model.predict(rows.examples()), load_model(folder), options)
+    if notes:
+        checks["notes"] = list(notes)
+    whole = {"file": MEMBERS_FILE, "max_length": model.max_tokens, "checks": checks}
+    _write_settings(folder, settings.model_copy(update=whole))
     return checks
 
 
@@ -117,17 +161,16 @@ def rows_of(
     return Dataset(spec.name, config.classes, (), ranges.rows, checked.rows, none), checked
 
 
-def _exportable(folder: Path, options: ExportOptions) -> TextModel:
-    model = load_model(folder).text_model()
-    runs_without = options.format in ("onnx", "openvino")
-    if runs_without and not model.tokenizer.backend.is_fast:
+def _exportable(model: Model, folder: Path, options: ExportOptions) -> TextModel:
+    network = model.text_model()
+    if options.needs_no_torch and not network.tokenizer.backend.is_fast:
         raise ModelError(f"The tokenizer of {folder} has no tokenizer.json; it cannot be exported")
-    if model.encoder_config().model_type == STATIC:
+    if network.encoder_config().model_type == STATIC:
         raise ModelError(
             f"{folder} reads static embeddings, a table that no runtime makes faster; use the "
             "model as it is"
         )
-    return model
+    return network
 
 
 def _refuse_target(target: Path) -> None:
@@ -139,19 +182,16 @@ def _write_settings(folder: Path, settings: ExportSettings) -> None:
     (folder / EXPORT_FILE).write_text(settings.model_dump_json(indent=1), encoding="utf-8")
 
 
-def _checked(job: ExportJob, exported: Model, rows: Split) -> dict[str, Any]:
-    """Compare the export with its model on labeled rows.
+def _checked(
+    rows: Split, expected: Outputs, exported: Model, options: ExportOptions
+) -> dict[str, Any]:
+    """Compare an export with the outputs of its model on labeled rows.
 
     Raises:
         ModelError: if it is not good enough.
     """
-    options = job.options
-    rows = subsample(rows, CHECKED_ROWS)
-    expected = job.calibration.apply(job.model.predict(rows.examples()))
     outputs = exported.predict(rows.examples())
-    checks = compare_scores(rows.labels, expected, outputs, job.model.classes)
-    if job.notes:
-        checks["notes"] = list(job.notes)
+    checks = compare_scores(rows.labels, expected, outputs, exported.classes)
     gap = checks["largest_difference"]
     if not options.int8 and not gap <= FP32_TOLERANCE:
         raise ModelError(

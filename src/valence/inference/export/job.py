@@ -39,6 +39,11 @@ class ExportOptions:
             raise ModelError(f"--int8 is for --format onnx and openvino, not {self.format}")
 
     @property
+    def needs_no_torch(self) -> bool:
+        """Whether the export runs without PyTorch."""
+        return self.format in ("onnx", "openvino")
+
+    @property
     def precision(self) -> Literal["fp32", "int8"]:
         """As it is written into ``export.json``."""
         return "int8" if self.int8 else "fp32"
@@ -70,6 +75,7 @@ class ExportJob:
             runtime=self.options.format, precision=self.options.precision, file=file,
             max_length=self.model.tokenizer.max_length, pad_id=self.model.tokenizer.pad_id,
             feature_size=self.model.feature_size, prompt=self.model.tokenizer.prompt,
+            ngrams=self.model.ngram_logits is not None,
         )  # fmt: skip
 
     @property
@@ -81,6 +87,11 @@ class ExportJob:
             notes.append(
                 f"The model reads texts behind the prompt {prompt!r}: Valence adds it, other tools "
                 "must be given it"
+            )
+        if self.model.ngram_logits is not None:
+            notes.append(
+                "The network reads tokens: Valence adds the logits of n-grams to its own, other "
+                "tools see its part alone"
             )
         if self.calibration.limits is not None:
             notes.append(

@@ -60,6 +60,8 @@ def write_runtime(job: ExportJob, folder: Path, data: Dataset) -> ExportSettings
         write = _to_openvino if options.format == "openvino" else _to_onnx
         name = write(plain, folder, model.head_modules, seen)
     plain.unlink(missing_ok=True)
+    if model.ngram_logits is not None:
+        model.ngram_logits.divided(job.calibration.temperature).save(folder)
     # The shift of the logits is in the graph.
     fields = {**read_fields(job.source), "kind": options.format, "logit_shift": None}
     write_fields(folder, fields, _stock_config(model, name))

