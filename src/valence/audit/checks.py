@@ -78,7 +78,8 @@ class LabeledSource:
     @property
     def splits(self) -> list[str]:
         """The splits of the source, test first."""
-        return [name for name in ORDER if name in set(self.rows["split"])]
+        names = set(self.rows["split"].unique())
+        return [name for name in ORDER if name in names]
 
     def shown(self, split: str) -> str:
         """A split's name in a sentence, with a space behind it; nothing where there is one file."""

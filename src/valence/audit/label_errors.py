@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from valence.audit.checks import ROW_COLUMNS, Finding, LabeledSource, Level
+from valence.models.ngrams import Ngrams
 
 FOLDS = 5
 BUDGET = 0.05
@@ -38,7 +39,7 @@ def find_label_errors(
 
     Args:
         source: The rows.
-        embed: From N texts to features (N, H); n-gram counts when None.
+        embed: From N texts to features (N, H), for a second opinion beside that of n-grams.
         budget: Most rows of a class that are reported, as a fraction of it; at least one.
         seed: Seed of the folds.
     """
@@ -63,7 +64,8 @@ def find_label_errors(
     table.insert(1, "chance_of_label", probs[named, labels[named]].round(4))
     unlimited = f" ({len(ranked)} before the budget of {budget:.0%} per class)"
     line = (
-        f"{len(named)} of {len(rows)} {source.shown(source.training)}labels are likely wrong"
+        f"{len(named)} of {len(rows)} {source.shown(source.training)}labels are likely wrong "
+        f"by {'n-grams' if embed is None else 'n-grams and the encoder'}"
         f"{unlimited if len(ranked) > len(named) else ''}; read them before you trust the list."
     )
     level: Level = "warning" if len(named) else "fine"
@@ -90,47 +92,50 @@ def within_budget(labels: np.ndarray, ranked: np.ndarray, budget: float) -> np.n
 def cross_validated_probs(
     rows: pd.DataFrame, labels: np.ndarray, embed: Embed | None, *, seed: int
 ) -> np.ndarray:
-    """(N, C) probabilities of every row by a model fitted without it and its duplicates.
+    """(N, C) probabilities of every row by models fitted without it and its duplicates.
 
     Args:
         rows: N rows with ``text`` and ``key``.
         labels: (N,) ids of C classes, each with at least five different texts.
-        embed: From texts to features; n-gram counts when None.
+        embed: From texts to features, whose model is averaged with that of n-grams.
         seed: Seed of the folds.
     """
-    features = _terms(rows["text"].tolist()) if embed is None else embed(rows["text"].tolist())
-    kind = "terms" if embed is None else "encoder"
+    texts, fold = rows["text"].tolist(), _folds(rows, labels, seed)
+    # One class against the rest: the same quality as all at once, at a tenth of the time.
+    terms = OneVsRestClassifier(LogisticRegression(C=STRENGTH["terms"], solver="liblinear"))
+    grams = Ngrams.fit(texts, ("words",), max_terms=MAX_TERMS).transform(texts)
+    parts = [_out_of_fold(terms, grams, labels, fold)]
     if embed is not None:
-        features = StandardScaler().fit_transform(features)
-    first = ~rows.duplicated("key").to_numpy()
-    fold_of = {}
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    keys = rows["key"].to_numpy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a class with few texts left
-        for number, (_, held) in enumerate(folds.split(keys[first], labels[first])):
-            fold_of.update(dict.fromkeys(keys[first][held], number))
-    fold = np.array([fold_of[key] for key in keys])
-    probs = np.zeros((len(rows), int(labels.max()) + 1))
-    for number in range(FOLDS):
-        held = fold == number
-        if not held.any():
-            continue
-        model = LogisticRegression(C=STRENGTH[kind], max_iter=200)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(features[~held], labels[~held])
-        probs[np.ix_(held, model.classes_)] = model.predict_proba(features[held])
+        dense = LogisticRegression(C=STRENGTH["encoder"], max_iter=200)
+        features = StandardScaler().fit_transform(embed(texts))
+        parts.append(_out_of_fold(dense, features, labels, fold))
     # A class missing from a fold's training rows would have probability 0.
     floor = 10.0 ** -math.ceil(math.log10(max(10, len(rows))))
-    probs = np.maximum(probs, floor)
+    probs = np.maximum(np.mean(parts, axis=0), floor)
     normalized: np.ndarray = probs / probs.sum(axis=1, keepdims=True)
     return normalized
 
 
-def _terms(texts: Sequence[str]) -> sparse.csr_matrix:
-    vectorizer = TfidfVectorizer(
-        sublinear_tf=True, max_features=MAX_TERMS, ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b"
-    )
-    rows: sparse.csr_matrix = vectorizer.fit_transform(texts)
-    return rows
+def _folds(rows: pd.DataFrame, labels: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) number of the fold of every row; duplicates are in the same."""
+    first = ~rows.duplicated("key").to_numpy()
+    keys = rows["key"].to_numpy()
+    fold_of: dict[str, int] = {}
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a class with few texts left
+        for number, (_, held) in enumerate(folds.split(keys[first], labels[first])):
+            fold_of.update(dict.fromkeys(keys[first][held], number))
+    return np.array([fold_of[key] for key in keys])
+
+
+def _out_of_fold(model: Any, features: Any, labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """(N, C) probabilities of every fold by a model fitted on the others."""
+    probs = np.zeros((len(labels), int(labels.max()) + 1))
+    for number in np.unique(fold):
+        held = fold == number
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(features[~held], labels[~held])
+        probs[np.ix_(held, model.classes_)] = model.predict_proba(features[held])
+    return probs

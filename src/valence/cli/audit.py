@@ -28,7 +28,7 @@ class CheckOptions(OptionGroup):
     """What is checked, and how strictly."""
 
     fast: Annotated[
-        bool, typer.Option("--fast", help="Judge labels by n-grams, without the encoder.")
+        bool, typer.Option("--fast", help="Judge labels by n-grams alone, --encoder or not.")
     ] = False
     near: Annotated[
         float, typer.Option(min=0.3, max=1, help="Least similarity of near-duplicates.")
@@ -67,11 +67,13 @@ def audit(
     data.refuse_other_settings("data", "encoder")
     rows = data.spec(data.data)
     settings = {**encoder_settings(encoder), **data.settings()}
+    named = "encoder.name" in settings
     spec = make_spec("cross-entropy", rows, settings=settings)
     with console.Meter(quiet=output.quiet) as meter:
         result = audit_rows(
-            spec.data, data_dir=data.data_dir, encoder=spec.get("encoder"), fast=checks.fast,
-            near=checks.near, budget=checks.budget, languages=comma_separated(checks.language),
+            spec.data, data_dir=data.data_dir, encoder=spec.get("encoder"),
+            encoder_features=named and not checks.fast, near=checks.near,
+            budget=checks.budget, languages=comma_separated(checks.language),
             progress=lambda what, fraction: meter.show("audit", fraction, what),
         )  # fmt: skip
     if not output.quiet:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from valence.config.data import DataSpec
 from valence.data.dataset import Split
@@ -41,6 +40,8 @@ def class_similarity(texts: list[str], labels: np.ndarray, class_count: int) -> 
 
     A class without rows has cosine 0 to all others.
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     rows = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", sublinear_tf=True).fit_transform(texts)
     member = np.eye(class_count)[labels]
     means = np.asarray((rows.T @ member).T)

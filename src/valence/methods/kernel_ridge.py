@@ -127,6 +127,10 @@ class KernelRidge(Method[KernelRidgeConfig]):
         """Every text is scored once."""
         return 0.0 if config.ridge.views == "text" else float(sum(sizes))
 
+    def device(self, config: KernelRidgeConfig) -> str:
+        """The device of the encoder; the processor where only n-grams are read."""
+        return "cpu" if config.ridge.views == "text" else super().device(config)
+
     def encoder_name(self, config: KernelRidgeConfig) -> str | None:
         """The encoder; None where only n-grams are read."""
         return None if config.ridge.views == "text" else config.encoder.name

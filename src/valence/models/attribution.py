@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from valence.models.base import Model
     from valence.models.baselines import TfidfModel
+    from valence.models.ngrams import Analyzer
     from valence.models.text_model import TextModel
 
 Piece = tuple[tuple[int, int], float]
@@ -102,8 +103,8 @@ def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution
                          for i, x in zip(row.indices, row.data, strict=True)}  # fmt: skip
         start += row.shape[1]
         total += sum(contributions.values())
-        for term, words in _occurrences(vectorizer, text, spans).items():
-            value = contributions.get(vectorizer.vocabulary_.get(term, -1))
+        for term, words in _occurrences(vectorizer.analyzer, text, spans).items():
+            value = contributions.get(vectorizer.column_of.get(term, -1))
             if value is not None and words:
                 np.add.at(scores, words, value / len(words))
     pieces = [(span, float(score)) for span, score in zip(spans, scores, strict=True)]
@@ -112,29 +113,26 @@ def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution
 
 
 def _occurrences(
-    vectorizer: object, text: str, spans: Sequence[tuple[int, int]]
+    analyzer: Analyzer, text: str, spans: Sequence[tuple[int, int]]
 ) -> dict[str, list[int]]:
     """Indices of the pieces of a text in which every one of its terms occurs."""
     numbers: dict[str, list[int]] = {}
-    if vectorizer.analyzer == "char":  # type: ignore[attr-defined]
+    if analyzer.unit == "char":
         owner = np.full(len(text), -1)
         for number, (a, b) in enumerate(spans):
             owner[a:b] = number
-        shortest, longest = vectorizer.ngram_range  # type: ignore[attr-defined]
         lowered = re.sub(r"\s", " ", text.lower())
-        for size in range(shortest, longest + 1):
+        for size in range(analyzer.shortest, analyzer.longest + 1):
             for at in range(len(lowered) - size + 1):
                 inside = {int(n) for n in owner[at : at + size] if n >= 0}
                 numbers.setdefault(lowered[at : at + size], []).extend(inside)
         return numbers
-    if vectorizer.analyzer == "char_wb":  # type: ignore[attr-defined]
-        analyze = vectorizer.build_analyzer()  # type: ignore[attr-defined]
+    if analyzer.unit == "char_wb":
         for number, (a, b) in enumerate(spans):
-            for term in analyze(text[a:b]):
+            for term in analyzer.ngrams(text[a:b]):
                 numbers.setdefault(term, []).append(number)
         return numbers
-    tokenize = vectorizer.build_tokenizer()  # type: ignore[attr-defined]
-    words = [(w, n) for n, (a, b) in enumerate(spans) for w in tokenize(text[a:b].lower())]
+    words = [(w, n) for n, (a, b) in enumerate(spans) for w in analyzer.pieces(text[a:b])]
     for place, (word, number) in enumerate(words):
         numbers.setdefault(word, []).append(number)
         if place:

@@ -154,6 +154,34 @@ def test_planted_label_errors_are_found_within_the_budget() -> None:
     assert few.level == "skipped"
 
 
+def test_label_errors_are_found_where_words_are_not_spaced() -> None:
+    pytest.importorskip("cleanlab")
+    draw = random.Random(3)
+    kinds = {"good": ["很好看", "太精彩了", "非常喜欢"], "bad": ["太难看了", "很无聊", "浪费时间"]}
+    signs = "电影演员故事导演音乐画面结局剧情"
+    rows = []
+    for i in range(200):
+        label = "good" if i % 2 else "bad"
+        filler = "".join(draw.choices(signs, k=12))
+        rows.append((f"{filler}{draw.choice(kinds[label])}{filler[::-1]}", label))
+    for i in (1, 3, 5):
+        rows[i] = (rows[i][0], "bad")
+    found = set(find_label_errors(source(train=rows), None, budget=0.2).rows["row"])
+    assert len(found) >= 2
+    assert found <= {1, 3, 5}
+
+
+def test_features_are_a_second_opinion_beside_n_grams() -> None:
+    pytest.importorskip("cleanlab")
+    rows = [(words(i), "ab"[i % 2]) for i in range(100)]
+    truth = np.array([[1.0 if label == "a" else -1.0] for _, label in rows])
+    alone = find_label_errors(source(train=rows), None, budget=0.5)
+    both = find_label_errors(source(train=rows), lambda texts: truth * 20, budget=0.5)
+    assert "the encoder" not in alone.line
+    assert "wrong by n-grams and the encoder" in both.line
+    assert both.count < alone.count
+
+
 def test_budget_is_of_every_class() -> None:
     labels = np.array([0] * 100 + [1] * 10)
     ranked = np.array([105, 3, 104, 2, 1, 0, 103])
@@ -234,6 +262,7 @@ def test_whole_audit(tmp_path: Path, tiny_encoder: Path) -> None:
     found = audit(
         DataSpec(name=str(tmp_path / "r.csv")),
         encoder=EncoderSpec(name=str(tiny_encoder), max_length=16),
+        encoder_features=True,
         progress=lambda what, share: stages.append(what),
     )
     by_name = {f.check: f for f in found.findings}
@@ -244,3 +273,22 @@ def test_whole_audit(tmp_path: Path, tiny_encoder: Path) -> None:
     page = write_audit(found, tmp_path / "out").read_text()
     assert "<script>x" not in page
     assert (tmp_path / "out/copies-all.csv").exists()
+
+
+def test_an_encoder_that_is_not_run_is_named(
+    tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cleanlab")
+    from valence.audit import audit as module
+    from valence.config.sections import EncoderSpec
+
+    make_reviews(140).to_csv(tmp_path / "r.csv", index=False)
+    monkeypatch.setattr(module, "MAX_ENCODER_ROWS", 100)
+    for features in (False, True):
+        found = module.audit(
+            DataSpec(name=str(tmp_path / "r.csv")),
+            encoder=EncoderSpec(name=str(tiny_encoder)),
+            encoder_features=features,
+        )
+        (line,) = (f.line for f in found.findings if f.check == "label-errors")
+        assert ("not run: there are more than 100 rows" in line) == features

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from valence.audit.audit import token_counts
+from valence.audit.token_lengths import token_lengths
 from valence.config.data import DataSpec
 from valence.config.sections import EncoderSpec
 from valence.data.dataset import Dataset, TrainingData
@@ -104,8 +104,9 @@ def test_every_window_has_room_for_the_prompt(prompted_encoder: Path) -> None:
 
 
 def test_lengths_of_an_audit_count_the_prompt(prompted_encoder: Path) -> None:
-    tokenizer = TextTokenizer(EncoderSpec(name=str(prompted_encoder)))
-    assert token_counts(tokenizer, TEXTS).tolist() == [7, 9, 5]
+    lengths, limit = token_lengths(EncoderSpec(name=str(prompted_encoder)), TEXTS)
+    assert lengths.tolist() == [7, 9, 5]
+    assert limit == 64
 
 
 @pytest.mark.parametrize("method", ["linear-probe", "lora", "full"])
