@@ -63,7 +63,7 @@ def test_transfer_without_methods_is_of_frozen_features(
 ) -> None:
     words = ["valence", "compare", "--transfer", "reviews", "--dry-run", "--seeds", "1"]
     out, _ = call(words, folder, monkeypatch, capsys)
-    assert out.count("linear-probe") == 3
+    assert out.count("kernel-ridge-encoder") == 3
     assert len(out.splitlines()) == 4
 
 

@@ -129,7 +129,8 @@ class KernelRidge(Method[KernelRidgeConfig]):
 
     def device(self, config: KernelRidgeConfig) -> str:
         """The device of the encoder; the processor where only n-grams are read."""
-        return "cpu" if config.ridge.views == "text" else super().device(config)
+        named = super().device(config)
+        return "cpu" if config.ridge.views == "text" and named == "auto" else named
 
     def encoder_name(self, config: KernelRidgeConfig) -> str | None:
         """The encoder; None where only n-grams are read."""

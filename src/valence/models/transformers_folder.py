@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from valence.data.quiet import quiet_transformers
 from valence.models.config_file import CONFIG_FILE
+from valence.storage import atomic
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,8 +30,12 @@ def save_transformers(
         tokenizer: Of the encoder.
         folder: It exists.
     """
-    with quiet_transformers():
-        network.save_pretrained(folder)
+    part = folder / "transformers.part"
+    with atomic.new_folder(part) as scratch, quiet_transformers():
+        network.save_pretrained(scratch)
+    for file in part.iterdir():  # whole, and with the modes that other files have
+        file.replace(folder / file.name)
+    part.rmdir()
     save_tokenizer(tokenizer, folder)
     config: Mapping[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     return config

@@ -45,7 +45,7 @@ def command(*words: str) -> tuple[int, str, str]:
 
 
 def test_every_kind_has_a_name_and_a_description() -> None:
-    assert len(cache.KINDS) == 7
+    assert len(cache.KINDS) == 8
     for name, kind in cache.KINDS.items():
         assert name == kind.name
         assert kind.description

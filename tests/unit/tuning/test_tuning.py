@@ -180,7 +180,7 @@ def test_every_method_can_be_tuned_or_says_it_cannot(
     name: str, reviews: Path, tiny_settings: dict[str, object]
 ) -> None:
     spec = make_spec(name, DataSpec(name=str(reviews)), settings=tiny_settings)
-    if name == "majority" or name.startswith("llm-"):
+    if name in ("majority", "auto") or name.startswith(("llm-", "kernel-ridge")):
         with pytest.raises(SpecError, match="nothing to tune"):
             ranges_of(spec, TuningPlan(), {})
         return
