@@ -84,8 +84,8 @@ def fit(  # noqa: PLR0913 - the options of the command
 
     Args:
         data: What ``load_dataset`` takes.
-        text: The column of texts; found when None.
-        label: The column of labels; found when None.
+        text: The column of texts; guessed when None.
+        label: The column of labels; guessed when None.
         budget: Time for models that train the encoder: ``"90s"``, ``"5m"``, ``"2h"``, a number of
             seconds, or None for no limit.
         encoder: An encoder, or ``auto``: the built-in ones that can read the texts.

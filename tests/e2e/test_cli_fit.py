@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import make_reviews
-from valence.methods.ensemble import Candidate, _Search
+from valence.methods.portfolio import Candidate, PortfolioSearch
 
 
 @pytest.fixture
@@ -100,14 +100,14 @@ def test_a_folder_with_something_else_is_left_alone(
 
 def interrupted_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have Ctrl-C strike when a method is about to be tried."""
-    original = _Search.try_method
+    original = PortfolioSearch.try_method
 
-    def strike(self: _Search, method: str, settings: dict[str, Any]) -> Candidate:
+    def strike(self: PortfolioSearch, method: str, settings: dict[str, Any]) -> Candidate:
         if method == name:
             raise KeyboardInterrupt
         return original(self, method, settings)
 
-    monkeypatch.setattr(_Search, "try_method", strike)
+    monkeypatch.setattr(PortfolioSearch, "try_method", strike)
 
 
 def test_an_interrupt_keeps_the_best_so_far_and_the_same_command_goes_on(

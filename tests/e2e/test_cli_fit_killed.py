@@ -19,7 +19,7 @@ from valence.models.loader import load_model
 
 POINTS = {
     "encoding": "valence.models.layer_features:LayerFeatures._pooled:2",
-    "between models": "valence.methods.ensemble:_Search.try_method:2",
+    "between models": "valence.methods.portfolio:PortfolioSearch.try_method:2",
     "fine-tuning": "valence.losses.gather:full_batch_loss:4",
     "saving": "valence.models.ensemble:write_config:1",
     "copying": "valence.cli.train:shutil.copytree:1",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,8 +54,17 @@ def test_command_of_the_page(
 
 
 @pytest.mark.parametrize("code", PYTHON)
-def test_python_of_the_page(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_of_the_page(
+    code: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     if "sentence_transformers" in code:
         pytest.importorskip("sentence_transformers")
     monkeypatch.chdir(folder)
-    exec(compile(code, "docs/other-tools.md", "exec"), {})
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/other-tools.md", "exec"), names)
+    printed = capsys.readouterr().out
+    if "probs" in names:
+        assert names["probs"].shape == (1, 3)
+        assert names["probs"].sum() == pytest.approx(1, abs=1e-5)
+    else:
+        assert all(f"'label': '{name}'" in printed for name in ("bad", "good", "meh"))

@@ -16,7 +16,7 @@ from valence.config.data import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.frames import PREFIX as FRAME
 from valence.data.sources import load_dataset
-from valence.methods.ensemble import PORTFOLIO_FILE
+from valence.methods.portfolio import PORTFOLIO_FILE
 from valence.methods.registry import make_spec
 from valence.runs.runner import RunStopped, run
 from valence.runs.store import RunResult, RunStore

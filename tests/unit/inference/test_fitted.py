@@ -14,7 +14,7 @@ import pytest
 import valence
 from tests.conftest import make_reviews
 from valence.errors import DataError, RunError, SpecError, ValenceError
-from valence.methods.ensemble import Candidate, _Search
+from valence.methods.portfolio import Candidate, PortfolioSearch
 
 QUICK = {"portfolio.fine_tuned": ()}
 NEW = ["the food was good", "not good at all"]
@@ -131,14 +131,14 @@ def test_a_column_that_is_missing_is_one_line(tmp_path: Path) -> None:
 def test_an_interrupt_returns_the_best_so_far(
     tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = _Search.try_method
+    original = PortfolioSearch.try_method
 
-    def strike(self: _Search, method: str, settings: dict[str, Any]) -> Candidate:
+    def strike(self: PortfolioSearch, method: str, settings: dict[str, Any]) -> Candidate:
         if method == "linear-probe":
             raise KeyboardInterrupt
         return original(self, method, settings)
 
-    monkeypatch.setattr(_Search, "try_method", strike)
+    monkeypatch.setattr(PortfolioSearch, "try_method", strike)
     fitted = valence.fit(frame_of(90, seed=1), encoder=str(tiny_encoder), runs=tmp_path)
     assert not fitted.is_complete
     assert "stopped: linear-probe" in fitted.report()
@@ -151,4 +151,5 @@ def test_the_import_is_light() -> None:
         "valence.fit, valence.load_model\n"
         "assert not {'torch', 'pandas', 'numpy', 'pydantic'} & set(sys.modules), 'imported'\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

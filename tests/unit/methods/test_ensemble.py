@@ -14,20 +14,23 @@ from valence.data.sources import load_dataset
 from valence.errors import SpecError, UnknownNameError
 from valence.methods import ensemble
 from valence.methods.base import FitStopped
-from valence.methods.ensemble import AutoConfig, Candidate, _Search, encoders_for
+from valence.methods.ensemble import encoders_for
 from valence.methods.fit import fit_spec
+from valence.methods.portfolio import PORTFOLIO_FILE, AutoConfig, Candidate, PortfolioSearch
 from valence.methods.registry import make_spec
 from valence.models.baselines import MajorityModel
 
 
 @pytest.fixture
-def search(reviews: Path) -> _Search:
+def search(reviews: Path) -> PortfolioSearch:
     data = load_dataset(DataSpec(name=str(reviews)), seed=1)
     context: Any = type("Context", (), {"task": data.task, "group": ""})()
-    return _Search(data.train, data.validation, context, AutoConfig())
+    return PortfolioSearch(data.train, data.validation, context, AutoConfig())
 
 
-def candidate(search: _Search, name: str, accuracy: float, *, own: bool, seed: int) -> Candidate:
+def candidate(
+    search: PortfolioSearch, name: str, accuracy: float, *, own: bool, seed: int
+) -> Candidate:
     """One that is right on a fraction of the rows, its mistakes drawn by the seed."""
     draw = np.random.default_rng(seed)
     count = len(search.context.task.classes)
@@ -44,7 +47,7 @@ def candidate(search: _Search, name: str, accuracy: float, *, own: bool, seed: i
     )
 
 
-def test_mean_begins_with_the_best_and_takes_what_helps(search: _Search) -> None:
+def test_mean_begins_with_the_best_and_takes_what_helps(search: PortfolioSearch) -> None:
     search.tried = [
         candidate(search, "weak", 0.5, own=True, seed=1),
         candidate(search, "strong", 0.9, own=True, seed=2),
@@ -56,14 +59,14 @@ def test_mean_begins_with_the_best_and_takes_what_helps(search: _Search) -> None
     assert "useless" not in names
 
 
-def test_a_twin_adds_nothing_and_does_not_join(search: _Search) -> None:
+def test_a_twin_adds_nothing_and_does_not_join(search: PortfolioSearch) -> None:
     first = candidate(search, "first", 0.8, own=True, seed=5)
     search.tried = [first, replace(first, name="twin")]
     search.start()
     assert len(search.members) == 1
 
 
-def test_trained_candidates_are_judged_on_validation_alone(search: _Search) -> None:
+def test_trained_candidates_are_judged_on_validation_alone(search: PortfolioSearch) -> None:
     search.tried = [candidate(search, "frozen", 0.6, own=True, seed=7)]
     search.start()
     good = candidate(search, "trained", 0.99, own=False, seed=8)
@@ -79,15 +82,15 @@ def test_an_interrupt_carries_the_mean_so_far(
     settings = {"encoder.name": str(tiny_encoder), "portfolio.epochs": 1}
     spec = make_spec("auto", DataSpec(name=str(reviews)), settings=settings)
     rows = load_dataset(spec.data, seed=45).without_test()
-    original = _Search.try_method
+    original = PortfolioSearch.try_method
 
     def strike_at(name: str) -> None:
-        def struck(self: _Search, method: str, settings: dict[str, Any]) -> Candidate:
+        def struck(self: PortfolioSearch, method: str, settings: dict[str, Any]) -> Candidate:
             if method == name:
                 raise KeyboardInterrupt
             return original(self, method, settings)
 
-        monkeypatch.setattr(_Search, "try_method", struck)
+        monkeypatch.setattr(PortfolioSearch, "try_method", struck)
 
     strike_at("ldam")
     with pytest.raises(FitStopped) as stopped:
@@ -96,7 +99,7 @@ def test_an_interrupt_carries_the_mean_so_far(
     assert partial.notes[-1] == (
         "stopped: ldam and lora-balanced were not tried; the same command goes on"
     )
-    assert len(partial.tables[ensemble.PORTFOLIO_FILE]) == 2
+    assert len(partial.tables[PORTFOLIO_FILE]) == 2
     assert partial.model.predict(rows.validation.examples()).logits.shape[1] == 3
     strike_at("kernel-ridge")
     with pytest.raises(KeyboardInterrupt) as ended:
@@ -110,7 +113,7 @@ def test_notes_and_table_name_what_was_tried(reviews: Path, tiny_encoder: Path) 
         "portfolio.epochs": 1,
     })  # fmt: skip
     fitted = fit_spec(spec, load_dataset(spec.data, seed=45).without_test())
-    table = fitted.tables[ensemble.PORTFOLIO_FILE]
+    table = fitted.tables[PORTFOLIO_FILE]
     assert [name.split(" ")[0] for name in table["model"]] == [
         "kernel-ridge", "linear-probe", "lora-balanced",
     ]  # fmt: skip

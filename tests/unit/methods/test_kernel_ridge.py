@@ -69,7 +69,8 @@ def test_n_grams_alone_need_no_torch(reviews: Path, tiny_encoder: Path, tmp_path
         "assert model.predict(Examples(['the food was good'])).probs.shape == (1, 3)\n"
         "assert not {'torch', 'transformers', 'peft'} & set(sys.modules), 'imported'\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_target_prior_must_name_every_class(reviews: Path, tiny_encoder: Path) -> None:
