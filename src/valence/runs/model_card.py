@@ -9,6 +9,7 @@ import yaml
 
 from valence.evaluation.classification import METRICS
 from valence.methods.registry import METHODS
+from valence.models.built_in import encoder_origin
 from valence.models.config_file import read_config
 from valence.runs.store import RunResult
 
@@ -78,6 +79,9 @@ def _made(result: RunResult) -> str:
             f"up to {spec.get('encoder.max_length')} tokens; {result.trainable_parameters:,} "
             "trained numbers."
         )
+        origin = encoder_origin(encoder)
+        if origin is not None:
+            lines.append(f"Weights of the encoder: {origin}.")
     lines.append(
         f"Weights and strengths were chosen on validation; seed {spec.seed}; trained in "
         f"{result.train_seconds:,.0f} s."
