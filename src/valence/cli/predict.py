@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from valence.inference.bulk.stream import StreamOptions
     from valence.inference.predictor import Predictor
 
-NOT_OF_A_FOLDER = ("query", "table", "to_table", "text")
+NOT_OF_A_FOLDER = ("query", "query_timeout", "table", "to_table", "text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def _predict_here(
         return
     options = StreamOptions(
         source.text_column, source.query, source.table, scoring.to_table, scoring.resume,
-        encoding=source.encoding,
+        encoding=source.encoding, query_timeout=source.query_timeout,
     )  # fmt: skip
     _stream(predictor, table, scoring.out, options, quiet=output.quiet)
 

@@ -130,7 +130,12 @@ def _configured(
         spec = read_spec(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Config {config} cannot be read: {error}") from None
-    named = {"data.name": data.data, "data.query": None, "data.table": None}
+    named = {
+        "data.name": data.data,
+        "data.query": None,
+        "data.table": None,
+        "data.query_timeout": None,
+    }
     seed = {} if what.seed is None else {"seed": what.seed}
     return spec.override({**named, **settings, **seed})
 

@@ -261,11 +261,11 @@ class SqlSink:
         """As :class:`Sink`; a table that is there already is never touched."""
         import sqlalchemy as sa
 
-        from valence.data.database import open_database
+        from valence.data.database import open_database, split_table_name
 
         with open_database(self.name, create=True) as database, database.translate_errors():
-            schema, _, bare = self.table.rpartition(".")
-            if sa.inspect(database.engine).has_table(bare, schema=schema or None):
+            schema, bare = split_table_name(self.table)
+            if sa.inspect(database.engine).has_table(bare, schema=schema):
                 raise DataError(
                     f"{self.name} has a table {self.table} already; name another with --to-table"
                 )
@@ -278,12 +278,12 @@ class SqlSink:
         """As :class:`Sink`."""
         import sqlalchemy as sa
 
-        from valence.data.database import open_database
+        from valence.data.database import open_database, split_table_name
 
         schema = common_schema(files)
-        space, _, bare = self.table.rpartition(".")
+        space, bare = split_table_name(self.table)
         columns = [sa.Column(one.name, _sql_type(one.type)) for one in schema]
-        table = sa.Table(bare, sa.MetaData(), *columns, schema=space or None)
+        table = sa.Table(bare, sa.MetaData(), *columns, schema=space)
         texts = {column.name for column in columns if isinstance(column.type, sa.Text)}
         with (
             open_database(self.name, create=True) as database,
