@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from valence.errors import DataError
@@ -27,7 +27,7 @@ def text_of_bytes(value: Any, where: str) -> Any:
         ) from None
 
 
-def texts_of_bytes(values: Sequence[Any], where: str) -> Any:
+def texts_of_bytes(values: Iterable[Any], where: str) -> Any:
     """The same of a list or a column of pandas, which is returned as it is if it has no bytes.
 
     Raises:

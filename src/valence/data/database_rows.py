@@ -106,7 +106,7 @@ def _limit(connection: sa.Connection, seconds: float, *, query: bool) -> None:
 
 
 def _is_superuser(connection: sa.Connection) -> bool:
-    return connection.exec_driver_sql("SHOW is_superuser").scalar_one() == "on"
+    return bool(connection.exec_driver_sql("SHOW is_superuser").scalar_one() == "on")
 
 
 def _may_lend(connection: sa.Connection) -> bool:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valence.config.database_url import is_sql_url
-from valence.data.columns import guess_text_column
 from valence.data.byte_texts import text_of_bytes
+from valence.data.columns import guess_text_column
 from valence.data.files import TEXT_COLUMNS, find_column, usual_column
 from valence.data.formats import reading_note, table_file
 from valence.errors import DataError
