@@ -124,10 +124,11 @@ def _configured(
     config: Path, what: WhatToTrain, data: DataOptions, settings: Mapping[str, Any]
 ) -> RunSpec:
     """The spec of a file, on the data of the command line."""
+    from valence.config.yaml_text import read_settings_file
     from valence.methods.registry import read_spec
 
     try:
-        spec = read_spec(config.read_text(encoding="utf-8"))
+        spec = read_spec(read_settings_file(config))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Config {config} cannot be read: {error}") from None
     named = {
