@@ -50,6 +50,8 @@ class StreamOptions:
         part_rows: Rows held at once.
         encoding: Of a text file; UTF-8 when None.
         query_timeout: Seconds that a database may work on the rows; 300 when None.
+        safe_csv: Whether cells of a CSV or TSV target that a spreadsheet would carry out are
+            marked as text.
     """
 
     text_column: str | None = None
@@ -60,6 +62,7 @@ class StreamOptions:
     part_rows: int = PART_ROWS
     encoding: str | None = None
     query_timeout: float | None = None
+    safe_csv: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def predict_stream(
         query_timeout=options.query_timeout,
         encoding=options.encoding,
     )
-    sink = open_sink(str(target), table=options.to_table)
+    sink = open_sink(str(target), table=options.to_table, safe_csv=options.safe_csv)
     _refuse_own_source(str(source), str(target))
     sink.check()
     with exclusive_writer(sink.parts_folder()):
@@ -307,6 +310,7 @@ def _job(
         "text column": options.text_column,
         "encoding": options.encoding,
         "part size": options.part_rows,
+        **({"safe csv": True} if options.safe_csv else {}),
     }
 
 
