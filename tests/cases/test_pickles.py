@@ -65,9 +65,9 @@ def test_every_bomb_is_refused_at_once(name: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     st.recursive(
-        st.one_of(st.integers(), st.text(), st.binary(), st.booleans(), st.none(),
+        st.one_of(st.integers(), st.text(st.characters(codec="utf-8")), st.binary(), st.booleans(), st.none(),
                   st.floats(allow_nan=False)),
-        lambda x: st.one_of(st.lists(x), st.dictionaries(st.text(), x), st.tuples(x, x)),
+        lambda x: st.one_of(st.lists(x), st.dictionaries(st.text(st.characters(codec="utf-8")), x), st.tuples(x, x)),
         max_leaves=40,
     ),
     st.integers(0, pickle.HIGHEST_PROTOCOL),
@@ -75,10 +75,7 @@ def test_every_bomb_is_refused_at_once(name: str) -> None:
 def test_honest_pickles_have_the_budget(value: Any, protocol: int) -> None:
     raw = pickle.dumps(value, protocol)
     assert len(list(pickletools.genops(raw))) > 0
-    try:
-        assert read(raw) == value
-    except DataError as error:  # half a surrogate pair, which is no text
-        assert "no UTF-8" in str(error)
+    assert read(raw) == value
 
 
 def test_many_honest_values_have_the_budget() -> None:
