@@ -62,16 +62,21 @@ def test_every_bomb_is_refused_at_once(name: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+WORDS = st.text(st.characters(codec="utf-8"))
+ATOMS = st.one_of(
+    st.integers(), WORDS, st.binary(), st.booleans(), st.none(), st.floats(allow_nan=False)
+)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.recursive(
-        st.one_of(st.integers(), st.text(st.characters(codec="utf-8")), st.binary(), st.booleans(), st.none(),
-                  st.floats(allow_nan=False)),
-        lambda x: st.one_of(st.lists(x), st.dictionaries(st.text(st.characters(codec="utf-8")), x), st.tuples(x, x)),
+        ATOMS,
+        lambda x: st.one_of(st.lists(x), st.dictionaries(WORDS, x), st.tuples(x, x)),
         max_leaves=40,
     ),
     st.integers(0, pickle.HIGHEST_PROTOCOL),
-)  # fmt: skip
+)
 def test_honest_pickles_have_the_budget(value: Any, protocol: int) -> None:
     raw = pickle.dumps(value, protocol)
     assert len(list(pickletools.genops(raw))) > 0
