@@ -3,12 +3,13 @@ FROM python:3.11-slim AS build
 RUN python -m venv /opt/valence
 ENV PATH=/opt/valence/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
-COPY constraints.txt ./
-# The CPU wheel first: the one of PyPI brings gigabytes of GPU libraries.
-RUN pip install -c constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
+COPY requirements-serve.txt ./
+# The CPU wheel of torch has an index of its own: the one of PyPI brings gigabytes of GPU libraries.
+RUN pip install --require-hashes --extra-index-url https://download.pytorch.org/whl/cpu \
+    -r requirements-serve.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-RUN pip install -c constraints.txt '.[serve]' \
+RUN pip install --no-deps --no-build-isolation . \
     && find /opt/valence -name __pycache__ -prune -exec rm -rf {} +
 
 FROM python:3.11-slim
