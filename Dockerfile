@@ -1,5 +1,8 @@
 # A model folder behind HTTP, on the CPU: docker build -t valence . ; see compose.yaml
-FROM python:3.11-slim AS build
+# For a release the base is named by its digest, which stands for the same bytes for ever:
+# docker build --build-arg BASE=python:3.11-slim@sha256:… -t valence .
+ARG BASE=python:3.11-slim
+FROM $BASE AS build
 RUN python -m venv /opt/valence
 ENV PATH=/opt/valence/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
@@ -12,7 +15,7 @@ COPY src src
 RUN pip install --no-deps --no-build-isolation . \
     && find /opt/valence -name __pycache__ -prune -exec rm -rf {} +
 
-FROM python:3.11-slim
+FROM $BASE
 COPY --from=build /opt/valence /opt/valence
 ENV PATH=/opt/valence/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HF_HOME=/tmp/hub VALENCE_CACHE=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib
