@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;+\\]+)(?:\+cpu)?", re.MULTILINE)
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;+\\]+)(?:\+cpu)?", re.MULTILINE)
 FILES = ("requirements-dev.txt", "requirements-serve.txt")
 
 
@@ -46,7 +46,7 @@ def test_every_package_has_a_version_and_hashes(file: str) -> None:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry[:80]
 
 
-@pytest.mark.parametrize(("file", "extra"), zip(FILES, ("dev", "serve"), strict=True))
+@pytest.mark.parametrize(("file", "extra"), list(zip(FILES, ("dev", "serve"), strict=True)))
 def test_all_that_is_required_is_in_it(file: str, extra: str) -> None:
     assert required(extra) - set(pins(file)) == set()
 
