@@ -105,7 +105,7 @@ def finetune(
         raise RunError(f"{out} is no adapter and not empty; give another --out")
     with process_group.main_process_first():
         work = _prepare_work_folder(spec, sft_data, out, start)
-    peft_model = _load_with_adapter(spec, start, device)
+    peft_model = load_with_adapter(spec, start, device)
     model = LanguageModel(
         peft_model, load_tokenizer(spec.model), device=device, max_length=spec.cutoff
     )
@@ -145,7 +145,17 @@ def _prepare_work_folder(
     return work
 
 
-def _load_with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
+def load_with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
+    """The base model with a new adapter, or one whose training is continued.
+
+    Args:
+        spec: Model, number format and sizes of the adapter.
+        start: The adapter that is continued; a new one when None.
+        device: Where it is trained.
+
+    Raises:
+        ModelError, SpecError: if the model cannot be used.
+    """
     from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
     from transformers.trainer_utils import set_seed
 

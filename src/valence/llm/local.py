@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from valence.data.quiet import quiet_transformers
 from valence.distributed import process_group
 from valence.distributed.device import pick_device
 from valence.errors import ModelError, SpecError
+from valence.llm.memory_budget import HalvedBatches, default_budget, row_bytes
 from valence.llm.prefix_sharing import AnswerTree, common_prefix_length, supports_prefix_sharing
 from valence.llm.prompts import Demo, PromptRenderer
 from valence.models.base import Progress
@@ -40,6 +43,9 @@ class LanguageModel:
         tokenizer: Its tokenizer.
         device: Where it is.
         max_length: Tokens of a question with its answer; the model's own limit when larger.
+
+    Attributes:
+        halved: What happened to batches that did not fit into memory.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class LanguageModel:
         limit = int(getattr(self.config, "max_position_embeddings", 0) or 1 << 30)
         self.limit = min(limit, max_length or limit)
         self.chat = bool(tokenizer.chat_template)
+        self.halved = HalvedBatches()
         self.pad_id = next(
             (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0
         )
@@ -103,6 +110,8 @@ class LanguageModel:
         prompts: Sequence[list[int]],
         answers: Sequence[list[int]],
         progress: Progress | None = None,
+        *,
+        budget_bytes: int | None = None,
     ) -> np.ndarray:
         """(N, C) float32 log-likelihood of every answer after every prompt.
 
@@ -110,6 +119,10 @@ class LanguageModel:
             prompts: N lists of token ids; equal ones are computed once.
             answers: C lists of token ids.
             progress: Called with (done, total) prompts.
+            budget_bytes: Most bytes of a batch, by an estimate; what suits the device when None.
+
+        Raises:
+            ModelError: if a single question does not fit into memory.
         """
         unique = list(dict.fromkeys(map(tuple, prompts)))
         index = {ids: i for i, ids in enumerate(unique)}
@@ -117,10 +130,12 @@ class LanguageModel:
         scores = np.zeros((len(rows), len(answers)), dtype=np.float32)
         longest = max(map(len, [*rows, []])) + max(map(len, answers))
         if supports_prefix_sharing(self.model, longest):
-            self._score_with_shared_prefix(rows, answers, scores, progress)
+            self._score_with_shared_prefix(rows, answers, scores, progress, budget_bytes)
         else:
             for i, ids in enumerate(rows):
                 scores[i] = self.likelihoods_plain(ids, answers)
+                if progress is not None:
+                    progress(i + 1, len(rows))
         return scores[[index[tuple(ids)] for ids in prompts]]
 
     @torch.inference_mode()
@@ -129,15 +144,24 @@ class LanguageModel:
         scores = []
         for answer in answers:
             ids = torch.tensor([[*prompt, *answer]], device=self.device)
-            logits = self.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
+            logits = self._last_logits(ids, len(answer) + 1)[0, :-1].float()
             targets = torch.tensor(answer, device=self.device)[:, None]
             scores.append(float(logits.log_softmax(-1).gather(1, targets).sum()))
         return np.array(scores, dtype=np.float32)
 
+    def _last_logits(self, ids: Tensor, count: int) -> Tensor:
+        """(B, count, V) logits of the last positions; others are not computed where it can."""
+        base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        if not base._supports_logits_to_keep():
+            every: Tensor = self.model(input_ids=ids, use_cache=False).logits
+            return every[:, -count:]
+        last: Tensor = self.model(input_ids=ids, use_cache=False, logits_to_keep=count).logits
+        return last
+
     @torch.inference_mode()
     def _score_with_shared_prefix(
         self, rows: list[list[int]], answers: Sequence[list[int]], scores: np.ndarray,
-        progress: Progress | None,
+        progress: Progress | None, budget_bytes: int | None,
     ) -> None:  # fmt: skip
         from transformers import DynamicCache
 
@@ -148,32 +172,49 @@ class LanguageModel:
             ids = torch.tensor([rows[0][:shared]], device=self.device)
             self.model(input_ids=ids, past_key_values=start, use_cache=True, logits_to_keep=1)
 
-        def score(batch: np.ndarray) -> int:
+        def score(batch: np.ndarray) -> None:
             cached = copy.deepcopy(start)
             if shared:
                 cached.batch_repeat_interleave(len(batch))
             rest = [rows[i][shared:] for i in batch]
             scores[batch] = self._score_batch(rest, shared, cached, tree).cpu().numpy()
-            return len(batch)
 
         lengths = [len(ids) - shared + len(tree.tokens) for ids in rows]
-        batches = list(self._batches(lengths, shared))
+        batches = list(self._batches(lengths, shared, 1 + len(tree.tokens), budget_bytes))
         done = 0
-        for count in run_batches(score, batches, device=self.device):
+        halved = partial(self.halved.run, score)
+        for count in run_batches(halved, batches, device=self.device):
             done += count
             if progress is not None:
                 progress(done, len(rows))
 
-    def _batches(self, lengths: list[int], more: int) -> Iterator[np.ndarray]:
-        """Batches of rows of similar length, longest first; ``more`` tokens are cached per row."""
+    def _batches(
+        self, lengths: list[int], more: int, positions: int, budget_bytes: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """Batches of rows of similar length, longest first.
+
+        Args:
+            lengths: Tokens of each row that are computed.
+            more: Further tokens that are cached per row.
+            positions: Positions of a row whose logits are read.
+            budget_bytes: Most bytes of a batch; what suits the device when None.
+        """
         most = KV_CACHE_TOKENS[self.device]
+        budget = default_budget(self.device) if budget_bytes is None else budget_bytes
         if self.device == "cpu":
             most //= torch.get_num_threads()  # which may have a batch each
+            budget //= torch.get_num_threads()
         order = np.argsort(np.asarray(lengths), kind="stable")[::-1]
         start = 0
         while start < len(order):
             longest = lengths[order[start]]
-            size = max(1, min(BATCH_TOKENS[self.device] // longest, most // (more + longest)))
+            own_bytes = row_bytes(
+                self.config, item_bytes=self.model.dtype.itemsize, tokens=longest,
+                cached=more + longest, positions=positions,
+            )  # fmt: skip
+            fitting = (BATCH_TOKENS[self.device] // longest, most // (more + longest),
+                       budget // own_bytes)  # fmt: skip
+            size = max(1, min(fitting))
             yield order[start : start + size]
             start += size
 
@@ -193,7 +234,7 @@ class LanguageModel:
             input_ids=ids, attention_mask=seen, position_ids=places, past_key_values=cached,
             use_cache=True, logits_to_keep=1 + more,
         ).logits  # fmt: skip
-        return tree.scores(logits.float().log_softmax(-1))
+        return tree.scores(logits)
 
     @torch.inference_mode()
     def generate(
@@ -208,8 +249,8 @@ class LanguageModel:
             eos_token_id=self.tokenizer.eos_token_id,
         )  # fmt: skip
         texts = [""] * len(prompts)
-        done = 0
-        for batch in self._batches([len(ids) for ids in prompts], max_new_tokens):
+
+        def write(batch: np.ndarray) -> None:
             ids, mask = self._left_padded([prompts[i] for i in batch])
             generated = self.model.generate(
                 input_ids=ids, attention_mask=mask, generation_config=greedy
@@ -217,7 +258,10 @@ class LanguageModel:
             decoded = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
             for i, text in zip(batch, decoded, strict=True):
                 texts[i] = text
-            done += len(batch)
+
+        done = 0
+        for batch in self._batches([len(ids) for ids in prompts], max_new_tokens, 1):
+            done += self.halved.run(write, batch)
             if progress is not None:
                 progress(done, len(prompts))
         return texts
