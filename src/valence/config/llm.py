@@ -12,7 +12,10 @@ from valence.config.sections import Count, Section
 class LlmSpec(Section):
     """How a language model is prompted."""
 
-    speed_only: ClassVar[frozenset[str]] = frozenset({"concurrency", "per_minute"})
+    speed_only: ClassVar[frozenset[str]] = frozenset(
+        {"concurrency", "per_minute", "quantization", "precision"}
+    )
+    """The number format in effect is a part of the run's key of its own."""
 
     model: str = ""
     """Hub name, local folder, or the name a server knows it by."""
@@ -44,6 +47,8 @@ class LlmSpec(Section):
     """Tokens of a prompt with its answer; the model's own limit when not given."""
     quantization: Literal["auto", "nf4", "none"] = "auto"
     """``auto``: 4-bit NF4 on a CUDA GPU with bitsandbytes, as published."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of weights that are not quantized; ``auto``: bf16 on a CUDA GPU, fp32 elsewhere."""
     concurrency: Count = 4
     """Concurrent requests to a server."""
     per_minute: Count | None = None

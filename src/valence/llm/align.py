@@ -24,7 +24,8 @@ from valence.distributed import process_group
 from valence.llm.classify import encode_truncated
 from valence.llm.finetune import SFTData, finetune
 from valence.llm.finetune_spec import ABOUT, FineTuneResult, FinetuneSpec
-from valence.llm.local import LanguageModel, load_language_model
+from valence.llm.language_model import LanguageModel
+from valence.llm.local import load_language_model
 from valence.llm.prompts import PromptRenderer, Question
 from valence.llm.records import Example, with_demos
 from valence.llm.retrieval import Embedder, Retriever

@@ -18,9 +18,10 @@ from valence.data.examples import Examples
 from valence.errors import ModelError, SpecError, UnknownNameError
 from valence.evaluation.task import CERTAIN, Task
 from valence.llm.answers import Answers, one_hot, parse_answer, token_logits
-from valence.llm.local import LanguageModel, load_language_model
+from valence.llm.language_model import LanguageModel
 from valence.llm.prompts import Demo, PromptRenderer, Question, make_renderer
 from valence.llm.records import with_demos
+from valence.llm.resident import free_memory, open_language_model
 from valence.llm.retrieval import NONE, Embedder, Retriever
 from valence.llm.server import ChatClient, Messages, Reply
 from valence.models.base import Model, Outputs, Progress, no_features
@@ -110,6 +111,10 @@ class Backend(Protocol):
         """Answers to N questions, in their order."""
         ...
 
+    def close(self) -> None:
+        """Let go of what it holds; it answers nothing afterwards."""
+        ...
+
 
 class LocalBackend:
     """A model on this machine."""
@@ -134,13 +139,18 @@ class LocalBackend:
             raw = self.model.generate(prompts, self.llm.max_new_tokens, progress)
             labels = [parse_answer(text, self.renderer) for text in raw]
             logits = one_hot(labels, len(self.renderer.classes))
-            return Answers(logits, tuple(raw), shortened)
+            return Answers(logits, tuple(raw), shortened, self.model.notes)
         scores = self.model.likelihoods(prompts, self.answer_ids, progress)
         if self.llm.prior == "content-free":
             blank = [question.without_content() for question in questions]
             blank_prompts, _ = encode_truncated(self.encode, blank, self.room)
             scores = scores - self.model.likelihoods(blank_prompts, self.answer_ids)
-        return Answers(scores, (), shortened)
+        return Answers(scores, (), shortened, self.model.notes)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self.model.close()
+        free_memory()
 
     def encode(self, questions: Sequence[Question]) -> list[list[int]]:
         """Token ids of questions."""
@@ -210,6 +220,9 @@ class ServerBackend:
             f"{self.client.model!r}, however short; give fewer demonstrations or another template"
         )
 
+    def close(self) -> None:
+        """Nothing is held: connections are closed after every call."""
+
     def messages(self, question: Question) -> Messages:
         """The question as chat messages."""
         return self.renderer.messages(question.text, question.demos)
@@ -261,9 +274,9 @@ def open_backend(settings: PromptSettings, renderer: PromptRenderer) -> Backend:
     llm = settings.llm
     if llm.server is not None:
         return ServerBackend(llm, renderer, make_client(llm))
-    model = load_language_model(
+    model = open_language_model(
         llm.model, quantization=llm.quantization, device=settings.device,
-        max_length=llm.max_length,
+        precision=llm.precision, max_length=llm.max_length,
     )  # fmt: skip
     return LocalBackend(llm, renderer, model)
 
@@ -306,6 +319,10 @@ class PromptedModel(Model):
         return Outputs(
             logits, no_features(len(examples)), answers=answers.texts(), notes=answers.summary()
         )
+
+    def close(self) -> None:
+        """Let go of the language model, whoever still refers to this one."""
+        self.backend.close()
 
     def save(self, folder: Path) -> None:
         """Refuse: a prompted model has nothing of its own to save.

@@ -9,7 +9,8 @@ from valence.data.dataset import Dataset
 from valence.distributed.device import pick_device
 from valence.errors import ModelError
 from valence.llm.classify import LocalBackend, PromptSettings, all_questions, make_client
-from valence.llm.local import LanguageModel, load_tokenizer
+from valence.llm.language_model import LanguageModel
+from valence.llm.local import load_tokenizer
 
 BYTES_PER_TOKEN = 4.0  # of a server's tokenizer, which is not available here
 SECONDS_PER_REQUEST = 1.0

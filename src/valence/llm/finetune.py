@@ -25,7 +25,8 @@ from valence.errors import DataError, RunError
 from valence.evaluation.classification import classification_scores
 from valence.llm.classify import encode_truncated
 from valence.llm.finetune_spec import ABOUT, FineTuneResult, FinetuneSpec
-from valence.llm.local import LanguageModel, load_tokenizer, load_weights, use_nf4
+from valence.llm.language_model import LanguageModel
+from valence.llm.local import load_tokenizer, load_weights, weight_format_in_effect
 from valence.llm.prompts import PromptRenderer, Question, make_renderer
 from valence.llm.records import Example, read_instructions_info, read_rows
 from valence.models.encoder import without_peft_warnings
@@ -145,6 +146,17 @@ def _prepare_work_folder(
     return work
 
 
+def finetune_format(spec: FinetuneSpec, device: str) -> str:
+    """The number format that the base is held in.
+
+    Raises:
+        SpecError: if NF4 is requested and not available.
+    """
+    # On a CPU bf16 is that of the products alone; the weights that are updated need float32.
+    precision = spec.precision if device == "cuda" else "fp32"
+    return weight_format_in_effect(spec.quantization, precision, device, setting="quantization")
+
+
 def load_with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
     """The base model with a new adapter, or one whose training is continued.
 
@@ -160,12 +172,13 @@ def load_with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> An
     from transformers.trainer_utils import set_seed
 
     set_seed(spec.seed)
-    nf4 = use_nf4(spec.quantization, device)
+    weight_format = finetune_format(spec, device)
     # Sharded weights go to the GPU in parts; a whole model on each GPU would defeat that.
     base = load_weights(
-        spec.model, nf4=nf4, device=device, keep_on_cpu=process_group.shards_weights()
-    )
-    if nf4:
+        spec.model, weight_format=weight_format, device=device,
+        keep_on_cpu=process_group.shards_weights(),
+    )  # fmt: skip
+    if weight_format == "nf4":
         base = prepare_model_for_kbit_training(base)  # type: ignore[no-untyped-call]
     with without_peft_warnings():
         if start is not None:

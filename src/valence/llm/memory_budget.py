@@ -63,22 +63,20 @@ class HalvedBatches:
         Raises:
             ModelError: if a single row does not fit.
         """
-        waiting = [batch[i : i + self.most_rows] for i in range(0, len(batch), self.most_rows)]
-        waiting.reverse()
-        while waiting:
-            rows = waiting.pop()
+        start = 0
+        while start < len(batch):
+            rows = batch[start : start + self.most_rows]
             reason = _lack_of_memory(work, rows)
             if reason is None:
+                start += len(rows)
                 continue
             if len(rows) == 1:
                 raise ModelError(
                     f"One question does not fit into memory beside the model ({reason}); set "
                     "llm.max_length lower, or llm.quantization=nf4, or take a smaller model"
                 )
-            middle = (len(rows) + 1) // 2
             self.halvings += 1
-            self.most_rows = min(self.most_rows, middle)
-            waiting += [rows[middle:], rows[:middle]]
+            self.most_rows = (len(rows) + 1) // 2
         return len(batch)
 
 
@@ -89,7 +87,7 @@ def _lack_of_memory(work: Callable[[np.ndarray], object], rows: np.ndarray) -> s
     """
     try:
         work(rows)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         reason = (str(error).strip().splitlines() or ["out of memory"])[0][:120]

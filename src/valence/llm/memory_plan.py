@@ -96,4 +96,4 @@ def _activations(
     narrow = lora_rank * len(linear) / layers
     inner = per_layer * (size + ADAPTER_BYTES) + narrow * ADAPTER_BYTES
     logits = LOGIT_BYTES * config.vocab_size
-    return round(rows * (layers * width * size + max(inner, logits)))
+    return int(rows * (layers * width * size + max(inner, logits)))

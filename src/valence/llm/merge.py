@@ -9,7 +9,8 @@ import numpy as np
 from valence.distributed.device import pick_device
 from valence.errors import ModelError, RunError
 from valence.llm.finetune_spec import FineTuneResult, read_finetune_result
-from valence.llm.local import LanguageModel, load_tokenizer, load_weights
+from valence.llm.language_model import LanguageModel
+from valence.llm.local import load_tokenizer, load_weights
 from valence.models.encoder import without_peft_warnings
 from valence.storage import atomic
 
@@ -36,15 +37,16 @@ def merge(adapter: Path, out: Path, *, device: str = "auto") -> float:
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty; give another --out")
     place = pick_device(device)
+    weight_format = "bf16" if place == "cuda" else "fp32"
     tokenizer = load_tokenizer(str(adapter))
-    model = load_weights(str(adapter), device=place)
+    model = load_weights(str(adapter), weight_format=weight_format, device=place)
     before = _label_probs(LanguageModel(model, tokenizer, device=place), result)
     with atomic.new_folder(out) as merged:
         with without_peft_warnings():
             model.merge_and_unload().save_pretrained(merged)
         tokenizer.save_pretrained(merged)
         del model
-        reloaded = load_weights(str(merged), device=place)
+        reloaded = load_weights(str(merged), weight_format=weight_format, device=place)
         after = _label_probs(LanguageModel(reloaded, tokenizer, device=place), result)
         gap = float(np.abs(before - after).max(initial=0.0))
         if not gap <= TOLERANCE[place]:

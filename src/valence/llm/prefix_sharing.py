@@ -69,13 +69,18 @@ def common_prefix_length(rows: Sequence[list[int]]) -> int:
     return min(next(same, most), most)
 
 
+def base_network(model: Any) -> Any:
+    """The causal model itself; of one with an adapter of peft the model it was put into."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def supports_prefix_sharing(model: Any, longest: int) -> bool:
     """Whether cached keys stay valid and the model accepts a custom attention mask.
 
     A sliding window is no hindrance while it holds all tokens. Models that do not use the
     attention interface of transformers (ALiBi, state spaces) build masks of their own.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_network(model)
     config = base.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None)

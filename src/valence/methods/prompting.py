@@ -104,12 +104,10 @@ class Prompting(Method[PromptConfig]):
         if config.llm.server is not None:
             return "server"
         from valence.distributed.device import pick_device
-        from valence.llm.local import use_nf4
+        from valence.llm.local import weight_format_in_effect
 
         device = pick_device(config.train.device)
-        if use_nf4(config.llm.quantization, device):
-            return "nf4"
-        return "bf16" if device == "cuda" else "fp32"
+        return weight_format_in_effect(config.llm.quantization, config.llm.precision, device)
 
     def reads(self, config: PromptConfig) -> frozenset[str]:
         """Without the encoder where it retrieves no demonstrations."""
