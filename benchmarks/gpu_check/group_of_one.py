@@ -39,9 +39,11 @@ def fine_tuning(place: Place) -> dict[str, Any]:
 
     from benchmarks.gpu_check.language_models import questions
     from valence.distributed import process_group
-    from valence.llm.finetune import HISTORY, SFTData, finetune
+    from valence.llm.finetune import finetune
     from valence.llm.finetune_spec import FinetuneSpec
     from valence.llm.records import Example
+    from valence.llm.sft_data import SFTData
+    from valence.llm.sft_session import HISTORY
 
     folder = causal_folder(place, SMALL_CAUSAL, "causal-small")
     renderer, asked = questions(16)

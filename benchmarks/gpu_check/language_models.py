@@ -182,9 +182,10 @@ def qlora(place: Place) -> Result:
 
 def _fine_tuned(place: Place, quantization: str) -> Result:
     need_packages("trl", "datasets")
-    from valence.llm.finetune import SFTData, finetune
+    from valence.llm.finetune import finetune
     from valence.llm.finetune_spec import FinetuneSpec
     from valence.llm.records import Example
+    from valence.llm.sft_data import SFTData
 
     sizes, name = (MEDIUM, "medium") if place.is_gpu else (SMALL_CAUSAL, "small")
     folder = causal_folder(place, sizes, f"causal-{name}")

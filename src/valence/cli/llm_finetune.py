@@ -26,8 +26,8 @@ from valence.errors import SpecError
 if TYPE_CHECKING:
     from valence.config.data import DataSpec
     from valence.llm.align import Round
-    from valence.llm.finetune import SFTData
     from valence.llm.finetune_spec import FineTuneResult, FinetuneSpec
+    from valence.llm.sft_data import SFTData
 
 SHOWN = ("macro_f1", "accuracy", "weighted_f1")
 Report = Callable[[float, str], None]
@@ -105,7 +105,7 @@ def finetune(
     bitsandbytes the base is held in 4 bits.
     """
     from valence.llm.finetune import finetune as train
-    from valence.llm.finetune import read_sft_data
+    from valence.llm.sft_data import read_sft_data
     from valence.reports.curves import write_curves
 
     hardware.prepared()
@@ -134,7 +134,7 @@ def finetune(
         for note in result.notes:
             console.info(f"Note: {note}")
         console.info(f"Adapter: {out}; make it a plain model: valence llm merge {out} --out MODEL")
-    _print_validation(result.validation, as_json=output.json)
+    _print_validation(result, as_json=output.json)
 
 
 def _align(
@@ -177,9 +177,15 @@ def _print_rounds(rounds: list[Round]) -> None:
         )
 
 
-def _print_validation(scores: dict[str, float | None], *, as_json: bool) -> None:
+def _print_validation(result: FineTuneResult, *, as_json: bool) -> None:
+    """Scores of all validation records, and of every language where there are several."""
     if as_json:
-        console.print_json(scores)
+        languages = result.validation_by_language
+        console.print_json({**result.validation, **({"languages": languages} if languages else {})})
         return
-    rows = [[name, console.number(value)] for name, value in scores.items() if name in SHOWN]
-    console.print_table(["validation", "value"], rows)
+    names = [name for name in SHOWN if name in result.validation]
+    columns = {"all": result.validation, **result.validation_by_language}
+    if len(columns) == 1:
+        columns = {"value": result.validation}
+    rows = [[name, *(console.number(s[name]) for s in columns.values())] for name in names]
+    console.print_table(["validation", *columns], rows)

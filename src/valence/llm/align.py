@@ -22,13 +22,14 @@ from valence.data.dataset import Split
 from valence.data.examples import Examples
 from valence.distributed import process_group
 from valence.llm.classify import encode_truncated
-from valence.llm.finetune import SFTData, finetune
+from valence.llm.finetune import finetune
 from valence.llm.finetune_spec import ABOUT, FineTuneResult, FinetuneSpec
 from valence.llm.language_model import LanguageModel
 from valence.llm.local import load_language_model
 from valence.llm.prompts import PromptRenderer, Question
 from valence.llm.records import Example, with_demos
 from valence.llm.retrieval import Embedder, Retriever
+from valence.llm.sft_data import SFTData
 from valence.storage import atomic
 
 Count = Annotated[int, Field(ge=1)]

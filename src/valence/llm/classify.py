@@ -232,6 +232,8 @@ def encode_truncated(
     encode: Callable[[Sequence[Question]], list[list[int]]],
     questions: Sequence[Question],
     room: int,
+    *,
+    setting: str = "llm.max_length",
 ) -> tuple[list[list[int]], int]:
     """Token ids of questions that fit, and how many had to be shortened.
 
@@ -241,6 +243,7 @@ def encode_truncated(
         encode: Token ids of questions.
         questions: N questions.
         room: Most tokens of a question.
+        setting: What the user calls the limit.
 
     Raises:
         SpecError: if a template does not fit even around almost empty texts.
@@ -259,8 +262,8 @@ def encode_truncated(
         if low < MIN_CHARACTERS:
             raise SpecError(
                 f"{len(long)} questions are longer than the model's context ({room} tokens "
-                "without the answer), even around almost empty texts; raise llm.max_length, give "
-                "fewer demonstrations, or take another template or model"
+                f"without the answer), even around almost empty texts; raise {setting}, give fewer "
+                "demonstrations, or take another template or model"
             )
     return prompts, len(long)
 

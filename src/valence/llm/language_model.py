@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from valence.errors import ModelError
+from valence.evaluation.task import softmax
 from valence.llm.memory_budget import HalvedBatches, default_budget, row_bytes
 from valence.llm.prefix_sharing import (
     AnswerTree,
@@ -148,6 +149,10 @@ class LanguageModel:
                 if progress is not None:
                     progress(i + 1, len(rows))
         return scores[[index[tuple(ids)] for ids in prompts]]
+
+    def label_probs(self, questions: Sequence[str], answers: Sequence[list[int]]) -> np.ndarray:
+        """(N, C) probabilities of the answers, as token ids, to N formatted questions."""
+        return softmax(self.likelihoods(self.encode(questions), answers))
 
     @torch.inference_mode()
     def likelihoods_plain(self, prompt: list[int], answers: Sequence[list[int]]) -> np.ndarray:

@@ -72,8 +72,8 @@ class HalvedBatches:
                 continue
             if len(rows) == 1:
                 raise ModelError(
-                    f"One question does not fit into memory beside the model ({reason}); set "
-                    "llm.max_length lower, or llm.quantization=nf4, or take a smaller model"
+                    f"One question does not fit into memory beside the model ({reason}); lower "
+                    "the limit of tokens, quantize the model to 4 bits, or take a smaller one"
                 )
             self.halvings += 1
             self.most_rows = (len(rows) + 1) // 2

@@ -24,6 +24,7 @@ from valence.errors import DataError
 from valence.llm.prompts import Demo, PromptRenderer, Question
 from valence.llm.retrieval import NONE, Retriever
 from valence.storage import atomic
+from valence.storage.lines import read_lines
 
 ABOUT = "instructions.json"
 LLAMA_FACTORY = {
@@ -283,7 +284,7 @@ def read_rows(folder: Path, split: str) -> list[Example]:
             continue
         path = folder / language / f"{split}.rows.jsonl"
         try:
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in read_lines(path):
                 row = json.loads(line)
                 demos = tuple(Demo(demo["text"], int(demo["label"])) for demo in row["demos"])
                 label = info.answers.index(row["answer"])

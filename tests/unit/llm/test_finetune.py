@@ -13,13 +13,15 @@ from valence.config.data import DataSpec
 from valence.config.sections import EncoderSpec
 from valence.errors import DataError, ModelError, RunError
 from valence.llm.align import AlignSpec, select_confident, self_align
-from valence.llm.finetune import SFTData, _FineTuneSession, finetune, read_sft_data
+from valence.llm.finetune import finetune
 from valence.llm.finetune_spec import FinetuneSpec, read_finetune_result
 from valence.llm.instruct import make_instructions
 from valence.llm.local import load_language_model, load_weights
 from valence.llm.merge import merge
 from valence.llm.records import read_instructions_info
 from valence.llm.retrieval import Embedder
+from valence.llm.sft_data import SFTData, read_sft_data
+from valence.llm.sft_session import FineTuneSession
 from valence.reports.curves import write_curves
 
 pytest.importorskip("trl")
@@ -87,8 +89,11 @@ def test_train_merge_and_ask(
     assert told.steps == 4
     assert 0 <= (told.validation["macro_f1"] or 0.0) <= 1
     assert write_curves(tmp_path / "adapter").stat().st_size > 0
-    gap = merge(tmp_path / "adapter", tmp_path / "model")
-    assert gap < 1e-4
+    checked = merge(tmp_path / "adapter", tmp_path / "model")
+    assert checked.gap < 1e-4
+    assert checked.trained_gap is not None
+    assert checked.trained_gap < 1e-4, "the same format, so the trained answers"
+    assert checked.trained_format == checked.merged_format == "fp32"
     merged = load_weights(str(tmp_path / "model"))
     assert not any("lora" in name for name, _ in merged.named_parameters())
     base = load_language_model(str(causal), device="cpu")
@@ -131,7 +136,7 @@ def test_only_the_answer_is_learned_and_none_is_cut(
 ) -> None:
     short = spec.model_copy(update={"cutoff": 200})
     model = load_language_model(str(causal), device="cpu", max_length=200)
-    session = _FineTuneSession(short, sft_data, model, tmp_path, None)
+    session = FineTuneSession(short, sft_data, model, tmp_path, None)
     rows = session.rows()
     assert session.shortened > 0
     assert max(map(len, rows["input_ids"])) <= 200
@@ -199,6 +204,8 @@ def test_two_processes_train_the_adapter_of_one(
     ]
     assert [one.returncode for one in ended] == [0, 0], ended[0].stderr
     scores = [json.loads(one.stdout) for one in ended]
+    languages = [one.pop("languages") for one in scores]
+    assert set(languages[0]) == set(languages[1]) == {"en", "de"}
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
     two, one = (_history(tmp_path / name) for name in ("two", "one"))
     assert [row["step"] for row in two] == [row["step"] for row in one]
