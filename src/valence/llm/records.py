@@ -200,11 +200,12 @@ def _by_language(rows: Split, group: str | None) -> Iterable[tuple[str, np.ndarr
     languages = rows.examples(group).groups if group else None
     if languages is None:
         return [("", np.arange(len(rows)))]
-    names = {language: _folder_name(language) for language in dict.fromkeys(languages)}
+    names = {language: folder_name(language) for language in dict.fromkeys(languages)}
     return [(name, np.flatnonzero(languages == language)) for language, name in names.items()]
 
 
-def _folder_name(language: str) -> str:
+def folder_name(language: str) -> str:
+    """The folder of a language's records, which is also its name in them."""
     return re.sub(r"[^\w.-]+", "-", language).strip(".-") or "none"
 
 

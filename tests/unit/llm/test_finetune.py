@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.causal import make_causal
@@ -11,13 +10,15 @@ from tests.conftest import make_reviews
 from tests.together import alone, launched
 from valence.config.data import DataSpec
 from valence.config.sections import EncoderSpec
+from valence.data.examples import Examples
 from valence.errors import DataError, ModelError, RunError
-from valence.llm.align import AlignSpec, select_confident, self_align
+from valence.llm.align import self_align
 from valence.llm.finetune import finetune
 from valence.llm.finetune_spec import FinetuneSpec, read_finetune_result
 from valence.llm.instruct import make_instructions
 from valence.llm.local import load_language_model, load_weights
 from valence.llm.merge import merge
+from valence.llm.pseudo_labels import AlignSpec
 from valence.llm.records import read_instructions_info
 from valence.llm.retrieval import Embedder
 from valence.llm.sft_data import SFTData, read_sft_data
@@ -157,28 +158,13 @@ def test_folders_that_hold_nothing(tmp_path: Path, spec: FinetuneSpec) -> None:
         read_finetune_result(tmp_path)
 
 
-def test_own_answers_are_agreed_sure_and_balanced() -> None:
-    draw = np.random.default_rng(0)
-    shares = draw.dirichlet([0.2, 0.2, 0.05], size=(2, 400)).astype(np.float32)
-    how = AlignSpec(threshold=0.6, balance=1.5)
-    kept, labels, agreed = select_confident(shares, how)
-    both = (shares.argmax(2)[0] == shares.argmax(2)[1])[kept]
-    assert both.all()
-    assert (np.take_along_axis(shares[:, kept], labels[kept][None, :, None], 2) >= 0.6).all()
-    counts = np.bincount(labels[kept], minlength=3)
-    assert counts.max() <= 1.5 * counts[counts > 0].min()
-    assert 0 < agreed < 1
-    none, _, _ = select_confident(np.full((2, 4, 3), 1 / 3, np.float32), how)
-    assert not len(none)
-
-
 def test_rounds_go_on_only_while_validation_gains(
     sft_data: SFTData, spec: FinetuneSpec, embedder: Embedder, tmp_path: Path
 ) -> None:
     texts = make_reviews(12, seed=5)["text"].tolist()
-    how = AlignSpec(rounds=1, threshold=0.34)
+    how = AlignSpec(rounds=1, threshold=0.34, sets=2)
     told, rounds = self_align(
-        spec.model_copy(update={"max_steps": 2}), how, sft_data, texts, tmp_path / "out",
+        spec.model_copy(update={"max_steps": 2}), how, sft_data, Examples(texts), tmp_path / "out",
         embedder=embedder,
     )  # fmt: skip
     scores = [r.macro_f1 for r in rounds if r.improved]
