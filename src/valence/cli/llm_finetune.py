@@ -95,7 +95,7 @@ class AlignmentOptions(OptionGroup):
         int | None,
         typer.Option(help="Sets of demonstrations that must agree; each language's own if not."),
     ] = None
-    precision: Annotated[
+    accuracy: Annotated[
         float, typer.Option(help="Share of validation answers that must be right when sure.")
     ] = 0.8
     pool: Annotated[
@@ -111,7 +111,7 @@ class AlignmentOptions(OptionGroup):
         from valence.config.spec import build
         from valence.llm.pseudo_labels import AlignSpec
 
-        names = ("rounds", "threshold", "sets", "precision", "pool")
+        names = ("rounds", "threshold", "sets", "accuracy", "pool")
         return build(AlignSpec, {name: getattr(self, name) for name in names})
 
 

@@ -204,7 +204,7 @@ class _Rounds:
 def _plain(own: PseudoLabels) -> dict[str, object]:
     return {
         "agreement": own.agreement,
-        "limits": {n: [v.sets, v.threshold, v.precision] for n, v in own.limits.items()},
+        "limits": {n: [v.sets, v.threshold, v.accuracy] for n, v in own.limits.items()},
         "examples": [
             [e.question.text, [[d.text, d.label] for d in e.question.demos], e.label, e.language]
             for e in own.examples

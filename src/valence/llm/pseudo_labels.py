@@ -26,8 +26,8 @@ class AlignSpec(BaseModel):
     None: for every language so many of 2 to 3 as select the most of its validation rows."""
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Least probability of the answer, in every set; None: for every language the lowest at which
-    ``precision`` of its selected validation rows are right."""
-    precision: Annotated[float, Field(gt=0, le=1)] = 0.8
+    ``accuracy`` of its selected validation rows are right."""
+    accuracy: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Share of right answers among the selected validation rows of a language."""
     balance: Annotated[float, Field(ge=1)] = 2.0
     """Most selected texts of a label, as a multiple of the rarest label of the language."""
@@ -52,13 +52,13 @@ class Limits:
     Attributes:
         sets: Sets of demonstrations that must agree.
         threshold: Least probability in each; above 1 where no answer is taken.
-        precision: Share of right answers among the validation rows that meet them; None where
+        accuracy: Share of right answers among the validation rows that meet them; None where
             the limits do not come from validation rows.
     """
 
     sets: int
     threshold: float
-    precision: float | None = None
+    accuracy: float | None = None
 
     @property
     def none_taken(self) -> bool:
@@ -83,7 +83,7 @@ def language_limits(spec: AlignSpec, probs: np.ndarray, truth: np.ndarray) -> Li
     """The limits of a language, from its validation rows.
 
     Args:
-        spec: Gives the limits that are fixed, and the precision that others must reach.
+        spec: Gives the limits that are fixed, and the accuracy that others must reach.
         probs: (S, N, C) label probabilities of its validation rows.
         truth: (N,) their labels.
     """
@@ -98,7 +98,7 @@ def language_limits(spec: AlignSpec, probs: np.ndarray, truth: np.ndarray) -> Li
             taken = agrees & (confidence >= threshold)
             count = int(taken.sum())
             share = float(right[taken].mean()) if count else 0.0
-            if count >= FEW_ROWS and share >= spec.precision and count > most:
+            if count >= FEW_ROWS and share >= spec.accuracy and count > most:
                 best, most = Limits(sets, float(threshold), share), count
     return best
 

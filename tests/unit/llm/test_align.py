@@ -73,11 +73,11 @@ def test_thresholds_come_from_the_validation_rows_of_the_language() -> None:
     good = _answers(truth, confidence > 0.6, confidence)  # wrong only where it is unsure
     poor = _answers(truth, confidence > 0.9, confidence)
     limits = [
-        language_limits(AlignSpec(precision=0.9), np.repeat(probs, 3, axis=0), truth)
+        language_limits(AlignSpec(accuracy=0.9), np.repeat(probs, 3, axis=0), truth)
         for probs in (good, poor)
     ]
     assert limits[0].threshold < 0.65 < limits[1].threshold
-    assert all((own.precision or 0) >= 0.9 for own in limits)
+    assert all((own.accuracy or 0) >= 0.9 for own in limits)
     hopeless = _answers(truth, np.zeros(40, bool), confidence)
     taken = language_limits(AlignSpec(), np.repeat(hopeless, 3, axis=0), truth)
     assert taken.none_taken
@@ -146,7 +146,7 @@ def test_demonstrations_are_of_the_language_of_the_text(data: SFTData, embedder:
 def test_rounds_record_the_limits_of_every_language(
     data: SFTData, spec: FinetuneSpec, embedder: Embedder, tmp_path: Path
 ) -> None:
-    how = AlignSpec(rounds=1, precision=0.01)
+    how = AlignSpec(rounds=1, accuracy=0.01)
     _, rounds = self_align(spec, how, data, TEXTS, tmp_path / "out", embedder=embedder)
     assert set(rounds[1].limits) == {"de", "en"}
     table = pd.read_csv(tmp_path / "out/rounds.csv")
