@@ -25,6 +25,9 @@ class LlmSpec(Section):
     """Demonstrations: none, the same for all texts, or the most similar training texts."""
     per_label: Count = 1
     """Demonstrations of each label."""
+    shots_total: Count | None = None
+    """Demonstrations in all where they are the same for all texts, of as many labels as there are;
+    3 are published. Overrides ``per_label``."""
     pool: Literal["language", "all"] = "language"
     """Whether they are of the text's own language, where rows have one, or of any."""
     pooling: Literal["mean", "cls", "last", "max", "pooler"] = "mean"

@@ -94,14 +94,30 @@ class QuestionBuilder:
 
     def _fixed(self) -> tuple[Demo, ...]:
         """The same rows for all texts, drawn by the seed; classes without rows give none."""
+        llm, rows, classes = self.settings.llm, self.data.train, len(self.data.classes)
         rng = np.random.default_rng(self.settings.seed)
-        rows, per_label = self.data.train, self.settings.llm.per_label
-        chosen = np.full((1, len(self.data.classes), per_label), NONE, dtype=np.int64)
-        for label in range(len(self.data.classes)):
-            own = np.flatnonzero(rows.labels == label)
-            sampled = rng.permutation(own)[:per_label]
-            chosen[0, label, : len(sampled)] = sampled
+        most = llm.shots_total or llm.per_label
+        sampled = [rng.permutation(np.flatnonzero(rows.labels == c))[:most] for c in range(classes)]
+        if llm.shots_total is not None:
+            counts = _shared_out(llm.shots_total, [len(own) for own in sampled], rng)
+            sampled = [own[:count] for own, count in zip(sampled, counts, strict=True)]
+        chosen = np.full((1, classes, most), NONE, dtype=np.int64)
+        for label, own in enumerate(sampled):
+            chosen[0, label, : len(own)] = own
         return with_demos(self.renderer, rows, chosen)[0]
+
+
+def _shared_out(total: int, available: Sequence[int], rng: np.random.Generator) -> list[int]:
+    """So many of each class that they make ``total``: one each in a random order, then the next."""
+    counts = [0] * len(available)
+    while total > 0:
+        order = [c for c in rng.permutation(len(available)) if counts[c] < available[c]][:total]
+        if not order:
+            break
+        for c in order:
+            counts[c] += 1
+        total -= len(order)
+    return counts
 
 
 class Backend(Protocol):
