@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # one thread a worker: two workers of two threads each on two cores are many times slower
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-all examples test-lowest test-newest wheel-test lint format docs clean
+.PHONY: demo test test-all examples test-lowest test-newest wheel-test gpu-check lint format docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,10 @@ test-newest:
 # whether what is released installs in a clean environment, and works there
 wheel-test:
 	PYTHON=$(PYTHON) .ci/wheel-test
+
+# what a GPU must do, in minutes; without one, what needs it is skipped
+gpu-check: $(STAMP)
+	PYTHONPATH=src $(BIN)/python -m benchmarks.gpu_check --out build/gpu-check
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

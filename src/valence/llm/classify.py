@@ -18,9 +18,10 @@ from valence.data.examples import Examples
 from valence.errors import ModelError, SpecError, UnknownNameError
 from valence.evaluation.task import CERTAIN, Task
 from valence.llm.answers import Answers, one_hot, parse_answer, token_logits
-from valence.llm.local import LanguageModel, load_language_model
+from valence.llm.language_model import LanguageModel
 from valence.llm.prompts import Demo, PromptRenderer, Question, make_renderer
 from valence.llm.records import with_demos
+from valence.llm.resident import free_memory, open_language_model
 from valence.llm.retrieval import NONE, Embedder, Retriever
 from valence.llm.server import ChatClient, Messages, Reply
 from valence.models.base import Model, Outputs, Progress, no_features
@@ -93,14 +94,30 @@ class QuestionBuilder:
 
     def _fixed(self) -> tuple[Demo, ...]:
         """The same rows for all texts, drawn by the seed; classes without rows give none."""
+        llm, rows, classes = self.settings.llm, self.data.train, len(self.data.classes)
         rng = np.random.default_rng(self.settings.seed)
-        rows, per_label = self.data.train, self.settings.llm.per_label
-        chosen = np.full((1, len(self.data.classes), per_label), NONE, dtype=np.int64)
-        for label in range(len(self.data.classes)):
-            own = np.flatnonzero(rows.labels == label)
-            sampled = rng.permutation(own)[:per_label]
-            chosen[0, label, : len(sampled)] = sampled
+        most = llm.shots_total or llm.per_label
+        sampled = [rng.permutation(np.flatnonzero(rows.labels == c))[:most] for c in range(classes)]
+        if llm.shots_total is not None:
+            counts = _shared_out(llm.shots_total, [len(own) for own in sampled], rng)
+            sampled = [own[:count] for own, count in zip(sampled, counts, strict=True)]
+        chosen = np.full((1, classes, most), NONE, dtype=np.int64)
+        for label, own in enumerate(sampled):
+            chosen[0, label, : len(own)] = own
         return with_demos(self.renderer, rows, chosen)[0]
+
+
+def _shared_out(total: int, available: Sequence[int], rng: np.random.Generator) -> list[int]:
+    """So many of each class that they make ``total``: one each in a random order, then the next."""
+    counts = [0] * len(available)
+    while total > 0:
+        order = [c for c in rng.permutation(len(available)) if counts[c] < available[c]][:total]
+        if not order:
+            break
+        for c in order:
+            counts[c] += 1
+        total -= len(order)
+    return counts
 
 
 class Backend(Protocol):
@@ -108,6 +125,10 @@ class Backend(Protocol):
 
     def answer(self, questions: Sequence[Question], progress: Progress | None = None) -> Answers:
         """Answers to N questions, in their order."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds; it answers nothing afterwards."""
         ...
 
 
@@ -134,13 +155,18 @@ class LocalBackend:
             raw = self.model.generate(prompts, self.llm.max_new_tokens, progress)
             labels = [parse_answer(text, self.renderer) for text in raw]
             logits = one_hot(labels, len(self.renderer.classes))
-            return Answers(logits, tuple(raw), shortened)
+            return Answers(logits, tuple(raw), shortened, self.model.notes)
         scores = self.model.likelihoods(prompts, self.answer_ids, progress)
         if self.llm.prior == "content-free":
             blank = [question.without_content() for question in questions]
             blank_prompts, _ = encode_truncated(self.encode, blank, self.room)
             scores = scores - self.model.likelihoods(blank_prompts, self.answer_ids)
-        return Answers(scores, (), shortened)
+        return Answers(scores, (), shortened, self.model.notes)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self.model.close()
+        free_memory()
 
     def encode(self, questions: Sequence[Question]) -> list[list[int]]:
         """Token ids of questions."""
@@ -210,6 +236,9 @@ class ServerBackend:
             f"{self.client.model!r}, however short; give fewer demonstrations or another template"
         )
 
+    def close(self) -> None:
+        """Nothing is held: connections are closed after every call."""
+
     def messages(self, question: Question) -> Messages:
         """The question as chat messages."""
         return self.renderer.messages(question.text, question.demos)
@@ -219,6 +248,8 @@ def encode_truncated(
     encode: Callable[[Sequence[Question]], list[list[int]]],
     questions: Sequence[Question],
     room: int,
+    *,
+    setting: str = "llm.max_length",
 ) -> tuple[list[list[int]], int]:
     """Token ids of questions that fit, and how many had to be shortened.
 
@@ -228,6 +259,7 @@ def encode_truncated(
         encode: Token ids of questions.
         questions: N questions.
         room: Most tokens of a question.
+        setting: What the user calls the limit.
 
     Raises:
         SpecError: if a template does not fit even around almost empty texts.
@@ -246,8 +278,8 @@ def encode_truncated(
         if low < MIN_CHARACTERS:
             raise SpecError(
                 f"{len(long)} questions are longer than the model's context ({room} tokens "
-                "without the answer), even around almost empty texts; raise llm.max_length, give "
-                "fewer demonstrations, or take another template or model"
+                f"without the answer), even around almost empty texts; raise {setting}, give fewer "
+                "demonstrations, or take another template or model"
             )
     return prompts, len(long)
 
@@ -261,9 +293,9 @@ def open_backend(settings: PromptSettings, renderer: PromptRenderer) -> Backend:
     llm = settings.llm
     if llm.server is not None:
         return ServerBackend(llm, renderer, make_client(llm))
-    model = load_language_model(
+    model = open_language_model(
         llm.model, quantization=llm.quantization, device=settings.device,
-        max_length=llm.max_length,
+        precision=llm.precision, max_length=llm.max_length,
     )  # fmt: skip
     return LocalBackend(llm, renderer, model)
 
@@ -306,6 +338,10 @@ class PromptedModel(Model):
         return Outputs(
             logits, no_features(len(examples)), answers=answers.texts(), notes=answers.summary()
         )
+
+    def close(self) -> None:
+        """Let go of the language model, whoever still refers to this one."""
+        self.backend.close()
 
     def save(self, folder: Path) -> None:
         """Refuse: a prompted model has nothing of its own to save.

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from valence.errors import RunError, SpecError
 from valence.models.base import Progress
 from valence.storage import cache
+from valence.storage.lines import split_lines
 
 if TYPE_CHECKING:
     import httpx
@@ -355,7 +356,7 @@ class _AnswerCache:
         text = self._read_text()
         # A line that a kill left incomplete must not swallow the next answer.
         self.separator = "" if text.endswith("\n") or not text else "\n"
-        for line in text.splitlines():
+        for line in split_lines(text):
             try:
                 row = json.loads(line)
                 self.replies[row["key"]] = Reply(row["text"], row["tokens"])

@@ -9,7 +9,8 @@ import pytest
 from tests.causal import make_causal
 from valence.errors import ModelError, SpecError
 from valence.llm.classify import encode_truncated
-from valence.llm.local import LanguageModel, load_language_model
+from valence.llm.language_model import LanguageModel
+from valence.llm.local import load_language_model
 from valence.llm.prefix_sharing import supports_prefix_sharing
 from valence.llm.prompts import Demo, Question, make_renderer
 
