@@ -34,7 +34,10 @@ import valence
 
 TOLERANCE = 1e-5
 QUEUE, WAIT_SECONDS = 1024, 2.0
-HEAD = "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: "
+HEAD = (
+    "POST /predict HTTP/1.1\r\nhost: localhost\r\n"
+    "content-type: application/json\r\ncontent-length: "
+)
 
 
 @dataclass

@@ -54,12 +54,13 @@ class FineTuneOptions(OptionGroup):
             SpecError: if no model is named or a setting does not fit.
         """
         from valence.config.spec import build, parse_yaml
+        from valence.config.yaml_text import read_settings_file
         from valence.llm.finetune_spec import FinetuneSpec
 
         values: dict[str, Any] = {}
         if self.config is not None:
             try:
-                text = self.config.read_text(encoding="utf-8")
+                text = read_settings_file(self.config)
             except (OSError, UnicodeDecodeError) as error:
                 raise SpecError(f"Config {self.config} cannot be read: {error}") from None
             values = parse_yaml(text, where=str(self.config)) or {}
