@@ -13,10 +13,11 @@ from tests.conftest import make_reviews
 from tests.runs import spec_of, true_labels, write_run
 from valence.config.data import DataSpec
 from valence.config.sections import EncoderSpec
+from valence.llm.answer_cache import AnswerCache
 from valence.llm.instruct import make_instructions
 from valence.llm.records import read_rows
 from valence.llm.retrieval import Embedder
-from valence.llm.server import Reply, _AnswerCache
+from valence.llm.server_replies import Reply
 from valence.reports.curves import write_curves
 from valence.runs.store import RunStore
 from valence.storage.lines import read_lines, split_lines
@@ -49,10 +50,10 @@ def test_answers_of_a_server_with_such_texts_are_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VALENCE_CACHE", str(tmp_path))
-    before = _AnswerCache("http://localhost/v1", "model")
+    before = AnswerCache("http://localhost/v1", "model")
     before.add("a", Reply("good\u2028film"))
     before.add("b", Reply("bad\x85film"))
-    after = _AnswerCache("http://localhost/v1", "model")
+    after = AnswerCache("http://localhost/v1", "model")
     assert after.get("a") == Reply("good\u2028film")
     assert after.get("b") == Reply("bad\x85film")
 

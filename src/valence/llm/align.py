@@ -22,7 +22,7 @@ from valence.data.dataset import Split
 from valence.data.examples import Examples
 from valence.distributed import process_group
 from valence.evaluation.task import softmax
-from valence.llm.classify import encode_truncated
+from valence.llm.backends import encode_truncated
 from valence.llm.finetune import finetune
 from valence.llm.finetune_spec import ABOUT, FineTuneResult, FinetuneSpec, read_finetune_result
 from valence.llm.language_model import LanguageModel

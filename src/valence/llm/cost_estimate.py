@@ -8,7 +8,8 @@ from typing import Any
 from valence.data.dataset import Dataset
 from valence.distributed.device import pick_device
 from valence.errors import ModelError
-from valence.llm.classify import LocalBackend, PromptSettings, all_questions, make_client
+from valence.llm.backends import LocalBackend, PromptSettings, ServerBackend, make_client
+from valence.llm.classify import all_questions
 from valence.llm.language_model import LanguageModel
 from valence.llm.local import load_tokenizer
 
@@ -49,7 +50,8 @@ def estimate_cost(settings: PromptSettings, dataset: Dataset) -> CostEstimate:
     llm = settings.llm
     if llm.server is not None:
         client = make_client(llm)
-        chats = [builder.renderer.messages(q.text, q.demos) for q in questions]
+        backend = ServerBackend(llm, builder.renderer, client)
+        chats = [backend.messages(q) for q in questions]
         unique = {client.key(messages): messages for messages in chats}
         open_ = [messages for key, messages in unique.items() if client.answers.get(key) is None]
         size = sum(len(m["content"].encode()) for messages in open_ for m in messages)
@@ -60,9 +62,9 @@ def estimate_cost(settings: PromptSettings, dataset: Dataset) -> CostEstimate:
                     round(size / BYTES_PER_TOKEN), seconds, exact=False)  # fmt: skip
     empty = model_shape(llm.model)
     model = LanguageModel(empty, load_tokenizer(llm.model), max_length=llm.max_length)
-    backend = LocalBackend(llm, builder.renderer, model)
-    prompts = {tuple(ids) for ids in backend.encode(questions)}
-    read = sum(min(len(ids), backend.room) for ids in prompts)
+    local = LocalBackend(llm, builder.renderer, model)
+    prompts = {tuple(ids) for ids in local.encode(questions)}
+    read = sum(min(len(ids), local.room) for ids in prompts)
     weights = sum(p.numel() for p in empty.parameters())
     rate = OPERATIONS_PER_SECOND[pick_device(settings.device)]
     return CostEstimate(

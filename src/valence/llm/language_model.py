@@ -19,6 +19,7 @@ from torch import Tensor
 
 from valence.errors import ModelError
 from valence.evaluation.task import softmax
+from valence.llm.control_tokens import as_data, control_tokens
 from valence.llm.memory_budget import HalvedBatches, default_budget, row_bytes
 from valence.llm.prefix_sharing import (
     AnswerTree,
@@ -61,6 +62,7 @@ class LanguageModel:
         limit = int(getattr(self.config, "max_position_embeddings", 0) or 1 << 30)
         self.limit = min(limit, max_length or limit)
         self.chat = bool(tokenizer.chat_template)
+        self.control_tokens = control_tokens(tokenizer)
         self.thinks = "enable_thinking" in str(tokenizer.chat_template)
         self.halved = HalvedBatches()
         self.pad_id = next(
@@ -69,6 +71,8 @@ class LanguageModel:
 
     def format_prompt(self, renderer: PromptRenderer, text: str, demos: Sequence[Demo] = ()) -> str:
         """The prompt as text, by the model's chat template where it has one."""
+        text = as_data(text, self.control_tokens)
+        demos = [Demo(as_data(demo.text, self.control_tokens), demo.label) for demo in demos]
         if not self.chat:
             return renderer.plain(text, demos)
         # A reasoning model would spend its few tokens on thoughts; others do not know the word.

@@ -14,7 +14,7 @@ from valence.config.callbacks import ProgressCallback
 from valence.distributed import process_group
 from valence.errors import RunError
 from valence.evaluation.classification import classification_scores
-from valence.llm.classify import encode_truncated
+from valence.llm.backends import encode_truncated
 from valence.llm.finetune_spec import ABOUT, FineTuneResult, FinetuneSpec
 from valence.llm.language_model import LanguageModel
 from valence.llm.prompts import Question

@@ -16,7 +16,7 @@ from valence.methods.baselines import FrozenEncoderSpec
 
 if TYPE_CHECKING:
     from valence.data.dataset import Split
-    from valence.llm.classify import PromptSettings
+    from valence.llm.backends import PromptSettings
 
 # A language model's answer, in texts scored by the built-in encoder: a guess, since models
 # differ by thousands.
@@ -122,7 +122,7 @@ class Prompting(Method[PromptConfig]):
 
 def prompt_settings(spec: RunSpec) -> PromptSettings:
     """How the model of a spec is prompted."""
-    from valence.llm.classify import PromptSettings
+    from valence.llm.backends import PromptSettings
 
     config = spec.config
     if not isinstance(config, PromptConfig):
