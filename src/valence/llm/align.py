@@ -29,7 +29,7 @@ from valence.llm.language_model import LanguageModel
 from valence.llm.prompts import Demo, Question
 from valence.llm.pseudo_labels import (
     AlignSpec,
-    Limits,
+    AnswerLimits,
     agreement,
     language_limits,
     select_confident,
@@ -62,7 +62,7 @@ class Round:
     agreement: float
     macro_f1: float
     improved: bool
-    limits: dict[str, Limits] = field(default_factory=dict)
+    limits: dict[str, AnswerLimits] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class PseudoLabels:
 
     examples: list[Example]
     agreement: float
-    limits: dict[str, Limits]
+    limits: dict[str, AnswerLimits]
 
 
 def self_align(
@@ -218,7 +218,7 @@ def _read(path: Path) -> PseudoLabels:
         Example(Question(text, tuple(Demo(t, c) for t, c in demos)), label, language)
         for text, demos, label, language in values["examples"]
     ]
-    limits = {name: Limits(*numbers) for name, numbers in values["limits"].items()}
+    limits = {name: AnswerLimits(*numbers) for name, numbers in values["limits"].items()}
     return PseudoLabels(examples, values["agreement"], limits)
 
 
@@ -251,7 +251,7 @@ def pseudo_label(
     truth = np.array([e.label for e in validation], dtype=np.int64)
     owners = by_language(validation)
     examples: list[Example] = []
-    limits: dict[str, Limits] = {}
+    limits: dict[str, AnswerLimits] = {}
     for name in dict.fromkeys(languages):
         # A language without validation rows of its own goes by those of all.
         judged = owners.get(name, np.arange(count))

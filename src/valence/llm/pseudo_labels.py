@@ -46,7 +46,7 @@ class AlignSpec(BaseModel):
 
 
 @dataclass(frozen=True)
-class Limits:
+class AnswerLimits:
     """What an answer of a language must meet.
 
     Attributes:
@@ -79,7 +79,7 @@ def agreement(probs: np.ndarray, sets: int) -> tuple[np.ndarray, np.ndarray, np.
     return labels[0], (labels == labels[0]).all(axis=0), confidence
 
 
-def language_limits(spec: AlignSpec, probs: np.ndarray, truth: np.ndarray) -> Limits:
+def language_limits(spec: AlignSpec, probs: np.ndarray, truth: np.ndarray) -> AnswerLimits:
     """The limits of a language, from its validation rows.
 
     Args:
@@ -88,8 +88,8 @@ def language_limits(spec: AlignSpec, probs: np.ndarray, truth: np.ndarray) -> Li
         truth: (N,) their labels.
     """
     if spec.threshold is not None and spec.sets is not None:
-        return Limits(spec.sets, spec.threshold)
-    best, most = Limits(spec.sets or 2, 2.0), 0
+        return AnswerLimits(spec.sets, spec.threshold)
+    best, most = AnswerLimits(spec.sets or 2, 2.0), 0
     for sets in [spec.sets] if spec.sets is not None else range(2, spec.most_sets + 1):
         labels, agrees, confidence = agreement(probs, sets)
         right = (labels == truth) & agrees
@@ -99,12 +99,12 @@ def language_limits(spec: AlignSpec, probs: np.ndarray, truth: np.ndarray) -> Li
             count = int(taken.sum())
             share = float(right[taken].mean()) if count else 0.0
             if count >= FEW_ROWS and share >= spec.accuracy and count > most:
-                best, most = Limits(sets, float(threshold), share), count
+                best, most = AnswerLimits(sets, float(threshold), share), count
     return best
 
 
 def select_confident(
-    probs: np.ndarray, limits: Limits, *, balance: float, labels: Sequence[int],
+    probs: np.ndarray, limits: AnswerLimits, *, balance: float, labels: Sequence[int],
     missing: Literal["one", "ignored"] = "one",
 ) -> np.ndarray:  # fmt: skip
     """Select texts of a language by agreement, confidence and balance of labels.

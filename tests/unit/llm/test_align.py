@@ -17,7 +17,7 @@ from valence.llm import align
 from valence.llm.align import self_align
 from valence.llm.finetune_spec import FinetuneSpec
 from valence.llm.prompts import make_renderer
-from valence.llm.pseudo_labels import AlignSpec, Limits, language_limits, select_confident
+from valence.llm.pseudo_labels import AlignSpec, AnswerLimits, language_limits, select_confident
 from valence.llm.records import Example, Question
 from valence.llm.retrieval import Embedder
 from valence.llm.sft_data import SFTData
@@ -32,14 +32,14 @@ def random_probs(rows: int, sets: int = 2, seed: int = 0) -> np.ndarray:
 
 def test_own_answers_are_agreed_sure_and_balanced() -> None:
     probs = random_probs(400)
-    rows = select_confident(probs, Limits(2, 0.6), balance=1.5, labels=range(3))
+    rows = select_confident(probs, AnswerLimits(2, 0.6), balance=1.5, labels=range(3))
     labels = probs[0].argmax(1)
     assert (labels == probs[1].argmax(1))[rows].all()
     assert (np.take_along_axis(probs[:, rows], labels[rows][None, :, None], 2) >= 0.6).all()
     counts = np.bincount(labels[rows], minlength=3)
     assert counts.max() <= 1.5 * counts.min()
     none = select_confident(
-        np.full((2, 4, 3), 1 / 3, np.float32), Limits(2, 0.6), balance=2, labels=range(3)
+        np.full((2, 4, 3), 1 / 3, np.float32), AnswerLimits(2, 0.6), balance=2, labels=range(3)
     )
     assert not len(none)
 
@@ -48,7 +48,7 @@ def test_a_label_without_a_sure_answer_does_not_escape_the_balance() -> None:
     probs = np.zeros((2, 60, 3), np.float32)
     probs[:, :50, 0] = probs[:, 50:, 1] = 0.9
     probs += 0.05
-    ask = {"limits": Limits(2, 0.8), "balance": 2.0, "labels": range(3)}
+    ask = {"limits": AnswerLimits(2, 0.8), "balance": 2.0, "labels": range(3)}
 
     def counts(**settings: Any) -> list[int]:
         rows = select_confident(probs, **{**ask, **settings})
@@ -82,7 +82,7 @@ def test_thresholds_come_from_the_validation_rows_of_the_language() -> None:
     taken = language_limits(AlignSpec(), np.repeat(hopeless, 3, axis=0), truth)
     assert taken.none_taken
     fixed = language_limits(AlignSpec(threshold=0.8, sets=2), good.repeat(2, axis=0), truth)
-    assert fixed == Limits(2, 0.8), "the settings of before"
+    assert fixed == AnswerLimits(2, 0.8), "the settings of before"
 
 
 def test_as_many_sets_as_the_language_needs() -> None:
