@@ -3,8 +3,9 @@
 ``valence serve`` runs in a process of its own. Some clients send requests of one to fifty texts
 of random lengths; every tenth hangs up in the middle of its request or before its answer.
 Meanwhile the model's folder is replaced, by turns by another good model and by broken ones (a
-config that is cut off, weights that are, a file that is missing). Every answer is checked: label and probability of
-every text of a request must be those of one of the two models, and of the same for all texts.
+config that is cut off, weights that are, a file that is missing). Every answer is checked: label
+and probability of every text of a request must be those of one of the two models, and of the same
+for all texts.
 
 The memory that the server has to itself is read every 250 requests; after the first tenth it must
 stay within 5 %.

@@ -158,7 +158,8 @@ class LanguageModel:
         """(N, C) probabilities of the answers, as token ids, to N formatted questions."""
         return softmax(self.likelihoods(self.encode(questions), answers))
 
-    @torch.inference_mode()
+    # not inference mode: FSDP trains on what a forward pass gathered
+    @torch.no_grad()
     def likelihoods_plain(self, prompt: list[int], answers: Sequence[list[int]]) -> np.ndarray:
         """(C,) the same for one prompt without prefix sharing: a whole pass for every answer."""
         scores = []
@@ -177,7 +178,7 @@ class LanguageModel:
         last: Tensor = self.model(input_ids=ids, use_cache=False, logits_to_keep=count).logits
         return last
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _score_with_shared_prefix(
         self, rows: list[list[int]], answers: Sequence[list[int]], scores: np.ndarray,
         progress: Progress | None, budget_bytes: int | None,
@@ -255,7 +256,7 @@ class LanguageModel:
         ).logits  # fmt: skip
         return tree.scores(logits)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(
         self, prompts: Sequence[list[int]], max_new_tokens: int, progress: Progress | None = None
     ) -> list[str]:
