@@ -52,7 +52,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
         ) from None
 
 
-class _Sizes:
+class _YamlSizes:
     """How large and deep the values of a document are, by their events."""
 
     def __init__(self, where: str) -> None:
@@ -95,6 +95,6 @@ class _Sizes:
 
 
 def _measure(text: str, where: str) -> None:
-    sizes = _Sizes(where)
+    sizes = _YamlSizes(where)
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         sizes.add(event)
