@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 # one thread a worker: two workers of two threads each on two cores are many times slower
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-all examples test-lowest test-newest wheel-test release lock lint format docs clean
+.PHONY: demo test test-all examples test-lowest test-newest wheel-test release lock gpu-check lint \
+	format docs clean
 
 # requirements-dev.txt holds hashes for Linux on x86-64 and CPython 3.11; elsewhere: make LOCKED=no test
 LOCKED ?= yes
@@ -53,6 +54,10 @@ release: $(STAMP)
 # the requirements anew, with hashes; UPGRADE=--upgrade takes the newest versions
 lock:
 	PYTHON=$(PYTHON) .ci/lock $(UPGRADE)
+
+# what a GPU must do, in minutes; without one, what needs it is skipped
+gpu-check: $(STAMP)
+	PYTHONPATH=src $(BIN)/python -m benchmarks.gpu_check --out build/gpu-check
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

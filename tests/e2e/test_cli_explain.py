@@ -25,7 +25,7 @@ Call = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("explain")
-    make_reviews(400).to_csv(place / "reviews.csv", index=False)
+    make_reviews(140).to_csv(place / "reviews.csv", index=False)
     make_reviews(30, seed=1).drop(columns="label").to_csv(place / "new.csv", index=False)
     make_reviews(200, seed=2).to_csv(place / "labelled.csv", index=False)
     return place
@@ -73,7 +73,7 @@ def test_command_of_the_page(
         assert set(scored["label"]) <= {"good", "bad", "meh", ""}
     if "--fix" in words:
         assert (folder / "audit" / "audit.html").exists()
-        assert len(pd.read_csv(folder / "clean" / "reviews.csv")) <= 400
+        assert len(pd.read_csv(folder / "clean" / "reviews.csv")) <= 140
 
 
 def test_audit_for_machines(call: Call, tiny_encoder: Path) -> None:

@@ -26,7 +26,7 @@ def test_every_command_is_of_a_known_kind() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("readme")
-    make_reviews(900).to_csv(place / "reviews.csv", index=False)
+    make_reviews(640).to_csv(place / "reviews.csv", index=False)
     make_reviews(30, seed=1).drop(columns="label").to_csv(place / "new.csv", index=False)
     make_reviews(30, seed=2).to_csv(place / "labelled.csv", index=False)
     return place

@@ -17,8 +17,7 @@ def test_quiet_says_nothing_but_the_result(valence, reviews: Path) -> None:
     assert valence("train", reviews, "--method", "majority", "--out", "m", *quiet)[2] == ""
     for words in (
         ("evaluate", "m", reviews), ("predict", "m", reviews, "--out", "s.csv"),
-        ("audit", reviews, "--fast"), ("calibrate", "m", "--data", reviews),
-        ("explain", "m", "good"),
+        ("audit", reviews, "--fast"), ("calibrate", "m"), ("explain", "m", "good"),
     ):  # fmt: skip
         code, _, err = valence(*words, *quiet)
         assert (code, err) == (0, ""), words

@@ -12,7 +12,10 @@ from valence.config.sections import Count, Section
 class LlmSpec(Section):
     """How a language model is prompted."""
 
-    speed_only: ClassVar[frozenset[str]] = frozenset({"concurrency", "per_minute"})
+    speed_only: ClassVar[frozenset[str]] = frozenset(
+        {"concurrency", "per_minute", "quantization", "precision"}
+    )
+    """The number format in effect is a part of the run's key of its own."""
 
     model: str = ""
     """Hub name, local folder, or the name a server knows it by."""
@@ -22,6 +25,9 @@ class LlmSpec(Section):
     """Demonstrations: none, the same for all texts, or the most similar training texts."""
     per_label: Count = 1
     """Demonstrations of each label."""
+    shots_total: Count | None = None
+    """Demonstrations in all where they are the same for all texts, of as many labels as there are;
+    3 are published. Overrides ``per_label``."""
     pool: Literal["language", "all"] = "language"
     """Whether they are of the text's own language, where rows have one, or of any."""
     pooling: Literal["mean", "cls", "last", "max", "pooler"] = "mean"
@@ -44,6 +50,8 @@ class LlmSpec(Section):
     """Tokens of a prompt with its answer; the model's own limit when not given."""
     quantization: Literal["auto", "nf4", "none"] = "auto"
     """``auto``: 4-bit NF4 on a CUDA GPU with bitsandbytes, as published."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of weights that are not quantized; ``auto``: bf16 on a CUDA GPU, fp32 elsewhere."""
     concurrency: Count = 4
     """Concurrent requests to a server."""
     per_minute: Count | None = None

@@ -23,6 +23,7 @@ from valence.models.config_file import ModelConfig
 Adjust = Literal["none", "prior", "classes"]
 ADJUSTMENTS = ("none", "prior", "classes")
 MIN_ROWS = 20  # of a class: with fewer, what is fitted for it is chance
+FEWEST_ROWS = 10  # in all: a single temperature cannot be told from chance below
 STRENGTHS = np.linspace(0, 2, 21)  # of the adjustment by the log prior, as in training
 SHIFTS = np.linspace(-2, 2, 33)
 ROUNDS = 3
@@ -70,8 +71,8 @@ def fit(
         min_rows: Rows of a class below which nothing is fitted for classes.
 
     Raises:
-        DataError: if there are fewer rows than ``min_rows``, all are of one class, or the limits
-            would leave every text without a label.
+        DataError: if there are fewer than 10 rows (or ``min_rows``), all are of one class, or the
+            limits would leave every text without a label.
         SpecError: if a setting cannot be.
     """
     if adjust not in ADJUSTMENTS:
@@ -101,9 +102,10 @@ def _refuse_few(labels: np.ndarray, classes: Sequence[str], min_rows: int) -> No
     """Refuse rows that nothing can be learned from, before anything is written."""
     if not len(labels):
         raise DataError("There are no rows to calibrate on; give some with --data")
-    if len(labels) < min_rows:
+    needed = min(min_rows, FEWEST_ROWS)
+    if len(labels) < needed:
         raise DataError(
-            f"{len(labels)} rows are too few to calibrate on, at least {min_rows} are needed; give "
+            f"{len(labels)} rows are too few to calibrate on, at least {needed} are needed; give "
             "more with --data, or accept fewer with --min-rows"
         )
     present = np.unique(labels)

@@ -16,7 +16,7 @@ from valence.methods.baselines import FrozenEncoderSpec
 
 if TYPE_CHECKING:
     from valence.data.dataset import Split
-    from valence.llm.classify import PromptSettings
+    from valence.llm.backends import PromptSettings
 
 # A language model's answer, in texts scored by the built-in encoder: a guess, since models
 # differ by thousands.
@@ -64,7 +64,11 @@ class Prompting(Method[PromptConfig]):
         data = TrainingData(task.classes, task.tail, train, validation, group=context.group)
         settings = prompt_settings(context.spec)
         model = prompted_model(settings, data, context.provenance, context.progress)
-        return FitResult(model, scores_validation=settings.llm.validation)
+        notes: tuple[str, ...] = ()
+        if settings.llm.shots == "retrieved" and context.spec.data.train_groups is not None:
+            names = ", ".join(context.spec.data.train_groups)
+            notes = (f"demonstrations of all texts are of the groups trained on: {names}",)
+        return FitResult(model, notes=notes, scores_validation=settings.llm.validation)
 
     def encoder_name(self, config: PromptConfig) -> str | None:
         """None: the encoder only retrieves demonstrations."""
@@ -104,12 +108,10 @@ class Prompting(Method[PromptConfig]):
         if config.llm.server is not None:
             return "server"
         from valence.distributed.device import pick_device
-        from valence.llm.local import use_nf4
+        from valence.llm.local import weight_format_in_effect
 
         device = pick_device(config.train.device)
-        if use_nf4(config.llm.quantization, device):
-            return "nf4"
-        return "bf16" if device == "cuda" else "fp32"
+        return weight_format_in_effect(config.llm.quantization, config.llm.precision, device)
 
     def reads(self, config: PromptConfig) -> frozenset[str]:
         """Without the encoder where it retrieves no demonstrations."""
@@ -120,12 +122,17 @@ class Prompting(Method[PromptConfig]):
 
 def prompt_settings(spec: RunSpec) -> PromptSettings:
     """How the model of a spec is prompted."""
-    from valence.llm.classify import PromptSettings
+    from valence.llm.backends import PromptSettings
 
     config = spec.config
     if not isinstance(config, PromptConfig):
         raise SpecError(f"Method {spec.method!r} prompts no language model")
-    return PromptSettings(config.llm, config.encoder.frozen(), config.train.device, spec.seed)
+    llm = config.llm
+    if spec.data.train_groups is not None:
+        # Groups that are tested alone have no training rows to take demonstrations from; and a
+        # group that has some must not be asked otherwise than they are.
+        llm = llm.model_copy(update={"pool": "all"})
+    return PromptSettings(llm, config.encoder.frozen(), config.train.device, spec.seed)
 
 
 ENTRIES: dict[str, Method[PromptConfig]] = {

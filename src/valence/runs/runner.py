@@ -220,7 +220,10 @@ def _carry_out(job: _RunJob, device: str) -> RunResult:
             seconds = time.perf_counter() - clock
             raise RunStopped(lambda: (apart, finish(replace(job, store=apart), partial))) from None
         seconds = time.perf_counter() - clock
-        result = process_group.run_on_main_process(lambda: finish(job, fitted))
+        try:
+            result = process_group.run_on_main_process(lambda: finish(job, fitted))
+        finally:
+            fitted.model.close()
     process_group.run_on_main_process(lambda: log.log(result))
     return result
 
