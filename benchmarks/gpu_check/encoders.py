@@ -29,6 +29,9 @@ from valence.models.base import Model
 NEAR = 0.02  # of a probability, after some steps on two devices
 BF16_NEAR = 0.1
 FEATURES_NEAR = 1e-3
+VARIES = (
+    0.005  # by which probabilities of different texts differ at least, or equality says nothing
+)
 # Draw random numbers on the device while they train, which differ between devices.
 DRAWING = ("sharprecl", "supcon", "hy-mora", "lstm-roberta", "han-roberta")
 # Read other inputs than texts, prompt a language model, or are portfolios of the others.
@@ -107,9 +110,14 @@ def _method_check(name: str) -> Check:
         gpu, cpu = (_fitted_probs(place, name, device) for device in (place.device, "cpu"))
         if not np.isfinite(gpu).all():
             raise Fault(f"{np.isnan(gpu).sum()} probabilities are no numbers")
-        gap = _gap(gpu, cpu)
+        gap, spread = _gap(gpu, cpu), float(np.ptp(gpu, axis=0).max())
+        if name != "majority" and not spread > VARIES:
+            raise Fault(f"all texts get nearly the same probabilities: they vary by {spread:.5f}")
         same = float((gpu.argmax(1) == cpu.argmax(1)).mean())
-        text = f"probabilities differ by {gap:.5f} at most, {same:.0%} the same labels"
+        text = (
+            f"probabilities differ by {gap:.1e} at most, and by {spread:.3f} between texts; "
+            f"{same:.0%} the same labels"
+        )
         if name.startswith(DRAWING):
             return "figure", f"finite; draws its own random numbers, {text}", {"gap": gap}
         if not gap <= NEAR:
@@ -123,7 +131,8 @@ def _fitted_probs(place: Place, name: str, device: str) -> np.ndarray:
     folder = encoder_folder(place, TINY)
     settings = {
         "encoder.name": str(folder), "encoder.lora_dropout": 0.0, "head.dropout": 0.0,
-        "train.epochs": 2, "train.batch_size": 16, "train.precision": "fp32",
+        "train.epochs": 4, "train.batch_size": 16, "train.precision": "fp32",
+        "train.learning_rate": 3e-3,
         "train.device": device, "train.cache": "off", "view.name": "edits", "loss.min_samples": 2,
     }  # fmt: skip
     config = METHODS[name].Config

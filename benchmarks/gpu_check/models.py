@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12,
           "intermediate_size": 1536, "max_position_embeddings": 512}  # fmt: skip
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "intermediate_size": 48, "max_position_embeddings": 128}  # fmt: skip
+        "intermediate_size": 48, "max_position_embeddings": 128,
+        "initializer_range": 0.3}  # fmt: skip  # so wide that texts differ in so small a network
 QWEN_7B = {"vocab_size": 152_064, "hidden_size": 3584, "intermediate_size": 18_944,
            "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
            "max_position_embeddings": 32_768, "tie_word_embeddings": False}  # fmt: skip
@@ -43,7 +45,7 @@ def shape_of(place: Place) -> Shape:
     return Shape(TINY, 96, 16, 128, 2)
 
 
-def encoder_folder(place: Place, sizes: dict[str, int], *, seed: int = 0) -> Path:
+def encoder_folder(place: Place, sizes: dict[str, Any], *, seed: int = 0) -> Path:
     """A BERT of random weights, without dropout, with a tokenizer of the demo's words."""
     import torch
     from transformers import BertConfig, BertModel
@@ -104,20 +106,31 @@ def _repeated(split: Split, count: int) -> Split:
 
 def byte_tokenizer() -> Any:
     """Byte pairs of the demo's texts, as language models have them."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
+
+    pairs = byte_pairs(demo_dataset().train.texts, size=2000, special=["<|end|>", "<|pad|>"])
+    return PreTrainedTokenizerFast(tokenizer_object=pairs, eos_token="<|end|>", pad_token="<|pad|>")
+
+
+def byte_pairs(texts: Sequence[str], *, size: int, special: list[str]) -> Any:
+    """A tokenizer of byte pairs, learned from texts.
+
+    Args:
+        texts: What it is learned from.
+        size: Tokens at most.
+        special: Tokens of their own; they get the first ids.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=2000, special_tokens=["<|end|>", "<|pad|>"], show_progress=False,
+        vocab_size=size, special_tokens=special, show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
-    tokenizer.train_from_iterator(demo_dataset().train.texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>"
-    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 def causal_config(sizes: dict[str, Any], **changes: Any) -> Any:

@@ -57,7 +57,7 @@ def tried(text: str) -> str:
     return "refused" if any(said) else "value"
 
 
-def run(count: int) -> None:
+def outcomes_of(count: int) -> set[str]:
     outcomes = set()
     for seed in range(count):
         text = made(random.Random(seed))
@@ -67,13 +67,9 @@ def run(count: int) -> None:
             if path := os.environ.get("VALENCE_FUZZ_FAULTS"):
                 Path(path).write_text(text, encoding="utf-8", errors="surrogatepass")
             raise AssertionError(f"seed {seed}: {type(error).__name__}: {text[:300]!r}") from error
-    assert outcomes == {"value", "refused"}
+    return outcomes
 
 
-def test_a_few() -> None:
-    run(FEW)
-
-
-@pytest.mark.slow
-def test_many() -> None:
-    run(MANY)
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_any_text_is_a_value_or_refused(count: int) -> None:
+    assert outcomes_of(count) == {"value", "refused"}

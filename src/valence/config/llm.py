@@ -1,4 +1,4 @@
-"""How a language model is prompted: :class:`LlmSpec`."""
+"""How a language model is prompted, and fine-tuned: :class:`LlmSpec`, :class:`SftSpec`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from valence.config.sections import Count, Section
+from valence.config.sections import Count, Fraction, Positive, Section
 
 
 class LlmSpec(Section):
@@ -63,3 +63,22 @@ class LlmSpec(Section):
         if server is not None and "@" in server.partition("://")[2].partition("/")[0]:
             raise ValueError("write no password into the URL; set OPENAI_API_KEY")
         return None if server is None else server.rstrip("/")
+
+
+class SftSpec(Section):
+    """How ``llm-finetuned`` trains an adapter; the defaults are the published ones."""
+
+    epochs: Positive = 5.0
+    max_steps: Count | None = None
+    """Ends the training earlier."""
+    cutoff: Annotated[int, Field(ge=16)] = 1024
+    """Tokens of a question with its answer."""
+    batch_size: Count = 1
+    accumulation: Count = 8
+    learning_rate: Positive = 1e-4
+    lora_rank: Count = 8
+    lora_alpha: Positive = 16
+    lora_dropout: Fraction = 0.0
+    validation_rows: Count = 200
+    """Most validation questions that are scored after an epoch, of every language and label in
+    proportion."""

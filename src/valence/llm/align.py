@@ -234,11 +234,11 @@ def pseudo_label(
     """
     validation = stratified_sample(sft_data.validation, spec.validation_rows, seed=spec.seed)
     languages = _languages(texts, sft_data)
-    asked = Examples(
+    queries = Examples(
         [*(e.question.text for e in validation), *texts.texts],
         groups=np.array([*(e.language for e in validation), *languages], dtype=object),
     )
-    questions = _questions(align_spec, sft_data, asked, embedder)
+    questions = _questions(align_spec, sft_data, queries, embedder)
     model = open_language_model(
         str(adapter), quantization=spec.quantization, device=spec.device, max_length=spec.cutoff
     )
@@ -281,7 +281,7 @@ def _languages(texts: Examples, sft_data: SFTData) -> list[str]:
 
 
 def _questions(
-    align_spec: AlignSpec, sft_data: SFTData, asked: Examples, embedder: Embedder
+    align_spec: AlignSpec, sft_data: SFTData, queries: Examples, embedder: Embedder
 ) -> list[list[Question]]:
     """The texts with their nearest, second nearest … demonstrations of each label."""
     train = sft_data.train
@@ -291,13 +291,13 @@ def _questions(
         pd.DataFrame({LANGUAGE: [e.language for e in train]}),
     )  # fmt: skip
     renderer = sft_data.renderer
-    within = align_spec.pool == "language" and asked.groups is not None and all(asked.groups)
+    within = align_spec.pool == "language" and queries.groups is not None and all(queries.groups)
     retriever = Retriever(embedder, pool, len(renderer.classes), group=LANGUAGE if within else None)
-    rows = retriever.find(asked, align_spec.most_sets)
+    rows = retriever.find(queries, align_spec.most_sets)
     questions = []
     for rank in range(align_spec.most_sets):
         demos = with_demos(renderer, pool, rows[:, :, rank : rank + 1])
-        questions.append([Question(t, d) for t, d in zip(asked.texts, demos, strict=True)])
+        questions.append([Question(t, d) for t, d in zip(queries.texts, demos, strict=True)])
     return questions
 
 

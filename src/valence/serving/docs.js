@@ -7,6 +7,9 @@ const make = (tag, text = "", kind = "") => {
   return element;
 };
 
+// Descriptions are docstrings: code stands between two backticks there.
+const plain = (text) => (text ?? "").replaceAll("``", "");
+
 const resolve = (document_, schema) =>
   schema?.$ref ? document_.components.schemas[schema.$ref.split("/").pop()] : schema;
 
@@ -36,7 +39,7 @@ const fields = (schema) =>
     Object.entries(schema.properties ?? {}).map(([name, field]) => [
       (schema.required ?? []).includes(name) ? `${name} (required)` : name,
       typeOf(field),
-      field.description ?? "",
+      plain(field.description),
     ]),
   );
 
@@ -47,7 +50,7 @@ const trial = (path, method) => {
   body.rows = 2;
   body.value = '{"inputs": "Lovely food"}';
   label.append(body);
-  const button = make("button", "Ask", "main");
+  const button = make("button", "Send", "main");
   const result = make("pre");
   result.hidden = true;
   form.append(...(method === "post" ? [label] : []), button, result);
@@ -63,13 +66,13 @@ const trial = (path, method) => {
 
 const show = (document_, path, method, about) => {
   const card = make("section", "", "card");
-  card.append(make("h2", `${method.toUpperCase()} ${path}`), make("p", about.description ?? ""));
+  card.append(make("h2", `${method.toUpperCase()} ${path}`), make("p", plain(about.description)));
   const schema = resolve(document_, about.requestBody?.content?.["application/json"]?.schema);
   if (schema) card.append(fields(schema));
   const answers = Object.entries(about.responses ?? {}).map(([status, answer]) => [
     status,
     typeOf(answer.content?.["application/json"]?.schema),
-    answer.description ?? "",
+    plain(answer.description),
   ]);
   card.append(table(["status", "type", "when"], answers), trial(path, method));
   return card;
@@ -84,5 +87,5 @@ try {
 } catch (error) {
   const message = document.getElementById("message");
   message.hidden = false;
-  message.textContent = `The addresses cannot be read: ${error.message}`;
+  message.textContent = `The API reference cannot be read: ${error.message}`;
 }

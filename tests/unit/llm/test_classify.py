@@ -227,3 +227,32 @@ def test_a_transfer_takes_demonstrations_from_the_language_trained_on(
         assert {demo.text[-2:] for q in questions for demo in q.demos} == {own}
     table = transfer_table(outcome.results)
     assert len(table) == 4
+
+
+def test_a_fine_tuned_model_is_trained_on_one_language_and_tested_on_all(
+    causal: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("trl")
+    rows = make_reviews(60).assign(language=["en", "de"] * 30)
+    rows.to_csv(tmp_path / "two.csv", index=False)
+    settings = {
+        "llm.model": str(causal), "encoder.name": str(tiny_encoder), "train.device": "cpu",
+        "sft.max_steps": 2, "sft.accumulation": 2, "sft.learning_rate": 5e-3,
+    }  # fmt: skip
+    comparison = Comparison(
+        data=(DataSpec(name=str(tmp_path / "two.csv")),), methods=("llm-finetuned",), seeds=(45,),
+        transfer="matrix", settings=settings,
+    )  # fmt: skip
+    store = RunStore(tmp_path / "runs")
+    outcome = execute(plan(with_transfer(comparison)), store=store)
+    assert [cell.status for cell in outcome.cells] == ["done", "done"], outcome.cells
+    for result in outcome.results:
+        assert set(result.groups) == {"en", "de"}
+        assert [row["step"] for row in store.history(result.key) if "loss" in row] == [1, 2]
+        assert result.spec.config.get("sft.max_steps") == 2
+    assert not list((tmp_path / "runs/.unfinished").glob("*/adapter")), "nothing is left"
+    assert len(transfer_table(outcome.results)) == 4
+    behind = asked("llm-finetuned", tmp_path / "two.csv", causal, tiny_encoder,
+                   server="http://127.0.0.1:9/v1")  # fmt: skip
+    with pytest.raises(SpecError, match="cannot be fine-tuned"):
+        run(behind, store=store)
