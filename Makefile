@@ -9,17 +9,20 @@ PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --
 .PHONY: demo test test-all examples test-lowest test-newest wheel-test release lock gpu-check lint \
 	format docs clean
 
-# requirements-dev.txt holds hashes for Linux on x86-64 and CPython 3.11; elsewhere: make LOCKED=no test
-LOCKED ?= yes
+# requirements-dev.txt holds hashes for Linux on x86-64 and CPython 3.11 alone
+LOCKED ?= $(shell $(PYTHON) -c "import platform as p; print(\
+	'yes' if (p.system(), p.machine(), p.python_version_tuple()[:2]) == ('Linux', 'x86_64', ('3', '11')) else 'no')")
+# torch's CPU wheel has an index of its own; where wheels lie on the disk, none is needed
+TORCH := $(if $(PIP_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu)
 
 $(STAMP): pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -U pip
 ifeq ($(LOCKED),yes)
-	$(BIN)/python -m pip install -q --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install -q --require-hashes $(TORCH) -r requirements-dev.txt
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 else
-	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q $(TORCH) -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 endif
 	touch $@
