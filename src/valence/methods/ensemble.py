@@ -60,7 +60,9 @@ class Auto(Method[AutoConfig]):
             for name in encoders.names:
                 for method in FROZEN:
                     search.report_progress(f"{method} ({name})")
-                    search.try_method(method, {"encoder.name": name})
+                    search.try_method(
+                        method, {"encoder.name": name, "train.refit": search.config.train.refit}
+                    )
             search.start()
             _fine_tune(search)
         except KeyboardInterrupt:

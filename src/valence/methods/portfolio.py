@@ -17,6 +17,7 @@ from valence.evaluation.task import softmax
 from valence.methods.base import FitContext, FitResult
 from valence.methods.baselines import FrozenEncoderSpec
 from valence.methods.kernel_ridge import RidgeTrainSpec
+from valence.methods.refit import Refit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,12 +35,20 @@ class AutoEncoderSpec(FrozenEncoderSpec):
     """An encoder, or ``auto``: the built-in ones that can read the texts."""
 
 
+class AutoTrainSpec(RidgeTrainSpec):
+    """Which rows the members are fitted on, and how features are computed."""
+
+    refit: Refit = "auto"
+    """Whether members that train nothing in the encoder are fitted again on training and
+    validation rows; ``auto``: where the out-of-fold scores of the validation rows gain."""
+
+
 class AutoConfig(MethodConfig):
     """Settings of ``auto``."""
 
     encoder: AutoEncoderSpec = AutoEncoderSpec()
     portfolio: PortfolioSpec = PortfolioSpec()
-    train: RidgeTrainSpec = RidgeTrainSpec()
+    train: AutoTrainSpec = AutoTrainSpec()
 
 
 @dataclass(frozen=True)
@@ -213,7 +222,10 @@ class PortfolioSearch:
         )  # fmt: skip
         names = " + ".join(one.name for one in self.members)
         notes = (f"mean of {names}, of {len(self.tried)} tried", *self.notes)
-        return FitResult(model, notes=notes, tables={PORTFOLIO_FILE: self.table()})
+        held_out = model.predict(self.validation.examples(self.context.group)).logits
+        return FitResult(
+            model, notes=notes, tables={PORTFOLIO_FILE: self.table()}, held_out=held_out
+        )
 
     def note_stop(self) -> None:
         """Say what an interrupt left untried."""

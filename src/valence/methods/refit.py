@@ -1,0 +1,52 @@
+"""Refitting on training and validation rows, once everything was chosen on the latter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from valence.evaluation.classification import expected_macro_f1, joint_score
+from valence.evaluation.task import softmax
+
+Refit = Literal["never", "auto", "always"]
+"""``auto``: where the out-of-fold scores of the validation rows gain."""
+
+
+@dataclass(frozen=True)
+class RefitChoice:
+    """Whether a refit model is taken, and why.
+
+    Attributes:
+        is_taken: Whether it is.
+        note: A line for the user.
+    """
+
+    is_taken: bool
+    note: str
+
+
+def choose_refit(
+    refit: Refit, before: np.ndarray, after: np.ndarray, labels: np.ndarray, shares: np.ndarray
+) -> RefitChoice:
+    """Compare a model of the training rows with one of training and validation rows.
+
+    Args:
+        refit: What was set; not ``never``.
+        before: (M, C) logits of the validation rows by the model of the training rows.
+        after: (M, C) out-of-fold logits of the same rows by the model of all of them.
+        labels: (M,) their labels.
+        shares: (C,) class shares for which models are selected.
+    """
+    ours, theirs = (expected_macro_f1(logits, labels, shares) for logits in (after, before))
+    gain = joint_score(softmax(after), labels, shares) - joint_score(
+        softmax(before), labels, shares
+    )
+    is_taken = refit == "always" or gain >= 0
+    done = "refit on training and validation rows" if is_taken else "not refit"
+    return RefitChoice(
+        is_taken,
+        f"{done}: macro-F1 of the validation rows is {ours:.3f} out of fold with them and "
+        f"{theirs:.3f} without",
+    )
