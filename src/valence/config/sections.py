@@ -176,6 +176,13 @@ class RidgeSpec(Section):
     when not given."""
 
 
+class RefitSpec(Section):
+    """Whether a model is fitted again on training and validation rows, once all was chosen."""
+
+    when: Literal["never", "gain", "always"] = "never"
+    """``gain``: where the out-of-fold scores of the validation rows are no worse with them."""
+
+
 class PortfolioSpec(Section):
     """What ``auto`` tries, and what joins its mean."""
 

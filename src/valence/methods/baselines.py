@@ -15,11 +15,12 @@ from valence.config.sections import (
     EncoderSpec,
     HeadSpec,
     LossSpec,
+    RefitSpec,
     Section,
 )
 from valence.config.spec import MethodConfig
 from valence.methods.base import Capabilities, FitContext, FitResult, Method, Sizes
-from valence.methods.refit import Refit, choose_refit
+from valence.methods.refit import choose_refit
 from valence.methods.search_space import CLASS_WEIGHTS, PROBED
 
 if TYPE_CHECKING:
@@ -82,8 +83,6 @@ class ProbeSelectionSpec(SelectionSpec):
     cache: Literal["auto", "off"] = "auto"
     """Whether pooled features are cached on disk. The result is the same."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    refit: Refit = "never"
-    """Whether the regression is fitted again on training and validation rows."""
 
 
 class MajorityConfig(MethodConfig):
@@ -104,6 +103,7 @@ class ProbeConfig(MethodConfig):
     head: PoolingSpec = PoolingSpec()
     loss: RegressionLossSpec = RegressionLossSpec()
     train: ProbeSelectionSpec = ProbeSelectionSpec()
+    refit: RefitSpec = RefitSpec()
 
 
 class Majority(Method[MajorityConfig]):
@@ -183,7 +183,7 @@ class LinearProbe(Method[ProbeConfig]):
             strengths=FEATURE_STRENGTHS, class_weights=config.loss.class_weights,
             metric=config.train.metric, row_weights=context.row_weights,
         )  # fmt: skip
-        fitted = _probe(rows, chosen, config.train.refit)
+        fitted = _probe(rows, chosen, config.refit)
         linear = model.classifier.head.get_submodule("linear")
         assert isinstance(linear, torch.nn.Linear)
         weight = fitted.weight / deviation
@@ -313,10 +313,10 @@ class _Probe:
     held_out: np.ndarray | None = None
 
 
-def _probe(rows: _Rows, chosen: _Regression, refit: Refit) -> _Probe:
+def _probe(rows: _Rows, chosen: _Regression, refit: RefitSpec) -> _Probe:
     """The chosen regression, or the one on training and validation rows where that is taken."""
     weight, bias = chosen.weight, chosen.bias
-    if refit == "never":
+    if refit.when == "never":
         own = rows.out_of_fold(chosen.strength, rows.count)
         return _Probe(weight, bias, (chosen.note,), own)
     whole = rows.out_of_fold(chosen.strength, len(rows.whole))

@@ -61,7 +61,7 @@ class Auto(Method[AutoConfig]):
                 for method in FROZEN:
                     search.report_progress(f"{method} ({name})")
                     search.try_method(
-                        method, {"encoder.name": name, "train.refit": search.config.train.refit}
+                        method, {"encoder.name": name, "refit.when": search.config.refit.when}
                     )
             search.start()
             _fine_tune(search)

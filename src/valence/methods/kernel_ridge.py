@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from valence.config.sections import RidgeSpec, Section
+from valence.config.sections import RefitSpec, RidgeSpec, Section
 from valence.config.spec import MethodConfig
 from valence.errors import SpecError
 from valence.methods.base import Capabilities, FitContext, FitResult, Method, Sizes
 from valence.methods.baselines import FrozenEncoderSpec
-from valence.methods.refit import Refit, choose_refit
+from valence.methods.refit import choose_refit
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -34,15 +34,13 @@ ENCODING_PART = 0.8
 
 
 class RidgeTrainSpec(Section):
-    """Which rows the weights are fitted on, and how features are computed."""
+    """How features are computed; nothing here changes the result."""
 
     speed_only: ClassVar[frozenset[str]] = frozenset({"device", "cache"})
 
     cache: Literal["auto", "off"] = "auto"
-    """Whether encoder features are cached on disk. The result is the same."""
+    """Whether encoder features are cached on disk."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    refit: Refit = "never"
-    """Whether the chosen members are fitted again on training and validation rows."""
 
 
 class KernelRidgeConfig(MethodConfig):
@@ -50,6 +48,7 @@ class KernelRidgeConfig(MethodConfig):
 
     encoder: FrozenEncoderSpec = FrozenEncoderSpec()
     ridge: RidgeSpec = RidgeSpec()
+    refit: RefitSpec = RefitSpec()
     train: RidgeTrainSpec = RidgeTrainSpec()
 
 
@@ -130,11 +129,11 @@ class KernelRidge(Method[KernelRidgeConfig]):
         prompt = "" if encoder is None else encoder.layers.note
         notes += [note for note in (shift, prompt) if note]
         chosen, own, held_out = first, first.own, None
-        if config.train.refit != "never":
+        if config.refit.when != "never":
             second = fitting.solve(encoder, again=first.mean.recipes)
             after = second.own[len(train) :]
             choice = choose_refit(
-                config.train.refit, first.held_out, after, validation.labels, fitting.shares
+                config.refit, first.held_out, after, validation.labels, fitting.shares
             )
             notes.append(choice.note)
             if choice.is_taken:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from valence.config.sections import AUTO_ENCODER, PortfolioSpec
+from valence.config.sections import AUTO_ENCODER, PortfolioSpec, RefitSpec
 from valence.config.spec import MethodConfig, RunSpec
 from valence.errors import SpecError
 from valence.evaluation.classification import expected_macro_f1
@@ -17,7 +17,6 @@ from valence.evaluation.task import softmax
 from valence.methods.base import FitContext, FitResult
 from valence.methods.baselines import FrozenEncoderSpec
 from valence.methods.kernel_ridge import RidgeTrainSpec
-from valence.methods.refit import Refit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,12 +34,11 @@ class AutoEncoderSpec(FrozenEncoderSpec):
     """An encoder, or ``auto``: the built-in ones that can read the texts."""
 
 
-class AutoTrainSpec(RidgeTrainSpec):
-    """Which rows the members are fitted on, and how features are computed."""
+class AutoRefitSpec(RefitSpec):
+    """Whether members without training in the encoder are fitted on validation rows too."""
 
-    refit: Refit = "auto"
-    """Whether members that train nothing in the encoder are fitted again on training and
-    validation rows; ``auto``: where the out-of-fold scores of the validation rows gain."""
+    when: Literal["never", "gain", "always"] = "gain"
+    """``gain``: where the out-of-fold scores of the validation rows are no worse with them."""
 
 
 class AutoConfig(MethodConfig):
@@ -48,7 +46,8 @@ class AutoConfig(MethodConfig):
 
     encoder: AutoEncoderSpec = AutoEncoderSpec()
     portfolio: PortfolioSpec = PortfolioSpec()
-    train: AutoTrainSpec = AutoTrainSpec()
+    refit: AutoRefitSpec = AutoRefitSpec()
+    train: RidgeTrainSpec = RidgeTrainSpec()
 
 
 @dataclass(frozen=True)

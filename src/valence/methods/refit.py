@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from valence.config.sections import RefitSpec
 from valence.evaluation.classification import expected_macro_f1, joint_score
 from valence.evaluation.task import softmax
-
-Refit = Literal["never", "auto", "always"]
-"""``auto``: where the out-of-fold scores of the validation rows gain."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +25,12 @@ class RefitChoice:
 
 
 def choose_refit(
-    refit: Refit, before: np.ndarray, after: np.ndarray, labels: np.ndarray, shares: np.ndarray
+    refit: RefitSpec, before: np.ndarray, after: np.ndarray, labels: np.ndarray, shares: np.ndarray
 ) -> RefitChoice:
     """Compare a model of the training rows with one of training and validation rows.
 
     Args:
-        refit: What was set; not ``never``.
+        refit: What was set; ``never`` reads as ``gain``.
         before: (M, C) logits of the validation rows by the model of the training rows.
         after: (M, C) out-of-fold logits of the same rows by the model of all of them.
         labels: (M,) their labels.
@@ -43,7 +40,7 @@ def choose_refit(
     gain = joint_score(softmax(after), labels, shares) - joint_score(
         softmax(before), labels, shares
     )
-    is_taken = refit == "always" or gain >= 0
+    is_taken = refit.when == "always" or gain >= 0
     done = "refit on training and validation rows" if is_taken else "not refit"
     return RefitChoice(
         is_taken,
