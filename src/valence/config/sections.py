@@ -179,8 +179,9 @@ class RidgeSpec(Section):
 class RefitSpec(Section):
     """Whether a model is fitted again on training and validation rows, once all was chosen."""
 
-    when: Literal["never", "gain", "always"] = "never"
-    """``gain``: where the out-of-fold scores of the validation rows are no worse with them."""
+    when: Literal["never", "auto", "always"] = "never"
+    """``auto``: unless the out-of-fold macro-F1 of the validation rows loses more than its
+    standard error."""
 
 
 class PortfolioSpec(Section):

@@ -37,8 +37,9 @@ class AutoEncoderSpec(FrozenEncoderSpec):
 class AutoRefitSpec(RefitSpec):
     """Whether members without training in the encoder are fitted on validation rows too."""
 
-    when: Literal["never", "gain", "always"] = "gain"
-    """``gain``: where the out-of-fold scores of the validation rows are no worse with them."""
+    when: Literal["never", "auto", "always"] = "auto"
+    """``auto``: unless the out-of-fold macro-F1 of the validation rows loses more than its
+    standard error."""
 
 
 class AutoConfig(MethodConfig):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -39,9 +40,9 @@ def read_held_out(folder: Path, ids: np.ndarray, class_count: int) -> np.ndarray
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             known, logits = file["ids"].astype(str), file["logits"].astype(np.float32)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ModelError(f"{path} cannot be read: {error}") from None
     if logits.shape != (len(known), class_count) or not np.isfinite(logits).all():
         raise ModelError(f"{path} does not have {class_count} finite numbers for every row")
