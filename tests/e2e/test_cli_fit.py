@@ -102,10 +102,12 @@ def interrupted_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have Ctrl-C strike when a method is about to be tried."""
     original = PortfolioSearch.try_method
 
-    def strike(self: PortfolioSearch, method: str, settings: dict[str, Any]) -> Candidate:
+    def strike(
+        self: PortfolioSearch, method: str, encoder: str, settings: dict[str, Any]
+    ) -> Candidate:
         if method == name:
             raise KeyboardInterrupt
-        return original(self, method, settings)
+        return original(self, method, encoder, settings)
 
     monkeypatch.setattr(PortfolioSearch, "try_method", strike)
 

@@ -133,10 +133,12 @@ def test_an_interrupt_returns_the_best_so_far(
 ) -> None:
     original = PortfolioSearch.try_method
 
-    def strike(self: PortfolioSearch, method: str, settings: dict[str, Any]) -> Candidate:
+    def strike(
+        self: PortfolioSearch, method: str, encoder: str, settings: dict[str, Any]
+    ) -> Candidate:
         if method == "linear-probe":
             raise KeyboardInterrupt
-        return original(self, method, settings)
+        return original(self, method, encoder, settings)
 
     monkeypatch.setattr(PortfolioSearch, "try_method", strike)
     fitted = valence.fit(frame_of(90, seed=1), encoder=str(tiny_encoder), runs=tmp_path)
