@@ -48,7 +48,7 @@ class Auto(Method[AutoConfig]):
 
     Config = AutoConfig
     family = "ensemble"
-    capabilities = Capabilities(chooses_encoder=True)
+    capabilities = Capabilities(chooses_encoder=True, averages_runs=True)
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
         """Fit the portfolio and average what helps.

@@ -65,7 +65,7 @@ class Candidate:
         own: (N, C) out-of-fold logits of the training rows; None where the method has none.
         held_out: (M, C) logits of the validation rows.
         origin: The run it was taken from; empty where it was fitted here.
-        seconds: What fitting it took here.
+        seconds: What fitting it took.
     """
 
     name: str
@@ -172,7 +172,8 @@ class PortfolioSearch:
         own = fitted.out_of_fold
         candidate = Candidate(
             f"{name} ({encoder})" if encoder else name, encoder, fitted.model, own, held,
-            fitted.origin.removeprefix("run "), time.monotonic() - began,
+            fitted.origin.removeprefix("run "),
+            time.monotonic() - began if fitted.train_seconds is None else fitted.train_seconds,
         )  # fmt: skip
         self.tried.append(candidate)
         return candidate
@@ -268,8 +269,9 @@ class PortfolioSearch:
         )  # fmt: skip
         notes = (f"mean of {self.pool.name}, of {len(self.tried)} tried", *self.notes)
         return FitResult(
-            model, notes=notes, tables={PORTFOLIO_FILE: self.table()}, held_out=self.pool.held_out
-        )
+            model, notes=notes, train_seconds=sum(one.seconds for one in self.tried),
+            tables={PORTFOLIO_FILE: self.table()}, held_out=self.pool.held_out,
+        )  # fmt: skip
 
     def note_skipped(self, name: str, expected: float) -> None:
         """Say what was not tried because it takes longer than the budget has left."""
