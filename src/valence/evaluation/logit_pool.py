@@ -10,6 +10,8 @@ from scipy.optimize import minimize
 from valence.evaluation.task import softmax
 
 SMALLEST = 1e-12  # probability
+LOWEST = -30.0
+"""Of a logit below the largest of its row; a class that a model has not seen has less."""
 
 
 def pool_weights(
@@ -24,8 +26,9 @@ def pool_weights(
         labels: (N,) true ids.
         row_weights: (N,) what each row counts.
     """
-    scales = np.array([max(1e-9, float(one.std())) for one in logits])
-    parts = np.stack([one / scale for one, scale in zip(logits, scales, strict=True)])
+    bounded = [_bounded(one) for one in logits]
+    scales = np.array([max(1e-9, float(one.std())) for one in bounded])
+    parts = np.stack([one / scale for one, scale in zip(bounded, scales, strict=True)])
     rows, counts = np.arange(len(labels)), row_weights / row_weights.sum()
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -40,6 +43,12 @@ def pool_weights(
     return weights
 
 
+def _bounded(logits: np.ndarray) -> np.ndarray:
+    """(N, C) logits less the largest of their row, none below ``LOWEST``."""
+    below: np.ndarray = logits - logits.max(axis=1, keepdims=True)
+    return np.maximum(below, LOWEST)
+
+
 def pool_shares(weights: np.ndarray, logits: Sequence[np.ndarray]) -> np.ndarray:
     """(K,) what each model contributes to the spread of the sum; they add up to 1.
 
@@ -47,7 +56,8 @@ def pool_shares(weights: np.ndarray, logits: Sequence[np.ndarray]) -> np.ndarray
         weights: (K,).
         logits: K times (N, C).
     """
-    parts = np.array([w * float(one.std()) for w, one in zip(weights, logits, strict=True)])
+    spreads = np.array([float(_bounded(one).std()) for one in logits])
+    parts = weights * spreads
     total = parts.sum()
     shares: np.ndarray = parts / total if total > 0 else np.full(len(parts), 1 / len(parts))
     return shares
