@@ -10,8 +10,9 @@ from scipy.optimize import minimize
 from valence.evaluation.task import softmax
 
 SMALLEST = 1e-12  # probability
-LOWEST = -30.0
-"""Of a logit below the largest of its row; a class that a model has not seen has less."""
+LOWEST = 20.0
+"""Times the usual distance from the largest logit of a row: what is further is a class that a model
+has not seen, and would drown what it says of the others."""
 
 
 def pool_weights(
@@ -44,9 +45,11 @@ def pool_weights(
 
 
 def _bounded(logits: np.ndarray) -> np.ndarray:
-    """(N, C) logits less the largest of their row, none below ``LOWEST``."""
-    below: np.ndarray = logits - logits.max(axis=1, keepdims=True)
-    return np.maximum(below, LOWEST)
+    """(N, C) logits less the largest of their row, none much lower than is usual."""
+    below = logits - logits.max(axis=1, keepdims=True)
+    usual = float(np.median(below[below < 0])) if (below < 0).any() else 0.0
+    bounded: np.ndarray = np.maximum(below, LOWEST * usual)
+    return bounded
 
 
 def pool_shares(weights: np.ndarray, logits: Sequence[np.ndarray]) -> np.ndarray:
