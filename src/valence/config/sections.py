@@ -168,6 +168,12 @@ class FusionSpec(Section):
     """Of ALMT; none in the published code."""
     modality_dropout: Fraction = 0.0
     """Probability that a training row loses a modality, independently; never all three."""
+    standardize: bool = True
+    """Whether audio and vision are scaled by mean and deviation of the training rows; the
+    published ALMT reads them as they are."""
+    compat: Compat = None
+    """``reference``: ALMT reads padding as data, in rows of full length, as in the published
+    code."""
 
 
 class RidgeSpec(Section):
