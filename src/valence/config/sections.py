@@ -124,9 +124,9 @@ class LossSpec(Section):
     """Synthetic negatives per class."""
     hard_count: Count = 20
     """Hard positives and hard negatives per class that mixup draws from."""
-    mixing: Literal["growing", "always", "never"] = "growing"
+    mixing: Literal["growing", "half", "always", "never"] = "growing"
     """Fraction of the synthetic samples that is mixed from hard ones: from a half to all over
-    the training, all, or none (sampled uniformly instead)."""
+    the training, a half, all, or none (sampled uniformly instead)."""
     prototypes: Literal["classifier", "none"] = "classifier"
     """Whether projected classifier rows join the batch; without them, class means guide."""
     anchor_weights: Literal["effective", "constant"] = "effective"

@@ -148,7 +148,7 @@ class SharpContrast(Loss):
         """Fraction of the synthetic samples that mixup makes, by the progress of the training."""
         if self.spec.mixing == "growing":
             return min(0.5 + 0.5 * float(self.progress), 1.0)
-        return 1.0 if self.spec.mixing == "always" else 0.0
+        return {"half": 0.5, "always": 1.0, "never": 0.0}[self.spec.mixing]
 
     def contrast(
         self, candidates: Tensor, owners: Tensor, synthetic: Tensor, valid: Tensor
