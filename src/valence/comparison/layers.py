@@ -108,20 +108,59 @@ def _shared(values: Mapping[str, Any]) -> Any:
     return first if all(value == first for value in values.values()) else dict(values)
 
 
-def value_text(value: Any) -> str:
-    """A value as people read it."""
+def change_text(one: Difference) -> str:
+    """A difference as people read it: ``20 → 6``; of lists, what is gone and what is new."""
+    fields = _field_changes(one.published, one.here)
+    if fields:
+        return ", ".join(fields)
+    before, after = _parts(one.published), _parts(one.here)
+    if before is None or after is None:
+        return f"{_value_text(one.published)} → {_value_text(one.here)}"
+    gone, new = ([part for part in own if part not in other]
+                 for own, other in ((before, after), (after, before)))  # fmt: skip
+    words = (("without", gone), ("with", new))
+    changes = [f"{word} {', '.join(parts)}" for word, parts in words if parts]
+    return "; ".join(changes) or "another order"
+
+
+def _field_changes(before: Any, after: Any) -> list[str]:
+    """The fields in which one source of rows differs from itself; none for anything else."""
     from valence.config.data import DataSpec
 
-    if value is None:
-        return "–"
-    if isinstance(value, tuple | list):
-        if value and all(isinstance(one, DataSpec) for one in value):
-            return "; ".join(rows_text(one) for one in value)
-        return ", ".join(map(str, value))
-    return str(value)
+    pair = [value[0] for value in (before, after) if isinstance(value, tuple) and len(value) == 1]
+    if len(pair) < 2 or not all(isinstance(one, DataSpec) for one in pair):
+        return []
+    old, new = (one.model_dump(mode="json") for one in pair)
+    if old["name"] != new["name"]:
+        return []
+    return [
+        f"{name} {_field_text(old[name])} → {_field_text(new[name])}"
+        for name in old if old[name] != new[name]
+    ]  # fmt: skip
 
 
-def rows_text(data: DataSpec) -> str:
+def _value_text(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def _parts(value: Any) -> list[str] | None:
+    """The parts of a list, in words; None of another value."""
+    from valence.config.data import DataSpec
+
+    if not isinstance(value, tuple | list):
+        return None
+    return [
+        _rows_text(one) if isinstance(one, DataSpec) else _without_owner(str(one)) for one in value
+    ]
+
+
+def _without_owner(name: str) -> str:
+    """``llm-fixed@Qwen/Qwen2.5-7B`` → ``llm-fixed@Qwen2.5-7B``."""
+    method, _, model = name.partition("@")
+    return f"{method}@{model.rpartition('/')[2]}" if model else name
+
+
+def _rows_text(data: DataSpec) -> str:
     """Which rows a spec names, in a few words."""
     plain = data.model_dump(mode="json", exclude_defaults=True, exclude={"name", "target"})
     parts = [f"{name} {_field_text(value)}" for name, value in plain.items()]
@@ -129,6 +168,10 @@ def rows_text(data: DataSpec) -> str:
 
 
 def _field_text(value: Any) -> str:
+    if value is None:
+        return "–"
     if isinstance(value, Mapping):
         return "/".join(str(one) for one in value.values())
+    if isinstance(value, float):
+        return f"{value:g}"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from valence.comparison.grid import Comparison, read_comparison
-from valence.comparison.layers import Difference, differences, value_text
+from valence.comparison.grid import read_comparison
+from valence.comparison.layers import Difference, change_text, differences
 from valence.config.data import DataSpec
 from valence.errors import SpecError
 
@@ -87,9 +87,19 @@ def test_a_file_that_extends_itself_is_one_line(tmp_path: Path) -> None:
         read_comparison(tmp_path / "d.yaml")
 
 
-def test_values_as_people_read_them() -> None:
+def test_differences_as_people_read_them() -> None:
     rows = (DataSpec(name="trec", imbalance_ratio=20, head_count=600), DataSpec(name="cr"))
-    assert value_text(rows) == "trec (imbalance_ratio 20.0, head_count 600); cr"
-    assert value_text((45, 123)) == "45, 123"
-    assert value_text(None) == "–"
-    assert value_text(Comparison().data) == "demo"
+    assert change_text(Difference("data", (DataSpec(name="trec"), rows[1]), rows)) == (
+        "without trec; with trec (imbalance_ratio 20, head_count 600)"
+    )
+    few = (DataSpec(name="cr", test_per_class=20, groups=("de", "en")),)
+    assert change_text(Difference("data", (rows[1],), few)) == (
+        "groups – → de,en, test_per_class – → 20"
+    )
+    assert change_text(Difference("seeds", (45, 123), (45,))) == "without 123"
+    assert change_text(Difference("methods", ("a@x/big", "b"), ("b", "a@y/small"))) == (
+        "without a@big; with a@small"
+    )
+    assert change_text(Difference("methods", ("a", "b"), ("b", "a"))) == "another order"
+    assert change_text(Difference("train.epochs", 20, 6)) == "20 → 6"
+    assert change_text(Difference("train.lr_scale", None, 10)) == "– → 10"
