@@ -39,6 +39,7 @@ from valence.cli.reproduce_report import (
 from valence.errors import SpecError, UnknownNameError
 
 if TYPE_CHECKING:
+    from valence.comparison.executors.base import Executor
     from valence.comparison.grid import Outcome
     from valence.comparison.papers import Scale, TableRun
     from valence.config.spec import RunSpec
@@ -110,19 +111,13 @@ def reproduce(
     from valence.runs.store import RunStore
 
     planned = {table.name: grid.plan(table.comparison, settings) for table in tables}
+    store = RunStore(output.runs)
     specs = list({(s.method, s.digest()): s for own in planned.values() for s in own}.values())
     for device in {spec.get("train.device") for spec in specs} if not elsewhere else ():
         check_device(device)
-    store = RunStore(output.runs)
     if not output.quiet:
         console.info(f"{len(specs)} runs for {len(tables)} tables of {paper.title}")
-    with console.Meter(quiet=output.quiet) as meter:
-        outcome = grid.execute(
-            specs, store=store, data_dir=data.data_dir, callback=grid_callback(meter),
-            executor=executor, track=output.track,
-        )  # fmt: skip
-    if not output.quiet:
-        print_guessed_columns(outcome)
+    outcome = _execute(specs, store, data.data_dir, executor, output)
     reports = [
         _report(table, planned[table.name], outcome, store=store, out=out, settings=settings,
                 quiet=output.quiet)
@@ -130,9 +125,25 @@ def reproduce(
     ]  # fmt: skip
     changed = scaled_down(tables, settings)
     print_reproduction(paper, reports, changed, out=out, as_json=output.json)
-    if not output.quiet:
-        output.print_place()
+    output.print_place()
     end_grid(outcome, output.runs)
+
+
+def _execute(
+    specs: list[RunSpec], store: RunStore, data_dir: Path | None, executor: Executor,
+    output: TrackedRunsOptions,
+) -> Outcome:  # fmt: skip
+    """Run what is missing, and show how far it is."""
+    from valence.comparison import grid
+
+    with console.Meter(quiet=output.quiet) as meter:
+        outcome = grid.execute(
+            specs, store=store, data_dir=data_dir, callback=grid_callback(meter),
+            executor=executor, track=output.track,
+        )  # fmt: skip
+    if not output.quiet:
+        print_guessed_columns(outcome)
+    return outcome
 
 
 def _scale(what: ReproductionOptions, settings: dict[str, Any], *, quiet: bool) -> Scale:
