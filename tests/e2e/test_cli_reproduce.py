@@ -144,3 +144,13 @@ def test_what_cannot_be_is_one_line(valence, paper: Path) -> None:
         assert (code, out) == (1, "")
         assert line in err
         assert err.count("Error") == 1
+
+
+def test_compare_says_that_a_set_up_is_scaled_down(valence, data_dir: Path, paper: Path) -> None:
+    words = ["compare", "--config", "own-cpu.yaml", "--data-dir", data_dir]
+    code, _, err = valence(*words)
+    assert code == 0, err
+    assert "Note: scaled down from a published set-up: seeds; own-cpu.yaml says why" in err
+    code, _, err = valence(*words[:2], "own.yaml", *words[3:])
+    assert code == 0, err
+    assert "scaled down" not in err

@@ -155,6 +155,11 @@ def compare(
         methods, seeds = len(comparison.methods), len(comparison.seeds)
         console.info(f"{len(specs)} runs: {methods} methods × {seeds} seeds")
         print_unread(comparison.methods, settings)
+        if comparison.scaled_down:
+            names = ", ".join(comparison.scaled_down)
+            console.info(
+                f"Note: scaled down from a published set-up: {names}; {what.config} says why"
+            )
     with console.Meter(quiet=output.quiet) as meter:
         outcome = grid.execute(
             specs, store=store, data_dir=data.data_dir, callback=grid_callback(meter),
