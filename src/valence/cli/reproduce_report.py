@@ -11,7 +11,7 @@ from valence.cli import console
 from valence.cli.compare_report import print_leaderboard
 
 if TYPE_CHECKING:
-    from valence.comparison.layers import Difference
+    from valence.comparison.layers import SetupDifference
     from valence.comparison.papers import Paper, Scale, TableRun
     from valence.comparison.resources import TableResources
     from valence.reports.reproduction import PublishedFigure
@@ -33,15 +33,15 @@ class TableReport:
 
 def scaled_down(
     tables: Sequence[TableRun], settings: dict[str, Any]
-) -> list[tuple[str, Difference]]:
+) -> list[tuple[str, SetupDifference]]:
     """In what tables differ from the published ones, each difference once, with its tables."""
-    from valence.comparison.layers import Difference
+    from valence.comparison.layers import SetupDifference
 
-    found: dict[tuple[str, str, str], tuple[list[str], Difference]] = {}
+    found: dict[tuple[str, str, str], tuple[list[str], SetupDifference]] = {}
     for table in tables:
         published = table.published.settings
         given = [
-            Difference(path, published.get(path), value, "given on the command line")
+            SetupDifference(path, published.get(path), value, "given on the command line")
             for path, value in settings.items() if published.get(path) != value
         ]  # fmt: skip
         overridden = {one.name for one in given}
@@ -54,7 +54,7 @@ def scaled_down(
     ]
 
 
-def _difference_rows(changed: Sequence[tuple[str, Difference]]) -> list[list[str]]:
+def _difference_rows(changed: Sequence[tuple[str, SetupDifference]]) -> list[list[str]]:
     from valence.comparison.layers import change_text
 
     return [[one.name, names, change_text(one), one.reason] for names, one in changed]
@@ -64,7 +64,7 @@ DIFFERENCE_HEADS = ["what", "tables", "published → here", "why"]
 
 
 def print_reproduction(
-    paper: Paper, reports: Sequence[TableReport], changed: Sequence[tuple[str, Difference]], *,
+    paper: Paper, reports: Sequence[TableReport], changed: Sequence[tuple[str, SetupDifference]], *,
     out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Print leaderboards, ours beside published, and what was scaled down; write them too."""
@@ -118,7 +118,7 @@ def _print_figures(figures: Sequence[PublishedFigure]) -> None:
             console.info(f"Published: {source}")
 
 
-def _print_differences(changed: Sequence[tuple[str, Difference]]) -> None:
+def _print_differences(changed: Sequence[tuple[str, SetupDifference]]) -> None:
     if not changed:
         console.info("Nothing was scaled down: the set-ups are the published ones.")
         return

@@ -65,7 +65,7 @@ def _merged(below: Any, above: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Difference:
+class SetupDifference:
     """Something in which a comparison differs from the one it stands in for.
 
     Attributes:
@@ -81,12 +81,12 @@ class Difference:
     reason: str = ""
 
 
-def differences(published: Comparison, here: Comparison) -> list[Difference]:
+def differences(published: Comparison, here: Comparison) -> list[SetupDifference]:
     """Every setting and field in which two comparisons differ, with the reasons ``here`` gives."""
     before, after = _values(published), _values(here)
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     reasons = here.scaled_down
-    return [Difference(n, before.get(n), after.get(n), reasons.get(n, "")) for n in names]
+    return [SetupDifference(n, before.get(n), after.get(n), reasons.get(n, "")) for n in names]
 
 
 def _values(comparison: Comparison) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _shared(values: Mapping[str, Any]) -> Any:
     return first if all(value == first for value in values.values()) else dict(values)
 
 
-def change_text(one: Difference) -> str:
+def change_text(one: SetupDifference) -> str:
     """A difference as people read it: ``20 → 6``; of lists, what is gone and what is new."""
     fields = _field_changes(one.published, one.here)
     if fields:

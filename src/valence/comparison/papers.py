@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from valence.comparison.grid import Comparison, read_comparison
-from valence.comparison.layers import Difference, differences
+from valence.comparison.layers import SetupDifference, differences
 from valence.config.spec import build, parse_yaml
 from valence.config.yaml_text import read_settings_file
 from valence.errors import SpecError, UnknownNameError
@@ -65,7 +65,7 @@ class TableRun:
     about: PaperTable
     published: Comparison
     comparison: Comparison
-    scaled_down: tuple[Difference, ...] = ()
+    scaled_down: tuple[SetupDifference, ...] = ()
 
     def narrowed(self, methods: tuple[str, ...], seeds: tuple[int, ...]) -> TableRun | None:
         """With some methods and seeds only; None where it has none of the methods."""
@@ -78,7 +78,7 @@ class TableRun:
         if seeds:
             changes["seeds"] = seeds
         more = [
-            Difference(name, getattr(self.published, name), value, given)
+            SetupDifference(name, getattr(self.published, name), value, given)
             for name, value in changes.items()
             if value != getattr(self.comparison, name)
         ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from valence.comparison.grid import read_comparison
-from valence.comparison.layers import Difference, change_text, differences
+from valence.comparison.layers import SetupDifference, change_text, differences
 from valence.config.data import DataSpec
 from valence.errors import SpecError
 
@@ -60,7 +60,7 @@ def test_settings_are_merged_and_other_fields_replaced(small: Path) -> None:
 def test_every_difference_is_named_with_its_reason(small: Path) -> None:
     paper = read_comparison(small.parent / "paper.yaml")
     found = {one.name: one for one in differences(paper, read_comparison(small))}
-    assert found["encoder.name"] == Difference(
+    assert found["encoder.name"] == SetupDifference(
         "encoder.name", "roberta-base", "small", "no network"
     )
     assert (found["seeds"].published, found["seeds"].here) == ((45, 123), (45,))
@@ -89,17 +89,17 @@ def test_a_file_that_extends_itself_is_one_line(tmp_path: Path) -> None:
 
 def test_differences_as_people_read_them() -> None:
     rows = (DataSpec(name="trec", imbalance_ratio=20, head_count=600), DataSpec(name="cr"))
-    assert change_text(Difference("data", (DataSpec(name="trec"), rows[1]), rows)) == (
+    assert change_text(SetupDifference("data", (DataSpec(name="trec"), rows[1]), rows)) == (
         "without trec; with trec (imbalance_ratio 20, head_count 600)"
     )
     few = (DataSpec(name="cr", test_per_class=20, groups=("de", "en")),)
-    assert change_text(Difference("data", (rows[1],), few)) == (
+    assert change_text(SetupDifference("data", (rows[1],), few)) == (
         "groups – → de,en, test_per_class – → 20"
     )
-    assert change_text(Difference("seeds", (45, 123), (45,))) == "without 123"
-    assert change_text(Difference("methods", ("a@x/big", "b"), ("b", "a@y/small"))) == (
+    assert change_text(SetupDifference("seeds", (45, 123), (45,))) == "without 123"
+    assert change_text(SetupDifference("methods", ("a@x/big", "b"), ("b", "a@y/small"))) == (
         "without a@big; with a@small"
     )
-    assert change_text(Difference("methods", ("a", "b"), ("b", "a"))) == "another order"
-    assert change_text(Difference("train.epochs", 20, 6)) == "20 → 6"
-    assert change_text(Difference("train.lr_scale", None, 10)) == "– → 10"
+    assert change_text(SetupDifference("methods", ("a", "b"), ("b", "a"))) == "another order"
+    assert change_text(SetupDifference("train.epochs", 20, 6)) == "20 → 6"
+    assert change_text(SetupDifference("train.lr_scale", None, 10)) == "– → 10"
