@@ -64,6 +64,8 @@ PROMPT_TOKENS = 60
 ANSWER_ROOM = 2 * GIB
 """Bytes beside the weights of a language model that answers; the same again where it is trained."""
 WEIGHT_BYTES = {"nf4": 0.52, "bf16": 2.0, "fp32": 4.0}
+PROGRAM = 0.8 * GIB
+"""Of the process itself: a linear probe takes 766 MiB."""
 TRAINED_BYTES = 16
 """Of a weight that AdamW trains: itself, its gradient and two averages, in float32."""
 
@@ -115,7 +117,7 @@ def table_resources(
         }
     memory = None
     if models.keys() <= SHAPES.keys():
-        memory = max((_memory(spec, device) for spec in specs), default=0.0) / GIB
+        memory = (PROGRAM + max((_memory(spec, device) for spec in specs), default=0.0)) / GIB
     corpora = {spec.data.name: where_rows_are(spec.data, data_dir) for spec in specs}
     return TableResources(
         table.name, len(specs), hours["cuda"], hours["cpu"], memory, tuple(models), corpora
