@@ -10,7 +10,8 @@ from torch import nn
 
 from valence.config.sections import EncoderSpec
 from valence.errors import ModelError
-from valence.models.encoder import Encoder, without_peft_warnings
+from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
+from valence.storage import atomic
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -26,6 +27,18 @@ def load_weights(network: nn.Module, path: Path) -> None:
     lost = [name for name in missing if not name.startswith("encoder.")] + list(unexpected)
     if lost:
         raise ModelError(f"{path} does not fit its config: {lost[0]}")
+
+
+def save_encoder(encoder: Encoder, tokenizer: TextTokenizer, folder: Path) -> None:
+    """Write what a training changed of an encoder: an adapter, or all of it; nothing if frozen."""
+    if encoder.spec.adaptation in ("lora", "dora"):
+        encoder.model.peft_config["default"].base_model_name_or_path = encoder.spec.name
+        with atomic.new_folder(folder / "adapter") as path:
+            encoder.model.save_pretrained(str(path), save_embedding_layers=False)
+    elif encoder.spec.adaptation == "full":
+        with atomic.new_folder(folder / "encoder") as path:
+            encoder.model.save_pretrained(path)
+            tokenizer.save(path)
 
 
 def load_encoder(folder: Path, spec: EncoderSpec, own: Path | None) -> Encoder:
