@@ -48,7 +48,8 @@ def _row(result: RunResult) -> Row | None:
     spec = result.spec
     method, encoder = spec.method, str(spec.get("encoder.name") or "")
     if method == OURS:
-        return (OURS, "") if encoder == "auto" else None
+        name = OURS if spec.get("refit.when") != "never" else f"{OURS} without validation rows"
+        return (name, "") if encoder == "auto" else None
     if (spec.get("refit.when") or "never") != "never":
         return None
     return method, result.encoder or ""
