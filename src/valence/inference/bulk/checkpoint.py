@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from valence.errors import DataError
-from valence.inference.bulk.writers import ADVICE, writing
+from valence.inference.bulk.parts import ADVICE, writing
 from valence.storage import atomic
 from valence.storage.file_lock import locked
 

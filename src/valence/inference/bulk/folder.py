@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from valence.errors import DataError, RunError, ValenceError
 from valence.inference.bulk.checkpoint import PartRecord, Parts, file_digest
+from valence.inference.bulk.parts import ADVICE, writing
 from valence.inference.bulk.readers import open_source
 from valence.inference.bulk.stream import PART_ROWS, StreamOptions, model_digest, predict_stream
-from valence.inference.bulk.writers import ADVICE, SUFFIXES, open_sink, writing
+from valence.inference.bulk.writers import SUFFIXES, open_sink
 from valence.models.base import Progress
 from valence.models.config_file import read_config
 from valence.storage import atomic

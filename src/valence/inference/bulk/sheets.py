@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from valence.errors import DataError
-from valence.inference.bulk.readers import Part
-from valence.inference.bulk.writers import (
+from valence.inference.bulk.parts import (
     ADVICE,
     FileSink,
     arrow_tables,
@@ -19,6 +18,7 @@ from valence.inference.bulk.writers import (
     common_schema,
     write_arrow,
 )
+from valence.inference.bulk.readers import Part
 from valence.storage import atomic
 
 MOST_ROWS = 1_048_576

@@ -10,20 +10,28 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from valence.config.database_url import is_sql_url
-from valence.errors import DataError, RunError
+from valence.errors import DataError
+from valence.inference.bulk.parts import (
+    ADVICE,
+    FileSink,
+    arrow_tables,
+    as_text,
+    common_schema,
+    refuse_duplicate_columns,
+    write_arrow,
+)
 from valence.inference.bulk.readers import Part
+from valence.inference.bulk.sheets import SheetSink
 from valence.storage import atomic
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 SQL_TABLE = "scored"
-ADVICE = "parts that are written are kept"
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 """Spreadsheets carry out cells that begin so."""
 _NUMBER = re.compile(r"[+-]\d+([.,]\d+)*([eE][+-]?\d+)?%?")
@@ -79,8 +87,6 @@ def open_sink(target: str, *, table: str | None = None, safe_csv: bool = False) 
             f"{path}: cannot write {path.suffix or 'no suffix'}; use {', '.join(SUFFIXES)}, or the "
             "URL of a database"
         )
-    from valence.inference.bulk.sheets import SheetSink
-
     kinds: dict[str, Callable[[str, str, Path], Sink]] = {
         ".xlsx": SheetSink,
         ".parquet": ArrowSink,
@@ -88,35 +94,6 @@ def open_sink(target: str, *, table: str | None = None, safe_csv: bool = False) 
     }
     text = SafeTextSink if safe_csv else TextSink
     return kinds.get(suffix, text)(str(path), suffix, path)
-
-
-@contextmanager
-def writing(name: str | Path) -> Iterator[None]:
-    """Turn errors of the disk into a :class:`RunError` of one line."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"Cannot write {name}: {error.strerror or error}; {ADVICE}") from None
-
-
-@dataclass(frozen=True)
-class FileSink:
-    """A file that appears under its name when it is whole."""
-
-    name: str
-    suffix: str
-    path: Path
-
-    def parts_folder(self) -> Path:
-        """Beside the file."""
-        return self.path.with_name(f".{self.path.name}.parts")
-
-    def check(self) -> None:
-        """Make the folder of the file."""
-        if self.path.is_dir():
-            raise DataError(f"{self.path} is a folder; name a file")
-        with writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
 
 
 class _LineFeeds:
@@ -193,7 +170,7 @@ class JsonSink(FileSink):
 
     def write(self, part: Part, file: Path) -> None:
         """As :class:`Sink`."""
-        _refuse_duplicate_columns(part.names, self.name)
+        refuse_duplicate_columns(part.names, self.name)
         columns = [part.values(i) for i in range(len(part.names))]
         with file.open("w", encoding="utf-8") as out:
             for values in zip(*columns, strict=True):
@@ -224,69 +201,6 @@ class ArrowSink(FileSink):
             with ParquetWriter(scratch, schema) as writer:
                 for table in arrow_tables(files, schema):
                     writer.write_table(table)
-
-
-def write_arrow(part: Part, file: Path, name: str) -> None:
-    """A part as a Parquet file."""
-    import pyarrow as pa
-    from pyarrow.parquet import write_table
-
-    _refuse_duplicate_columns(part.names, name)
-    arrays = []
-    for i in range(len(part.names)):
-        if part.arrow is not None:
-            arrays.append(part.arrow.column(i))
-            continue
-        values = part.values(i)
-        try:
-            arrays.append(pa.array(values))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # values of several types
-            texts = [None if value is None else as_text(value) for value in values]
-            arrays.append(pa.array(texts, type=pa.string()))
-    write_table(pa.table(arrays, names=part.names), file)
-
-
-def common_schema(files: Sequence[Path]) -> Any:
-    """A schema that holds the columns of all parts; text where types do not go together."""
-    import pyarrow as pa
-    from pyarrow.parquet import read_schema
-
-    fields: dict[str, Any] = {}
-    for file in files:
-        for one in read_schema(file).remove_metadata():
-            if one.name not in fields:
-                fields[one.name] = one.with_nullable(True)
-                continue
-            pair = [pa.schema([fields[one.name]]), pa.schema([one.with_nullable(True)])]
-            try:
-                fields[one.name] = pa.unify_schemas(pair, promote_options="permissive").field(0)
-            except pa.ArrowTypeError:
-                fields[one.name] = pa.field(one.name, pa.string())
-    # A column without any value is text, or a reader would see a type that holds nothing.
-    return pa.schema(
-        [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in fields.values()]
-    )
-
-
-def arrow_tables(files: Sequence[Path], schema: Any) -> Iterator[Any]:
-    """The parts, one at a time, under one schema."""
-    import pyarrow as pa
-    from pyarrow.parquet import read_table
-
-    for file in files:
-        table = read_table(file)
-        columns = []
-        for one in schema:
-            if one.name not in table.column_names:
-                columns.append(pa.nulls(table.num_rows, one.type))
-                continue
-            column = table.column(one.name)
-            try:
-                columns.append(column.cast(one.type))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                texts = [None if v is None else as_text(v) for v in column.to_pylist()]
-                columns.append(pa.array(texts, type=one.type))
-        yield pa.table(columns, schema=schema)
 
 
 @dataclass(frozen=True)
@@ -365,27 +279,7 @@ def _storable(record: dict[str, Any], texts: set[str]) -> dict[str, Any]:
     }
 
 
-def as_text(value: Any) -> str:
-    """A value as a cell of text; nothing for None, JSON for lists and dicts."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)
-
-
 def _union(names: Sequence[Sequence[str]]) -> list[str]:
     if all(list(own) == list(names[0]) for own in names):
         return list(names[0])  # as they are, even if two columns have one name
     return list(dict.fromkeys(name for own in names for name in own))
-
-
-def _refuse_duplicate_columns(names: Sequence[str], target: str) -> None:
-    duplicate = next((name for name in names if names.count(name) > 1), None)
-    if duplicate is not None:
-        raise DataError(
-            f"{target}: there are several columns {duplicate!r}, which this format cannot hold; "
-            "rename all but one"
-        )
