@@ -173,7 +173,7 @@ class LinearProbe(Method[ProbeConfig]):
             model.predict(Examples(split.texts)).features for split in (train, validation)
         )
         mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
-        rows = _Rows(
+        rows = _ProbeRows(
             np.concatenate([(part - mean) / deviation for part in (features, held_out)]),
             np.concatenate([train.labels, validation.labels]), len(train), context,
             config.loss.class_weights,
@@ -247,7 +247,7 @@ def _regression(
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _ProbeRows:
     """Standardized features of training rows, then validation rows.
 
     Attributes:
@@ -313,7 +313,7 @@ class _Probe:
     held_out: np.ndarray | None = None
 
 
-def _probe(rows: _Rows, chosen: _Regression, refit: RefitSpec) -> _Probe:
+def _probe(rows: _ProbeRows, chosen: _Regression, refit: RefitSpec) -> _Probe:
     """The chosen regression, or the one on training and validation rows where that is taken."""
     weight, bias = chosen.weight, chosen.bias
     if refit.when == "never":

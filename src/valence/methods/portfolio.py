@@ -78,7 +78,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Pool:
+class LogitPool:
     """Candidates whose logits are added.
 
     Attributes:
@@ -92,7 +92,7 @@ class Pool:
     shares: tuple[float, ...]
 
     @classmethod
-    def of(cls, members: Sequence[Candidate], weights: np.ndarray) -> Pool:
+    def of(cls, members: Sequence[Candidate], weights: np.ndarray) -> LogitPool:
         """The pool of members with weights."""
         shares = pool_shares(weights, [member.held_out for member in members])
         order = np.argsort(-shares, kind="stable")
@@ -136,7 +136,7 @@ class PortfolioSearch:
     config: AutoConfig
     began: float = field(default_factory=time.monotonic)
     tried: list[Candidate] = field(default_factory=list)
-    pool: Pool | None = None
+    pool: LogitPool | None = None
     planned: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -219,7 +219,7 @@ class PortfolioSearch:
             shares = pool_shares(weights, [one.held_out for one in members])
             weak = int(shares.argmin())
             if len(members) == 1 or shares[weak] >= MIN_SHARE:
-                self.pool = Pool.of(members, weights)
+                self.pool = LogitPool.of(members, weights)
                 return
             del members[weak]
 
@@ -242,7 +242,7 @@ class PortfolioSearch:
         validation rows.
         """
         if self.pool is None:
-            self.pool = Pool.of([candidate], np.ones(1))
+            self.pool = LogitPool.of([candidate], np.ones(1))
             return
         labels, before = self.validation.labels, self.pool.held_out
         logits = [before, candidate.held_out]
@@ -253,7 +253,9 @@ class PortfolioSearch:
         )
         if new > 0 and gain >= self.config.portfolio.min_gain:
             members = [*self.pool.members, candidate]
-            self.pool = Pool.of(members, np.array([*(old * w for w in self.pool.weights), new]))
+            self.pool = LogitPool.of(
+                members, np.array([*(old * w for w in self.pool.weights), new])
+            )
 
     @property
     def result(self) -> FitResult:

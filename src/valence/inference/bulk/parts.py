@@ -119,6 +119,11 @@ def as_text(value: Any) -> str:
 
 
 def refuse_duplicate_columns(names: Sequence[str], target: str) -> None:
+    """Refuse a table in which two columns have one name, where the target cannot hold both.
+
+    Raises:
+        DataError: if there are such columns.
+    """
     duplicate = next((name for name in names if names.count(name) > 1), None)
     if duplicate is not None:
         raise DataError(
