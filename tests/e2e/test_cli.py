@@ -67,7 +67,7 @@ def test_compare_writes_everything_and_runs_only_what_is_missing(
     ]  # fmt: skip
     code, out, err = valence(*words)
     assert code == 0, err
-    assert out.splitlines()[0].startswith("method\tn\tmacro-F1")
+    assert out.splitlines()[0].startswith("method\tseeds\tmacro-F1")
     assert len(out.splitlines()) == 6
     report = tmp_path / "report"
     page = (report / "report.html").read_text()

@@ -18,6 +18,7 @@ from valence.cli.options import (
     encoder_settings,
     with_groups,
 )
+from valence.cli.tables import print_table
 
 if TYPE_CHECKING:
     from valence.audit.audit import Audit
@@ -92,7 +93,7 @@ def _print(result: Audit, page: Path | None, fixed: list[str], output: OutputOpt
         console.print_json({**summary(result), "fixed": fixed})
     else:
         lines = [[f.level, f.check, f.line] for f in result.findings]
-        console.print_table(["", "check", "what it means"], lines)
+        print_table(["", "check", "what it means"], lines)
     if not output.quiet:
         for note in result.source.notes:
             console.info(f"Note: {note}")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valence.cli import console
+from valence.cli.options import TableOptions
+from valence.cli.tables import print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,11 +25,10 @@ def report_comparison(
     results: list[RunResult],
     store: RunStore,
     out: Path,
+    output: TableOptions,
     *,
     sweep: Sweep | None = None,
     failures: Sequence[Cell] = (),
-    as_json: bool = False,
-    quiet: bool = False,
 ) -> None:
     """Print and write what came out; nothing where there is no result."""
     if not results:
@@ -39,9 +40,9 @@ def report_comparison(
     baseline = comparison.baseline
     if comparison.transfer == "none":
         table = leaderboard(store, results, baseline)
-        print_leaderboard(table, title=comparison.title, as_json=as_json)
+        print_leaderboard(table, output, title=comparison.title)
         write_tables(store, results, out, baseline=baseline, sweep=sweep)
-    notes = _report_groups(results, out, comparison, as_json=as_json)
+    notes = _report_groups(results, out, comparison, output)
     text = PageText(
         comparison.title, Published(comparison.published, comparison.published_for),
         shlex.join(["valence", *sys.argv[1:]]),
@@ -50,22 +51,27 @@ def report_comparison(
     page = write_report(
         store, results, out / "report.html", baseline=baseline, sweep=sweep, text=text
     )
-    if not quiet:
+    if not output.quiet:
         for note in notes:
             console.info(f"Note: {note}")
         console.info(f"Report: {page}")
 
 
-def print_leaderboard(table: pd.DataFrame, *, title: str, as_json: bool) -> None:
+def print_leaderboard(table: pd.DataFrame, output: TableOptions, *, title: str) -> None:
     """A leaderboard as JSON, or as one table for each kind of target."""
-    from valence.reports.leaderboard import by_target, json_rows, leaderboard_columns
+    from valence.reports.leaderboard import (
+        by_target,
+        json_rows,
+        leaderboard_columns,
+        leaderboard_priority,
+    )
 
-    if as_json:
+    if output.json:
         console.print_json(json_rows(table))
         return
     for part in by_target(table):
         columns, rows = leaderboard_columns(part)
-        console.print_table(columns, rows, title=title)
+        print_table(columns, rows, title=title, keep=leaderboard_priority(part), wide=output.wide)
 
 
 def cell_name(cell: Cell) -> str:
@@ -74,7 +80,7 @@ def cell_name(cell: Cell) -> str:
 
 
 def _report_groups(
-    results: list[RunResult], out: Path, comparison: Comparison, *, as_json: bool
+    results: list[RunResult], out: Path, comparison: Comparison, output: TableOptions
 ) -> list[str]:
     """Write the tables over groups, and print those of a transfer; what is to be noted."""
     from valence.reports.groups import write_group_tables
@@ -90,11 +96,11 @@ def _report_groups(
     if comparison.transfer != "none":
         table = transfer_table(results)
         notes += write_transfer(results, out)
-        if as_json:
+        if output.json:
             console.print_json(json_rows(table))
         left_out = comparison.transfer == "leave-one-out"
         columns_of = leave_one_out_columns if left_out else transfer_columns
         for (setup, name), own in table.groupby(["setup", "name"], sort=False):
-            if not as_json:
-                console.print_table(*columns_of(own), title=f"{setup}, {name}")
+            if not output.json:
+                print_table(*columns_of(own), title=f"{setup}, {name}", wide=output.wide)
     return list(dict.fromkeys(notes))

@@ -17,7 +17,7 @@ from valence.comparison.sweep import Sweep
 from valence.config.spec import RunSpec
 from valence.reports import diagnostic_plots, fusion_plots, plots
 from valence.reports.groups import page_tables
-from valence.reports.leaderboard import leaderboard, leaderboard_columns, verdict
+from valence.reports.leaderboard import MARK, leaderboard, leaderboard_columns, verdict
 from valence.reports.tables import by_setup, mean_sd, own_best_table, sensitivity_table
 from valence.reports.transfer import is_transfer, page_transfers
 from valence.runs.store import RunResult, RunStore
@@ -160,7 +160,7 @@ def _setup(
         "reference": next(iter(table.loc[table["mark"] == "baseline", "name"]), None),
         "heads": heads,
         "rows": rows,
-        "marks": heads.index(""),
+        "marks": heads.index(MARK),
         "main": task.main_title,
         "sizes": first.sizes,
         "classes": [
