@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from valence.cli import console
-from valence.cli.compare_report import cell_name, report_comparison
+from valence.cli.compare_report import cell_name, print_difference, report_comparison
 from valence.cli.options import (
     ClusterOptions,
     Encoder,
@@ -92,6 +92,10 @@ class ComparisonOptions(OptionGroup):
             help="Train on each group alone (or on all but each), test on every group.",
         ),
     ] = None
+    diff: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="BEFORE AFTER", help="Compare two report folders; runs nothing."),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +144,9 @@ def compare(
     from valence.runs.store import RunStore
     from valence.runs.tracking import log_files
 
+    if what.diff is not None:
+        print_difference(*what.diff, output)
+        return
     output.check()
     executor = machines.made()
     elsewhere = machines.executor != HERE

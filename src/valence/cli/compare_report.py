@@ -74,6 +74,22 @@ def print_leaderboard(table: pd.DataFrame, output: TableOptions, *, title: str) 
         print_table(columns, rows, title=title, keep=leaderboard_priority(part), wide=output.wide)
 
 
+def print_difference(before: Path, after: Path, output: TableOptions) -> None:
+    """What changed from one report folder to another, as JSON or a table.
+
+    Raises:
+        DataError: if one of them is no report folder.
+    """
+    from valence.reports.difference import COLUMNS, difference_rows, report_difference
+
+    records = report_difference(before, after)
+    if output.json:
+        console.print_json(records)
+        return
+    keep = ["method", "change [95%]", "verdict", "before", "after"]
+    print_table(COLUMNS, difference_rows(records), keep=keep, wide=output.wide)
+
+
 def cell_name(cell: Cell) -> str:
     """Which run a cell is, for messages."""
     return f"{cell.spec.method} seed {cell.spec.seed}"

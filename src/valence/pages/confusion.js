@@ -54,6 +54,7 @@
     const setup = all[Number(box.dataset.confusion)];
     const [select, matrix, out] = [box.querySelector("select"), box.querySelector(".scroll"), box.querySelector(".out")];
     setup.methods.forEach(({ name }, i) => select.append(new Option(name, i)));
+    select.value = Math.max(0, setup.methods.findIndex(({ name }) => name === box.dataset.method));
     const show = () => draw(matrix, setup, setup.methods[Number(select.value)], out);
     select.addEventListener("change", show);
     show();

@@ -15,9 +15,10 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
-from matplotlib.ticker import FixedFormatter
+from matplotlib.ticker import FixedLocator
 
 DIGITS = 4  # of a number in a page
+MOST_DECADES = 3  # of a logarithmic axis with places between its powers of ten
 DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 Chart = dict[str, Any]
 
@@ -137,6 +138,7 @@ def _axis(axes: Axes, name: str) -> dict[str, Any]:
     log = own.get_scale() == "log"
     axis: dict[str, Any] = {"title": own.get_label_text(), "type": "log" if log else "linear"}
     if log:
+        axis |= _log_ticks(low, high)
         low, high = math.log10(low), math.log10(high)
     axis["range"] = [round(low, DIGITS), round(high, DIGITS)]
     if ticks := _tick_names(axes, name):
@@ -149,11 +151,21 @@ def _axis(axes: Axes, name: str) -> dict[str, Any]:
     return axis
 
 
+def _log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Places 1, 2, 5, 10 … of a logarithmic axis, or powers of ten where these are many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(powers) <= MOST_DECADES else (1,)
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    return {"tickvals": shown, "ticktext": [f"{tick:,g}" for tick in shown]}
+
+
 def _tick_names(axes: Axes, name: str) -> dict[float, str]:
     """Names that were given to places of an axis; none where it has numbers."""
     own = axes.xaxis if name == "x" else axes.yaxis
     shown, places = own.get_major_formatter(), np.asarray(own.get_majorticklocs()).tolist()
-    if not isinstance(shown, FixedFormatter | StrCategoryFormatter):
+    is_named = isinstance(own.get_major_locator(), FixedLocator) and own.get_scale() == "linear"
+    if not is_named and not isinstance(shown, StrCategoryFormatter):
         return {}
     return dict(zip(places, shown.format_ticks(places), strict=True))
 

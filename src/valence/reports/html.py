@@ -44,20 +44,22 @@ class Published:
 
 SHOWN = ("method", MARK, "train s")
 """Columns of a leaderboard that are always on the page, beside the main score and its Δ."""
-FROM_TABLETS_UP = ("train s",)
-"""Of these, what a phone has no room for; it is in the row's details too."""
+FOR_PHONES = ("method", MARK)
+"""Of these, what a phone has room for beside the main score; the rest is in the row's details."""
 
 
-def board(heads: list[str], rows: list[list[str]], *, shown: Sequence[str]) -> dict[str, list[Any]]:
+def board(heads: list[str], rows: list[list[str]], *, main: str) -> dict[str, list[Any]]:
     """A leaderboard whose less important columns fold into the details of each row."""
+    shown = (*SHOWN, main, f"Δ {main} [95%]")
     places = [i for i, head in enumerate(heads) if head in shown]
+    wide = {h for h in heads if h in shown and h not in (*FOR_PHONES, main)}
     return {
-        "heads": [{"name": heads[i], "wide": heads[i] in FROM_TABLETS_UP} for i in places],
+        "heads": [{"name": heads[i], "wide": heads[i] in wide} for i in places],
         "rows": [
             {
-                "cells": [{"text": row[i], "wide": heads[i] in FROM_TABLETS_UP} for i in places],
+                "cells": [{"text": row[i], "wide": heads[i] in wide} for i in places],
                 "more": [(h, c) for h, c in zip(heads, row, strict=True)
-                         if c and (h not in shown or h in FROM_TABLETS_UP)],
+                         if c and (h not in shown or h in wide)],
             }
             for row in rows
         ],
@@ -165,7 +167,7 @@ def _setup(
         "verdict": verdict(table),
         "advice": recommend(store, group, table),
         "reference": next(iter(table.loc[table["mark"] == "baseline", "name"]), None),
-        "board": board(heads, rows, shown=[*SHOWN, task.main_title, f"Δ {task.main_title} [95%]"]),
+        "board": board(heads, rows, main=task.main_title),
         "main": task.main_title,
         "sizes": first.sizes,
         "classes": [

@@ -104,10 +104,14 @@ def _cheaper(table: pd.DataFrame, names: pd.Series) -> list[str]:
 
 
 def _cost(best: pd.Series, first: RunResult) -> str:
-    train, label = duration(best["train_seconds"]), duration(best["inference_seconds"])
+    train, label = _time(best["train_seconds"]), _time(best["inference_seconds"])
     memory = f"{best['peak_memory_mib']:.0f} MiB of memory"
     rows = first.sizes["test"]
     return f"It trains in {train}, labels {rows} rows in {label} and needs {memory}."
+
+
+def _time(seconds: float) -> str:
+    return "less than a second" if seconds < 1 else duration(seconds)
 
 
 def _list(names: Sequence[str] | pd.Series) -> str:
