@@ -130,6 +130,42 @@ def longtail(
         console.info(f"Written: {out}")
 
 
+@app.command()
+@with_groups
+def merge(
+    data: DataOptions,
+    corrected: Annotated[
+        Path,
+        typer.Argument(help="What Label Studio or Argilla exports, or the sheet you filled."),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The new CSV file; a folder where DATA has several splits.")
+    ],
+    output: OutputOptions,
+) -> None:
+    """Merge corrected labels into the data, by the row ids that audit --to wrote."""
+    from dataclasses import asdict
+
+    from valence.audit.checks import read_source
+    from valence.audit.merge import merge_corrections, read_corrections
+
+    data.refuse_other_settings("data")
+    if not data.data.startswith(("http", "demo")) and Path(data.data).resolve() == out.resolve():
+        raise DataError(f"--out {out} is the data itself; give another name")
+    source = read_source(data.spec(data.data), data.data_dir)
+    report = merge_corrections(source, read_corrections(corrected), out)
+    if output.json:
+        console.print_json(asdict(report))
+        return
+    rows = [
+        ["labels changed", str(report.changed)], ["labels confirmed", str(report.confirmed)],
+        ["without an answer", str(report.unanswered)],
+    ]  # fmt: skip
+    print_table(["corrections", "rows"], rows)
+    if not output.quiet:
+        console.info(f"Written: {', '.join(map(str, report.files))}")
+
+
 def _print_notes(dataset: Dataset) -> None:
     for note in dataset.notes:
         console.info(f"Note: {note}")
