@@ -67,6 +67,7 @@ class LabeledSource:
         rows: The rows of all splits that have a text and a label.
         languages: ISO 639 codes the texts should be in; empty where it is not known.
         notes: What was left out.
+        label_column: The column of the labels in the tables.
     """
 
     name: str
@@ -74,6 +75,7 @@ class LabeledSource:
     rows: pd.DataFrame
     languages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    label_column: str = "label"
 
     @property
     def splits(self) -> list[str]:
@@ -129,7 +131,9 @@ def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> LabeledSo
     rows = pd.concat(frames, ignore_index=True)
     rows["key"] = [normalize_text(text) for text in rows["text"]]
     languages = tuple(card.language.split()) if card else ()
-    return LabeledSource(spec.name, tables, rows, languages, tuple(notes))
+    return LabeledSource(
+        spec.name, tables, rows, languages, tuple(notes), label or LabeledSource.label_column
+    )
 
 
 def _as_tables(data: Dataset) -> dict[str, pd.DataFrame]:

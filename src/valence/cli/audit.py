@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,8 @@ from valence.cli.options import (
     encoder_settings,
     with_groups,
 )
+from valence.cli.tables import print_table
+from valence.errors import SpecError
 
 if TYPE_CHECKING:
     from valence.audit.audit import Audit
@@ -53,18 +55,25 @@ def audit(
     out: Annotated[
         Path | None, typer.Option(help="Folder for audit.html and a CSV per check.")
     ] = None,
+    to: Annotated[
+        Literal["label-studio", "argilla", "xlsx"] | None,
+        typer.Option(help="Write the doubtful labels for this tool into --out, to be corrected."),
+    ] = None,
     fix: Annotated[
         Path | None,
         typer.Option(help="Folder for a copy without leaks, duplicates, contradictions."),
     ] = None,
 ) -> None:
     """Check for leaks, duplicates, contradictions, wrong labels and languages, truncation."""
+    from valence.audit.annotation import write_rows_to_check
     from valence.audit.audit import audit as audit_rows
     from valence.audit.fix import write_fixed
     from valence.methods.registry import make_spec
     from valence.reports.audit_page import write_audit
 
     data.refuse_other_settings("data", "encoder")
+    if to is not None and out is None:
+        raise SpecError("--to writes into --out; name a folder with --out")
     rows = data.spec(data.data)
     settings = {**encoder_settings(encoder), **data.settings()}
     named = "encoder.name" in settings
@@ -80,6 +89,10 @@ def audit(
         console.info(result.verdict)
     page = write_audit(result, out) if out else None
     fixed = write_fixed(result.source, fix) if fix else []
+    if to is not None and out is not None:
+        files = write_rows_to_check(result, to, out)
+        if not output.quiet:
+            console.info(f"To check: {', '.join(map(str, files))}")
     _print(result, page, fixed, output)
     if checks.strict and any(finding.level == "problem" for finding in result.findings):
         raise typer.Exit(1)
@@ -92,7 +105,7 @@ def _print(result: Audit, page: Path | None, fixed: list[str], output: OutputOpt
         console.print_json({**summary(result), "fixed": fixed})
     else:
         lines = [[f.level, f.check, f.line] for f in result.findings]
-        console.print_table(["", "check", "what it means"], lines)
+        print_table(["", "check", "what it means"], lines)
     if not output.quiet:
         for note in result.source.notes:
             console.info(f"Note: {note}")

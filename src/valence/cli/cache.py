@@ -10,6 +10,7 @@ import typer
 
 from valence.cli import console
 from valence.cli.options import Json
+from valence.cli.tables import print_table
 
 if TYPE_CHECKING:
     from valence.storage.cache import Entry
@@ -85,7 +86,7 @@ def _print_kinds(entries: Sequence[Entry]) -> None:
              cache.readable_bytes(sum(entry.size for entry in own)),
              _time(max(entry.used for entry in own)) if own else "–"]
         )  # fmt: skip
-    console.print_table(["kind", "what", "entries", "size", "last used (UTC)"], rows)
+    print_table(["kind", "what", "entries", "size", "last used (UTC)"], rows)
 
 
 def _print_entries(entries: Sequence[Entry]) -> None:
@@ -96,7 +97,7 @@ def _print_entries(entries: Sequence[Entry]) -> None:
          cache.readable_bytes(entry.size), _time(entry.used)]
         for entry in entries
     ]  # fmt: skip
-    console.print_table(["kind", "what", "size", "last used (UTC)"], rows)
+    print_table(["kind", "what", "size", "last used (UTC)"], rows)
 
 
 def _time(seconds: float) -> str:

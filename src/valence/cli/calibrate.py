@@ -19,6 +19,7 @@ from valence.cli.options import (
     SplitName,
     with_groups,
 )
+from valence.cli.tables import print_table
 from valence.errors import SpecError
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _print(fitted: CalibrationFit, path: Path, output: OutputOptions) -> None:
         ]
         if fitted.answered is not None:
             lines.append(["texts that get a label", "1.000", console.number(fitted.answered)])
-        console.print_table(["score (the first four: lower is better)", "before", "after"], lines)
+        print_table(["score (the first four: lower is better)", "before", "after"], lines)
     if output.quiet:
         return
     for note in calibration.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from valence.cli import console
-from valence.cli.compare_report import cell_name, report_comparison
+from valence.cli.compare_report import cell_name, print_difference, report_comparison
 from valence.cli.options import (
     ClusterOptions,
     Encoder,
@@ -25,6 +26,7 @@ from valence.cli.options import (
     print_unread,
     with_groups,
 )
+from valence.cli.tables import print_table
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
@@ -90,6 +92,10 @@ class ComparisonOptions(OptionGroup):
             help="Train on each group alone (or on all but each), test on every group.",
         ),
     ] = None
+    diff: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="BEFORE AFTER", help="Compare two report folders; runs nothing."),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +144,9 @@ def compare(
     from valence.runs.store import RunStore
     from valence.runs.tracking import log_files
 
+    if what.diff is not None:
+        print_difference(*what.diff, output)
+        return
     output.check()
     executor = machines.made()
     elsewhere = machines.executor != HERE
@@ -152,8 +161,7 @@ def compare(
         return
     store = RunStore(output.runs)
     if not output.quiet:
-        methods, seeds = len(comparison.methods), len(comparison.seeds)
-        console.info(f"{len(specs)} runs: {methods} methods × {seeds} seeds")
+        console.info(_size(planned, specs))
         print_unread(comparison.methods, settings)
         if comparison.scaled_down:
             names = ", ".join(comparison.scaled_down)
@@ -168,15 +176,25 @@ def compare(
     if not output.quiet:
         print_guessed_columns(outcome)
     plain, swept = separate_sweep(outcome, planned, settings)
-    report_comparison(
-        comparison, plain, store, out, sweep=swept, failures=outcome.failures,
-        as_json=output.json, quiet=output.quiet,
-    )  # fmt: skip
+    report_comparison(comparison, plain, store, out, output, sweep=swept, failures=outcome.failures)
     if plain:
         name = f"compare-{Path(planned.title or 'demo').stem}"
         log_files(output.track, store, name, [out / "report.html", out / "leaderboard.csv"])
         output.print_place()
     end_grid(outcome, output.runs)
+
+
+def _size(planned: Comparison, specs: list[RunSpec]) -> str:
+    """How many runs there are in all, and of what: ``12 runs: 6 methods × 2 seeds``."""
+    counts = {
+        "data sets": len(planned.data), "methods": len(set(planned.methods)),
+        "seeds": len(set(planned.seeds)),
+    }  # fmt: skip
+    shown = [f"{n} {what if n != 1 else what[:-1]}" for what, n in counts.items()
+             if n != 1 or what != "data sets"]  # fmt: skip
+    swept = len(specs) - math.prod(counts.values())
+    points = f", and {swept} more at the points of the sweep" if swept > 0 else ""
+    return f"{len(specs)} runs: {' × '.join(shown)}{points}"
 
 
 def _settings(
@@ -287,7 +305,7 @@ def _print_plan(specs: list[RunSpec], *, as_json: bool) -> None:
         ]
         for spec in specs
     ]
-    console.print_table(["data", "method", "seed", "epochs", "spec"], rows)
+    print_table(["data", "method", "seed", "epochs", "spec"], rows)
 
 
 def grid_callback(meter: console.Meter) -> GridCallback:
@@ -296,12 +314,13 @@ def grid_callback(meter: console.Meter) -> GridCallback:
 
     def observe(now: GridProgress) -> None:
         spec = now.cell.spec
-        place = f"[{now.done + 1}/{now.cells}] {Path(spec.data.name).name}"
-        what = f"{place} {spec.method} seed {spec.seed}"
+        ended = now.done + (now.cell.status != "waiting")
+        data = Path(spec.data.name).name
+        what = f"[{ended} of {now.cells} done] {data} {spec.method} seed {spec.seed}"
         left = f"about {console.duration(now.seconds_left)} left"
         left = left if now.at_work < 2 else f"{now.at_work} at work, {left}"
         message = f"{now.message}, {left}" if now.message else left
-        meter.show(what, now.share, message, important=now.share in (0.0, 1.0))
+        meter.show(what, now.total, message, important=now.share in (0.0, 1.0))
 
     return observe
 

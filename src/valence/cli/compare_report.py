@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valence.cli import console
+from valence.cli.options import TableOptions
+from valence.cli.tables import print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,11 +25,10 @@ def report_comparison(
     results: list[RunResult],
     store: RunStore,
     out: Path,
+    output: TableOptions,
     *,
     sweep: Sweep | None = None,
     failures: Sequence[Cell] = (),
-    as_json: bool = False,
-    quiet: bool = False,
 ) -> None:
     """Print and write what came out; nothing where there is no result."""
     if not results:
@@ -37,10 +38,10 @@ def report_comparison(
     baseline = comparison.baseline
     if comparison.transfer == "none":
         table = leaderboard(store, results, baseline)
-        print_leaderboard(table, title=comparison.title, as_json=as_json)
-    notes = _report_groups(results, out, comparison, as_json=as_json)
+        print_leaderboard(table, output, title=comparison.title)
+    notes = _report_groups(results, out, comparison, output)
     page = write_comparison(comparison, results, store, out, sweep=sweep, failures=failures)
-    if not quiet:
+    if not output.quiet:
         for note in notes:
             console.info(f"Note: {note}")
         console.info(f"Report: {page}")
@@ -72,16 +73,37 @@ def write_comparison(
     )
 
 
-def print_leaderboard(table: pd.DataFrame, *, title: str, as_json: bool) -> None:
+def print_leaderboard(table: pd.DataFrame, output: TableOptions, *, title: str) -> None:
     """A leaderboard as JSON, or as one table for each kind of target."""
-    from valence.reports.leaderboard import by_target, json_rows, leaderboard_columns
+    from valence.reports.leaderboard import (
+        by_target,
+        json_rows,
+        leaderboard_columns,
+        leaderboard_priority,
+    )
 
-    if as_json:
+    if output.json:
         console.print_json(json_rows(table))
         return
     for part in by_target(table):
         columns, rows = leaderboard_columns(part)
-        console.print_table(columns, rows, title=title)
+        print_table(columns, rows, title=title, keep=leaderboard_priority(part), wide=output.wide)
+
+
+def print_difference(before: Path, after: Path, output: TableOptions) -> None:
+    """What changed from one report folder to another, as JSON or a table.
+
+    Raises:
+        DataError: if one of them is no report folder.
+    """
+    from valence.reports.difference import COLUMNS, difference_rows, report_difference
+
+    records = report_difference(before, after)
+    if output.json:
+        console.print_json(records)
+        return
+    keep = ["method", "change [95%]", "verdict", "before", "after"]
+    print_table(COLUMNS, difference_rows(records), keep=keep, wide=output.wide)
 
 
 def cell_name(cell: Cell) -> str:
@@ -90,7 +112,7 @@ def cell_name(cell: Cell) -> str:
 
 
 def _report_groups(
-    results: list[RunResult], out: Path, comparison: Comparison, *, as_json: bool
+    results: list[RunResult], out: Path, comparison: Comparison, output: TableOptions
 ) -> list[str]:
     """Write the tables over groups, and print those of a transfer; what is to be noted."""
     from valence.reports.groups import write_group_tables
@@ -106,11 +128,11 @@ def _report_groups(
     if comparison.transfer != "none":
         table = transfer_table(results)
         notes += write_transfer(results, out)
-        if as_json:
+        if output.json:
             console.print_json(json_rows(table))
         left_out = comparison.transfer == "leave-one-out"
         columns_of = leave_one_out_columns if left_out else transfer_columns
         for (setup, name), own in table.groupby(["setup", "name"], sort=False):
-            if not as_json:
-                console.print_table(*columns_of(own), title=f"{setup}, {name}")
+            if not output.json:
+                print_table(*columns_of(own), title=f"{setup}, {name}", wide=output.wide)
     return list(dict.fromkeys(notes))

@@ -12,9 +12,8 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 
-from valence.cli.streams import CONTROL, visible, visible_cell
+from valence.cli.streams import CONTROL, visible
 from valence.config.duration import duration as duration
 from valence.errors import RunError
 
@@ -22,10 +21,14 @@ SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-
 QUIET_SECONDS = 15.0  # between plain progress lines, so that log files stay readable
 
 
-def out() -> Console:
-    """Where results go; plain when it is no terminal or NO_COLOR is set."""
+def out(*, width: int | None = None) -> Console:
+    """Where results go; plain when it is no terminal or NO_COLOR is set.
+
+    Args:
+        width: Columns to write, where they are more than the terminal has.
+    """
     terminal = sys.stdout.isatty()
-    return Console(file=sys.stdout, soft_wrap=not terminal, highlight=False)
+    return Console(file=sys.stdout, soft_wrap=not terminal, highlight=False, width=width)
 
 
 def log() -> Console:
@@ -92,28 +95,6 @@ def print_json(value: Any) -> None:
     # In another encoding a letter that it lacks would be written so that JSON does not read it.
     plain = (sys.stdout.encoding or "").lower().replace("_", "-") not in ("utf-8", "utf8")
     sys.stdout.write(json.dumps(value, ensure_ascii=plain, indent=2, default=str) + "\n")
-
-
-def print_table(columns: list[str], rows: list[list[str]], *, title: str = "") -> None:
-    """A table on stdout: drawn in a terminal, tab-separated in a pipe.
-
-    Args:
-        columns: Headings; those of numbers are aligned right.
-        rows: Cells as text.
-        title: A line above, in a terminal only.
-    """
-    if not sys.stdout.isatty():
-        lines = ("\t".join(map(visible_cell, row)) for row in (columns, *rows))
-        sys.stdout.write("\n".join(lines) + "\n")
-        return
-    columns, rows = [visible(name) for name in columns], [[*map(visible, row)] for row in rows]
-    table = Table(title=title or None, header_style="bold", title_justify="left")
-    for i, name in enumerate(columns):
-        numeric = all(not row[i] or row[i][0] in "+-−–0123456789" for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    out().print(table)
 
 
 def number(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,13 +18,14 @@ from valence.cli.options import (
     Seed,
     with_groups,
 )
+from valence.cli.tables import LONGEST_TEXT, print_table, shorten
 from valence.errors import DataError
 
 if TYPE_CHECKING:
     from valence.data.dataset import Dataset
 
 SPLITS = ("train", "validation", "test")
-EXAMPLES = 3
+EXAMPLES = 8  # classes of which a text is shown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,7 +51,7 @@ def list_(json: Json = False) -> None:
          card.hub[0] if card.hub else "built in" if name == "demo" else "files"]
         for name, card in DATASETS.items()
     ]  # fmt: skip
-    console.print_table(["name", "classes", "language", "what it is", "from"], rows)
+    print_table(["name", "classes", "language", "what it is", "from"], rows)
 
 
 @app.command()
@@ -68,14 +70,11 @@ def show(data: DataOptions, output: OutputOptions, seed: Seed = 45) -> None:
         [r["class"] + (" *" if r["tail"] else ""), *(str(r[s]) for s in SPLITS)] for r in counts
     ]
     totals = [str(len(getattr(dataset, split))) for split in SPLITS]
-    console.print_table(["class (* tail)", *SPLITS], [*rows, ["all", *totals]])
+    print_table(["class (* tail)", *SPLITS], [*rows, ["all", *totals]])
     if output.quiet:
         return
     _print_notes(dataset)
-    first = list(zip(dataset.train.texts, dataset.train.labels, strict=True))[:EXAMPLES]
-    for text, label in first:
-        name = dataset.classes[label] if dataset.classes else f"{label:g}"
-        console.info(f"  {name}: {text[:100]}")
+    _print_examples(dataset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,15 +124,70 @@ def longtail(
     if output.json:
         console.print_json({"name": dataset.name, "notes": dataset.notes, "classes": counts})
     else:
-        console.print_table(["class", "train"], [[r["class"], str(r["train"])] for r in counts])
+        print_table(["class", "train"], [[r["class"], str(r["train"])] for r in counts])
     if not output.quiet:
         _print_notes(dataset)
         console.info(f"Written: {out}")
 
 
+@app.command()
+@with_groups
+def merge(
+    data: DataOptions,
+    corrected: Annotated[
+        Path,
+        typer.Argument(help="What Label Studio or Argilla exports, or the sheet you filled."),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The new CSV file; a folder where DATA has several splits.")
+    ],
+    output: OutputOptions,
+) -> None:
+    """Merge corrected labels into the data, by the row ids that audit --to wrote."""
+    from dataclasses import asdict
+
+    from valence.audit.checks import read_source
+    from valence.audit.merge import merge_corrections, read_corrections
+
+    data.refuse_other_settings("data")
+    if not data.data.startswith(("http", "demo")) and Path(data.data).resolve() == out.resolve():
+        raise DataError(f"--out {out} is the data itself; give another name")
+    source = read_source(data.spec(data.data), data.data_dir)
+    report = merge_corrections(source, read_corrections(corrected), out)
+    if output.json:
+        console.print_json(asdict(report))
+        return
+    rows = [
+        ["labels changed", str(report.changed)], ["labels confirmed", str(report.confirmed)],
+        ["without an answer", str(report.unanswered)],
+    ]  # fmt: skip
+    print_table(["corrections", "rows"], rows)
+    if not output.quiet:
+        console.info(f"Written: {', '.join(map(str, report.files))}")
+
+
 def _print_notes(dataset: Dataset) -> None:
     for note in dataset.notes:
         console.info(f"Note: {note}")
+
+
+def _print_examples(dataset: Dataset) -> None:
+    """A training text of each class, or of a few intensities from low to high."""
+    labels = dataset.train.labels
+    if dataset.classes:
+        present = [i for i in range(len(dataset.classes)) if (labels == i).any()]
+        rows = [int((labels == i).argmax()) for i in present[:EXAMPLES]]
+        left = len(present) - len(rows)
+    else:
+        order, last = labels.argsort(kind="stable"), len(labels) - 1
+        rows, left = [int(order[round(last * i / 2)]) for i in range(3 if last > 1 else 0)], 0
+    width = console.log().width if sys.stderr.isatty() else LONGEST_TEXT
+    for row in rows:
+        label = labels[row]
+        name = dataset.classes[label] if dataset.classes else f"{label:g}"
+        console.info(shorten(f"  {name}: {dataset.train.texts[row]}", width))
+    if left:
+        console.info(f"  {left} more classes")
 
 
 def _counts(dataset: Dataset) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import typer
 
 from valence.cli import console
 from valence.cli.options import Json
+from valence.cli.tables import print_table
 
 
 def doctor(json: Json = False) -> None:
@@ -24,7 +25,7 @@ def doctor(json: Json = False) -> None:
         console.print_json([asdict(one) for one in findings])
     else:
         rows = [[one.name, one.found, one.state, one.advice] for one in findings]
-        console.print_table(["what", "found", "state", "what to do"], rows)
+        print_table(["what", "found", "state", "what to do"], rows)
         console.info(f"{len(bad)} to mend" if bad else "Nothing needs mending.")
     if bad:
         raise typer.Exit(1)

@@ -16,6 +16,7 @@ from valence.cli.options import (
     encoder_settings,
     with_groups,
 )
+from valence.cli.tables import print_table
 
 if TYPE_CHECKING:
     from valence.audit.encoder_coverage import Readiness
@@ -54,7 +55,7 @@ def readiness(
         )
         return
     heads = [dataset.group or "group", *COUNTS, *HEADS]
-    console.print_table(heads, [_row(entry) for entry in entries])
+    print_table(heads, [_row(entry) for entry in entries])
     if output.quiet:
         return
     for entry in entries:

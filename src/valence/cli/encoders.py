@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +11,11 @@ import typer
 
 from valence.cli import console
 from valence.cli.options import Json
+from valence.cli.tables import print_table
 from valence.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from valence.models.encoder_cards import EncoderCard
-
-NARROW = 80
-GAP = 3  # between two columns of a drawn table
 
 Cell = Callable[["EncoderCard"], str]
 COLUMNS: dict[str, Cell] = {
@@ -45,7 +42,9 @@ def encoders(
     license_: Annotated[
         str | None, typer.Option("--license", help="Only those under a license, as MIT.")
     ] = None,
-    wide: Annotated[bool, typer.Option("--wide", help="All columns.")] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Print all columns, however wide the terminal is.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """List encoders: what they read, how large they are, what to use them for.
@@ -57,12 +56,10 @@ def encoders(
         console.print_json({name: _record(name, card) for name, card in cards.items()})
         return
     marked = {f"{name}{_mark(name, card)}": card for name, card in cards.items()}
-    width = None if wide else max(NARROW, shutil.get_terminal_size((NARROW, 24)).columns)
-    names = _fitting(marked, width)
-    rows = [[name, *(COLUMNS[column](card) for column in names)] for name, card in marked.items()]
-    console.print_table(["encoder", *names], rows)
-    if not wide and sys.stdout.isatty():
-        console.info("* built in, + in the cache of the hub; all columns: --wide")
+    rows = [[name, *(cell(card) for cell in COLUMNS.values())] for name, card in marked.items()]
+    print_table(["encoder", *COLUMNS], rows, wide=wide)
+    if sys.stdout.isatty():
+        console.info("* built in, + in the cache of the hub")
     if language is not None and any(card.languages is None for card in cards.values()):
         unsure = ", ".join(name for name, card in cards.items() if card.languages is None)
         console.info(f"Note: whether these read {language!r} is not on their cards: {unsure}")
@@ -97,24 +94,6 @@ def _chosen(language: str | None, license_: str | None) -> dict[str, EncoderCard
             raise UnknownNameError("language code", language, listed)
         cards = {n: c for n, c in cards.items() if c.reads_language(language.lower()) is not False}
     return cards
-
-
-def _fitting(cards: dict[str, EncoderCard], width: int | None) -> list[str]:
-    """The columns that fit, the first before the others; all without a limit."""
-    if width is None:
-        return list(COLUMNS)
-    left = width - 1 - _widest("encoder", cards) - GAP
-    names: list[str] = []
-    for name, cell in COLUMNS.items():
-        needed = _widest(name, (cell(card) for card in cards.values())) + GAP
-        if needed <= left:
-            left -= needed
-            names.append(name)
-    return names
-
-
-def _widest(heading: str, cells: Iterable[str]) -> int:
-    return max(len(heading), *(len(cell) for cell in cells))
 
 
 def _record(name: str, card: EncoderCard) -> dict[str, Any]:

@@ -12,15 +12,18 @@ from valence.cli.options import (
     DataOptions,
     ModelFolder,
     ModelHardware,
-    OutputOptions,
     SplitName,
+    TableOptions,
     with_groups,
 )
+from valence.cli.scores import class_records, print_class_table
+from valence.cli.tables import print_table
 
 if TYPE_CHECKING:
     import numpy as np
 
     from valence.data.sources import LabeledRows
+    from valence.evaluation.classification import ClassTable
 
 Scores = dict[str, float | None]
 SHOWN_BY_GROUP = ("rows", "macro_f1", "weighted_f1", "accuracy")
@@ -31,7 +34,7 @@ def evaluate(
     model: ModelFolder,
     data: DataOptions,
     hardware: ModelHardware,
-    output: OutputOptions,
+    output: TableOptions,
     split: SplitName = "test",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the record; MODEL/report when none.")
@@ -63,7 +66,8 @@ def evaluate(
     }  # fmt: skip
     shown = pd.DataFrame({"text": loaded.rows.texts, "label": loaded.rows.labels})
     record_scores(out or model / "report", entry, shown, logits, predictor.classes)
-    print_scores(scores, as_json=output.json, by_group=by_group)
+    table = class_table(loaded.rows.labels, logits.argmax(axis=1), predictor.classes)
+    print_scores(scores, output, by_group=by_group, classes=table)
 
 
 def print_notes(loaded: LabeledRows) -> None:
@@ -85,26 +89,38 @@ def scores_by_group(
     return group_scores(loaded.rows.labels, logits.argmax(axis=1), names, classes)
 
 
+def class_table(
+    labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]
+) -> ClassTable | None:
+    """What (N,) predicted ids make of (N,) true ones; None where a number is predicted."""
+    from valence.evaluation.classification import ClassTable, confusion
+
+    return ClassTable(classes, confusion(labels, predicted, len(classes))) if classes else None
+
+
 def print_scores(
-    scores: dict[str, Any], *, as_json: bool, by_group: dict[str, Scores] | None = None
-) -> None:
-    """Test scores as a table or as JSON; those of groups in a second table."""
+    scores: dict[str, Any], output: TableOptions, *,
+    by_group: dict[str, Scores] | None = None, classes: ClassTable | None = None,
+) -> None:  # fmt: skip
+    """Test scores as tables or as JSON: overall, by class with the confusion matrix, by group."""
     from valence.evaluation.classification import METRICS
     from valence.evaluation.regression import INTENSITY_METRICS
 
     titles = {n: m.title for n, m in METRICS.items()}
     titles |= {n: m.title for n, m in INTENSITY_METRICS.items()}
-    if as_json:
-        console.print_json({**scores, "groups": by_group} if by_group else scores)
+    if output.json:
+        more = {} if classes is None else class_records(classes)
+        console.print_json({**scores, **more, **({"groups": by_group} if by_group else {})})
         return
     rows = [
-        [titles.get(name, name.replace("f1/", "F1 of ")), console.number(value)]
-        for name, value in scores.items()
+        [titles[name], console.number(value)] for name, value in scores.items() if name in titles
     ]
-    console.print_table(["test score", "value"], rows)
+    print_table(["test score", "value"], rows)
+    if classes is not None:
+        print_class_table(classes, wide=output.wide)
     if by_group:
         heads = ["group", *(titles.get(name, name) for name in SHOWN_BY_GROUP)]
-        console.print_table(heads, [_group_row(*pair) for pair in by_group.items()])
+        print_table(heads, [_group_row(*pair) for pair in by_group.items()])
 
 
 def _group_row(name: str, scores: Scores) -> list[str]:

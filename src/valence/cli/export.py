@@ -10,6 +10,7 @@ import typer
 from valence.cli import console
 from valence.cli.evaluate import print_notes
 from valence.cli.options import OtherDataOptions, OutputOptions, SplitName, with_groups
+from valence.cli.tables import print_table
 
 TITLES = {"macro_f1": "macro-F1", "macro_recall": "macro recall", "worst_f1": "worst F1"}
 
@@ -62,7 +63,7 @@ def _print(checks: dict[str, Any], out: Path, output: OutputOptions) -> None:
         for note in checks.get("notes", ()):
             console.info(f"Note: {note}")
     lines = [[title, *(f"{value:.4f}" for value in checks[n])] for n, title in TITLES.items()]
-    console.print_table([f"{checks['rows']} rows", "before", "after"], lines)
+    print_table([f"{checks['rows']} rows", "before", "after"], lines)
     if not output.quiet:
         console.info(
             f"{checks['flips']:.2%} of the labels changed; probabilities differ by "

@@ -10,6 +10,7 @@ import typer
 
 from valence.cli import console
 from valence.cli.options import Encoding, Json, OptionGroup, OutputOptions, with_groups
+from valence.cli.tables import print_table
 from valence.errors import SpecError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _extract_one(clip: Path, settings: ExtractorSettings, out: Path, output: Out
     if output.json:
         console.print_json({**sizes, "notes": features.notes})
         return
-    console.print_table(
+    print_table(
         ["modality", "steps", "width"], [[m, str(n), str(d)] for m, (n, d) in sizes.items()]
     )
     for note in features.notes if not output.quiet else ():
@@ -139,7 +140,7 @@ def cards(json: Json = False) -> None:
         for name, card in FEATURE_CARDS.items()
     ]  # fmt: skip
     columns = ["name", "language", "labels", "steps t/a/v", "widths t/a/v", "rows", "from"]
-    console.print_table(columns, rows)
+    print_table(columns, rows)
 
 
 def _sizes(numbers: tuple[int, ...]) -> str:
@@ -163,7 +164,7 @@ def _print(archive: FeatureArchive, output: OutputOptions) -> None:
             row += [f"{lengths.mean():.1f}", str(lengths.max())]
         rows.append(row)
     heads = [f"{m} {what}" for m in FEATURES for what in ("mean steps", "most steps")]
-    console.print_table(["split", "rows", "labels", *heads], rows)
+    print_table(["split", "rows", "labels", *heads], rows)
     if output.quiet:
         return
     widths = ", ".join(f"{m} {manifest.widths[m]}" for m in FEATURES)

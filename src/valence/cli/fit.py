@@ -16,6 +16,7 @@ from valence.cli.options import (
     encoder_settings,
     with_groups,
 )
+from valence.cli.tables import print_table
 from valence.cli.train import check_target_folder, copy_model
 from valence.comparison import fit_report
 from valence.config.duration import parse_duration
@@ -69,15 +70,15 @@ def fit(
     if output.json:
         console.print_json(_as_json(best, out))
     elif not output.quiet:
-        _print(best, out)
+        _print(best, out, output)
     if not best.is_complete:
         raise typer.Exit(INTERRUPTED)
 
 
-def _print(best: BestModel, out: Path) -> None:
+def _print(best: BestModel, out: Path, output: TrackedRunsOptions) -> None:
     for line in fit_report.row_lines(best):
         console.info(line)
-    console.print_table(fit_report.COLUMNS, fit_report.portfolio_cells(best))
+    print_table(fit_report.COLUMNS, fit_report.portfolio_cells(best), wide=output.wide)
     for line in fit_report.score_lines(best):
         console.info(line)
     console.info(f"Model: {out}")

@@ -13,6 +13,7 @@ import typer
 
 from valence.cli import console
 from valence.cli.options import OptionGroup, OutputOptions, RowOptions, with_groups
+from valence.cli.tables import print_table
 from valence.errors import SpecError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def import_(
     if output.json:
         console.print_json(asdict(report))
     else:
-        console.print_table(["import", "rows"], _lines(report))
+        print_table(["import", "rows"], _lines(report))
     if not output.quiet:
         name = "" if storing.to_table == "texts" else f" --table {storing.to_table}"
         console.info(f"Use it: valence train '{to}'{name} --out model")

@@ -20,6 +20,7 @@ from valence.cli.options import (
     Seed,
     with_groups,
 )
+from valence.cli.tables import print_table
 from valence.distributed import process_group
 from valence.errors import UnknownNameError
 
@@ -119,7 +120,7 @@ def _print(about: InstructionsInfo, *, as_json: bool) -> None:
         [language or about.data, *(str(counts.get(name, 0)) for name in splits)]
         for language, counts in about.groups.items()
     ]
-    console.print_table(["language" if len(lines) > 1 else "data", *splits], lines)
+    print_table(["language" if len(lines) > 1 else "data", *splits], lines)
 
 
 app.command()(llm_classify.classify)

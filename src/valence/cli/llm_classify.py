@@ -116,7 +116,7 @@ def classify(
     if dry_run:
         return
     result = _run(spec, dataset, store, quiet=output.quiet)
-    _print_results(store, result, out, as_json=output.json)
+    _print_results(store, result, out, output)
 
 
 def _run(spec: RunSpec, dataset: Dataset, store: RunStore, *, quiet: bool) -> RunResult:
@@ -155,7 +155,9 @@ def _print_plan(spec: RunSpec, dataset: Dataset, *, as_json: bool, aside: bool) 
         typer.echo(words)
 
 
-def _print_results(store: RunStore, result: RunResult, out: Path | None, *, as_json: bool) -> None:
+def _print_results(
+    store: RunStore, result: RunResult, out: Path | None, output: RunsOptions
+) -> None:
     """The leaderboard of all runs on the rows of ``result``."""
     from valence.comparison.grid import Comparison
     from valence.reports.leaderboard import leaderboard
@@ -168,6 +170,6 @@ def _print_results(store: RunStore, result: RunResult, out: Path | None, *, as_j
         methods = tuple(dict.fromkeys(other.spec.method for other in same))
         comparison = Comparison(data=(result.spec.data,), methods=methods, baseline=methods[0],
                                 title=result.dataset)  # fmt: skip
-        report_comparison(comparison, same, store, out, as_json=as_json)
+        report_comparison(comparison, same, store, out, output)
         return
-    print_leaderboard(leaderboard(store, same, None), title=result.dataset, as_json=as_json)
+    print_leaderboard(leaderboard(store, same, None), output, title=result.dataset)

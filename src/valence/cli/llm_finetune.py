@@ -20,6 +20,7 @@ from valence.cli.options import (
     check_device,
     with_groups,
 )
+from valence.cli.tables import print_table
 from valence.distributed import process_group
 from valence.errors import SpecError
 
@@ -238,4 +239,4 @@ def _print_validation(result: FineTuneResult, *, as_json: bool) -> None:
     if len(columns) == 1:
         columns = {"value": result.validation}
     rows = [[name, *(console.number(s[name]) for s in columns.values())] for name in names]
-    console.print_table(["validation", *columns], rows)
+    print_table(["validation", *columns], rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from valence.cli import console
 from valence.cli.options import Json
+from valence.cli.tables import print_table
 
 
 def methods(json: Json = False) -> None:
@@ -19,4 +20,4 @@ def methods(json: Json = False) -> None:
         )
         return
     rows = [[name, method.family, method.title, method.paper] for name, method in METHODS.items()]
-    console.print_table(["method", "family", "what it is", "paper"], rows)
+    print_table(["method", "family", "what it is", "paper"], rows)

@@ -287,7 +287,16 @@ class OutputOptions(OptionGroup):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunsOptions(OutputOptions):
+class TableOptions(OutputOptions):
+    """What a command prints, where it is a table of many columns."""
+
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Print all columns, however wide the terminal is.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsOptions(TableOptions):
     """Where runs are stored, and what is printed."""
 
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from valence.cli.options import (
     ModelFolder,
     ModelHardware,
     OptionGroup,
-    OutputOptions,
+    TableOptions,
     TextOptions,
     with_groups,
 )
 from valence.cli.predict_folder import print_truncated, progress_of_rows, score_folder
-from valence.cli.texts import is_clip, refuse_files, texts_of
+from valence.cli.tables import print_table, shorten
+from valence.cli.texts import is_clip, is_path, refuse_files, texts_of
 from valence.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from valence.inference.bulk.stream import StreamOptions
     from valence.inference.predictor import Predictor
 
+PROBABILITY = "prob_"
+MOST_PROBABLE = 3  # classes of a text that are shown in a terminal
 NOT_OF_A_FOLDER = ("query", "query_timeout", "table", "to_table", "text")
 
 
@@ -69,7 +73,7 @@ def predict(
     source: TextOptions,
     hardware: ModelHardware,
     machines: ClusterOptions,
-    output: OutputOptions,
+    output: TableOptions,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(help="Files, folders or a database URL, or texts; else lines of stdin."),
@@ -103,7 +107,7 @@ def predict(
 
 def _predict_here(
     model: Path, given: list[str], scoring: ScoringOptions, source: TextOptions, hardware: Hardware,
-    output: OutputOptions,
+    output: TableOptions,
 ) -> None:  # fmt: skip
     from valence.inference.bulk.stream import StreamOptions
     from valence.inference.predictor import Predictor
@@ -128,7 +132,7 @@ def _predict_here(
     _stream(predictor, table, scoring.out, options, quiet=output.quiet)
 
 
-def _label(predictor: Predictor, given: list[str], text: str | None, output: OutputOptions) -> None:
+def _label(predictor: Predictor, given: list[str], text: str | None, output: TableOptions) -> None:
     """Print predictions for single texts or a clip."""
     clip = given[0] if len(given) == 1 and is_clip(given[0]) else None
     if clip is None:
@@ -140,19 +144,40 @@ def _label(predictor: Predictor, given: list[str], text: str | None, output: Out
         else:
             columns = predictor.columns(texts, progress_of_rows(meter))
     print_truncated(predictor, predictor.truncated, quiet=output.quiet)
-    _print(texts, columns, as_json=output.json)
+    _print(texts, columns, output)
 
 
-def _print(texts: list[str], columns: Mapping[str, list[Any]], *, as_json: bool) -> None:
+def _print(texts: list[str], columns: Mapping[str, list[Any]], output: TableOptions) -> None:
     records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    if as_json:
+    if output.json:
         console.print_json([{"text": t, **r} for t, r in zip(texts, records, strict=True)])
         return
-    cells = [
-        [value if isinstance(value, str) else f"{value:.3f}" for value in record.values()]
-        for record in records
-    ]
-    console.print_table([*columns, "text"], [[*c, t] for c, t in zip(cells, texts, strict=True)])
+    if sys.stdout.isatty() and not output.wide:
+        _print_best(records, [shorten(text) for text in texts])
+        return
+    cells = [[_cell(value) for value in record.values()] for record in records]
+    rows = [[*own, text] for own, text in zip(cells, texts, strict=True)]
+    print_table([*columns, "text"], rows, wide=output.wide)
+
+
+def _print_best(records: list[dict[str, Any]], texts: list[str]) -> None:
+    """The label and the most probable classes of each text, however many classes there are."""
+    probabilities = [name for name in records[0] if name.startswith(PROBABILITY)]
+    names = [name for name in records[0] if name not in probabilities]
+    rows = []
+    for record, text in zip(records, texts, strict=True):
+        best = sorted(probabilities, key=lambda name: -record[name])[:MOST_PROBABLE]
+        shown = [f"{name.removeprefix(PROBABILITY)} {record[name]:.3f}" for name in best]
+        most = ["\n".join(shown)] if shown else []
+        rows.append([*(_cell(record[name]) for name in names), *most, text])
+    heads = [*names, *(["most probable"] if probabilities else []), "text"]
+    print_table(heads, rows, keep=heads, wide=False)
+    if (hidden := len(probabilities) - MOST_PROBABLE) > 0:
+        console.info(f"{hidden} less probable labels are not shown; --wide or --json shows all")
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.3f}"
 
 
 def _table(given: list[str], out: str | None) -> str | None:
@@ -160,7 +185,7 @@ def _table(given: list[str], out: str | None) -> str | None:
     from valence.config.database_url import is_sql_url
     from valence.data.formats import SUFFIXES, table_file
 
-    if len(given) != 1:
+    if len(given) != 1 or not is_path(given[0]):
         return None
     url = is_sql_url(given[0])
     file = table_file(Path(given[0]))
@@ -179,12 +204,12 @@ def _files(given: list[str], out: str | None, engine: str) -> list[Path] | None:
     from valence.data.formats import SUFFIXES
     from valence.inference.bulk.folder import find_tables
 
-    tables = [
-        name for name in given
-        if not is_sql_url(name) and (Path(name).suffix.lower() in SUFFIXES or Path(name).is_dir())
-    ]  # fmt: skip
+    names = [name for name in given if not is_sql_url(name) and is_path(name)]
+    tables = [n for n in names if Path(n).suffix.lower() in SUFFIXES or Path(n).is_dir()]
     folder = out is not None and not is_sql_url(out) and not Path(out).suffix
-    many = len(tables) > 1 or any(Path(name).is_dir() or "*" in name for name in tables)
+    many = len(tables) > 1 or any(
+        (name in tables and Path(name).is_dir()) or "*" in name for name in tables
+    )
     if tables and len(tables) == len(given) and (folder or many):
         if not folder:
             raise DataError("Several files go into a folder: --out scored/")

@@ -124,7 +124,7 @@ def reproduce(
         for table in tables
     ]  # fmt: skip
     changed = scaled_down(tables, settings)
-    print_reproduction(paper, reports, changed, out=out, as_json=output.json)
+    print_reproduction(paper, reports, changed, out=out, output=output)
     output.print_place()
     end_grid(outcome, output.runs)
 

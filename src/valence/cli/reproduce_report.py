@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from valence.cli import console
 from valence.cli.compare_report import print_leaderboard
+from valence.cli.tables import print_table
 
 if TYPE_CHECKING:
+    from valence.cli.options import TableOptions
     from valence.comparison.layers import SetupDifference
     from valence.comparison.papers import Paper, Scale, TableRun
     from valence.comparison.resources import TableResources
@@ -65,7 +67,7 @@ DIFFERENCE_HEADS = ["what", "tables", "published → here", "why"]
 
 def print_reproduction(
     paper: Paper, reports: Sequence[TableReport], changed: Sequence[tuple[str, SetupDifference]], *,
-    out: Path, as_json: bool,
+    out: Path, output: TableOptions,
 ) -> None:  # fmt: skip
     """Print leaderboards, ours beside published, and what was scaled down; write them too."""
     from valence.reports.leaderboard import json_rows
@@ -80,7 +82,7 @@ def print_reproduction(
         "Scaled down": (DIFFERENCE_HEADS, differences),
     })  # fmt: skip
     atomic.write_text(out / "reproduction.md", page)
-    if as_json:
+    if output.json:
         console.print_json({
             "paper": paper.title, "source": paper.source, "figures": figures_json(figures),
             "scaled_down": [dict(zip(DIFFERENCE_HEADS, row, strict=True)) for row in differences],
@@ -95,7 +97,7 @@ def print_reproduction(
     for report in reports:
         if report.leaderboard is not None:
             title = f"{report.table.name}: {report.table.comparison.title}"
-            print_leaderboard(report.leaderboard, title=title, as_json=False)
+            print_leaderboard(report.leaderboard, output, title=title)
             console.info(f"Report: {report.page}")
     _print_figures(figures)
     _print_differences(changed)
@@ -113,7 +115,7 @@ def _print_figures(figures: Sequence[PublishedFigure]) -> None:
     for setup in dict.fromkeys(one.setup for one in figures):
         own = [one for one in figures if one.setup == setup]
         rows = [one.cells() for one in own]
-        console.print_table(HEADS, rows, title=f"Ours beside published: {setup}")
+        print_table(HEADS, rows, title=f"Ours beside published: {setup}")
         for source in dict.fromkeys(one.source for one in own):
             console.info(f"Published: {source}")
 
@@ -127,7 +129,7 @@ def _print_differences(changed: Sequence[tuple[str, SetupDifference]]) -> None:
         for name, names, change, reason in _difference_rows(changed)
     ])  # fmt: skip
     heads = [head for head in DIFFERENCE_HEADS if head != "tables"]
-    console.print_table(heads, rows, title="Scaled down")
+    print_table(heads, rows, title="Scaled down")
 
 
 def _with_tables(name: str, names: str) -> str:
@@ -169,7 +171,7 @@ def print_plan(
         })  # fmt: skip
         return
     heads = ["table", "runs", "GPU", "CPU here", "GiB", "rows"]
-    console.print_table(heads, [_plan_row(one) for one in taken], title=f"{paper.title}, {scale}")
+    print_table(heads, [_plan_row(one) for one in taken], title=f"{paper.title}, {scale}")
     for line in _hardware_lines(taken, scale):
         console.info(line)
     _print_differences(changed)

@@ -21,7 +21,16 @@ OTHER_SUFFIXES = (
 
 def is_clip(name: str) -> bool:
     """Whether it is a sound or video file."""
-    return Path(name).suffix.lower() in CLIP_SUFFIXES and Path(name).is_file()
+    return Path(name).suffix.lower() in CLIP_SUFFIXES and is_path(name) and Path(name).is_file()
+
+
+def is_path(word: str) -> bool:
+    """Whether a file could have this name; a text is often too long for one."""
+    try:
+        Path(word).exists()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def refuse_files(given: Sequence[str]) -> None:
@@ -37,6 +46,8 @@ def refuse_files(given: Sequence[str]) -> None:
         path = Path(word)
         if not difflib.get_close_matches(path.suffix.lower(), known, n=1, cutoff=0.75):
             continue  # also misspelt ones are of a file: .xlxs
+        if not is_path(word):
+            continue
         if any(c.isspace() for c in path.stem) and not path.exists():
             continue  # a text that ends like one
         if not path.exists():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from valence.cli import console
-from valence.cli.evaluate import print_scores
+from valence.cli.evaluate import class_table, print_scores
 from valence.cli.options import (
     DataOptions,
     Encoder,
@@ -23,12 +23,14 @@ from valence.cli.options import (
     print_unread,
     with_groups,
 )
+from valence.cli.tables import print_table
 from valence.distributed import process_group
 from valence.errors import RunError, SpecError
 from valence.storage import atomic
 
 if TYPE_CHECKING:
     from valence.config.spec import RunSpec
+    from valence.evaluation.classification import ClassTable
     from valence.runs.store import RunResult, RunStore
 
 METHOD = "hy-mora"
@@ -99,11 +101,12 @@ def train(
         result = _train(spec, store, target, start=what.from_, data_dir=data.data_dir,
                         output=output)  # fmt: skip
         scores[spec.method] = result.test
+        table = _class_table(store, result)
     output.print_place()
     if len(specs) == 1:
-        print_scores(next(iter(scores.values())), as_json=output.json)
+        print_scores(result.test, output, classes=table)
     else:
-        _print_all(scores, as_json=output.json)
+        _print_all(scores, output)
 
 
 def _specs(what: WhatToTrain, data: DataOptions, settings: Mapping[str, Any]) -> list[RunSpec]:
@@ -184,17 +187,26 @@ def _train(
     return result
 
 
-def _print_all(scores: dict[str, dict[str, Any]], *, as_json: bool) -> None:
+def _class_table(store: RunStore, result: RunResult) -> ClassTable | None:
+    """Precision, recall and confusions of a run on its test rows."""
+    rows = store.predictions(result.key)
+    test = rows[rows["split"] == "test"]
+    predicted = test["predicted"].to_numpy()
+    return class_table(test["label"].to_numpy(), predicted, result.classes)
+
+
+def _print_all(scores: dict[str, dict[str, Any]], output: TrackedRunsOptions) -> None:
     from valence.evaluation.classification import METRICS
 
-    if as_json:
+    if output.json:
         console.print_json(scores)
         return
     names = [name for name in METRICS if any(own.get(name) is not None for own in scores.values())]
     rows = [
         [method, *(console.number(own[name]) for name in names)] for method, own in scores.items()
     ]
-    console.print_table(["method", *(METRICS[name].title for name in names)], rows)
+    heads = ["method", *(METRICS[name].title for name in names)]
+    print_table(heads, rows, wide=output.wide)
 
 
 def check_target_folder(target: Path) -> None:

@@ -20,6 +20,7 @@ from valence.cli.options import (
     encoder_settings,
     with_groups,
 )
+from valence.cli.tables import print_table
 
 if TYPE_CHECKING:
     from valence.tuning.tune import Observer, TuningConfig, TuningPlan, TuningResult
@@ -118,7 +119,7 @@ def tune(
             console.info("Stopped. What is finished is kept; the same command goes on from here.")
             break
     output.print_place()
-    _print(results, as_json=output.json)
+    _print(results, output)
     if results[-1].interrupted:
         raise typer.Exit(130)
 
@@ -159,8 +160,8 @@ def _final(meter: console.Meter, method: str) -> Callable[[float, str], None]:
     return lambda fraction, words: meter.show(f"train {method} with the best", fraction, words)
 
 
-def _print(results: list[TuningResult], *, as_json: bool) -> None:
-    if as_json:
+def _print(results: list[TuningResult], output: TrackedRunsOptions) -> None:
+    if output.json:
         console.print_json([_record(result) for result in results])
         return
     columns = ["method", "trials", "pruned", "failed", "validation", "test", "settings"]
@@ -174,7 +175,7 @@ def _print(results: list[TuningResult], *, as_json: bool) -> None:
             [result.best.method, str(len(states)), str((states == "pruned").sum()),
              str((states == "fail").sum()), f"{result.value:.3f}", console.number(test), chosen]
         )  # fmt: skip
-    console.print_table(columns, rows)
+    print_table(columns, rows, wide=output.wide)
 
 
 def _record(result: TuningResult) -> dict[str, Any]:

@@ -216,6 +216,7 @@ class GridProgress:
         message: What happened last in it.
         seconds_left: Estimate for the rest of the grid.
         at_work: Cells that are run at this moment.
+        total: Fraction of the whole grid that is done, cells at work included.
     """
 
     done: int
@@ -225,6 +226,7 @@ class GridProgress:
     message: str
     seconds_left: float
     at_work: int = 1
+    total: float = 0.0
 
 
 GridCallback = Callable[[GridProgress], None]
@@ -337,9 +339,11 @@ class _ProgressTable:
         ]
         # Together they are no faster than the longest of them.
         share = max([sum(left) / self.most_at_work, *left])
+        partly = sum(self.fractions.values())
+        ended = sum(c.status != "waiting" for c in self.cells)
         self.callback(
             GridProgress(
                 finished, len(self.cells), cell, event.share, event.message, self.clock.left(share),
-                len(self.fractions),
+                len(self.fractions), (ended + partly) / len(self.cells),
             )
         )  # fmt: skip

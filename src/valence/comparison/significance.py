@@ -68,10 +68,18 @@ def against_baseline(
     Raises:
         DataError: if runs of a seed were scored on different test rows.
     """
-    settings = by_setting(results)
-    reference = reference_setting(settings, baseline)
+    reference = reference_setting(by_setting(results), baseline)
     if reference is None:
         return pd.DataFrame()
+    return against_setting(store, results, reference.name, metric=metric)
+
+
+def against_setting(
+    store: RunStore, results: Sequence[RunResult], name: str, *, metric: str = "macro_f1"
+) -> pd.DataFrame:
+    """As :func:`against_baseline`, against the setting of this name."""
+    settings = by_setting(results)
+    reference = next(setting for setting in settings if setting.name == name)
     tests = {seed: _test_rows(store, run) for seed, run in reference.runs.items()}
     records = []
     for setting in settings:
@@ -93,6 +101,22 @@ def against_baseline(
             }
         )  # fmt: skip
     return _with_holm(pd.DataFrame(records))
+
+
+def score_interval(store: RunStore, setting: Setting, *, metric: str) -> Difference:
+    """The mean score of a setting over its seeds, with a 95% interval over test rows.
+
+    Args:
+        store: Where the predictions are.
+        setting: Its runs.
+        metric: As for :func:`against_baseline`.
+    """
+    tests = [_test_rows(store, run) for run in setting.runs.values()]
+    perfect = [_TestRows(rows.ids, rows.labels, rows.labels) for rows in tests]
+    gap = _tested(list(zip(tests, perfect, strict=True)), setting.first, metric)
+    best = 0.0 if metric == "mae" else 1.0
+    value, low, high = (None if n is None else n + best for n in (gap.value, gap.low, gap.high))
+    return Difference(value, low, high, None)
 
 
 def _with_holm(table: pd.DataFrame) -> pd.DataFrame:

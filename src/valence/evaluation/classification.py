@@ -83,6 +83,41 @@ class ClassCounts:
         """(…, C) recall of every class."""
         return _ratio(self.hits, self.true)
 
+    @property
+    def precision(self) -> np.ndarray:
+        """(…, C) precision of every class; NaN for a class that is never predicted."""
+        return _ratio(self.hits, self.predicted)
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """A confusion matrix with the names of its classes.
+
+    Attributes:
+        classes: C label names.
+        counts: (C, C) rows; the truth by row, the prediction by column.
+    """
+
+    classes: tuple[str, ...]
+    counts: np.ndarray
+
+    def scores(self, label: int) -> dict[str, float | None]:
+        """precision, recall, f1 and rows of a class; None where one is undefined."""
+        own = ClassCounts.of(self.counts)
+        named = {"precision": own.precision, "recall": own.recall, "f1": own.f1}
+        rows = float(own.true[label])
+        return {name: _or_none(values[label]) for name, values in named.items()} | {"rows": rows}
+
+    def confusions(self) -> list[tuple[int, int, int, float]]:
+        """(true, predicted, rows, fraction of the true class) off the diagonal, most rows first."""
+        counts = self.counts * ~np.eye(len(self.classes), dtype=bool)
+        cells = np.argwhere(counts > 0)
+        order = np.argsort(-counts[tuple(cells.T)], kind="stable")
+        return [
+            (int(t), int(p), int(counts[t, p]), float(counts[t, p] / self.counts[t].sum()))
+            for t, p in cells[order]
+        ]
+
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     ratio: np.ndarray = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

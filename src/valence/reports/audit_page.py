@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from valence.audit.audit import Audit
+from valence.pages.page import render_page
 from valence.storage import atomic
 
 SHOWN_ROWS = 50
@@ -57,17 +57,38 @@ def summary(audit: Audit) -> dict[str, Any]:
     }
 
 
+CHECK_NAMES = {
+    "contradictions": "One text, several labels", "labels": "Names of the labels",
+    "label-errors": "Doubtful labels", "languages": "Languages", "sizes": "Rows per class",
+    "cut": "Texts over the length limit",
+}  # fmt: skip
+"""Headings of the checks that are not about single splits."""
+
+
+def title_of(check: str) -> str:
+    """The heading of a check: its name in words."""
+    kind, _, splits = check.partition("-")
+    if kind == "leak":
+        first, _, second = splits.partition("-")
+        return f"Texts of {first} that are also in {second}"
+    if kind == "copies":
+        return f"Repeated texts in {splits}"
+    return CHECK_NAMES.get(check, _words(check).capitalize())
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("-", " ")
+
+
 def _render(audit: Audit) -> str:
-    template = Environment(
-        loader=PackageLoader("valence.reports", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    ).get_template("audit.html.j2")  # fmt: skip
     parts = [
-        {"check": f.check, "level": f.level, "line": f.line, "total": len(f.rows),
-         "heads": [str(c) for c in f.rows.columns], "rows": _cells(f.rows[:SHOWN_ROWS])}
+        {"title": title_of(f.check), "file": f"{f.check}.csv", "level": f.level, "line": f.line,
+         "total": len(f.rows), "heads": [_words(str(c)) for c in f.rows.columns],
+         "rows": _cells(f.rows[:SHOWN_ROWS])}
         for f in audit.findings
     ]  # fmt: skip
-    return template.render(audit=audit, parts=parts, **summary(audit))
+    values = {"name": audit.source.name, "parts": parts, **summary(audit)}
+    return render_page("valence.reports", "audit.html.j2", values)
 
 
 def _cells(table: pd.DataFrame) -> list[list[str]]:

@@ -1,36 +1,27 @@
-"""The page of a comparison: one file, no network, light and dark."""
+"""The page of a comparison: the verdict first, one file, no network, light and dark."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from valence.comparison.sweep import Sweep
 from valence.config.spec import RunSpec
+from valence.pages.page import embedded, render_page
 from valence.reports import diagnostic_plots, fusion_plots, plots
+from valence.reports.figures import PageFigures
 from valence.reports.groups import page_tables
-from valence.reports.leaderboard import leaderboard, leaderboard_columns, verdict
+from valence.reports.leaderboard import MARK, leaderboard, leaderboard_columns, verdict
+from valence.reports.recommendation import recommend
 from valence.reports.tables import by_setup, mean_sd, own_best_table, sensitivity_table
 from valence.reports.transfer import is_transfer, page_transfers
 from valence.runs.store import RunResult, RunStore
 from valence.storage import atomic
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture as the page holds it."""
-
-    title: str
-    alt: str
-    data: str
 
 
 @dataclass(frozen=True)
@@ -49,6 +40,30 @@ class Published:
         """The scores, if their settings match this spec."""
         fits = all(spec.get(path, value) == value for path, value in self.settings.items())
         return self.scores if fits else {}
+
+
+SHOWN = ("method", MARK, "train s")
+"""Columns of a leaderboard that are always on the page, beside the main score and its Δ."""
+FOR_PHONES = ("method", MARK)
+"""Of these, what a phone has room for beside the main score; the rest is in the row's details."""
+
+
+def board(heads: list[str], rows: list[list[str]], *, main: str) -> dict[str, list[Any]]:
+    """A leaderboard whose less important columns fold into the details of each row."""
+    shown = (*SHOWN, main, f"Δ {main} [95%]")
+    places = [i for i, head in enumerate(heads) if head in shown]
+    wide = {h for h in heads if h in shown and h not in (*FOR_PHONES, main)}
+    return {
+        "heads": [{"name": heads[i], "wide": heads[i] in wide} for i in places],
+        "rows": [
+            {
+                "cells": [{"text": row[i], "wide": heads[i] in wide} for i in places],
+                "more": [(h, c) for h, c in zip(heads, row, strict=True)
+                         if c and (h not in shown or h in wide)],
+            }
+            for row in rows
+        ],
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,50 +114,45 @@ def write_report(
         RunError: if the file cannot be written.
     """
     text = text or PageText()
+    drawn = PageFigures(path.parent / "pictures")
     by_group = page_tables(results)
     own = [result for result in results if not is_transfer(result)]
     setups = [
-        {**_setup(store, label, group, baseline, text.published), "groups": by_group.get(label)}
+        {
+            **_setup(store, label, group, baseline, text.published),
+            "groups": by_group.get(label), "charts": _class_or_intensity(drawn, store, group),
+            "confusion": drawn.confusion(store, group) if group[0].classes else None,
+        }
         for label, group in by_setup(own).items()
-    ]
-    template = Environment(
-        loader=PackageLoader("valence.reports", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    ).get_template("report.html.j2")  # fmt: skip
-    page = template.render(
-        title=text.title or "Comparison",
-        setups=setups,
-        transfers=_transfers(results),
-        synthetic=sorted({r.dataset for r in results if r.synthetic}),
-        explanations=_explanations(results),
-        sweep=_sweep(sweep),
-        failures=text.failures,
-        notes=_notes(results),
-        command=text.command,
-        provenance=_provenance(results),
-    )
-    return _write(page, path)
-
-
-def _transfers(results: Sequence[RunResult]) -> list[dict[str, Any]]:
-    return [
-        {**part, "picture": _picture("Transfer", "macro-F1 by groups", part["figure"])}
-        for part in page_transfers(results)
-    ]
-
-
-def _sweep(sweep: Sweep | None) -> dict[str, Any]:
-    """Headings, cells and picture of a sweep; no row without one."""
-    if sweep is None:
-        return {"heads": [], "rows": [], "picture": None}
-    curves = plots.sensitivity_curves(sweep)
-    picture = _picture("Sensitivity", "scores over the swept setting", curves)
-    return {**_cells(sensitivity_table(sweep)), "picture": picture}
-
-
-def _write(page: str, path: Path) -> Path:
+    ]  # fmt: skip
+    values = {
+        "title": text.title or "Comparison",
+        "setups": setups,
+        "transfers": page_transfers(results),
+        "learning": drawn.add("Learning curve", plots.learning_curve(own)) if own else [],
+        "synthetic": sorted({r.dataset for r in results if r.synthetic}),
+        "explanations": _explanations(results),
+        "sweep": _sweep(drawn, sweep),
+        "failures": text.failures,
+        "notes": _notes(results),
+        "command": text.command,
+        "provenance": _provenance(results),
+    }
+    data = {
+        "charts": drawn.charts, "charts_json": embedded(drawn.charts),
+        "confusions": drawn.confusions, "confusions_json": embedded(drawn.confusions),
+    }  # fmt: skip
+    page = render_page("valence.reports", "report.html.j2", values | data)
     atomic.write_text(path, page)
     return path
+
+
+def _sweep(drawn: PageFigures, sweep: Sweep | None) -> dict[str, Any]:
+    """Headings, cells and charts of a sweep; no row without one."""
+    if sweep is None:
+        return {"heads": [], "rows": [], "charts": []}
+    charts = drawn.add("Sensitivity", plots.sensitivity_curves(sweep))
+    return {**_cells(sensitivity_table(sweep)), "charts": charts}
 
 
 def _setup(
@@ -152,15 +162,12 @@ def _setup(
     table = leaderboard(store, group, baseline)
     heads, rows = leaderboard_columns(table)
     first, task = group[0], group[0].task
-    draw = _class_figures if task.classes else _intensity_figures
-    pictures = [_picture(title, alt, figure) for title, (alt, figure) in draw(store, group).items()]
     return {
         "label": label,
         "verdict": verdict(table),
+        "advice": recommend(store, group, table),
         "reference": next(iter(table.loc[table["mark"] == "baseline", "name"]), None),
-        "heads": heads,
-        "rows": rows,
-        "marks": heads.index(""),
+        "board": board(heads, rows, main=task.main_title),
         "main": task.main_title,
         "sizes": first.sizes,
         "classes": [
@@ -170,47 +177,43 @@ def _setup(
         "seeds": sorted({r.spec.seed for r in group}),
         "own_best": _own_best(group),
         "published": [
-            {"method": m, "metric": task.titles.get(k, k), "value": f"{v:.3f}",
-             "ours": _ours(table, m, k)}
+            [m, task.titles.get(k, k), f"{v:.3f}", _ours(table, m, k)]
             for m, scores in published.matching(first.spec).items() for k, v in scores.items()
         ],
-        "pictures": [picture for picture in pictures if picture is not None],
     }  # fmt: skip
 
 
-Figures = dict[str, tuple[str, Figure | None]]
+def _class_or_intensity(drawn: PageFigures, store: RunStore, group: list[RunResult]) -> list[int]:
+    """Draw a set-up; the numbers of its charts."""
+    draw = _class_figures if group[0].classes else _intensity_figures
+    figures = draw(store, group)
+    return [number for title, figure in figures.items() for number in drawn.add(title, figure)]
+
+
+Figures = dict[str, Figure | None]
 
 
 def _class_figures(store: RunStore, group: list[RunResult]) -> Figures:
     return {
-        "F1 by class": ("bars of F1 per class and method", plots.class_bars(group)),
-        "Score and cost": ("macro-F1 over training seconds", plots.score_against_cost(group)),
-        "Training": ("validation macro-F1 over steps", plots.training_curves(store, group)),
-        "F1 by class size": ("F1 of classes over their rows", diagnostic_plots.f1_by_size(group)),
-        "Accuracy and macro-F1": ("their gap by method", diagnostic_plots.accuracy_gap(group)),
-        "Reliability": ("accuracy over confidence", diagnostic_plots.reliability(store, group)),
-        "Prototypes": (
-            "prototypes and synthetic samples over steps",
-            diagnostic_plots.prototype_curves(store, group),
-        ),
-        "Confusion": ("confusion matrix of each method", plots.confusion_matrices(store, group)),
-        "Feature map": ("test features in two components", plots.feature_map(store, group)),
+        "Score and cost": plots.score_against_cost(group),
+        "F1 by class": plots.class_bars(group),
+        "Reliability": diagnostic_plots.reliability(store, group),
+        "F1 by class size": diagnostic_plots.f1_by_size(group),
+        "Accuracy minus macro-F1": diagnostic_plots.accuracy_gap(group),
+        "Training": plots.training_curves(store, group),
+        "Prototypes": diagnostic_plots.prototype_curves(store, group),
+        "Confusion": plots.confusion_matrices(store, group),
+        "Feature map": plots.feature_map(store, group),
     }
 
 
 def _intensity_figures(store: RunStore, group: list[RunResult]) -> Figures:
     return {
-        "Predicted and true": (
-            "prediction over truth by method", fusion_plots.predicted_against_true(store, group)
-        ),
-        "Error by intensity": (
-            "mean absolute error over the truth", fusion_plots.error_by_intensity(store, group)
-        ),
-        "Training": ("validation MAE over steps", fusion_plots.validation_curves(store, group)),
-        "Missing modalities": (
-            "test MAE over the missing rate", fusion_plots.robustness_curves(store, group)
-        ),
-    }  # fmt: skip
+        "Predicted and true": fusion_plots.predicted_against_true(store, group),
+        "Error by intensity": fusion_plots.error_by_intensity(store, group),
+        "Training": fusion_plots.validation_curves(store, group),
+        "Missing modalities": fusion_plots.robustness_curves(store, group),
+    }
 
 
 def _own_best(group: list[RunResult]) -> dict[str, list[Any]]:
@@ -235,15 +238,6 @@ def _ours(table: pd.DataFrame, method: str, metric: str) -> str:
     row = table[table["method"] == method]
     column = f"{metric}_mean"
     return mean_sd(row[column].iloc[0]) if len(row) and column in table else "–"
-
-
-def _picture(title: str, alt: str, figure: Figure | None) -> Picture | None:
-    if figure is None:
-        return None
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, facecolor="white")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return Picture(title, alt, f"data:image/png;base64,{data}")
 
 
 def _cells(table: pd.DataFrame) -> dict[str, list[Any]]:

@@ -18,6 +18,8 @@ STATS = ("mean", "sd")
 ALPHA = 0.05
 TESTED = ("difference", "low", "high", "p", "p_holm", "p_seeds")
 COUNTED = "seeds_compared"
+MARK = "vs baseline"
+"""Heading of the column that says which differences are significant."""
 TASKS: tuple[Task, ...] = (Classification(()), Regression(), Regression.of_scale("ch-sims"))
 
 
@@ -104,9 +106,9 @@ def leaderboard_columns(table: pd.DataFrame) -> tuple[list[str], list[list[str]]
     """Headings and cells of a leaderboard as a person reads them."""
     several = table["setup"].nunique() > 1
     task = task_of(table)
-    heads = [*(["set-up"] if several else []), "method", "n"]
+    heads = [*(["set-up"] if several else []), "method", "seeds"]
     shown = [m for m in task.shown_metrics if f"{m}_mean" in table]
-    heads += [task.titles[m] for m in shown] + [f"Δ {task.main_title} [95%]", ""]
+    heads += [task.titles[m] for m in shown] + [f"Δ {task.main_title} [95%]", MARK]
     heads += ["p over seeds", "params M", "train s", "test s", "MiB"]
     rows = []
     for _, row in table.iterrows():
@@ -118,6 +120,14 @@ def leaderboard_columns(table: pd.DataFrame) -> tuple[list[str], list[list[str]]
         cells += [f"{row['inference_seconds']:.1f}", f"{row['peak_memory_mib']:.0f}"]
         rows.append(cells)
     return heads, rows
+
+
+def leaderboard_priority(table: pd.DataFrame) -> list[str]:
+    """Headings of :func:`leaderboard_columns`, the one to show first where room is scarce."""
+    task = task_of(table)
+    first, *others = (task.titles[m] for m in task.shown_metrics)
+    order = ["method", first, MARK, f"Δ {task.main_title} [95%]", "train s", *others[:1], "seeds"]
+    return ["set-up", *order, *others[1:], "test s", "p over seeds", "params M", "MiB"]
 
 
 def p_over_seeds(row: pd.Series) -> str:

@@ -116,6 +116,28 @@ def score_against_cost(results: Sequence[RunResult]) -> Figure:
     return figure
 
 
+def learning_curve(results: Sequence[RunResult]) -> Figure | None:
+    """The main score over training rows; None where no method was run at two sizes."""
+    runs = runs_table(results)
+    task = results[0].task
+    lines = {}
+    for (data, method), own in runs.groupby(["dataset", "method"], sort=False):
+        mean = own.groupby("n_train")[task.main_metric].mean().dropna()
+        if len(mean) > 1:
+            lines[f"{method}, {data}" if runs["dataset"].nunique() > 1 else str(method)] = mean
+    if not lines:
+        return None
+    figure, axes = new_figure(9.0, 3.6)
+    for i, (label, mean) in enumerate(lines.items()):
+        axes.plot(mean.index, mean, marker="o", ms=4, lw=1.6, label=label, **line_style(i))
+    axes.set_xscale("log")
+    axes.set_xlabel("training rows (log scale)")
+    axes.set_ylabel(f"test {task.main_title}")
+    axes.set_title("Learning curve", loc="left")
+    side_legend(axes)
+    return figure
+
+
 def training_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
     """Validation macro-F1 over optimizer steps, mean over seeds; None where nothing trained."""
     figure, axes = new_figure(9.0, 3.6)

@@ -240,7 +240,7 @@ def page_transfers(results: Sequence[RunResult]) -> list[dict[str, Any]]:
         pages.append(
             {
                 "label": f"{label}, {name}", "verdict": transfer_verdict(own),
-                "heads": pivot.heads, "rows": cells, "figure": transfer_map(own),
+                "heads": pivot.heads, "rows": cells,
             }
         )  # fmt: skip
     return pages

@@ -21,6 +21,12 @@ export function given(scores) {
   return scores.find(({ chosen }) => chosen) ?? { label: NONE, score: scores[0].score };
 }
 
+/** Why a model gives a text no label. */
+export function abstention(scores) {
+  const [first, second] = scores.map(({ label, score }) => `${label} ${(100 * score).toFixed(0)}%`);
+  return second ? `not sure enough: ${first}, ${second}` : `not sure enough: ${first}`;
+}
+
 export const element = (id) => document.getElementById(id);
 
 export function setKey(key) {

@@ -25,6 +25,8 @@ PAGE_FILES = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/ask.js": ("ask.js", "text/javascript; charset=utf-8"),
     "/table.js": ("table.js", "text/javascript; charset=utf-8"),
+    "/sheet.js": ("sheet.js", "text/javascript; charset=utf-8"),
+    "/fflate.js": ("vendor/fflate.js", "text/javascript; charset=utf-8"),  # 0.8.3, MIT
     "/page.svg": ("page.svg", "image/svg+xml"),
 }
 """The page: path → file of the package and its media type; nothing else is read from disk."""

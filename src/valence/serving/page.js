@@ -1,7 +1,7 @@
 // The page: a text is labeled while it is typed; files are in table.js.
 
 import {
-  ask, bar, clearMessage, DECIMALS, element, given, hasKey, NONE, percent, setKey, show,
+  abstention, ask, bar, clearMessage, DECIMALS, element, given, hasKey, NONE, percent, setKey, show,
 } from "./ask.js";
 import { startFiles } from "./table.js";
 
@@ -26,7 +26,7 @@ function draw() {
     return;
   }
   detail.textContent =
-    best.label === NONE ? "the model abstains: more than one fits, or none" : percent(best.score);
+    best.label === NONE ? `the model abstains, ${abstention(scores)}` : percent(best.score);
   verdict.replaceChildren(best.label, detail);
   const shown = all ? scores : scores.slice(0, SHOWN);
   const focused = document.activeElement?.dataset?.label;

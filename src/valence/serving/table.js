@@ -1,11 +1,13 @@
 // Files: read, sent in parts, shown and given back. The file stays in the browser.
 
-import { ask, bar, clearMessage, DECIMALS, element, given, NONE, show } from "./ask.js";
+import { abstention, ask, bar, clearMessage, DECIMALS, element, given, NONE, show } from "./ask.js";
+import { linesOf, readTable, workbookOf } from "./sheet.js";
 
 const AT_ONCE = 2; // requests under way
 const PART = 64; // texts of a request, so that the progress moves
 const PAGE = 50; // rows shown
 const TEXT_NAMES = ["text", "tweet", "review", "sentence", "comment", "content", "message", "body"];
+const XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet";
 const encoder = new TextEncoder();
 let limits = null;
 let numeric = false; // a number of every text, no labels
@@ -48,30 +50,24 @@ function findSeparator(text) {
   return ["\t", ";"].reduce((best, mark) => (count(mark) > count(best) ? mark : best), ",");
 }
 
-function decode(bytes) {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    return new TextDecoder("windows-1252").decode(bytes); // what spreadsheets write otherwise
-  }
-}
-
 async function open(file) {
   stop();
   clearMessage();
-  const rows = readRows(decode(await file.arrayBuffer()));
-  const [head, ...body] = rows;
-  if (!body.length) {
-    return show(new Error(`${file.name} has no rows below its heading; give a CSV file with one.`));
-  }
-  const names = head.map((name, i) => name.trim() || `column ${i + 1}`);
-  const cells = body.map((row) => names.map((_, i) => row[i] ?? ""));
-  job = { name: file.name, names, rows: cells, column: guess(names, cells) };
+  element("count").textContent = `Reading ${file.name} …`;
+  const { kind, names, rows } = readTable(file.name, new Uint8Array(await file.arrayBuffer()), readRows);
+  if (!rows.length) throw new Error(`${file.name} has no rows below its heading; give a file with some.`);
+  const cells = rows.map((row) => row.map(shown));
+  job = { name: file.name, kind, names, given: rows, rows: cells, column: guess(names, cells) };
   element("column").replaceChildren(...names.map((name, i) => new Option(name, i)));
   element("column").value = job.column;
   element("job").hidden = false;
   element("drop").classList.add("small");
   await run();
+}
+
+function shown(value) {
+  if (value === null) return "";
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
 /** The column that is called like texts, or else holds the longest cells. */
@@ -196,6 +192,7 @@ function drawRows() {
         cell.dir = "auto";
         line.append(cell);
       }
+      if (label === NONE) line.cells[0].append(reason(scores[i]));
       return line;
     }),
   );
@@ -206,29 +203,40 @@ function drawRows() {
   document.querySelector(".pages").hidden = pages === 1;
 }
 
+function reason(scores) {
+  const small = document.createElement("small");
+  small.textContent = ` ${abstention(scores)}`;
+  return small;
+}
+
 function turn(step) {
   job.page += step;
   drawRows();
 }
 
-/** The rows with label and probabilities, as `valence predict` writes them. */
-function scoredFile() {
-  const { names, rows, scores } = job;
+/** The rows with label and probabilities, as `valence predict` writes them: heads and cells. */
+function scoredTable() {
+  const { names, given: rows, scores } = job;
   const first = scores.find(Boolean) ?? [];
   const classes = first.map(({ label }) => label).sort();
   const added = numeric ? ["intensity"] : ["label", ...classes.map((name) => `prob_${name}`)];
   const columns = names.map((name) => (added.includes(name) ? `${name}_given` : name));
-  const lines = [[...columns, ...added]];
-  rows.forEach((cells, i) => {
+  const lines = rows.map((cells, i) => {
     const byLabel = new Map((scores[i] ?? []).map(({ label, score }) => [label, score]));
-    if (numeric) {
-      lines.push([...cells, byLabel.get("intensity") ?? ""]);
-      return;
-    }
+    if (numeric) return [...cells, byLabel.get("intensity") ?? null];
     const label = scores[i] ? given(scores[i]).label : NONE;
-    lines.push([...cells, label === NONE ? "" : label, ...classes.map((name) => byLabel.get(name) ?? "")]);
+    return [...cells, label === NONE ? null : label, ...classes.map((name) => byLabel.get(name) ?? null)];
   });
-  return lines.map((line) => line.map(quoted).join(",") + "\n").join("");
+  return [[...columns, ...added], lines];
+}
+
+/** The scored rows in the format of the file that was given: content, media type, suffix. */
+function scoredFile() {
+  const [heads, rows] = scoredTable();
+  if (job.kind === "jsonl") return [linesOf(heads, rows), "application/x-ndjson", "jsonl"];
+  if (job.kind === "xlsx") return [workbookOf(heads, rows), XLSX, "xlsx"];
+  const lines = [heads, ...rows].map((line) => line.map((cell) => quoted(shown(cell))).join(",") + "\n");
+  return [lines.join(""), "text/csv", "csv"];
 }
 
 /** A cell that a spreadsheet would carry out as a formula is marked as text. */
@@ -244,8 +252,9 @@ function quoted(value) {
 
 function save() {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([scoredFile()], { type: "text/csv" }));
-  link.download = `${job.name.replace(/\.[^.]*$/, "")}.scored.csv`;
+  const [content, type, suffix] = scoredFile();
+  link.href = URL.createObjectURL(new Blob([content], { type }));
+  link.download = `${job.name.replace(/\.[^.]*$/, "")}.scored.${suffix}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }

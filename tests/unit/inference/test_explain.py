@@ -186,7 +186,8 @@ def test_page_escapes_and_shows_the_whole_text(
     text = "great <script>x</script> & fine"
     found = explain(saved("tfidf-lr"), [text])
     page = write_page(found, tmp_path / "a" / "page.html", title="m").read_text()
-    assert "<script>" not in page
+    assert "<script>x" not in page
+    assert 'class="against"' in page
     assert "&lt;script&gt;x&lt;/script&gt;" in page
     assert page.count("<mark") == 4
     assert set(as_document(found[0])) >= {"text", "label", "tokens", "neighbours", "modalities"}

@@ -56,8 +56,8 @@ def test_a_mark_says_on_how_many_seeds_it_rests(store: RunStore) -> None:
     table = leaderboard(store, results, "majority")
     heads, rows = leaderboard_columns(table)
     cells = dict(zip(heads, rows[0], strict=True))
-    assert cells["n"] == "3"
-    assert cells[""] == "▲ n=1", "they have one seed in common"
+    assert cells["seeds"] == "3"
+    assert cells["vs baseline"] == "▲ n=1", "they have one seed in common"
     assert cells["p over seeds"] == "–"
     text = verdict(table)
     assert "lora is significantly better (1 seed)" in text
@@ -70,7 +70,7 @@ def test_three_seeds_have_a_p_value_of_their_own(store: RunStore, tmp_path: Path
     ]  # fmt: skip
     table = leaderboard(store, results, "majority")
     heads, rows = leaderboard_columns(table)
-    assert dict(zip(heads, rows[0], strict=True))[""] == "▲ n=3"
+    assert dict(zip(heads, rows[0], strict=True))["vs baseline"] == "▲ n=3"
     assert dict(zip(heads, rows[0], strict=True))["p over seeds"] not in ("–", "")
     assert dict(zip(heads, rows[1], strict=True))["p over seeds"] == ""
     text = verdict(table)

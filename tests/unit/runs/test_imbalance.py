@@ -94,8 +94,8 @@ def test_diagnostics_are_in_the_history_and_on_the_page(
     assert 0 <= records[0]["diagnostics/diversity"][0] <= 2
     assert "second views: column" in result.notes
     page = write_report(store, [result], tmp_path / "report.html").read_text(encoding="utf-8")
-    for caption in ("Prototypes", "F1 by class size", "Accuracy and macro-F1"):
-        assert f"<figcaption>{caption}</figcaption>" in page
+    for caption in ("Prototypes: ", "F1 by class size", "Accuracy minus macro-F1"):
+        assert f"<figcaption>{caption}" in page
 
 
 def test_a_dropout_view_differs_and_an_edit_is_noted(

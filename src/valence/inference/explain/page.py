@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from valence.inference.explain.explain import Explanation
+from valence.pages.page import render_page
 from valence.storage import atomic
 
 
@@ -23,11 +22,9 @@ def write_page(explanations: Sequence[Explanation], path: Path, *, title: str) -
     Raises:
         RunError: if the file cannot be written.
     """
-    template = Environment(
-        loader=PackageLoader("valence.inference.explain", "."), autoescape=True,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    ).get_template("explain.html.j2")  # fmt: skip
-    page = template.render(title=title, items=[(item, _runs(item)) for item in explanations])
+    items = [(item, _runs(item)) for item in explanations]
+    values = {"title": title, "items": items}
+    page = render_page("valence.inference.explain", "explain.html.j2", values)
     atomic.write_text(path, page)
     return path
 

@@ -1,0 +1,1 @@
+"""Pages that are one file: one head, one stylesheet, no network; reports, audits, explanations."""
