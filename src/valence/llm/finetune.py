@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from valence.config.callbacks import ProgressCallback
+from valence.data.pretrained import load_adapter
 from valence.data.sampling import stratified_split
 from valence.distributed import process_group
 from valence.distributed.device import pick_device, use_bf16
@@ -146,7 +147,7 @@ def _prepare_work_folder(
 
 
 def _load_with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
-    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers.trainer_utils import set_seed
 
     set_seed(spec.seed)
@@ -159,7 +160,7 @@ def _load_with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> A
         base = prepare_model_for_kbit_training(base)  # type: ignore[no-untyped-call]
     with without_peft_warnings():
         if start is not None:
-            return PeftModel.from_pretrained(base, start, is_trainable=True)
+            return load_adapter(base, start, is_trainable=True)
         config = LoraConfig(
             r=spec.lora_rank, lora_alpha=spec.lora_alpha, lora_dropout=spec.lora_dropout,  # type: ignore[arg-type]
             target_modules="all-linear", task_type="CAUSAL_LM",

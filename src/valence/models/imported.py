@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from valence.config.sections import EncoderSpec, Section
 from valence.data.collate import TextInputs
 from valence.data.examples import Examples
+from valence.data.pretrained import load_network
 from valence.data.quiet import quiet_transformers
 from valence.errors import ModelError
 from valence.evaluation.task import Task
@@ -237,11 +238,12 @@ def load_classifier(folder: Path) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     try:
-        with quiet_transformers():
-            model, about = AutoModelForSequenceClassification.from_pretrained(
-                str(folder), dtype=torch.float32, trust_remote_code=False, use_safetensors=True,
-                output_loading_info=True, local_files_only=True,
-            )  # fmt: skip
+        model, about = load_network(
+            AutoModelForSequenceClassification, folder, local_only=True,
+            options={"dtype": torch.float32, "output_loading_info": True},
+        )  # fmt: skip
+    except ModelError:
+        raise
     except Exception as error:  # transformers, safetensors and json raise errors of their own kinds
         raise ModelError(broken_file(folder, error)) from None
     lost = sorted(about["missing_keys"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
 
 from valence.config.sections import EncoderSpec
+from valence.data.pretrained import load_adapter
 from valence.errors import ModelError
 from valence.models.encoder import Encoder, without_peft_warnings
 
@@ -51,7 +51,9 @@ def load_encoder(folder: Path, spec: EncoderSpec, own: Path | None) -> Encoder:
     encoder = Encoder(spec.model_copy(update={"adaptation": "frozen"}))
     try:
         with without_peft_warnings():
-            adapted = PeftModel.from_pretrained(encoder.model, str(folder / "adapter"))
+            adapted = load_adapter(encoder.model, folder / "adapter")
+    except ModelError:
+        raise
     except Exception as error:  # peft, safetensors and json raise errors of their own kinds
         raise ModelError(broken_file(folder / "adapter", error)) from None
     encoder.spec = spec

@@ -24,6 +24,7 @@ from valence.data.features.signals import (
     frame_features,
     speech_features,
 )
+from valence.data.pretrained import load_companion, load_network
 from valence.errors import DataError, ModelError
 from valence.storage import atomic
 
@@ -152,8 +153,8 @@ class Extractor:
             maker: Any = AutoFeatureExtractor if sound else AutoImageProcessor
             try:
                 self._loaded[name] = (
-                    maker.from_pretrained(name, trust_remote_code=False),
-                    AutoModel.from_pretrained(name, trust_remote_code=False),
+                    load_companion(maker, name, local_only=self.local_only),
+                    load_network(AutoModel, name, local_only=self.local_only),
                 )
             except (OSError, ValueError) as error:
                 reason = (str(error).strip().splitlines() or ["not found"])[0][:160]
