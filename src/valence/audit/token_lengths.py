@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from valence.config.sections import EncoderSpec
-from valence.models.built_in import BUILT_IN, encoder_location
 from valence.data.pretrained import read_json
+from valence.models.built_in import BUILT_IN, encoder_location
 from valence.models.encoder_files import resolve_prompt
 
 BLOCK = 2000  # texts tokenized at once

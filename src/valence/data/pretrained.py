@@ -272,4 +272,3 @@ def _check_numbers(values: Any, where: str) -> None:
     elif isinstance(values, list):
         for value in values:
             _check_numbers(value, where)
-

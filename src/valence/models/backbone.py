@@ -181,7 +181,7 @@ def _checked_type(name: str, where: str) -> str:
 
 
 def _check_finite(model: Any, name: str) -> None:
-    """Refuse weights that are not numbers, with which every text would get the same answer: none."""
+    """Refuse weights that are no numbers, with which no text would get an answer."""
     for part, values in model.named_parameters():
         if not bool(torch.isfinite(values).all()):
             raise ModelError(

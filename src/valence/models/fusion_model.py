@@ -25,14 +25,15 @@ from valence.evaluation.task import Task
 from valence.losses.base import ClassInfo
 from valence.losses.table import build_loss, losses_of
 from valence.models.base import ClipReader, Model, Outputs, Progress, Variant
-from valence.models.config_file import read_config, write_config
+from valence.models.base_encoder import base_location
+from valence.models.config_file import read_config, valid_sections, write_config
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import FrozenStates
 from valence.models.fusion import build_fusion, set_feature_statistics
 from valence.models.multimodal import ALMT_SETUPS, MODALITIES, FusionSettings, Stack
 from valence.models.perturbation import perturbations
 from valence.models.scoring import Change, score_inputs, torch_threads
-from valence.models.weights import load_weights
+from valence.models.weights import fits, load_weights
 from valence.storage import atomic
 
 READ = ("audio", "vision")
@@ -180,7 +181,8 @@ class FusionModel(Model):
         """
         if self.extractor is None:
             return super().clip_reader(clip)
-        features = Extractor(ExtractorSettings.model_validate(self.extractor))(clip)
+        settings = ExtractorSettings.model_validate(self.extractor)
+        features = Extractor(settings, local_only=True)(clip)
         self._check_widths({"audio": features.audio.shape[1], "vision": features.vision.shape[1]})
 
         def predict(texts: Sequence[str], without: str | None) -> Outputs:
@@ -373,22 +375,25 @@ def load_fusion_model(folder: Path) -> FusionModel:
     except (KeyError, ValueError):
         where = folder / "config.json"
         raise ModelError(f"{where} lacks the sizes of the fusion; save it again") from None
-    parts = {
-        "encoder": saved.section("encoder", EncoderSpec).model_copy(
-            update={"adaptation": "frozen"}
-        ),
-        "fusion": saved.section("fusion", FusionSpec),
-        "loss": saved.section("loss", LossSpec),
-    }
-    config = FusionConfig.model_validate(parts)
-    net = FusionNet(
-        Encoder(config.encoder), build_fusion(config.fusion.name, sizes),
-        build_loss(config.loss, _info(saved.task, sizes)),
-    )  # fmt: skip
+    frozen = {"adaptation": "frozen"}
+    with valid_sections(folder):
+        parts = {
+            "encoder": saved.section("encoder", EncoderSpec).model_copy(update=frozen),
+            "fusion": saved.section("fusion", FusionSpec),
+            "loss": saved.section("loss", LossSpec),
+        }
+        config = FusionConfig.model_validate(parts)
+    base = base_location(folder, saved)
+    encoder = Encoder(config.encoder, base)
+    with fits(folder / FILE):
+        net = FusionNet(
+            encoder, build_fusion(config.fusion.name, sizes),
+            build_loss(config.loss, _info(saved.task, sizes)),
+        )  # fmt: skip
     load_weights(net, folder / FILE)
     net.eval()
     limit = {"max_length": sizes.text_length}
-    tokenizer = TextTokenizer(config.encoder.model_copy(update=limit))
+    tokenizer = TextTokenizer(config.encoder.model_copy(update=limit), base)
     return FusionModel(
         net, tokenizer, saved.task, config, saved.spec, sizes, fusion.get("extractor"),
         seed=saved.seed,

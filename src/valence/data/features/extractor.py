@@ -74,10 +74,15 @@ class Extractor:
 
     Args:
         settings: How.
+        local_only: Whether encoders are not fetched from the hub, as those that a model folder
+            names without a revision.
     """
 
-    def __init__(self, settings: ExtractorSettings | None = None) -> None:
+    def __init__(
+        self, settings: ExtractorSettings | None = None, *, local_only: bool = False
+    ) -> None:
         self.settings = settings or ExtractorSettings()
+        self.local_only = local_only
         self._loaded: dict[str, Any] = {}
 
     def __call__(self, path: str | Path) -> ClipFeatures:
