@@ -1,17 +1,21 @@
 # A model folder behind HTTP, on the CPU: docker build -t valence . ; see compose.yaml
-FROM python:3.11-slim AS build
+# For a release the base is named by its digest, which stands for the same bytes for ever:
+# docker build --build-arg BASE=python:3.11-slim@sha256:… -t valence .
+ARG BASE=python:3.11-slim
+FROM $BASE AS build
 RUN python -m venv /opt/valence
 ENV PATH=/opt/valence/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
-COPY constraints.txt ./
-# The CPU wheel first: the one of PyPI brings gigabytes of GPU libraries.
-RUN pip install -c constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
+COPY requirements-serve.txt ./
+# The CPU wheel of torch has an index of its own: the one of PyPI brings gigabytes of GPU libraries.
+RUN pip install --require-hashes --extra-index-url https://download.pytorch.org/whl/cpu \
+    -r requirements-serve.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-RUN pip install -c constraints.txt '.[serve]' \
+RUN pip install --no-deps --no-build-isolation . \
     && find /opt/valence -name __pycache__ -prune -exec rm -rf {} +
 
-FROM python:3.11-slim
+FROM $BASE
 COPY --from=build /opt/valence /opt/valence
 ENV PATH=/opt/valence/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HF_HOME=/tmp/hub VALENCE_CACHE=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib

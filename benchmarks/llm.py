@@ -33,7 +33,7 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from valence.config.sections import BUILT_IN_ENCODER, EncoderSpec
 from valence.data.demo import demo_dataset
-from valence.llm.local import LanguageModel
+from valence.llm.language_model import LanguageModel
 from valence.llm.prompts import Demo, make_renderer
 from valence.llm.retrieval import NONE, DemonstrationPool, Embedder, nearest_by_label
 from valence.models.built_in import encoder_location

@@ -34,7 +34,10 @@ import valence
 
 TOLERANCE = 1e-5
 QUEUE, WAIT_SECONDS = 1024, 2.0
-HEAD = "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: "
+HEAD = (
+    "POST /predict HTTP/1.1\r\nhost: localhost\r\n"
+    "content-type: application/json\r\ncontent-length: "
+)
 
 
 @dataclass
@@ -107,7 +110,10 @@ async def closed_loop(port: int, texts: list[str], clients: int, seconds: float)
 
 
 def start(folder: Path, *words: str) -> tuple[subprocess.Popen[str], int]:
-    command = [sys.executable, "-m", "valence", "serve", str(folder), "--port", "0", *words]
+    command = [
+        sys.executable, "-m", "valence", "serve", str(folder), "--port", "0",
+        "--max-connections", "20000", *words,
+    ]  # fmt: skip
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     line = server.stderr.readline()

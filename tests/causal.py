@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu_check.models import byte_pairs
+
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -21,23 +23,12 @@ TEMPLATE = (
 
 def make_causal(folder: Path, *, chat: bool = False, length: int = 2048, seed: int = 0) -> Path:
     """A 2-layer Llama of random weights with a byte-level tokenizer trained on a few words."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
     special = ["<|end|>", "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     words = ["Question: Answer: the good bad fine film is a positive negative", "neutral"]
-    tokenizer.train_from_iterator(words * 3, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=byte_pairs(words * 3, size=320, special=special),
         eos_token="<|end|>",
         pad_token="<|pad|>",
         additional_special_tokens=special[2:],

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu_check.models import byte_pairs
 from tests.conftest import WORDS
 
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS)
@@ -123,17 +124,7 @@ def _words() -> Any:
 
 def _byte_pairs() -> Any:
     """Byte pairs without special tokens around a text, as language models have them."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=["<|pad|>", "<|end|>"], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
-    tokenizer.train_from_iterator([" ".join(WORDS)], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>"
-    )
+    pairs = byte_pairs([" ".join(WORDS)], size=320, special=["<|pad|>", "<|end|>"])
+    return PreTrainedTokenizerFast(tokenizer_object=pairs, pad_token="<|pad|>", eos_token="<|end|>")

@@ -84,6 +84,7 @@ REFUSALS: dict[str, dict[str, str]] = {
     "llm-zero-shot": KEEPS_NOTHING,
     "llm-fixed": KEEPS_NOTHING,
     "llm-retrieved": KEEPS_NOTHING,
+    "llm-finetuned": KEEPS_NOTHING,
 }
 """By method, the verbs that it refuses and why; all others work."""
 

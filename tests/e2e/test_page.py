@@ -59,14 +59,16 @@ def server(folder: Path) -> Iterator[Running]:
         yield running
 
 
-def visit(browser: Any, server: Running, size: str = "light") -> tuple[Any, list[str]]:
+def visit(
+    browser: Any, server: Running, size: str = "light", path: str = "/"
+) -> tuple[Any, list[str]]:
     """The page, and what its console complains of."""
     page = browser.new_page(**SIZES[size], accept_downloads=True)
     page.set_default_timeout(SEEN_MS)
     complaints: list[str] = []
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(f"http://127.0.0.1:{server.port}/")
+    page.goto(f"http://127.0.0.1:{server.port}{path}")
     return page, complaints
 
 
@@ -243,3 +245,20 @@ def test_markup_in_a_text_stays_text(browser: Any, server: Running) -> None:
     assert page.locator("#words img, #words b").count() == 0
     assert complaints == []
     page.close()
+
+
+def test_the_api_reference_lists_every_address_and_sends_requests(
+    browser: Any, server: Running
+) -> None:
+    page, complaints = visit(browser, server, path="/docs")
+    card = page.locator("section", has=page.get_by_role("heading", name="POST /predict"))
+    card.wait_for()
+    paths = server.ask("/openapi.json").json["paths"]
+    assert page.locator("#paths h2").count() == sum(len(methods) for methods in paths.values())
+    assert "inputs (required)" in card.inner_text()
+    assert "``" not in page.locator("#paths").inner_text()
+    card.get_by_role("button", name="Send").click()
+    result = card.locator("pre")
+    api.expect(result).to_contain_text("200\n")
+    assert '"score"' in result.inner_text()
+    assert complaints == []

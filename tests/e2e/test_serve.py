@@ -56,7 +56,7 @@ async def send(port: int, texts: list[str], sent: asyncio.Semaphore) -> list[flo
     """One request on a connection of its own; the scores of the best labels."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     body = json.dumps({"inputs": texts}).encode()
-    head = "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+    head = "POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
     await writer.drain()
     sent.release()

@@ -33,8 +33,9 @@ from valence.cli import (
     train,
     tune,
 )
+from valence.cli.streams import give_up_stdout, guarded_streams, visible
 from valence.distributed import process_group
-from valence.errors import ValenceError
+from valence.errors import RunError, ValenceError
 from valence.models.cpu import usable_cores
 
 app = typer.Typer(
@@ -109,8 +110,13 @@ def _options(
 def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code."""
     process_group.silence_non_main()
+    with guarded_streams():
+        _run()
+
+
+def _run() -> None:
     try:
-        app(prog_name="valence")
+        _call()
     except SystemExit as ended:
         if process_group.destroy_process_group(failed=bool(ended.code)):
             sys.stdout.flush()
@@ -124,8 +130,11 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("Stopped. What is finished is kept; the same command goes on from here.", 130)
     except BrokenPipeError:  # the reader of stdout has gone, as with `| head`
-        sys.stderr.close()
+        give_up_stdout()
         raise SystemExit(0) from None
+    except (MemoryError, RecursionError) as error:
+        what = "has too little memory" if isinstance(error, MemoryError) else "nests too deeply"
+        _fail(f"Error: This input {what}; give less of it at once, or check it", 1)
     except Exception as error:
         if os.environ.get("VALENCE_DEBUG"):
             raise
@@ -137,9 +146,23 @@ def main() -> None:
         )
 
 
+def _call() -> None:
+    """The command, and what it has printed handed on, so that a full disk is seen."""
+    try:
+        app(prog_name="valence")
+    except SystemExit as ended:
+        if not ended.code:
+            sys.stdout.flush()
+        raise
+
+
 def _fail(message: str, code: int) -> None:
     prints, code = process_group.first_failure(code)
     if prints:
         stream = sys.stderr if process_group.is_main_process() else sys.__stderr__
-        cast(TextIO, stream).write(message.replace("\n", " ") + "\n")
+        cast(TextIO, stream).write(visible(message.replace("\n", " ")) + "\n")
+    try:
+        sys.stdout.flush()
+    except (RunError, OSError):  # that is the failure, or no news beside it
+        give_up_stdout()
     raise SystemExit(code)

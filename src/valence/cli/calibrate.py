@@ -69,8 +69,9 @@ def calibrate(
         remove_calibration,
         write_calibration,
     )
-    from valence.inference.model_rows import validation_rows
+    from valence.inference.model_rows import OWN_ROWS, validation_rows
     from valence.inference.predictor import Predictor
+    from valence.models.held_out import read_held_out
 
     if off:
         remove_calibration(model)
@@ -85,7 +86,12 @@ def calibrate(
     if not output.quiet:
         print_notes(loaded)
         console.info(str(loaded))
-    logits = predictor.model.predict(loaded.rows.examples()).logits
+    known = None
+    if loaded.source == OWN_ROWS:
+        known = read_held_out(model, loaded.rows.ids, len(predictor.classes))
+    if known is not None and not output.quiet:
+        console.info("The model was fitted on these rows too: their out-of-fold scores are used")
+    logits = predictor.model.predict(loaded.rows.examples()).logits if known is None else known
     fitted = fit(
         logits, loaded.rows.labels, predictor.config,
         adjust=cast("Adjust", fitting.adjust), abstain=fitting.abstain, min_rows=fitting.min_rows,

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from valence.cli.streams import CONTROL, visible, visible_cell
 from valence.config.duration import duration as duration
 from valence.errors import RunError
 
 SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-_])")
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 QUIET_SECONDS = 15.0  # between plain progress lines, so that log files stay readable
 
 
@@ -84,12 +84,14 @@ def _last_state(line: str) -> str:
 
 def info(text: str) -> None:
     """Print a line for the person, not part of the result."""
-    log().print(text, markup=False)
+    log().print(visible(text), markup=False)
 
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+    # In another encoding a letter that it lacks would be written so that JSON does not read it.
+    plain = (sys.stdout.encoding or "").lower().replace("_", "-") not in ("utf-8", "utf8")
+    sys.stdout.write(json.dumps(value, ensure_ascii=plain, indent=2, default=str) + "\n")
 
 
 def print_table(columns: list[str], rows: list[list[str]], *, title: str = "") -> None:
@@ -101,9 +103,10 @@ def print_table(columns: list[str], rows: list[list[str]], *, title: str = "") -
         title: A line above, in a terminal only.
     """
     if not sys.stdout.isatty():
-        lines = ["\t".join(columns), *("\t".join(row) for row in rows)]
+        lines = ("\t".join(map(visible_cell, row)) for row in (columns, *rows))
         sys.stdout.write("\n".join(lines) + "\n")
         return
+    columns, rows = [visible(name) for name in columns], [[*map(visible, row)] for row in rows]
     table = Table(title=title or None, header_style="bold", title_justify="left")
     for i, name in enumerate(columns):
         numeric = all(not row[i] or row[i][0] in "+-−–0123456789" for row in rows)
@@ -157,6 +160,7 @@ class Meter:
         if self.quiet:
             return
         if self.bar is not None:
+            what, words = visible(what), visible(words)
             self.bar.update(self.task, description=what, completed=fraction, words=words)
             if important:
                 self.bar.console.print(f"{what} {words}", markup=False)

@@ -21,6 +21,7 @@ from valence.cli.options import (
     SplitName,
     with_groups,
 )
+from valence.cli.streams import visible, visible_cell
 from valence.cli.texts import is_clip, texts_of
 from valence.errors import SpecError
 
@@ -143,12 +144,13 @@ def _print(one: Explanation) -> None:
     if sys.stdout.isatty():
         _draw(one)
         return
-    lines = [f"{one.label}\t{one.probabilities[one.label]:.3f}\t{one.text}"]
-    lines += [f"{token.score:+.3f}\t{token.text}" for token in one.tokens]
-    lines += [f"near\t{n.similarity:.3f}\t{n.label}\t{n.text}" for n in one.neighbors]
-    lines += [f"{name}\t{value:+.3f}" for name, value in (one.modalities or {}).items()]
-    lines += [f"note\t{one.note}"] if one.note else []
-    sys.stdout.write("\n".join([*lines, *_method(one), ""]) + "\n")
+    lines: list[tuple[str, ...]] = [(one.label, f"{one.probabilities[one.label]:.3f}", one.text)]
+    lines += [(f"{token.score:+.3f}", token.text) for token in one.tokens]
+    lines += [("near", f"{n.similarity:.3f}", n.label, n.text) for n in one.neighbors]
+    lines += [(name, f"{value:+.3f}") for name, value in (one.modalities or {}).items()]
+    lines += [("note", one.note)] if one.note else []
+    shown = ("\t".join(map(visible_cell, line)) for line in lines)
+    sys.stdout.write("\n".join([*shown, *_method(one), ""]) + "\n")
 
 
 def _method(one: Explanation) -> list[str]:
@@ -162,20 +164,20 @@ def _draw(one: Explanation) -> None:
     from rich.text import Text
 
     out = console.out()
-    title = Text(f"{one.label} ", style="bold")
+    title = Text(f"{visible(one.label)} ", style="bold")
     for name, value in sorted(one.probabilities.items(), key=lambda pair: -pair[1])[:5]:
-        title.append(f" {name} {value:.3f}", style="dim")
+        title.append(f" {visible(name)} {value:.3f}", style="dim")
     out.print(title)
     most = max((abs(token.score) for token in one.tokens), default=0.0) or 1.0
     line, at = Text(), 0
     for token in one.tokens:
-        line.append(one.text[at : token.start])
-        line.append(one.text[token.start : token.end], style=_style(token.score / most))
+        line.append(visible(one.text[at : token.start]))
+        line.append(visible(one.text[token.start : token.end]), style=_style(token.score / most))
         at = token.end
-    out.print(line.append(one.text[at:], style="dim" if one.tokens else ""))
+    out.print(line.append(visible(one.text[at:]), style="dim" if one.tokens else ""))
     for near in one.neighbors:
         words = near.text[:SHOWN_TEXT]
-        out.print(Text(f"  {near.similarity:.2f} {near.label}: {words}", style="dim"))
+        out.print(Text(visible(f"  {near.similarity:.2f} {near.label}: {words}"), style="dim"))
     for name, value in (one.modalities or {}).items():
         out.print(Text(f"  {name} {value:+.3f}"))
     for extra in [one.note, *(part.partition("\t")[2] for part in _method(one))]:

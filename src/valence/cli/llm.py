@@ -137,7 +137,7 @@ def merge(
     """Write base and adapter as one plain checkpoint; its label probabilities are checked."""
     from valence.llm.merge import merge as merge_adapter
 
-    gap = merge_adapter(adapter, out, device=hardware.prepared())
-    if not quiet:
-        console.info(f"Label probabilities before and after differ by {gap:.1e} at most")
+    checked = merge_adapter(adapter, out, device=hardware.prepared())
+    for line in [] if quiet else checked.lines():
+        console.info(line)
     typer.echo(str(out))

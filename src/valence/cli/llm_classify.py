@@ -45,6 +45,9 @@ class PromptOptions(OptionGroup):
         str, typer.Option(help="Demonstrations: zero, fixed (the same for all), retrieved.")
     ] = "zero"
     per_label: Annotated[int, typer.Option(help="Demonstrations of each label.")] = 1
+    shots_total: Annotated[
+        int | None, typer.Option(help="Demonstrations in all, of --shots fixed; 3 are published.")
+    ] = None
     template: Annotated[str, typer.Option(help="options, self-alignment, or a YAML file.")] = (
         "options"
     )
@@ -71,6 +74,7 @@ class PromptOptions(OptionGroup):
         """The dotted settings of the prompts."""
         return {
             "llm.model": self.model, "llm.server": self.server, "llm.per_label": self.per_label,
+            "llm.shots_total": self.shots_total,
             "llm.template": self.template, "llm.answer": self.answer,
             "llm.prior": "content-free" if self.correct_prior else "none", "llm.pool": self.pool,
         }  # fmt: skip

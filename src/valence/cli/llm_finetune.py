@@ -25,9 +25,11 @@ from valence.errors import SpecError
 
 if TYPE_CHECKING:
     from valence.config.data import DataSpec
+    from valence.data.examples import Examples
     from valence.llm.align import Round
-    from valence.llm.finetune import SFTData
     from valence.llm.finetune_spec import FineTuneResult, FinetuneSpec
+    from valence.llm.pseudo_labels import AlignSpec
+    from valence.llm.sft_data import SFTData
 
 SHOWN = ("macro_f1", "accuracy", "weighted_f1")
 Report = Callable[[float, str], None]
@@ -52,12 +54,13 @@ class FineTuneOptions(OptionGroup):
             SpecError: if no model is named or a setting does not fit.
         """
         from valence.config.spec import build, parse_yaml
+        from valence.config.yaml_text import read_settings_file
         from valence.llm.finetune_spec import FinetuneSpec
 
         values: dict[str, Any] = {}
         if self.config is not None:
             try:
-                text = self.config.read_text(encoding="utf-8")
+                text = read_settings_file(self.config)
             except (OSError, UnicodeDecodeError) as error:
                 raise SpecError(f"Config {self.config} cannot be read: {error}") from None
             values = parse_yaml(text, where=str(self.config)) or {}
@@ -85,7 +88,32 @@ class AlignmentOptions(OptionGroup):
         OldName("--unlabelled"),
     ] = None
     rounds: Annotated[int, typer.Option(help="Most rounds of self-alignment.")] = 3
-    threshold: Annotated[float, typer.Option(help="Least probability of a sure answer.")] = 0.8
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Least probability of a sure answer; each language's own if not given."),
+    ] = None
+    sets: Annotated[
+        int | None,
+        typer.Option(help="Sets of demonstrations that must agree; each language's own if not."),
+    ] = None
+    accuracy: Annotated[
+        float, typer.Option(help="Share of validation answers that must be right when sure.")
+    ] = 0.8
+    pool: Annotated[
+        str, typer.Option(help="Take demonstrations from: language (its own), or all.")
+    ] = "language"
+
+    def spec(self) -> AlignSpec:
+        """The settings of self-alignment.
+
+        Raises:
+            SpecError: if a value does not fit.
+        """
+        from valence.config.spec import build
+        from valence.llm.pseudo_labels import AlignSpec
+
+        names = ("rounds", "threshold", "sets", "accuracy", "pool")
+        return build(AlignSpec, {name: getattr(self, name) for name in names})
 
 
 @with_groups
@@ -105,7 +133,7 @@ def finetune(
     bitsandbytes the base is held in 4 bits.
     """
     from valence.llm.finetune import finetune as train
-    from valence.llm.finetune import read_sft_data
+    from valence.llm.sft_data import read_sft_data
     from valence.reports.curves import write_curves
 
     hardware.prepared()
@@ -134,7 +162,7 @@ def finetune(
         for note in result.notes:
             console.info(f"Note: {note}")
         console.info(f"Adapter: {out}; make it a plain model: valence llm merge {out} --out MODEL")
-    _print_validation(result.validation, as_json=output.json)
+    _print_validation(result, as_json=output.json)
 
 
 def _align(
@@ -142,30 +170,46 @@ def _align(
     encoder: str | None, report: Report,
 ) -> tuple[FineTuneResult, list[Round]]:  # fmt: skip
     from valence.config.sections import EncoderSpec
-    from valence.config.spec import build
-    from valence.llm.align import AlignSpec, self_align
+    from valence.llm.align import LANGUAGE, self_align
     from valence.llm.retrieval import Embedder
 
-    how = build(AlignSpec, {"rounds": alignment.rounds, "threshold": alignment.threshold})
     named = EncoderSpec(name=encoder) if encoder else EncoderSpec()
+    texts = _texts(rows)
+    if texts.groups is None and len({e.language for e in sft_data.train}) > 1:
+        console.info(
+            f"Note: {rows.name} has no column {LANGUAGE!r}, so that its texts get demonstrations "
+            "of any language, and the limits of all"
+        )
     return self_align(
-        spec, how, sft_data, _texts(rows), out, embedder=Embedder(named, device=spec.device),
-        progress=report,
+        spec, alignment.spec(), sft_data, texts, out,
+        embedder=Embedder(named, device=spec.device), progress=report,
     )  # fmt: skip
 
 
-def _texts(rows: DataSpec) -> list[str]:
-    """The texts of a source, those that are blank left out."""
+def _texts(rows: DataSpec) -> Examples:
+    """The texts of a source with their languages, if it names some; blank ones are left out."""
+    import numpy as np
+
+    from valence.data.examples import Examples
+    from valence.data.groups import group_column, group_values
     from valence.data.locate import locate
     from valence.data.tables import TEXT_COLUMNS, find_column
+    from valence.llm.records import folder_name
 
     texts: list[str] = []
+    languages: list[str] = []
     for part in locate(rows)[0].values():
         table = part.read()
         columns = [str(name) for name in table.columns]
         column = find_column(columns, rows.text_column, TEXT_COLUMNS, what="text", where=rows.name)
-        texts += table[column].dropna().astype(str).tolist()
-    return [text for text in texts if text.strip()]
+        table = table[table[column].notna()]
+        table = table[table[column].astype(str).str.strip() != ""]
+        texts += table[column].astype(str).tolist()
+        group = group_column(rows, columns, rows.name)
+        if group:
+            languages += [folder_name(name) for name in group_values(table[group])]
+    known = len(languages) == len(texts)
+    return Examples(texts, groups=np.array(languages, dtype=object) if known else None)
 
 
 def _print_rounds(rounds: list[Round]) -> None:
@@ -175,11 +219,23 @@ def _print_rounds(rounds: list[Round]) -> None:
         console.info(
             f"Round {one.number}: {accepted}; validation macro-F1 {one.macro_f1:.3f}{ending}"
         )
+        for name, limits in one.limits.items():
+            if limits.none_taken:
+                reached = "no answer is taken: too few sure ones are right on validation rows"
+            else:
+                reached = f"{limits.sets} sets, probability ≥ {limits.threshold:.2f}"
+            console.info(f"  {name or 'all languages'}: {reached}")
 
 
-def _print_validation(scores: dict[str, float | None], *, as_json: bool) -> None:
+def _print_validation(result: FineTuneResult, *, as_json: bool) -> None:
+    """Scores of all validation records, and of every language where there are several."""
     if as_json:
-        console.print_json(scores)
+        languages = result.validation_by_language
+        console.print_json({**result.validation, **({"languages": languages} if languages else {})})
         return
-    rows = [[name, console.number(value)] for name, value in scores.items() if name in SHOWN]
-    console.print_table(["validation", "value"], rows)
+    names = [name for name in SHOWN if name in result.validation]
+    columns = {"all": result.validation, **result.validation_by_language}
+    if len(columns) == 1:
+        columns = {"value": result.validation}
+    rows = [[name, *(console.number(s[name]) for s in columns.values())] for name in names]
+    console.print_table(["validation", *columns], rows)

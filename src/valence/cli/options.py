@@ -57,10 +57,13 @@ class TextOptions(OptionGroup):
     table: Annotated[
         str | None, typer.Option(help="The table to read, of a database with several.")
     ] = None
+    query_timeout: Annotated[
+        float | None, typer.Option(help="Seconds that a database may work on the rows [300].")
+    ] = None
 
     def settings(self) -> dict[str, Any]:
         """The dotted settings that were given."""
-        names = ("text_column", "encoding", "query", "table")
+        names = ("text_column", "encoding", "query", "table", "query_timeout")
         return {f"data.{n}": v for n in names if (v := getattr(self, n)) is not None}
 
     def spec(self, name: str, *, target: str | None = None) -> DataSpec:

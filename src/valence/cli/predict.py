@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from valence.inference.bulk.stream import StreamOptions
     from valence.inference.predictor import Predictor
 
-NOT_OF_A_FOLDER = ("query", "table", "to_table", "text")
+NOT_OF_A_FOLDER = ("query", "query_timeout", "table", "to_table", "text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,10 @@ class ScoringOptions(OptionGroup):
     out: Annotated[
         str | None, typer.Option(help="File, folder or database URL for the scored rows.")
     ] = None
+    safe_csv: Annotated[
+        bool,
+        typer.Option("--safe-csv", help="Mark cells a spreadsheet would carry out (=, +, -, @)."),
+    ] = False
     to_table: Annotated[
         str | None, typer.Option(help="The new table, where --out is a database; scored.")
     ] = None
@@ -92,7 +96,7 @@ def predict(
 
     job = FolderJob(
         model, Path(str(scoring.out)), requested, scoring.long, source.text_column,
-        scoring.target_prior, encoding=source.encoding,
+        scoring.target_prior, encoding=source.encoding, safe_csv=scoring.safe_csv,
     )  # fmt: skip
     score_folder(job, files, engine, machines, resume=scoring.resume, quiet=output.quiet)
 
@@ -116,8 +120,11 @@ def _predict_here(
         return
     options = StreamOptions(
         source.text_column, source.query, source.table, scoring.to_table, scoring.resume,
-        encoding=source.encoding,
+        encoding=source.encoding, query_timeout=source.query_timeout,
+        safe_csv=scoring.safe_csv,
     )  # fmt: skip
+    if scoring.safe_csv and Path(scoring.out).suffix.lower() not in (".csv", ".tsv"):
+        raise SpecError(f"--safe-csv is for CSV and TSV files; {scoring.out} is neither")
     _stream(predictor, table, scoring.out, options, quiet=output.quiet)
 
 

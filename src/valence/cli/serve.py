@@ -15,6 +15,7 @@ from valence.cli.options import ModelFolder, ModelHardware, OptionGroup, Quiet, 
 from valence.errors import RunError
 
 if TYPE_CHECKING:
+    from valence.serving.connections import ConnectionLimits
     from valence.serving.settings import Limits, ServeSettings
 
 RELOAD_SECONDS = 2.0
@@ -27,6 +28,12 @@ class AddressOptions(OptionGroup):
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with a model.")] = 1
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name it is asked by, as in a proxy's Host: x.org, *.x.org. Repeatable."
+        ),
+    ] = None
     api_key_file: Annotated[
         Path | None, typer.Option(help="Valid keys, one per line; or VALENCE_API_KEY.")
     ] = None
@@ -46,6 +53,21 @@ class LimitOptions(OptionGroup):
     max_chars: Annotated[int, typer.Option(min=1, help="Longest text.")] = 20_000
     max_body: Annotated[int, typer.Option(min=1, help="Largest body in bytes.")] = 1_048_576
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to an answer.")] = 30.0
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Connections open at once, per process.")
+    ] = 1000
+    header_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds to the end of a header.")
+    ] = 10.0
+    idle_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds without a request, or without reading.")
+    ] = 30.0
+
+    def connections(self) -> ConnectionLimits:
+        """The bounds of connections."""
+        from valence.serving.connections import ConnectionLimits
+
+        return ConnectionLimits(self.max_connections, self.header_timeout, self.idle_timeout)
 
     def limits(self) -> Limits:
         """The same as the server takes them."""
@@ -84,8 +106,9 @@ def serve(
         ) from None
     settings = ServeSettings(
         folder=model, host=address.host, port=address.port, workers=address.workers,
-        keys=read_keys(address.api_key_file), limits=bounds.limits(), hardware=requested,
-        reload_seconds=RELOAD_SECONDS if reload else 0.0,
+        keys=read_keys(address.api_key_file), limits=bounds.limits(),
+        connections=bounds.connections(), allowed_hosts=tuple(address.allowed_host or ()),
+        hardware=requested, reload_seconds=RELOAD_SECONDS if reload else 0.0,
     )  # fmt: skip
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     run(settings, _started(settings, quiet=quiet))

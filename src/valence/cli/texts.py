@@ -55,7 +55,18 @@ def texts_of(given: Sequence[str]) -> list[str]:
     Raises:
         DataError: if there is none.
     """
-    texts = list(given) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    texts = list(given) or _lines_of_stdin()
     if not texts:
         raise DataError("There is no text; give some, or a file, or lines on stdin")
     return texts
+
+
+def _lines_of_stdin() -> list[str]:
+    if sys.stdin is None:  # closed before the start
+        return []
+    try:
+        return [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    except UnicodeDecodeError:
+        raise DataError(
+            f"stdin is not {sys.stdin.encoding}; convert it with iconv, or set PYTHONIOENCODING"
+        ) from None

@@ -124,13 +124,19 @@ def _configured(
     config: Path, what: WhatToTrain, data: DataOptions, settings: Mapping[str, Any]
 ) -> RunSpec:
     """The spec of a file, on the data of the command line."""
+    from valence.config.yaml_text import read_settings_file
     from valence.methods.registry import read_spec
 
     try:
-        spec = read_spec(config.read_text(encoding="utf-8"))
+        spec = read_spec(read_settings_file(config))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Config {config} cannot be read: {error}") from None
-    named = {"data.name": data.data, "data.query": None, "data.table": None}
+    named = {
+        "data.name": data.data,
+        "data.query": None,
+        "data.table": None,
+        "data.query_timeout": None,
+    }
     seed = {} if what.seed is None else {"seed": what.seed}
     return spec.override({**named, **settings, **seed})
 

@@ -183,7 +183,7 @@ def _shift(below_perfect: Difference) -> Difference:
 
 def _best_other(portfolio: pd.DataFrame) -> dict[str, str] | None:
     """The best tried model that is not the chosen one by itself."""
-    members = portfolio[portfolio["member"]]
+    members = portfolio[portfolio["share"] > 0]
     alone = members["model"].iloc[0] if len(members) == 1 else None
     others = portfolio[(portfolio["model"] != alone) & (portfolio["run"] != "")]
     if not len(others):

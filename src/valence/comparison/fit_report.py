@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from valence.comparison.best_model import BestModel
     from valence.comparison.bootstrap import Difference
 
-COLUMNS = ["model", "macro-F1 (validation)", "in the mean", "time"]
+COLUMNS = ["model", "macro-F1 (out of fold)", "in the mean", "time"]
 """Of :func:`portfolio_cells`."""
 
 
@@ -26,7 +26,7 @@ def row_lines(best: BestModel) -> Iterator[str]:
 def portfolio_cells(best: BestModel) -> list[list[str]]:
     """One row per model that was tried, under :data:`COLUMNS`."""
     return [
-        [str(row["model"]), f"{row['expected_macro_f1']:.3f}", "yes" if row["member"] else "",
+        [str(row["model"]), f"{row['expected_macro_f1']:.3f}", f"{row['share']:.0%}" if row["share"] else "",
          duration(row["seconds"])]
         for row in best.portfolio.to_dict("records")
     ]  # fmt: skip

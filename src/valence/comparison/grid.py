@@ -17,6 +17,7 @@ from valence.comparison.executors.table import make_executor
 from valence.config.data import DataSpec
 from valence.config.sections import BUILT_IN_ENCODER
 from valence.config.spec import RunSpec, build, check_path, parse_yaml
+from valence.config.yaml_text import read_settings_file
 from valence.data.groups import transfer_sets
 from valence.data.sources import load_dataset
 from valence.distributed import process_group
@@ -66,7 +67,7 @@ def read_comparison(path: str | Path) -> Comparison:
         SpecError: if the file is missing, is no YAML, or has a wrong field.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_settings_file(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Config {path} cannot be read: {error}") from None
     values = parse_yaml(text, where=str(path)) or {}

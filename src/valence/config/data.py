@@ -36,6 +36,8 @@ class DataSpec(Section):
     """A SELECT whose rows are used, of a database."""
     table: str | None = None
     """The table that is read, of a database; its only one when not given."""
+    query_timeout: Annotated[float, Field(gt=0)] | None = None
+    """Seconds that a database may work on the rows; 300 when not given."""
     encoding: str | None = None
     """The encoding of CSV, TSV and JSONL files, as Python names it; UTF-8 when not given, with
     or without a byte order mark."""
@@ -111,6 +113,8 @@ class DataSpec(Section):
                 f"The setting {option} is for databases, and {self.name!r} is none; "
                 "give a URL such as sqlite:///tweets.db"
             )
+        if self.query_timeout and not is_sql_url(self.name):
+            raise SpecError("The setting query_timeout is for databases; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""How a language model is prompted: :class:`LlmSpec`."""
+"""How a language model is prompted, and fine-tuned: :class:`LlmSpec`, :class:`SftSpec`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from valence.config.sections import Count, Section
+from valence.config.sections import Count, Fraction, Positive, Section
 
 
 class LlmSpec(Section):
     """How a language model is prompted."""
 
-    speed_only: ClassVar[frozenset[str]] = frozenset({"concurrency", "per_minute"})
+    speed_only: ClassVar[frozenset[str]] = frozenset(
+        {"concurrency", "per_minute", "quantization", "precision"}
+    )
+    """The number format in effect is a part of the run's key of its own."""
 
     model: str = ""
     """Hub name, local folder, or the name a server knows it by."""
@@ -22,6 +25,9 @@ class LlmSpec(Section):
     """Demonstrations: none, the same for all texts, or the most similar training texts."""
     per_label: Count = 1
     """Demonstrations of each label."""
+    shots_total: Count | None = None
+    """Demonstrations in all where they are the same for all texts, of as many labels as there are;
+    3 are published. Overrides ``per_label``."""
     pool: Literal["language", "all"] = "language"
     """Whether they are of the text's own language, where rows have one, or of any."""
     pooling: Literal["mean", "cls", "last", "max", "pooler"] = "mean"
@@ -44,6 +50,8 @@ class LlmSpec(Section):
     """Tokens of a prompt with its answer; the model's own limit when not given."""
     quantization: Literal["auto", "nf4", "none"] = "auto"
     """``auto``: 4-bit NF4 on a CUDA GPU with bitsandbytes, as published."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of weights that are not quantized; ``auto``: bf16 on a CUDA GPU, fp32 elsewhere."""
     concurrency: Count = 4
     """Concurrent requests to a server."""
     per_minute: Count | None = None
@@ -55,3 +63,22 @@ class LlmSpec(Section):
         if server is not None and "@" in server.partition("://")[2].partition("/")[0]:
             raise ValueError("write no password into the URL; set OPENAI_API_KEY")
         return None if server is None else server.rstrip("/")
+
+
+class SftSpec(Section):
+    """How ``llm-finetuned`` trains an adapter; the defaults are the published ones."""
+
+    epochs: Positive = 5.0
+    max_steps: Count | None = None
+    """Ends the training earlier."""
+    cutoff: Annotated[int, Field(ge=16)] = 1024
+    """Tokens of a question with its answer."""
+    batch_size: Count = 1
+    accumulation: Count = 8
+    learning_rate: Positive = 1e-4
+    lora_rank: Count = 8
+    lora_alpha: Positive = 16
+    lora_dropout: Fraction = 0.0
+    validation_rows: Count = 200
+    """Most validation questions that are scored after an epoch, of every language and label in
+    proportion."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from valence.config.spec import check_path, parse_yaml
+from valence.config.spec import LONGEST_SHOWN, check_path, parse_yaml
 from valence.errors import SpecError
 
 
@@ -38,7 +38,8 @@ def parse_axis(text: str) -> tuple[str, tuple[Any, ...]]:
 
 
 def _scalar(text: str) -> Any:
-    value = parse_yaml(text, where=f"value {text!r}")
+    shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+    value = parse_yaml(text, where=f"value {shown!r}")
     if isinstance(value, str):  # YAML 1.1 reads 1e-4 and .5e1 as text
         try:
             return float(value)

@@ -176,6 +176,14 @@ class RidgeSpec(Section):
     when not given."""
 
 
+class RefitSpec(Section):
+    """Whether a model is fitted again on training and validation rows, once all was chosen."""
+
+    when: Literal["never", "auto", "always"] = "never"
+    """``auto``: unless the out-of-fold macro-F1 of the validation rows loses more than its
+    standard error."""
+
+
 class PortfolioSpec(Section):
     """What ``auto`` tries, and what joins its mean."""
 

@@ -23,11 +23,13 @@ from valence.config.sections import (
     HeadSpec,
     LossSpec,
     PortfolioSpec,
+    RefitSpec,
     RidgeSpec,
     Section,
     TrainSpec,
     ViewSpec,
 )
+from valence.config.yaml_text import parse_yaml as parse_yaml
 from valence.errors import SpecError, UnknownNameError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -40,6 +42,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "view": ViewSpec,
     "fusion": FusionSpec,
     "ridge": RidgeSpec,
+    "refit": RefitSpec,
     "portfolio": PortfolioSpec,
     "train": TrainSpec,
     "llm": LlmSpec,
@@ -48,6 +51,8 @@ SECTIONS: Mapping[str, type[Section]] = {
 
 RENAMED: Mapping[str, str] = {"llm.quantisation": "llm.quantization"}
 """Settings by their former names, which are still read."""
+
+LONGEST_SHOWN = 120  # characters of a wrong value in a message
 
 
 class MethodConfig(Section):
@@ -172,21 +177,12 @@ def build(model: type[Model], values: Any, *, prefix: str = "") -> Model:
             known = _paths(model) if issubclass(model, Section) else list(model.model_fields)
             raise UnknownNameError("setting", field, known) from None
         reason = first["msg"].removeprefix("Value error, ")
-        raise SpecError(f"Setting {field} = {first['input']!r}: {reason}") from None
+        raise SpecError(f"Setting {field} = {_shown(first['input'])}: {reason}") from None
 
 
-def parse_yaml(text: str, *, where: str) -> Any:
-    """Read YAML.
-
-    Raises:
-        SpecError: naming ``where`` and the line that is wrong.
-    """
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise SpecError(f"{where}{line}: not valid YAML; check indentation and colons") from None
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def setting_paths() -> list[str]:

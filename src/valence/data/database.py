@@ -1,16 +1,15 @@
-"""Databases as sources: opening one by its URL, its tables, and rows in parts."""
+"""Databases: opening one by its URL, for reading without rights to write, and its tables."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, Engine, make_url
@@ -22,15 +21,12 @@ TEXTS = "texts"
 """The table that imports write where no other is named."""
 BUSY_SECONDS = 30
 """How long SQLite waits for another process that writes."""
-READ_ROWS = 20_000
-"""Rows held at once while a table is read."""
-OWN_COLUMNS = ("id", "split", "row_key", "chars", "words", "clean_text")
-"""Columns of an imported table that are no part of its rows."""
 EXTRAS = {"psycopg": "valence[postgres]"}
-ALIASES = {
-    "train": "train", "validation": "validation", "valid": "validation", "val": "validation",
-    "dev": "validation", "test": "test",
-}  # fmt: skip
+DRIVER_OPTIONS = ("timeout", "isolation_level", "detect_types", "cached_statements")
+"""Of an SQLite URL, what is passed on when it is opened read-only."""
+WAL_MARK = slice(18, 20)
+"""Two bytes of an SQLite file's header; both are 2 under write-ahead logging."""
+_PART = re.compile(r'"(?:[^"]|"")*"|[^."]+')
 _AUTHORITY = re.compile(r"([A-Za-z][\w+.-]*://)([^@/?]*@)?([^?]*)(\?.*)?", re.DOTALL)
 
 
@@ -76,9 +72,11 @@ class Database:
             DataError: if there is none, or several and none named.
             UnknownNameError: with the closest name.
         """
-        schema, _, bare = (name or "").rpartition(".")
+        schema, bare = split_table_name(name or "")
+        known = self.tables()
+        if name in known:  # a dot or a quote may be part of a name
+            schema, bare = None, str(name)
         if not schema:
-            known = self.tables()
             if not known:
                 raise DataError(f"{self.name} has no tables; fill one with valence data import")
             bare = bare or (known[0] if len(known) == 1 else TEXTS)
@@ -91,13 +89,26 @@ class Database:
                 raise UnknownNameError("table", bare, known)
         try:
             with self.translate_errors():
-                return sa.Table(
-                    bare, sa.MetaData(), schema=schema or None, autoload_with=self.engine
-                )
+                return sa.Table(bare, sa.MetaData(), schema=schema, autoload_with=self.engine)
         except DataError:
             if schema:
-                raise UnknownNameError("table", str(name), self.tables()) from None
+                raise UnknownNameError("table", str(name), known) from None
             raise
+
+
+def split_table_name(name: str) -> tuple[str | None, str]:
+    """Schema (None where none is named) and table of ``table``, ``schema.table`` or ``"a.b"``.
+
+    Double quotes hold a part that has a dot in it; two of them stand for one.
+    """
+    parts = _PART.findall(name)
+    if ".".join(parts) != name:
+        return None, name
+    plain = [
+        part[1:-1].replace('""', '"') if part.startswith('"') and len(part) > 1 else part
+        for part in parts
+    ]
+    return (".".join(plain[:-1]) or None), (plain[-1] if plain else "")
 
 
 @contextmanager
@@ -106,7 +117,8 @@ def open_database(name: str, *, create: bool = False) -> Iterator[Database]:
 
     Args:
         name: The URL; ``${NAME}`` in it is read from the environment.
-        create: Whether a missing SQLite file is created.
+        create: Whether it is written to, and a missing SQLite file created; else SQLite files
+            are opened read-only, and transactions of PostgreSQL are READ ONLY.
 
     Raises:
         SpecError: if a password stands in the URL, or it is no URL.
@@ -116,13 +128,43 @@ def open_database(name: str, *, create: bool = False) -> Iterator[Database]:
     url, secrets = _expand_variables(name)
     if url.get_backend_name() == "sqlite":
         _check_file(name, url, create)
-    engine = _engine(name, url)
-    if create and engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _write_ahead)
+    engine = _engine(name, url if create else _read_only(url))
+    journal = _Journal()
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", journal.write_ahead if create else _query_only)
+    elif engine.dialect.name == "postgresql" and not create:
+        engine = engine.execution_options(postgresql_readonly=True)
     try:
         yield Database(name, engine, secrets)
     finally:
+        if create and engine.dialect.name == "sqlite":
+            journal.put_back(engine)
         engine.dispose()
+
+
+def _read_only(url: URL) -> URL:
+    """An SQLite URL under which nothing can be written; others as they are."""
+    path = url.database
+    if url.get_backend_name() != "sqlite" or not path:
+        return url
+    query = {"mode": "ro", "uri": "true"}
+    if path.startswith("file:"):
+        return url.update_query_dict(query)
+    file = os.path.abspath(path)
+    if _is_sealed(file):
+        query["immutable"] = "1"
+    own = {key: value for key, value in url.query.items() if key in DRIVER_OPTIONS}
+    return url.set(database="file:" + quote(file), query=own).update_query_dict(query)
+
+
+def _is_sealed(file: str) -> bool:
+    """Whether an SQLite file needs a log beside it that cannot be made, and has none."""
+    if os.access(os.path.dirname(file), os.W_OK):
+        return False
+    log = f"{file}-wal"
+    with open(file, "rb") as stream:
+        header = stream.read(WAL_MARK.stop)
+    return header[WAL_MARK] == b"\x02\x02" and not (os.path.exists(log) and os.path.getsize(log))
 
 
 def _expand_variables(name: str) -> tuple[URL, tuple[str, ...]]:
@@ -208,144 +250,29 @@ def _engine(name: str, url: URL) -> Engine:
         raise SpecError(f"{name} is no usable database URL ({type(error).__name__})") from None
 
 
-def _write_ahead(connection: Any, _: object) -> None:
-    # Readers go on while an import writes; a killed writer loses only its open batch.
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+def _query_only(connection: Any, _: object) -> None:
+    connection.execute("PRAGMA query_only=ON")
 
 
-@dataclass(frozen=True)
-class SqlRows:
-    """Rows of a table or a query, of one split or all.
+class _Journal:
+    """The journal of an SQLite file while it is written, and as it was before."""
 
-    Attributes:
-        name: URL of the database.
-        source: A table, or a query as a subquery.
-        order: Columns by which rows are sorted; the primary key, so that draws can be repeated.
-        split: Column of the split, and the values that are read.
-        without: Columns that are not read.
-    """
+    def __init__(self) -> None:
+        self.before: str | None = None
 
-    name: str
-    source: sa.Table | sa.TextClause
-    order: tuple[str, ...] = ()
-    split: tuple[str, tuple[str, ...]] | None = None
-    without: tuple[str, ...] = ()
+    def write_ahead(self, connection: Any, _: object) -> None:
+        # Readers go on while an import writes; a killed writer loses only its open batch.
+        if self.before is None:
+            (self.before,) = connection.execute("PRAGMA journal_mode").fetchone()
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
 
-    def statement(self) -> sa.Select[Any]:
-        """The SELECT that reads the rows."""
-        columns: list[Any] = [sa.literal_column("*")]
-        if isinstance(self.source, sa.Table):
-            columns = [column for column in self.source.c if column.name not in self.without]
-        chosen = sa.select(*columns).select_from(self.source)
-        if self.split is not None:
-            column, values = self.split
-            chosen = chosen.where(sa.column(column).in_(values))
-        return chosen.order_by(*(sa.column(name) for name in self.order))
-
-    def batches(self, rows: int) -> Iterator[pd.DataFrame]:
-        """Tables of at most ``rows`` rows; the database is not read ahead."""
-        for columns, part in self.records(rows):
-            yield pd.DataFrame.from_records(part, columns=columns)
-
-    def records(self, rows: int) -> Iterator[tuple[list[str], list[tuple[Any, ...]]]]:
-        """Names of the columns, and at most ``rows`` rows with the values of the database."""
-        with (
-            open_database(self.name) as database,
-            database.translate_errors(),
-            database.engine.connect() as open_,
-        ):
-            result = open_.execution_options(yield_per=rows).execute(self.statement())
-            columns = list(result.keys())
-            for part in result.partitions():
-                yield columns, [tuple(row) for row in part]
-
-    def count(self) -> int:
-        """How many rows there are."""
-        counted = sa.select(sa.func.count()).select_from(self.statement().order_by(None).subquery())
-        with (
-            open_database(self.name) as database,
-            database.translate_errors(),
-            database.engine.connect() as open_,
-        ):
-            return int(open_.execute(counted).scalar_one())
-
-    def read(self) -> pd.DataFrame:
-        """All rows.
-
-        Raises:
-            DataError: if there are none.
-        """
-        parts = list(self.batches(READ_ROWS))
-        if not parts:
-            raise DataError(f"{self.name}: there are no rows; check the table or the query")
-        return pd.concat(parts, ignore_index=True)
-
-
-def sql_tables(
-    name: str, *, query: str | None, table: str | None, text_column: str | None
-) -> tuple[dict[str, SqlRows], list[str]]:
-    """Rows of a database by split name, or under ``"all"``, and notes on rows not used.
-
-    A column named ``split`` with train, validation (valid, val, dev) or test in it gives splits.
-
-    Raises:
-        DataError, SpecError: if the database, the table or the query cannot be used.
-    """
-    with open_database(name) as database, database.translate_errors():
-        rows, columns = _rows(database, query, table, text_column)
-        split = next((column for column in columns if column.lower() == "split"), None)
-        if split is None:
-            return {"all": rows}, []
-        chosen: sa.Select[Any] = sa.select(sa.column(split)).select_from(rows.source).distinct()
-        with database.engine.connect() as open_:
-            values = [value for (value,) in open_.execute(chosen)]
-    aliases: dict[str, list[str]] = {}
-    for value in values:
-        known = ALIASES.get(value.lower()) if isinstance(value, str) else None
-        if known:
-            aliases.setdefault(known, []).append(value)
-    if not aliases:
-        return {"all": rows}, []
-    unused = sorted(str(v) for v in values if not isinstance(v, str) or v.lower() not in ALIASES)
-    notes = []
-    if unused:
-        notes.append(f"{name}: rows of split {', '.join(unused[:5])} are not used")
-    parts = {
-        known: SqlRows(name, rows.source, rows.order, (split, tuple(there)), rows.without)
-        for known in ("train", "validation", "test")
-        if (there := aliases.get(known))
-    }
-    return parts, notes
-
-
-def all_rows(name: str, *, query: str | None = None, table: str | None = None) -> SqlRows:
-    """Every row and column of a table or a query, whatever its split.
-
-    Raises:
-        DataError, SpecError: if the database, the table or the query cannot be used.
-    """
-    with open_database(name) as database, database.translate_errors():
-        rows, _ = _rows(database, query, table, None)
-    return replace(rows, without=())
-
-
-def _rows(
-    database: Database, query: str | None, table: str | None, text_column: str | None
-) -> tuple[SqlRows, list[str]]:
-    if query is None:
-        source = database.table(table)
-        columns = [column.name for column in source.c]
-        order = tuple(column.name for column in source.primary_key)
-        ours = "row_key" in columns and (text_column is None or text_column in columns)
-        hidden: tuple[str, ...] = OWN_COLUMNS if ours else ()
-        if hidden and text_column == "clean_text":
-            hidden = (*hidden, "text")
-        without = tuple(name for name in hidden if name != text_column)
-        return SqlRows(database.name, source, order, without=without), columns
-    # A colon is no parameter here; as a subquery, nothing but a SELECT is carried out.
-    inner = sa.text("(" + query.strip().rstrip(";").replace(":", r"\:") + "\n) AS chosen")
-    probe: sa.Select[Any] = sa.select(sa.literal_column("*")).select_from(inner).limit(0)
-    with database.engine.connect() as open_:
-        columns = list(open_.execute(probe).keys())
-    return SqlRows(database.name, inner), columns
+    def put_back(self, engine: Engine) -> None:
+        """As before, or nobody could read the file on a disk that cannot be written."""
+        if self.before in (None, "wal", "memory"):
+            return
+        engine.dispose()
+        # Where another process has it open, that one puts it back.
+        with suppress(exc.SQLAlchemyError), engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout=0")
+            connection.exec_driver_sql(f"PRAGMA journal_mode={self.before}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valence.data.csv_layout import csv_layout, layout_note
+from valence.data.file_kind import refuse_foreign
 from valence.data.files import json_objects, text_encoding, wrong_encoding
 from valence.data.sheets import read_sheet_batches, sheet_note, split_sheet
 from valence.errors import DataError
@@ -130,6 +131,7 @@ def reading(path: Path, encoding: str | None = None) -> Iterator[str]:
                 f"{path}: a {suffix[1:].capitalize()} file has its own encoding; leave "
                 "--encoding out"
             )
+        refuse_foreign(path)
         yield suffix
     except UnicodeError:  # not only of decoding: UTF-16 without its mark is another
         raise DataError(wrong_encoding(path, encoding)) from None

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from valence.data.byte_texts import texts_of_bytes
 from valence.data.columns import guess_text_column
 from valence.data.files import TEXT_COLUMNS, find_column, usual_column
 from valence.errors import DataError
@@ -140,6 +141,7 @@ def _is_iterable(data: object) -> bool:
 
 
 def _checked(values: Sequence[object], where: str) -> list[str]:
+    values = texts_of_bytes(list(values), where)
     for i, value in enumerate(values):
         if not isinstance(value, str):
             kind = type(value).__name__

@@ -145,10 +145,14 @@ def locate(
         UnknownNameError: if nothing has that name.
     """
     if is_sql_url(spec.name):
-        from valence.data.database import sql_tables
+        from valence.data.database_rows import sql_tables
 
         tables, notes = sql_tables(
-            spec.name, query=spec.query, table=spec.table, text_column=spec.text_column
+            spec.name,
+            query=spec.query,
+            table=spec.table,
+            text_column=spec.text_column,
+            timeout_seconds=spec.query_timeout,
         )
         return {**tables}, notes
     frame = held_frame(spec.name)
@@ -185,7 +189,7 @@ def refuse_encoding(spec: DataSpec, what: str) -> None:
 
 NAMING = {
     "name", "target", "features", "text_column", "label_column", "query", "table", "encoding",
-    "group", "groups", "split_column",
+    "query_timeout",    "group", "groups", "split_column",
 }  # fmt: skip
 """Fields of a spec that say where rows are and how they are read; the others subsample them."""
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
+from valence.data.byte_texts import text_of_bytes
 from valence.data.catalog import DATASETS
 from valence.data.columns import SAMPLE, guess_label_column, guess_text_column
 from valence.data.groups import SOURCE_ROW
@@ -17,6 +20,7 @@ from valence.errors import DataError
 
 SPLIT, IGNORED = "split", "none"
 SPLIT_VALUES = {**SPLITS, "train": ("train", "training")}
+_SPLIT_OF = {alias: name for name, aliases in SPLIT_VALUES.items() for alias in aliases}
 LONGEST_NAME, WORDS_OF_A_NAME = 60, 6
 """What is longer names no column."""
 
@@ -46,29 +50,13 @@ def _split_by_column(
     spec: DataSpec, tables: Mapping[str, Table], notes: list[str]
 ) -> Mapping[str, Table]:
     """The tables of a source without splits whose column says which split a row is of."""
-    requested = spec.split_column
-    own = spec.name in DATASETS or spec.target != "classes" or requested == IGNORED
-    if own or "all" not in tables or (requested is None and is_sql_url(spec.name)):
-        return tables
-    head = _head(tables["all"])
-    column = requested or usual_column(list(head), [SPLIT])
+    column = column_of_splits(spec, tables)
     if column is None:
         return tables
-    if column not in head:
-        raise DataError(f"{spec.name}: no column {column!r} of splits; columns: {', '.join(head)}")
-    known = {alias: name for name, aliases in SPLIT_VALUES.items() for alias in aliases}
-    if requested is None and not {_plain(value) for value in head[column]} <= set(known):
-        return tables
     whole = tables["all"].read()
-    values = whole[column].map(_plain)
-    wrong = values[~values.isin(list(known))]
-    if len(wrong) or not values.isin(SPLIT_VALUES["train"]).any():
-        what = f"row {wrong.index[0] + 1} says {wrong.iloc[0]!r}" if len(wrong) else "none is train"
-        raise DataError(
-            f"{spec.name}: column {column!r} names splits, but {what}; write train, validation or "
-            "test, or ignore it with --split-column none"
-        )
-    splits = values.map(known)
+    splits = splits_of(whole[column], spec.name)
+    if not (splits == "train").any():
+        raise _wrong_split(spec.name, column, "none is train")
     parts: dict[str, Table] = {
         name: InMemoryRows(whole[splits == name].reset_index(drop=True))
         for name in SPLIT_VALUES
@@ -81,8 +69,54 @@ def _split_by_column(
     return parts
 
 
+def column_of_splits(spec: DataSpec, tables: Mapping[str, Table]) -> str | None:
+    """The column of a source that says which split a row is of; None where there is none.
+
+    Raises:
+        DataError: if the spec names one that is not there.
+    """
+    requested = spec.split_column
+    own = spec.name in DATASETS or spec.target != "classes" or requested == IGNORED
+    if own or "all" not in tables or (requested is None and is_sql_url(spec.name)):
+        return None
+    head = _head(tables["all"])
+    column = requested or usual_column(list(head), [SPLIT])
+    if column is not None and column not in head:
+        raise DataError(f"{spec.name}: no column {column!r} of splits; columns: {', '.join(head)}")
+    if column is None or requested is not None:
+        return column
+    return column if {_plain(value) for value in head[column]} <= set(_SPLIT_OF) else None
+
+
+def splits_of(values: Any, where: str, *, before: int = 0) -> Any:
+    """The split that each value of a column of pandas names.
+
+    Args:
+        values: The column.
+        where: Name of the source, for messages.
+        before: Rows of the source before these.
+
+    Raises:
+        DataError: if a value names none, with its row.
+    """
+    splits = values.map(lambda value: _SPLIT_OF.get(_plain(value)))
+    unknown = np.flatnonzero(splits.isna())
+    if len(unknown):
+        row = int(unknown[0])
+        what = f"row {before + row + 1} says {_plain(values.iloc[row])!r}"
+        raise _wrong_split(where, str(values.name), what)
+    return splits
+
+
+def _wrong_split(where: str, column: str, what: str) -> DataError:
+    return DataError(
+        f"{where}: column {column!r} names splits, but {what}; write train, validation or "
+        "test, or ignore it with --split-column none"
+    )
+
+
 def _plain(value: object) -> str:
-    return str(value).strip().lower()
+    return str(text_of_bytes(value, "the column of splits")).strip().lower()
 
 
 def with_columns(

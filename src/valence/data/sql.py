@@ -17,10 +17,12 @@ from sqlalchemy.schema import CreateTable
 
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url, refuse_password
+from valence.data.byte_texts import texts_of_bytes
 from valence.data.catalog import DATASETS
-from valence.data.database import TEXTS, Database, open_database
+from valence.data.database import TEXTS, Database, open_database, split_table_name
 from valence.data.groups import choose_rows
-from valence.data.locate import Table, locate, refuse_subsampling
+from valence.data.locate import SPLITS, Table, locate, refuse_subsampling
+from valence.data.source_columns import column_of_splits, splits_of
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column, whole_characters
 from valence.data.text import DEFAULT, clean_text
 from valence.errors import DataError, SpecError
@@ -116,14 +118,17 @@ def import_rows(
     if not is_sql_url(to):
         raise SpecError(f"{to} is no database URL; write sqlite:///{Path(to).stem or 'texts'}.db")
     clock = time.perf_counter()
-    tables = _chosen(choose_rows(spec, locate(spec, data_dir)[0]), spec.name, options)
+    located = choose_rows(spec, locate(spec, data_dir)[0])
+    column = column_of_splits(spec, located) if options.split is None else None
+    tables = _chosen(located, spec.name, options)
     report = ImportReport(options.table)
     with open_database(to, create=True) as database:
         writer = _Writer(database, options.table)
-        rows = _Rows(spec, options, report)
+        rows = _Rows(spec, options, report, split_column=column)
         for split, table in tables.items():
             for batch in table.batches(options.batch_rows):
-                writer.write(rows.records(batch, split), report)
+                for own, part in rows.by_split(batch, split):
+                    writer.write(rows.records(part, own), report)
                 if progress is not None:
                     progress(report.read)
     if not report.splits:
@@ -189,7 +194,7 @@ class _Writer:
 
 
 def _definition(name: str) -> sa.Table:
-    schema, _, bare = name.rpartition(".")
+    schema, bare = split_table_name(name)
     if not bare:
         raise SpecError(f"{name!r} is no name of a table; write a word such as {TEXTS}")
     return sa.Table(
@@ -204,21 +209,31 @@ def _definition(name: str) -> sa.Table:
         sa.Column("chars", sa.Integer, nullable=False),
         sa.Column("words", sa.Integer, nullable=False),
         sa.Column("row_key", sa.Text, nullable=False, unique=True),
-        schema=schema or None,
+        schema=schema,
     )
 
 
 class _Rows:
     """Turns tables of the source into records, and counts the rows left out."""
 
-    def __init__(self, spec: DataSpec, options: ImportOptions, report: ImportReport) -> None:
-        self.spec = spec
+    def __init__(
+        self, spec: DataSpec, options: ImportOptions, report: ImportReport, *,
+        split_column: str | None = None,
+    ) -> None:  # fmt: skip
+        self.spec, self.split_column = spec, split_column
         self.source = spec.name
         self.options = options
         self.report = report
         self.card = DATASETS.get(spec.name)
         self.seen = Occurrences()
         self.columns: tuple[str, str] | None = None
+
+    def by_split(self, batch: pd.DataFrame, split: str) -> list[tuple[str, pd.DataFrame]]:
+        """The rows of each split of a batch: those that a column names, or all of ``split``."""
+        if self.split_column is None:
+            return [(split, batch)]
+        splits = splits_of(batch[self.split_column], self.source, before=self.report.read)
+        return [(name, batch[splits == name]) for name in SPLITS if (splits == name).any()]
 
     def records(self, batch: pd.DataFrame, split: str) -> list[dict[str, Any]]:
         """The rows of a batch that can be stored."""
@@ -229,7 +244,9 @@ class _Rows:
         labels = batch[label].tolist() if label in batch.columns else empty
         records = [
             record
-            for values in zip(texts, labels, strict=True)
+            for values in zip(
+                texts_of_bytes(texts, self.source), texts_of_bytes(labels, self.source), strict=True
+            )
             if (record := self._record(*values, split)) is not None
         ]
         self._number(records)

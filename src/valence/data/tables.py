@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from valence.data.byte_texts import texts_of_bytes
 from valence.data.files import LABEL_COLUMNS as LABEL_COLUMNS
 from valence.data.files import TEXT_COLUMNS as TEXT_COLUMNS
 from valence.data.files import find_column as find_column
@@ -109,6 +110,7 @@ def clean(
         if name in double:
             raise DataError(f"{where}: there are several columns {name!r}; rename all but one")
     table = table.loc[:, [name not in double for name in columns]]
+    table = table.assign(**{name: texts_of_bytes(table[name], where) for name in (text, label)})
     labels = _labels(table[label], names, where)
     texts = table[text].where(table[text].notna(), "").astype(str)
     others = table.drop(columns=[text, label])

@@ -56,7 +56,8 @@ def rank() -> int:
 
 def shards_weights() -> bool:
     """Whether each process holds a part of the weights (FSDP, as accelerate is configured)."""
-    return world_size() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    launched = world_size() > 1 or "LOCAL_RANK" in os.environ  # accelerate shards one process too
+    return launched and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
 def launched_alone() -> bool:

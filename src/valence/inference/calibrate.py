@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,7 @@ from valence.models.config_file import ModelConfig
 Adjust = Literal["none", "prior", "classes"]
 ADJUSTMENTS = ("none", "prior", "classes")
 MIN_ROWS = 20  # of a class: with fewer, what is fitted for it is chance
+FEWEST_ROWS = 10  # in all: a single temperature cannot be told from chance below
 STRENGTHS = np.linspace(0, 2, 21)  # of the adjustment by the log prior, as in training
 SHIFTS = np.linspace(-2, 2, 33)
 ROUNDS = 3
@@ -69,15 +71,15 @@ def fit(
         min_rows: Rows of a class below which nothing is fitted for classes.
 
     Raises:
-        DataError: if there are no rows.
+        DataError: if there are fewer than 10 rows (or ``min_rows``), all are of one class, or the
+            limits would leave every text without a label.
         SpecError: if a setting cannot be.
     """
     if adjust not in ADJUSTMENTS:
         raise SpecError(f"Adjustment {adjust!r} is unknown; write {', '.join(ADJUSTMENTS)}")
     if abstain is not None and not 0 < abstain < 1:
         raise SpecError(f"--abstain {abstain:g} is no fraction; write 0.1 for 10% of a class")
-    if not len(labels):
-        raise DataError("There are no rows to calibrate on; give some with --data")
+    _refuse_few(labels, config.classes, min_rows)
     logits = logits.astype(np.float64)
     calibration = _fit_all(logits, labels, config, adjust, min_rows)
     halves = _halves(labels)
@@ -94,6 +96,24 @@ def fit(
         calibration, _scores(config, labels, before), _scores(config, labels, after), before, after,
         answered,
     )  # fmt: skip
+
+
+def _refuse_few(labels: np.ndarray, classes: Sequence[str], min_rows: int) -> None:
+    """Refuse rows that nothing can be learned from, before anything is written."""
+    if not len(labels):
+        raise DataError("There are no rows to calibrate on; give some with --data")
+    needed = min(min_rows, FEWEST_ROWS)
+    if len(labels) < needed:
+        raise DataError(
+            f"{len(labels)} rows are too few to calibrate on, at least {needed} are needed; give "
+            "more with --data, or accept fewer with --min-rows"
+        )
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise DataError(
+            f"All {len(labels)} rows to calibrate on are of class {classes[present[0]]!r}; give "
+            "rows of every class"
+        )
 
 
 def _scores(config: ModelConfig, labels: np.ndarray, probs: np.ndarray) -> dict[str, float | None]:
@@ -115,9 +135,6 @@ def _fit_all(
 ) -> Calibration:
     counts = np.bincount(labels, minlength=len(config.classes))
     plain = no_calibration(config)
-    if len(labels) < min_rows:
-        note = f"{len(labels)} rows are too few; nothing is fitted (at least {min_rows})"
-        return plain.model_copy(update={"notes": (note,), "rows": len(labels)})
     notes = []
     thin = [config.classes[c] for c in np.flatnonzero(counts < min_rows)]
     if thin:
@@ -215,6 +232,12 @@ def _with_limits(
         )
     done = own.model_copy(update={"level": level, "limits": tuple(limits), "notes": notes})
     answered = float(np.mean([label != "" for label in done.labels(probabilities(done, logits))]))
+    if len(free) > 1 or not answered:  # two that are never ruled out are always two answers
+        rows = int(np.ceil(1 / level)) - 1
+        raise DataError(
+            f"With these {len(labels)} rows and --abstain {level:g} no text would ever get a label "
+            f"(each class needs about {2 * rows} rows); give more rows, or a larger fraction"
+        )
     return done, answered
 
 

@@ -9,8 +9,10 @@ from valence.data.dataset import Dataset
 from valence.data.pretrained import load_companion, network_of_config
 from valence.distributed.device import pick_device
 from valence.errors import ModelError
-from valence.llm.classify import LocalBackend, PromptSettings, all_questions, make_client
-from valence.llm.local import LanguageModel, load_tokenizer
+from valence.llm.backends import LocalBackend, PromptSettings, ServerBackend, make_client
+from valence.llm.classify import all_questions
+from valence.llm.language_model import LanguageModel
+from valence.llm.local import load_tokenizer
 
 BYTES_PER_TOKEN = 4.0  # of a server's tokenizer, which is not available here
 SECONDS_PER_REQUEST = 1.0
@@ -49,7 +51,8 @@ def estimate_cost(settings: PromptSettings, dataset: Dataset) -> CostEstimate:
     llm = settings.llm
     if llm.server is not None:
         client = make_client(llm)
-        chats = [builder.renderer.messages(q.text, q.demos) for q in questions]
+        backend = ServerBackend(llm, builder.renderer, client)
+        chats = [backend.messages(q) for q in questions]
         unique = {client.key(messages): messages for messages in chats}
         open_ = [messages for key, messages in unique.items() if client.answers.get(key) is None]
         size = sum(len(m["content"].encode()) for messages in open_ for m in messages)
@@ -58,11 +61,11 @@ def estimate_cost(settings: PromptSettings, dataset: Dataset) -> CostEstimate:
             seconds = max(seconds, 60.0 * len(open_) / llm.per_minute)
         return CostEstimate(len(questions), len(open_), len(unique) - len(open_),
                     round(size / BYTES_PER_TOKEN), seconds, exact=False)  # fmt: skip
-    empty = _without_weights(llm.model)
+    empty = model_shape(llm.model)
     model = LanguageModel(empty, load_tokenizer(llm.model), max_length=llm.max_length)
-    backend = LocalBackend(llm, builder.renderer, model)
-    prompts = {tuple(ids) for ids in backend.encode(questions)}
-    read = sum(min(len(ids), backend.room) for ids in prompts)
+    local = LocalBackend(llm, builder.renderer, model)
+    prompts = {tuple(ids) for ids in local.encode(questions)}
+    read = sum(min(len(ids), local.room) for ids in prompts)
     weights = sum(p.numel() for p in empty.parameters())
     rate = OPERATIONS_PER_SECOND[pick_device(settings.device)]
     return CostEstimate(
@@ -70,8 +73,15 @@ def estimate_cost(settings: PromptSettings, dataset: Dataset) -> CostEstimate:
     )
 
 
-def _without_weights(name: str) -> Any:
-    """The model's shape alone."""
+def model_shape(name: str) -> Any:
+    """A causal model on the meta device: its shape, without weights.
+
+    Args:
+        name: Hub name, or a folder that holds a model or an adapter of one.
+
+    Raises:
+        ModelError: if its configuration cannot be read.
+    """
     import json
     from pathlib import Path
 

@@ -8,74 +8,26 @@ adapter with the best macro-F1 is kept.
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from valence.config.callbacks import ProgressCallback
 from valence.data.pretrained import load_adapter
-from valence.data.sampling import stratified_split
 from valence.distributed import process_group
 from valence.distributed.device import pick_device, use_bf16
-from valence.errors import DataError, RunError
-from valence.evaluation.classification import classification_scores
-from valence.llm.classify import encode_truncated
+from valence.errors import RunError
 from valence.llm.finetune_spec import ABOUT, FineTuneResult, FinetuneSpec
-from valence.llm.local import LanguageModel, load_tokenizer, load_weights, use_nf4
-from valence.llm.prompts import PromptRenderer, Question, make_renderer
-from valence.llm.records import Example, read_instructions_info, read_rows
+from valence.llm.language_model import LanguageModel
+from valence.llm.local import load_tokenizer, load_weights, weight_format_in_effect, weight_note
+from valence.llm.resident import free_memory, release_language_model
+from valence.llm.sft_data import SFTData
+from valence.llm.sft_session import FineTuneSession
 from valence.models.encoder import without_peft_warnings
-from valence.storage import atomic, cache
+from valence.storage import cache
 
 if TYPE_CHECKING:
     from trl import SFTTrainer  # type: ignore[attr-defined]
-
-HISTORY = "history.jsonl"
-CHECK_QUESTIONS = 8  # questions on which a merged model is compared with the adapter
-
-
-@dataclass(frozen=True)
-class SFTData:
-    """Training and validation questions.
-
-    Attributes:
-        data: Name of the corpus.
-        template: Name of the template.
-        renderer: The template with its labels.
-        train, validation: Questions with labels; no test question is among them.
-    """
-
-    data: str
-    template: str
-    renderer: PromptRenderer
-    train: list[Example]
-    validation: list[Example]
-
-
-def read_sft_data(folder: Path, spec: FinetuneSpec) -> SFTData:
-    """Training and validation questions of a folder of instructions.
-
-    Raises:
-        DataError: if the folder holds none, or too few to set validation rows aside.
-    """
-    info = read_instructions_info(folder)
-    renderer = make_renderer(info.template, info.classes)
-    train, validation = read_rows(folder, "train"), read_rows(folder, "validation")
-    if not validation:
-        labels = np.array([example.label for example in train], dtype=np.int64)
-        rest, held_out = stratified_split(labels, spec.validation_share, seed=spec.seed)
-        train, validation = [train[i] for i in rest], [train[i] for i in held_out]
-    if not train or not validation:
-        raise DataError(
-            f"{folder} has {len(train)} training and {len(validation)} validation records; give "
-            "more, or raise validation_share"
-        )
-    return SFTData(info.data, info.template, renderer, train, validation)
 
 
 def finetune(
@@ -100,17 +52,25 @@ def finetune(
         RunError: if TRL is not installed, or ``out`` cannot be written.
     """
     _require_trl()
+    release_language_model()
     device = pick_device(spec.device)
     process_group.init_process_group(device)
     if out.exists() and any(out.iterdir()) and not (out / ABOUT).exists():
         raise RunError(f"{out} is no adapter and not empty; give another --out")
     with process_group.main_process_first():
         work = _prepare_work_folder(spec, sft_data, out, start)
-    peft_model = _load_with_adapter(spec, start, device)
-    model = LanguageModel(
-        peft_model, load_tokenizer(spec.model), device=device, max_length=spec.cutoff
-    )
-    session = _FineTuneSession(spec, sft_data, model, work, progress)
+    model = _trained_model(spec, start, device)
+    session = FineTuneSession(spec, sft_data, model, work, progress)
+    try:
+        _train(session, work)
+        return process_group.run_on_main_process(lambda: session.finish(out))
+    finally:
+        model.close()  # before another one is loaded, as rounds of self-alignment do
+        free_memory()
+
+
+def _train(session: FineTuneSession, work: Path) -> None:
+    """Train to the end, from the last checkpoint on."""
     trainer = _trainer(session)
     session.gather_state = lambda: _full_state_dict(trainer)
     last = process_group.broadcast_object(_last_checkpoint(work))
@@ -118,7 +78,16 @@ def finetune(
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     if not session.evaluated_at(trainer.state.global_step):
         session.evaluate(trainer.state.global_step)
-    return process_group.run_on_main_process(lambda: session.finish(out))
+    session.gather_state = lambda: None
+
+
+def _trained_model(spec: FinetuneSpec, start: Path | None, device: str) -> LanguageModel:
+    weight_format = finetune_format(spec, device)
+    return LanguageModel(
+        load_with_adapter(spec, start, device), load_tokenizer(spec.model), device=device,
+        max_length=spec.cutoff, weight_format=weight_format,
+        notes=(weight_note(weight_format, spec.quantization, device),),
+    )  # fmt: skip
 
 
 def _require_trl() -> None:
@@ -146,17 +115,39 @@ def _prepare_work_folder(
     return work
 
 
-def _load_with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
+def finetune_format(spec: FinetuneSpec, device: str) -> str:
+    """The number format that the base is held in.
+
+    Raises:
+        SpecError: if NF4 is requested and not available.
+    """
+    # On a CPU bf16 is that of the products alone; the weights that are updated need float32.
+    precision = spec.precision if device == "cuda" else "fp32"
+    return weight_format_in_effect(spec.quantization, precision, device, setting="quantization")
+
+
+def load_with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> Any:
+    """The base model with a new adapter, or one whose training is continued.
+
+    Args:
+        spec: Model, number format and sizes of the adapter.
+        start: The adapter that is continued; a new one when None.
+        device: Where it is trained.
+
+    Raises:
+        ModelError, SpecError: if the model cannot be used.
+    """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers.trainer_utils import set_seed
 
     set_seed(spec.seed)
-    nf4 = use_nf4(spec.quantization, device)
+    weight_format = finetune_format(spec, device)
     # Sharded weights go to the GPU in parts; a whole model on each GPU would defeat that.
     base = load_weights(
-        spec.model, nf4=nf4, device=device, keep_on_cpu=process_group.shards_weights()
-    )
-    if nf4:
+        spec.model, weight_format=weight_format, device=device,
+        keep_on_cpu=process_group.shards_weights(),
+    )  # fmt: skip
+    if weight_format == "nf4":
         base = prepare_model_for_kbit_training(base)  # type: ignore[no-untyped-call]
     with without_peft_warnings():
         if start is not None:
@@ -168,126 +159,7 @@ def _load_with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> A
         return get_peft_model(base, config)
 
 
-class _FineTuneSession:
-    """One training: its rows as tokens, its evaluations, its history."""
-
-    def __init__(
-        self, spec: FinetuneSpec, sft_data: SFTData, model: LanguageModel, work: Path,
-        progress: ProgressCallback | None,
-    ) -> None:  # fmt: skip
-        self.spec, self.sft_data, self.model = spec, sft_data, model
-        self.work, self.progress = work, progress
-        self.history: list[dict[str, Any]] = []
-        self.gather_state: Callable[[], dict[str, Any] | None] = lambda: None
-        self.eval_examples = sft_data.validation[: spec.validation_rows]
-        renderer = sft_data.renderer
-        self.answers = model.answer_ids(model.format_prompt(renderer, ""), renderer.answers)
-        self.room = model.limit - max(len(ids) for ids in self.answers) - 1
-        self.prompts, self.shortened = encode_truncated(
-            self.encode, [example.question for example in sft_data.train], self.room
-        )
-        self.eval_prompts, _ = encode_truncated(
-            self.encode, [e.question for e in self.eval_examples], self.room
-        )
-
-    def encode(self, questions: Sequence[Question]) -> list[list[int]]:
-        """Token ids of questions."""
-        renderer, model = self.sft_data.renderer, self.model
-        return model.encode([model.format_prompt(renderer, q.text, q.demos) for q in questions])
-
-    def rows(self) -> dict[str, list[list[int]]]:
-        """Token ids of prompt, answer and end, and the mask of those the loss counts."""
-        end = self.model.tokenizer.eos_token_id
-        tail = [] if end is None else [end]
-        ids, masks = [], []
-        for prompt, example in zip(self.prompts, self.sft_data.train, strict=True):
-            answer = self.answers[example.label]
-            answer = answer if tail and answer[-1:] == tail else [*answer, *tail]
-            ids.append([*prompt, *answer])
-            masks.append([0] * len(prompt) + [1] * len(answer))
-        return {"input_ids": ids, "completion_mask": masks}
-
-    def evaluated_at(self, step: int) -> bool:
-        """Whether the validation questions were scored at a step."""
-        return any(row["step"] == step and "validation/macro_f1" in row for row in self.history)
-
-    def evaluate(self, step: int) -> None:
-        """Score the validation questions; keep the adapter if it is the best so far."""
-        best = max((row.get("validation/macro_f1", -1.0) for row in self.history), default=-1.0)
-        scores = self.scores()
-        value = scores["macro_f1"]
-        assert value is not None, "there are validation questions"
-        self.log({"step": step, "validation/macro_f1": value,
-                   "validation/accuracy": scores["accuracy"]})  # fmt: skip
-        if value > best or self.spec.keep == "last":
-            state = self.gather_state()  # a collective call: on all processes
-            if not process_group.is_main_process():
-                return
-            with atomic.new_folder(self.work / "kept") as folder:
-                self.model.model.save_pretrained(folder, state_dict=state)
-            atomic.write_text(self.work / "scores.json", json.dumps(scores))
-
-    def scores(self) -> dict[str, float | None]:
-        """Every score of the validation questions, by the likelihood of the labels."""
-        was_training = self.model.model.training
-        self.model.model.eval()
-        logits = self.model.likelihoods(self.eval_prompts, self.answers)
-        self.model.model.train(was_training)
-        classes = self.sft_data.renderer.classes
-        counts = np.bincount([e.label for e in self.sft_data.train], minlength=len(classes))
-        return classification_scores(
-            np.array([e.label for e in self.eval_examples]), logits, classes=classes,
-            train_counts=counts.tolist(), tail=(),
-        )  # fmt: skip
-
-    def log(self, row: dict[str, Any]) -> None:
-        """Append a row to the history, on disk at once."""
-        self.history.append(row)
-        if not process_group.is_main_process():
-            return
-        with (self.work / HISTORY).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def resume(self, step: int) -> None:
-        """Restore the history as it was at a step."""
-        path = self.work / HISTORY
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.history = [row for line in lines if (row := json.loads(line))["step"] <= step]
-        process_group.barrier()  # all have read what process 0 now rewrites
-        if not process_group.is_main_process():
-            return
-        atomic.write_text(path, "".join(json.dumps(row) + "\n" for row in self.history))
-
-    def finish(self, out: Path) -> FineTuneResult:
-        """Publish the folder of the adapter and clear the work folder."""
-        spec, sft_data = self.spec, self.sft_data
-        scores = json.loads((self.work / "scores.json").read_text(encoding="utf-8"))
-        notes: tuple[str, ...] = ()
-        if self.shortened:
-            notes = (f"{self.shortened} of {len(sft_data.train)} questions were shortened to "
-                     f"{spec.cutoff} tokens",)  # fmt: skip
-        short = [e.question.truncate(400) for e in sft_data.validation[:CHECK_QUESTIONS]]
-        checks = [self.model.format_prompt(sft_data.renderer, q.text, q.demos) for q in short]
-        result = FineTuneResult(
-            spec=spec, data=sft_data.data, template=sft_data.template,
-            classes=sft_data.renderer.classes, answers=sft_data.renderer.answers,
-            checks=tuple(checks), validation=scores,
-            steps=max((row["step"] for row in self.history), default=0),
-            rows=len(sft_data.train), notes=notes,
-        )  # fmt: skip
-        adapter = self.work / "kept"
-        try:
-            self.model.tokenizer.save_pretrained(adapter)
-            shutil.copyfile(self.work / HISTORY, adapter / HISTORY)
-        except OSError as error:
-            raise RunError(f"Cannot write {out}: {error.strerror or error}") from None
-        atomic.write_text(adapter / ABOUT, result.model_dump_json(indent=1))
-        atomic.publish_folder(adapter, out, marker=ABOUT)
-        shutil.rmtree(self.work, ignore_errors=True)
-        return result
-
-
-def _trainer(session: _FineTuneSession) -> SFTTrainer:
+def _trainer(session: FineTuneSession) -> SFTTrainer:
     from datasets import Dataset
     from datasets.utils.logging import disable_progress_bar
     from transformers import PrinterCallback
@@ -344,7 +216,7 @@ def _full_state_dict(trainer: SFTTrainer) -> dict[str, Any] | None:
     return state
 
 
-def _callback(session: _FineTuneSession) -> Any:
+def _callback(session: FineTuneSession) -> Any:
     from transformers import TrainerCallback
 
     class SessionCallback(TrainerCallback):

@@ -34,7 +34,8 @@ class FinetuneSpec(BaseModel):
     validation_share: Fraction = 0.1
     """Of the training records, where the instructions have no validation split."""
     validation_rows: Count = 200
-    """Most validation questions that are scored after an epoch."""
+    """Most validation questions that are scored after an epoch, of every language and label in
+    proportion."""
     lora_rank: Count = 8
     """8 and 16 are the defaults of LLaMA-Factory, which the published training used."""
     lora_alpha: Annotated[float, Field(gt=0)] = 16
@@ -70,7 +71,12 @@ class FineTuneResult(BaseModel):
     answers: tuple[str, ...]
     checks: tuple[str, ...]
     """Questions as the model reads them."""
+    check_probs: tuple[tuple[float, ...], ...] = ()
+    """Probabilities of the labels for them, of the adapter on the base it was trained on."""
+    weight_format: str = ""
+    """Number format of that base; empty in folders of older versions."""
     validation: dict[str, float | None]
+    validation_by_language: dict[str, dict[str, float | None]] = {}
     steps: int
     rows: int
     notes: tuple[str, ...] = ()

@@ -51,11 +51,13 @@ class AnswerTree:
         mask = torch.zeros(allowed.shape, dtype=dtype, device=seen.device)
         return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
 
-    def scores(self, log_probs: Tensor) -> Tensor:
-        """(B, C) from log-probabilities (B, 1 + A, V) after the question and each token."""
-        scores: Tensor = log_probs[:, 0, self.first]
-        picked = self.later.expand(len(log_probs), -1)[..., None]
-        later = log_probs[:, 1:].gather(2, picked).squeeze(2)
+    def scores(self, logits: Tensor) -> Tensor:
+        """(B, C) log-likelihoods from logits (B, 1 + A, V) after the question and each token."""
+        # Position by position: in float32 at once, all would take twice the memory of the logits.
+        norms = torch.stack([row.float().logsumexp(-1) for row in logits.unbind(1)], dim=1)
+        scores: Tensor = logits[:, 0, self.first].float() - norms[:, :1]
+        picked = self.later.expand(len(logits), -1)[..., None]
+        later = logits[:, 1:].gather(2, picked).squeeze(2).float() - norms[:, 1:]
         return scores.index_add(1, self.owner, later)
 
 
@@ -67,13 +69,18 @@ def common_prefix_length(rows: Sequence[list[int]]) -> int:
     return min(next(same, most), most)
 
 
+def base_network(model: Any) -> Any:
+    """The causal model itself; of one with an adapter of peft the model it was put into."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def supports_prefix_sharing(model: Any, longest: int) -> bool:
     """Whether cached keys stay valid and the model accepts a custom attention mask.
 
     A sliding window is no hindrance while it holds all tokens. Models that do not use the
     attention interface of transformers (ALiBi, state spaces) build masks of their own.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_network(model)
     config = base.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None)

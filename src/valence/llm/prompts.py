@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from valence.config.spec import build, parse_yaml
+from valence.config.yaml_text import read_settings_file
 from valence.errors import SpecError, UnknownNameError
 
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
@@ -214,7 +214,7 @@ def find_template(name: str) -> Template:
             raise UnknownNameError("template", name, TEMPLATES)
         return TEMPLATES[name]
     try:
-        text = Path(name).read_text(encoding="utf-8")
+        text = read_settings_file(name)
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Template {name} cannot be read: {error}") from None
     template = build(Template, parse_yaml(text, where=name))

@@ -24,6 +24,7 @@ from valence.errors import DataError
 from valence.llm.prompts import Demo, PromptRenderer, Question
 from valence.llm.retrieval import NONE, Retriever
 from valence.storage import atomic
+from valence.storage.lines import read_lines
 
 ABOUT = "instructions.json"
 LLAMA_FACTORY = {
@@ -199,11 +200,12 @@ def _by_language(rows: Split, group: str | None) -> Iterable[tuple[str, np.ndarr
     languages = rows.examples(group).groups if group else None
     if languages is None:
         return [("", np.arange(len(rows)))]
-    names = {language: _folder_name(language) for language in dict.fromkeys(languages)}
+    names = {language: folder_name(language) for language in dict.fromkeys(languages)}
     return [(name, np.flatnonzero(languages == language)) for language, name in names.items()]
 
 
-def _folder_name(language: str) -> str:
+def folder_name(language: str) -> str:
+    """The folder of a language's records, which is also its name in them."""
     return re.sub(r"[^\w.-]+", "-", language).strip(".-") or "none"
 
 
@@ -283,7 +285,7 @@ def read_rows(folder: Path, split: str) -> list[Example]:
             continue
         path = folder / language / f"{split}.rows.jsonl"
         try:
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in read_lines(path):
                 row = json.loads(line)
                 demos = tuple(Demo(demo["text"], int(demo["label"])) for demo in row["demos"])
                 label = info.answers.index(row["answer"])

@@ -127,6 +127,8 @@ class FitResult:
         origin: The run the fit was taken from; empty for a new fit.
         out_of_fold: (N, C) logits of the training rows by models fitted without them, where a
             method has them.
+        held_out: (M, C) logits of the validation rows by models fitted without them, where parts
+            of the model may have been fitted with them.
         tables: Further tables of the run folder, by file name.
     """
 
@@ -138,6 +140,7 @@ class FitResult:
     train_seconds: float | None = None
     origin: str = ""
     out_of_fold: np.ndarray | None = None
+    held_out: np.ndarray | None = None
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 

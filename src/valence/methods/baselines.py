@@ -15,10 +15,12 @@ from valence.config.sections import (
     EncoderSpec,
     HeadSpec,
     LossSpec,
+    RefitSpec,
     Section,
 )
 from valence.config.spec import MethodConfig
 from valence.methods.base import Capabilities, FitContext, FitResult, Method, Sizes
+from valence.methods.refit import choose_refit
 from valence.methods.search_space import CLASS_WEIGHTS, PROBED
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ class ProbeConfig(MethodConfig):
     head: PoolingSpec = PoolingSpec()
     loss: RegressionLossSpec = RegressionLossSpec()
     train: ProbeSelectionSpec = ProbeSelectionSpec()
+    refit: RefitSpec = RefitSpec()
 
 
 class Majority(Method[MajorityConfig]):
@@ -170,25 +173,28 @@ class LinearProbe(Method[ProbeConfig]):
             model.predict(Examples(split.texts)).features for split in (train, validation)
         )
         mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
+        rows = _Rows(
+            np.concatenate([(part - mean) / deviation for part in (features, held_out)]),
+            np.concatenate([train.labels, validation.labels]), len(train), context,
+            config.loss.class_weights,
+        )  # fmt: skip
         chosen = _regression(
-            ((features - mean) / deviation, (held_out - mean) / deviation),
-            (train.labels, validation.labels), context.task,
+            (rows.own, rows.held_out), (train.labels, validation.labels), context.task,
             strengths=FEATURE_STRENGTHS, class_weights=config.loss.class_weights,
             metric=config.train.metric, row_weights=context.row_weights,
         )  # fmt: skip
+        fitted = _probe(rows, chosen, config.refit)
         linear = model.classifier.head.get_submodule("linear")
         assert isinstance(linear, torch.nn.Linear)
-        weight = chosen.weight / deviation
+        weight = fitted.weight / deviation
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(weight))
-            linear.bias.copy_(torch.from_numpy(chosen.bias - weight @ mean))
+            linear.bias.copy_(torch.from_numpy(fitted.bias - weight @ mean))
         model.classifier.eval()
-        own = _out_of_fold(
-            (features - mean) / deviation, train.labels, len(context.task.classes),
-            chosen.strength, config.loss.class_weights, seed=context.spec.seed,
-            row_weights=context.row_weights,
+        return FitResult(
+            model, notes=(*fitted.notes, *model.notes), out_of_fold=fitted.own,
+            held_out=fitted.held_out,
         )  # fmt: skip
-        return FitResult(model, notes=(chosen.note, *model.notes), out_of_fold=own)
 
     def cost(self, config: ProbeConfig, sizes: Sizes) -> float:
         """Every text is scored once."""
@@ -240,23 +246,90 @@ def _regression(
     return best[1]
 
 
-def _out_of_fold(
-    rows: np.ndarray, labels: np.ndarray, class_count: int, strength: float, class_weights: str, *,
-    seed: int, row_weights: np.ndarray | None,
-) -> np.ndarray:  # fmt: skip
-    """(N, C) logits of rows by regressions that were fitted without them."""
-    from valence.training.ridge_members import FOLDS, stratified_folds
+@dataclass(frozen=True)
+class _Rows:
+    """Standardized features of training rows, then validation rows.
 
-    parts = stratified_folds(labels, seed)
-    logits = np.empty((len(rows), class_count), dtype=np.float32)
-    for number in range(FOLDS):
-        left = parts != number
-        weights = None if row_weights is None else row_weights[left]
-        weight, bias = _fit(
-            rows[left], labels[left], class_count, strength, class_weights, row_weights=weights
-        )
-        logits[~left] = rows[~left] @ weight.T + bias
-    return logits
+    Attributes:
+        whole: (N + M, D).
+        labels: (N + M,).
+        count: N.
+        context: Of the fit.
+        class_weights: The setting.
+    """
+
+    whole: np.ndarray
+    labels: np.ndarray
+    count: int
+    context: FitContext
+    class_weights: str
+
+    @property
+    def own(self) -> np.ndarray:
+        return self.whole[: self.count]
+
+    @property
+    def held_out(self) -> np.ndarray:
+        return self.whole[self.count :]
+
+    def fit(self, strength: float, part: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weight (C, D) and bias (C,) of a regression on some of the rows."""
+        weights = self.context.row_weights
+        if weights is not None:
+            weights = np.concatenate([weights, np.ones(len(self.whole) - self.count)])[part]
+        return _fit(
+            self.whole[part], self.labels[part], len(self.context.task.classes), strength,
+            self.class_weights, row_weights=weights,
+        )  # fmt: skip
+
+    def out_of_fold(self, strength: float, count: int) -> np.ndarray:
+        """(count, C) logits of the first rows by regressions that were fitted without them."""
+        from valence.training.ridge_members import FOLDS, stratified_folds
+
+        folds = stratified_folds(self.labels[:count], self.context.spec.seed)
+        logits = np.empty((count, len(self.context.task.classes)), dtype=np.float32)
+        for number in range(FOLDS):
+            left = np.flatnonzero(folds == number)
+            weight, bias = self.fit(strength, np.flatnonzero(folds != number))
+            logits[left] = self.whole[left] @ weight.T + bias
+        return logits
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A probe and its logits of rows by regressions fitted without them.
+
+    Attributes:
+        weight, bias: (C, D) and (C,).
+        notes: Lines for the user.
+        own: (N, C), of the training rows.
+        held_out: (M, C), of the validation rows; None where it was not fitted with them.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    notes: tuple[str, ...]
+    own: np.ndarray
+    held_out: np.ndarray | None = None
+
+
+def _probe(rows: _Rows, chosen: _Regression, refit: RefitSpec) -> _Probe:
+    """The chosen regression, or the one on training and validation rows where that is taken."""
+    weight, bias = chosen.weight, chosen.bias
+    if refit.when == "never":
+        own = rows.out_of_fold(chosen.strength, rows.count)
+        return _Probe(weight, bias, (chosen.note,), own)
+    whole = rows.out_of_fold(chosen.strength, len(rows.whole))
+    labels = rows.labels[rows.count :]
+    shares = np.bincount(labels, minlength=len(bias)) / max(1, len(labels))
+    choice = choose_refit(
+        refit, rows.held_out @ weight.T + bias, whole[rows.count :], labels, shares
+    )
+    notes = (chosen.note, choice.note)
+    if not choice.is_taken:
+        return _Probe(weight, bias, notes, rows.out_of_fold(chosen.strength, rows.count))
+    weight, bias = rows.fit(chosen.strength, slice(None))
+    return _Probe(weight, bias, notes, whole[: rows.count], whole[rows.count :])
 
 
 def _fit(

@@ -32,12 +32,13 @@ def _noted(result: FitResult, notes: Sequence[str]) -> FitResult:
 
 
 class Auto(Method[AutoConfig]):
-    """The mean of the models of a portfolio that help each other.
+    """The weighted mean of the models of a portfolio that help each other.
 
-    First models that train nothing in the encoder, on every encoder that can read the texts;
-    then, within the budget, models that train the best of these encoders. The mean begins with
-    the model that does best out of fold and on validation; another one joins with equal weight
-    where it raises the macro-F1 of the mean by ``portfolio.min_gain``.
+    First models that train nothing in the encoder, on every encoder that can read the texts. Their
+    logits are added, with the weights that have the least log loss on out-of-fold scores; those
+    that contribute little are left out. Then, within the budget, models that train the encoder
+    that contributes most; one joins where it raises the macro-F1 of the validation rows by
+    ``portfolio.min_gain``.
     """
 
     Config = AutoConfig
@@ -60,7 +61,9 @@ class Auto(Method[AutoConfig]):
             for name in encoders.names:
                 for method in FROZEN:
                     search.report_progress(f"{method} ({name})")
-                    search.try_method(method, {"encoder.name": name})
+                    search.try_method(
+                        method, {"encoder.name": name, "refit.when": search.config.refit.when}
+                    )
             search.start()
             _fine_tune(search)
         except KeyboardInterrupt:
@@ -160,7 +163,8 @@ def _fine_tune(search: PortfolioSearch) -> None:
     names = search.config.portfolio.fine_tuned
     if not names:
         return
-    encoder = search.members[0].encoder
+    assert search.pool is not None
+    encoder = search.pool.members[0].encoder
     sizes = Sizes(len(search.train), len(search.validation), 0)
     rate = None
     for name in names:
@@ -176,7 +180,7 @@ def _fine_tune(search: PortfolioSearch) -> None:
             continue
         search.report_progress(f"{name} ({encoder})")
         settings = {"encoder.name": encoder, "train.epochs": search.config.portfolio.epochs}
-        search.members = search.joined(search.members, search.try_method(name, settings))
+        search.join(search.try_method(name, settings))
 
 
 def _texts_per_second(search: PortfolioSearch, encoder: str) -> float:

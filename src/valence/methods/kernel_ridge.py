@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from valence.config.sections import RidgeSpec, Section
+from valence.config.sections import RefitSpec, RidgeSpec, Section
 from valence.config.spec import MethodConfig
 from valence.errors import SpecError
 from valence.methods.base import Capabilities, FitContext, FitResult, Method, Sizes
 from valence.methods.baselines import FrozenEncoderSpec
+from valence.methods.refit import choose_refit
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from valence.models.layer_features import LayerFeatures
     from valence.models.linear_views import LinearViewsModel
     from valence.models.ngrams import Ngrams
-    from valence.training.ridge_members import Member, RidgeProblem
+    from valence.training.ridge_members import Member, Recipe, RidgeProblem
 
 MAX_TERMS = 100_000
 """Of each of the two analyzers."""
@@ -45,34 +48,61 @@ class KernelRidgeConfig(MethodConfig):
 
     encoder: FrozenEncoderSpec = FrozenEncoderSpec()
     ridge: RidgeSpec = RidgeSpec()
+    refit: RefitSpec = RefitSpec()
     train: RidgeTrainSpec = RidgeTrainSpec()
 
 
-@dataclass
+@dataclass(frozen=True)
 class _EncoderView:
     """Encoder features of training and validation rows, standardized on the former.
 
     Attributes:
         layers: Computes them.
-        rows: (N, D) and (M, D), of mean squared length 1 on the training rows.
+        rows: (N + M, D), of mean squared length 1 on the training rows.
         mean, scale: (D,) what they were standardized by.
         start: The first column of a text's features that is read.
     """
 
     layers: LayerFeatures
-    rows: tuple[np.ndarray, np.ndarray]
+    rows: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
     start: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class _TextView:
     """N-gram values of training and validation rows, divided by one number."""
 
     ngrams: Ngrams
-    rows: tuple[sparse.csr_matrix, sparse.csr_matrix]
+    rows: sparse.csr_matrix
     scale: float
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """The mean of the best members, fitted on the first rows of the views.
+
+    Attributes:
+        mean: The mean.
+        temperature: Of its logits.
+        text, encoder: What it reads.
+    """
+
+    mean: Member
+    temperature: float
+    text: _TextView | None
+    encoder: _EncoderView | None
+
+    @property
+    def own(self) -> np.ndarray:
+        """(N, C) logits of the rows it was fitted on, by models fitted without them."""
+        return (self.mean.own / self.temperature).astype(np.float32)
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """(M, C) logits of the other rows."""
+        return (self.mean.held_out / self.temperature).astype(np.float32)
 
 
 class KernelRidge(Method[KernelRidgeConfig]):
@@ -89,39 +119,28 @@ class KernelRidge(Method[KernelRidgeConfig]):
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
         """Fit all members and average the best; the probabilities are calibrated."""
-        from valence.training.ridge_members import (
-            RidgeProblem,
-            Views,
-            fit_members,
-            mean_member,
-            select_members,
-        )
-
         config = self.config(context.spec)
-        reads = config.ridge.views
-        shares = _shares(config.ridge, validation, context)
-        encoder = _encode(config, train, validation, context) if reads != "text" else None
-        text = _count_terms(train, validation) if reads != "encoder" else None
+        fitting = _Fitting(config, train, validation, context)
+        encoder = _encode(config, train, validation, context) if fitting.reads_encoder else None
         context.report_progress(ENCODING_PART, "ridge regressions")
-        own, held = (
-            Views(None if text is None else text.rows[i], None if encoder is None
-                  else encoder.rows[i]) for i in range(2)
-        )  # fmt: skip
-        problem = RidgeProblem(
-            own, held, train.labels, validation.labels, shares, context.spec.seed,
-            context.row_weights,
-        )  # fmt: skip
-        best = select_members(fit_members(problem), problem, count=config.ridge.members)
-        mean = mean_member(best)
-        temperature = _temperature(mean, problem)
-        model = _model(mean, temperature, text, encoder, context)
-        notes = (f"members: {mean.name}", f"temperature {temperature:.2g}")
-        shift = _shift_note(config.ridge, train, validation, len(shares))
+        first = fitting.solve(encoder)
+        notes = [f"members: {first.mean.name}", f"temperature {first.temperature:.2g}"]
+        shift = _shift_note(config.ridge, train, validation, len(fitting.shares))
         prompt = "" if encoder is None else encoder.layers.note
+        notes += [note for note in (shift, prompt) if note]
+        chosen, own, held_out = first, first.own, None
+        if config.refit.when != "never":
+            second = fitting.solve(encoder, again=first.mean.recipes)
+            after = second.own[len(train) :]
+            choice = choose_refit(
+                config.refit, first.held_out, after, validation.labels, fitting.shares
+            )
+            notes.append(choice.note)
+            if choice.is_taken:
+                chosen, own, held_out = second, second.own[: len(train)], after
         return FitResult(
-            model, notes=(*notes, *(note for note in (shift, prompt) if note)),
-            out_of_fold=(mean.own / temperature).astype(np.float32),
-        )  # fmt: skip
+            _model(chosen, context), notes=tuple(notes), out_of_fold=own, held_out=held_out
+        )
 
     def cost(self, config: KernelRidgeConfig, sizes: Sizes) -> float:
         """Every text is scored once."""
@@ -154,6 +173,66 @@ class KernelRidge(Method[KernelRidgeConfig]):
         return (encoder_content(encoder.name), *folder_choices(encoder.name, encoder.prompt))
 
 
+@dataclass(frozen=True)
+class _Fitting:
+    """One fit: settings and rows."""
+
+    config: KernelRidgeConfig
+    train: Split
+    validation: Split
+    context: FitContext
+
+    @property
+    def reads_encoder(self) -> bool:
+        return self.config.ridge.views != "text"
+
+    @cached_property
+    def shares(self) -> np.ndarray:
+        return _shares(self.config.ridge, self.validation, self.context)
+
+    def solve(self, encoder: _EncoderView | None, again: Sequence[Recipe] = ()) -> _Solution:
+        """Fit members on the training rows and average the best.
+
+        Args:
+            encoder: Features of all rows.
+            again: Recipes of the members to average, fitted on training and validation rows.
+        """
+        from valence.training.ridge_members import fit_members, mean_member, select_members
+
+        count = len(self.train) + (len(self.validation) if again else 0)
+        text = None
+        if self.config.ridge.views != "encoder":
+            text = _count_terms([*self.train.texts, *self.validation.texts], count)
+        problem = self._problem(text, encoder, count)
+        if again:
+            by_recipe = {one.recipes: one for one in fit_members(problem, again)}
+            best = [by_recipe[(recipe,)] for recipe in again]
+        else:
+            members = fit_members(problem)
+            best = select_members(members, problem, count=self.config.ridge.members)
+        mean = mean_member(best)
+        return _Solution(mean, _temperature(mean, problem), text, encoder)
+
+    def _problem(
+        self, text: _TextView | None, encoder: _EncoderView | None, count: int
+    ) -> RidgeProblem:
+        """Members are fitted on the first rows of all and judged on the others too."""
+        from valence.training.ridge_members import RidgeProblem, Views
+
+        own, held = (
+            Views(None if text is None else text.rows[part],
+                  None if encoder is None else encoder.rows[part])
+            for part in (slice(count), slice(count, None))
+        )  # fmt: skip
+        labels = np.concatenate([self.train.labels, self.validation.labels])
+        weights = self.context.row_weights
+        if weights is not None:
+            weights = np.concatenate([weights, np.ones(len(self.validation))])[:count]
+        return RidgeProblem(
+            own, held, labels[:count], labels[count:], self.shares, self.context.spec.seed, weights
+        )
+
+
 def _encode(
     config: KernelRidgeConfig, train: Split, validation: Split, context: FitContext
 ) -> _EncoderView:
@@ -168,25 +247,25 @@ def _encode(
     whole, _ = layers.vectors([*train.texts, *validation.texts], progress)
     start = layers.start_of(config.ridge.layers)
     features = whole[:, start:] if start else whole
-    own, held = features[: len(train)], features[len(train) :]
+    own = features[: len(train)]
     mean, deviation = own.mean(axis=0), own.std(axis=0) + 1e-6
-    for rows in (own, held):
-        rows -= mean
-        rows /= deviation
+    features -= mean
+    features /= deviation
     length = float(np.sqrt(np.einsum("nd,nd->n", own, own).mean()))
     features /= max(length, 1e-9)
-    return _EncoderView(layers, (own, held), mean, deviation * max(length, 1e-9), start)
+    return _EncoderView(layers, features, mean, deviation * max(length, 1e-9), start)
 
 
-def _count_terms(train: Split, validation: Split) -> _TextView:
+def _count_terms(texts: Sequence[str], count: int) -> _TextView:
+    """N-grams of the first ``count`` texts, counted in all."""
     from valence.models.ngrams import SPACED_LONG, Ngrams
 
-    ngrams = Ngrams.fit(train.texts, SPACED_LONG, max_terms=MAX_TERMS)
-    own, held = (ngrams.transform(split.texts) for split in (train, validation))
-    scale = max(1e-9, float(np.sqrt(own.multiply(own).sum() / own.shape[0])))
-    for rows in (own, held):
-        rows.data /= scale
-    return _TextView(ngrams, (own, held), scale)
+    ngrams = Ngrams.fit(texts[:count], SPACED_LONG, max_terms=MAX_TERMS)
+    rows = ngrams.transform(texts)
+    own = rows[:count]
+    scale = max(1e-9, float(np.sqrt(own.multiply(own).sum() / count)))
+    rows.data /= scale
+    return _TextView(ngrams, rows, scale)
 
 
 def _shares(ridge: RidgeSpec, validation: Split, context: FitContext) -> np.ndarray:
@@ -219,15 +298,13 @@ def _temperature(mean: Member, problem: RidgeProblem) -> float:
     return fit_scale(logits, labels, with_bias=False, weights=weights)[0]
 
 
-def _model(
-    mean: Member, temperature: float, text: _TextView | None, encoder: _EncoderView | None,
-    context: FitContext,
-) -> LinearViewsModel:  # fmt: skip
+def _model(solution: _Solution, context: FitContext) -> LinearViewsModel:
     """The mean as one model on features as they are: scales and temperature go into weights."""
     from valence.models.linear_views import LinearViewsModel
 
-    bias = mean.bias / temperature
-    terms, features = mean.weights()
+    text, encoder, temperature = solution.text, solution.encoder, solution.temperature
+    bias = solution.mean.bias / temperature
+    terms, features = solution.mean.weights()
     if text is not None and terms is not None:
         terms = (terms / (temperature * text.scale)).astype(np.float32)
     if encoder is not None and features is not None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from valence.config.sections import AUTO_ENCODER, PortfolioSpec
+from valence.config.sections import AUTO_ENCODER, PortfolioSpec, RefitSpec
 from valence.config.spec import MethodConfig, RunSpec
 from valence.errors import SpecError
 from valence.evaluation.classification import expected_macro_f1
-from valence.evaluation.task import softmax
+from valence.evaluation.logit_pool import pool_shares, pool_weights
 from valence.methods.base import FitContext, FitResult
 from valence.methods.baselines import FrozenEncoderSpec
 from valence.methods.kernel_ridge import RidgeTrainSpec
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from valence.models.base import Model
 
 PORTFOLIO_FILE = "portfolio.csv"
+MIN_SHARE = 0.1
+"""Of the mean; a model that contributes less is left out, as it costs more than it adds."""
 
 
 class AutoEncoderSpec(FrozenEncoderSpec):
@@ -34,11 +36,20 @@ class AutoEncoderSpec(FrozenEncoderSpec):
     """An encoder, or ``auto``: the built-in ones that can read the texts."""
 
 
+class AutoRefitSpec(RefitSpec):
+    """Whether members without training in the encoder are fitted on validation rows too."""
+
+    when: Literal["never", "auto", "always"] = "auto"
+    """``auto``: unless the out-of-fold macro-F1 of the validation rows loses more than its
+    standard error."""
+
+
 class AutoConfig(MethodConfig):
     """Settings of ``auto``."""
 
     encoder: AutoEncoderSpec = AutoEncoderSpec()
     portfolio: PortfolioSpec = PortfolioSpec()
+    refit: AutoRefitSpec = AutoRefitSpec()
     train: RidgeTrainSpec = RidgeTrainSpec()
 
 
@@ -52,7 +63,6 @@ class Candidate:
         model: The model.
         own: (N, C) out-of-fold logits of the training rows; None where the method has none.
         held_out: (M, C) logits of the validation rows.
-        temperature: By which both are divided.
         origin: The run it was taken from; empty where it was fitted here.
         seconds: What fitting it took here.
     """
@@ -62,9 +72,46 @@ class Candidate:
     model: Model
     own: np.ndarray | None
     held_out: np.ndarray
-    temperature: float
     origin: str = ""
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Candidates whose logits are added.
+
+    Attributes:
+        members: The candidates, the largest share first.
+        weights: (K,) of their logits.
+        shares: (K,) what each contributes to the spread of the sum.
+    """
+
+    members: tuple[Candidate, ...]
+    weights: tuple[float, ...]
+    shares: tuple[float, ...]
+
+    @classmethod
+    def of(cls, members: Sequence[Candidate], weights: np.ndarray) -> Pool:
+        """The pool of members with weights."""
+        shares = pool_shares(weights, [member.held_out for member in members])
+        order = np.argsort(-shares, kind="stable")
+        return cls(
+            tuple(members[i] for i in order), tuple(float(weights[i]) for i in order),
+            tuple(float(shares[i]) for i in order),
+        )  # fmt: skip
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """(M, C) sum of the logits of the validation rows."""
+        return _sum(self.weights, [member.held_out for member in self.members])
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        if len(self.members) == 1:
+            return self.members[0].name
+        parts = zip(self.members, self.shares, strict=True)
+        return " + ".join(f"{share:.0%} {member.name}" for member, share in parts)
 
 
 @dataclass
@@ -77,7 +124,7 @@ class PortfolioSearch:
         config: Settings of ``auto``.
         began: When it began, in seconds of a monotonic clock.
         tried: Every candidate so far.
-        members: What the mean is made of.
+        pool: What the mean is made of; None before the first candidate.
         planned: Names of all that is to be tried.
         notes: Lines for the user.
     """
@@ -88,7 +135,7 @@ class PortfolioSearch:
     config: AutoConfig
     began: float = field(default_factory=time.monotonic)
     tried: list[Candidate] = field(default_factory=list)
-    members: Sequence[Candidate] = ()
+    pool: Pool | None = None
     planned: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -110,7 +157,7 @@ class PortfolioSearch:
         self.context.report_progress(len(self.tried) / len(self.planned), name)
 
     def try_method(self, name: str, settings: dict[str, Any]) -> Candidate:
-        """Fit a method of the portfolio and calibrate it.
+        """Fit a method of the portfolio.
 
         Raises:
             ValenceError: as the method does.
@@ -121,25 +168,26 @@ class PortfolioSearch:
         fitted = self.context.fit_base(spec)
         held = fitted.model.predict(self.validation.examples(self.context.group)).logits
         own = fitted.out_of_fold
-        temperature = self._temperature(own, held)
         encoder = str(spec.get("encoder.name"))
         candidate = Candidate(
-            f"{name} ({encoder})", encoder, fitted.model, own, held, temperature,
+            f"{name} ({encoder})", encoder, fitted.model, own, held,
             fitted.origin.removeprefix("run "), time.monotonic() - began,
         )  # fmt: skip
         self.tried.append(candidate)
         return candidate
 
     def table(self) -> pd.DataFrame:
-        """One row per candidate: whether it is a member, its score, its run, seconds."""
+        """One row per candidate: its share of the mean, its score, its run, seconds."""
         import pandas as pd
 
-        names = {member.name for member in self.members}
+        shares: dict[str, float] = {}
+        if self.pool is not None:
+            names = (member.name for member in self.pool.members)
+            shares = dict(zip(names, self.pool.shares, strict=True))
         return pd.DataFrame([
             {
-                "model": one.name, "member": one.name in names,
-                "expected_macro_f1": self.score([one], with_own=one.own is not None),
-                "out_of_fold": one.own is not None, "temperature": one.temperature,
+                "model": one.name, "share": round(shares.get(one.name, 0.0), 4),
+                "expected_macro_f1": self.score(one), "out_of_fold": one.own is not None,
                 "seconds": round(one.seconds, 1), "run": one.origin,
             }
             for one in self.tried
@@ -153,67 +201,74 @@ class PortfolioSearch:
                   "train.device": self.config.train.device}  # fmt: skip
         return self.context.new_spec(name, {**common, **settings})
 
-    def _temperature(self, own: np.ndarray | None, held: np.ndarray) -> float:
-        from valence.evaluation.calibration import fit_scale
-
-        parts = [(held, self.validation.labels)]
-        if own is not None:
-            parts.append((own, self.train.labels))
-        labels = np.concatenate([part[1] for part in parts])
-        counts = np.bincount(labels, minlength=len(self.shares))
-        weights = (self.shares / np.maximum(counts, 1))[labels]
-        logits = np.concatenate([part[0] for part in parts])
-        return fit_scale(logits, labels, with_bias=False, weights=weights)[0]
-
-    def score(self, members: Sequence[Candidate], *, with_own: bool) -> float:
-        """Macro-F1 to be expected of a mean, on validation rows and, where asked, training rows.
-
-        Args:
-            members: What it is the mean of.
-            with_own: Whether the out-of-fold logits of the training rows count too.
-        """
-        parts = [_mean_probs([(m.held_out, m.temperature) for m in members])]
-        labels = [self.validation.labels]
-        if with_own:
-            own = [(m.own, m.temperature) for m in members if m.own is not None]
-            parts.append(_mean_probs(own))
+    def score(self, candidate: Candidate) -> float:
+        """Macro-F1 to be expected, on validation rows and out-of-fold training rows."""
+        parts, labels = [candidate.held_out], [self.validation.labels]
+        if candidate.own is not None:
+            parts.append(candidate.own)
             labels.append(self.train.labels)
         return expected_macro_f1(np.concatenate(parts), np.concatenate(labels), self.shares)
 
     def start(self) -> None:
-        """Begin the mean with the best candidate, and let the others join, best first."""
-        ranked = sorted(
-            self.tried, key=lambda one: self.score([one], with_own=one.own is not None),
-            reverse=True,
-        )  # fmt: skip
-        members: Sequence[Candidate] = ()
-        for candidate in ranked:
-            members = self.joined(members, candidate)
-        self.members = members
+        """Make the mean of all candidates with out-of-fold scores, less what contributes little."""
+        members = [one for one in self.tried if one.own is not None]
+        while members:
+            weights = self._weights(members)
+            shares = pool_shares(weights, [one.held_out for one in members])
+            weak = int(shares.argmin())
+            if len(members) == 1 or shares[weak] >= MIN_SHARE:
+                self.pool = Pool.of(members, weights)
+                return
+            del members[weak]
 
-    def joined(self, members: Sequence[Candidate], candidate: Candidate) -> Sequence[Candidate]:
-        """The members of a mean with a candidate if it adds enough; else as they are."""
-        changed = [*members, candidate]
-        if not members:
-            return changed
-        with_own = all(member.own is not None for member in changed)
-        before, after = (self.score(one, with_own=with_own) for one in (members, changed))
-        return changed if after - before >= self.config.portfolio.min_gain else members
+    def _weights(self, members: Sequence[Candidate]) -> np.ndarray:
+        """(K,) weights of least log loss on all rows, each class at its share."""
+        labels = np.concatenate([self.train.labels, self.validation.labels])
+        logits = [np.concatenate([one.own, one.held_out]) for one in members if one.own is not None]
+        return pool_weights(logits, labels, self._row_weights(labels))
+
+    def _row_weights(self, labels: np.ndarray) -> np.ndarray:
+        """(N,) what rows count, so that every class has its share."""
+        counts = np.bincount(labels, minlength=len(self.shares))
+        weights: np.ndarray = (self.shares / np.maximum(counts, 1))[labels]
+        return weights
+
+    def join(self, candidate: Candidate) -> None:
+        """Take a candidate without out-of-fold scores into the mean, if it adds enough.
+
+        The mean so far counts as one model; the weights of both, and the gain, are those of the
+        validation rows.
+        """
+        if self.pool is None:
+            self.pool = Pool.of([candidate], np.ones(1))
+            return
+        labels, before = self.validation.labels, self.pool.held_out
+        logits = [before, candidate.held_out]
+        old, new = pool_weights(logits, labels, self._row_weights(labels))
+        after = old * before + new * candidate.held_out
+        gain = expected_macro_f1(after, labels, self.shares) - expected_macro_f1(
+            before, labels, self.shares
+        )
+        if new > 0 and gain >= self.config.portfolio.min_gain:
+            members = [*self.pool.members, candidate]
+            self.pool = Pool.of(members, np.array([*(old * w for w in self.pool.weights), new]))
 
     @property
     def result(self) -> FitResult:
         """The mean of the members."""
         from valence.models.ensemble import EnsembleModel
 
-        if not self.members:
+        if self.pool is None:
             self.start()
+        assert self.pool is not None
         model = EnsembleModel(
-            self.context.task, self.context.provenance, [one.model for one in self.members],
-            [one.temperature for one in self.members],
+            self.context.task, self.context.provenance, [one.model for one in self.pool.members],
+            self.pool.weights,
         )  # fmt: skip
-        names = " + ".join(one.name for one in self.members)
-        notes = (f"mean of {names}, of {len(self.tried)} tried", *self.notes)
-        return FitResult(model, notes=notes, tables={PORTFOLIO_FILE: self.table()})
+        notes = (f"mean of {self.pool.name}, of {len(self.tried)} tried", *self.notes)
+        return FitResult(
+            model, notes=notes, tables={PORTFOLIO_FILE: self.table()}, held_out=self.pool.held_out
+        )
 
     def note_stop(self) -> None:
         """Say what an interrupt left untried."""
@@ -224,6 +279,6 @@ class PortfolioSearch:
         self.notes.append(f"stopped: {names} {were} not tried; the same command goes on")
 
 
-def _mean_probs(parts: Sequence[tuple[np.ndarray, float]]) -> np.ndarray:
-    probs: np.ndarray = np.mean([softmax(logits / t) for logits, t in parts], axis=0)
-    return probs
+def _sum(weights: Sequence[float], logits: Sequence[np.ndarray]) -> np.ndarray:
+    total: np.ndarray = np.tensordot(np.asarray(weights), np.stack(logits), 1)
+    return total

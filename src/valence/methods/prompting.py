@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from valence.config.llm import LlmSpec
+from valence.config.llm import LlmSpec, SftSpec
 from valence.config.sections import Section
 from valence.config.spec import MethodConfig, RunSpec
 from valence.errors import SpecError
@@ -16,7 +20,7 @@ from valence.methods.baselines import FrozenEncoderSpec
 
 if TYPE_CHECKING:
     from valence.data.dataset import Split
-    from valence.llm.classify import PromptSettings
+    from valence.llm.backends import PromptSettings
 
 # A language model's answer, in texts scored by the built-in encoder: a guess, since models
 # differ by thousands.
@@ -64,7 +68,8 @@ class Prompting(Method[PromptConfig]):
         data = TrainingData(task.classes, task.tail, train, validation, group=context.group)
         settings = prompt_settings(context.spec)
         model = prompted_model(settings, data, context.provenance, context.progress)
-        return FitResult(model, scores_validation=settings.llm.validation)
+        notes = transfer_notes(context.spec)
+        return FitResult(model, notes=notes, scores_validation=settings.llm.validation)
 
     def encoder_name(self, config: PromptConfig) -> str | None:
         """None: the encoder only retrieves demonstrations."""
@@ -104,12 +109,10 @@ class Prompting(Method[PromptConfig]):
         if config.llm.server is not None:
             return "server"
         from valence.distributed.device import pick_device
-        from valence.llm.local import use_nf4
+        from valence.llm.local import weight_format_in_effect
 
         device = pick_device(config.train.device)
-        if use_nf4(config.llm.quantization, device):
-            return "nf4"
-        return "bf16" if device == "cuda" else "fp32"
+        return weight_format_in_effect(config.llm.quantization, config.llm.precision, device)
 
     def reads(self, config: PromptConfig) -> frozenset[str]:
         """Without the encoder where it retrieves no demonstrations."""
@@ -118,14 +121,67 @@ class Prompting(Method[PromptConfig]):
         return frozenset(path for path in paths if not path.startswith(skipped))
 
 
+class FineTunedPromptConfig(PromptConfig):
+    """Settings of prompting a model that is fine-tuned first."""
+
+    sft: SftSpec = SftSpec()
+
+
+class FineTunedPrompting(Prompting):
+    """A language model that is fine-tuned on the training rows, then prompted like any other."""
+
+    Config = FineTunedPromptConfig
+
+    def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
+        """Train the adapter and load it; an interrupted training is resumed."""
+        from valence.data.dataset import TrainingData
+        from valence.llm.classify import prompted_model
+        from valence.llm.fine_tuned import train_adapter
+        from valence.llm.sft_session import HISTORY
+        from valence.storage.lines import read_lines
+
+        task, config = context.task, self.config(context.spec)
+        assert isinstance(config, FineTunedPromptConfig)
+        data = TrainingData(task.classes, task.tail, train, validation, group=context.group)
+        settings = prompt_settings(context.spec)
+        with ExitStack() as stack:
+            place = context.checkpoint or Path(stack.enter_context(TemporaryDirectory()))
+            place.mkdir(parents=True, exist_ok=True)
+            out = place / "adapter"
+            result = train_adapter(settings, config.sft, data, out, progress=context.progress)
+            history = [json.loads(line) for line in read_lines(out / HISTORY)]
+            tuned = replace(settings, llm=settings.llm.model_copy(update={"model": str(out)}))
+            model = prompted_model(tuned, data, context.provenance, context.progress)
+        notes = (*result.notes, *transfer_notes(context.spec))
+        return FitResult(model, history, notes, scores_validation=settings.llm.validation)
+
+    def cost(self, config: PromptConfig, sizes: Sizes) -> float:
+        """Three passes over every training row in every epoch, and an answer per test row."""
+        assert isinstance(config, FineTunedPromptConfig)
+        return ANSWER_WORK * (sizes.test + 3 * config.sft.epochs * sizes.train)
+
+
 def prompt_settings(spec: RunSpec) -> PromptSettings:
     """How the model of a spec is prompted."""
-    from valence.llm.classify import PromptSettings
+    from valence.llm.backends import PromptSettings
 
     config = spec.config
     if not isinstance(config, PromptConfig):
         raise SpecError(f"Method {spec.method!r} prompts no language model")
-    return PromptSettings(config.llm, config.encoder.frozen(), config.train.device, spec.seed)
+    llm = config.llm
+    if spec.data.train_groups is not None:
+        # Groups that are tested alone have no training rows to take demonstrations from; and a
+        # group that has some must not be asked otherwise than they are.
+        llm = llm.model_copy(update={"pool": "all"})
+    return PromptSettings(llm, config.encoder.frozen(), config.train.device, spec.seed)
+
+
+def transfer_notes(spec: RunSpec) -> tuple[str, ...]:
+    """Where demonstrations come from, where some groups are tested alone."""
+    groups = spec.data.train_groups
+    if groups is None or spec.get("llm.shots") != "retrieved":
+        return ()
+    return (f"demonstrations of all texts are of the groups trained on: {', '.join(groups)}",)
 
 
 ENTRIES: dict[str, Method[PromptConfig]] = {
@@ -141,5 +197,9 @@ ENTRIES: dict[str, Method[PromptConfig]] = {
         "a language model, prompted with the most similar training text of each label",
         {"llm.shots": "retrieved"},
         paper="Liu et al. 2022, arXiv 2101.06804",
+    ),
+    "llm-finetuned": FineTunedPrompting(
+        "a language model, fine-tuned with LoRA on questions with retrieved demonstrations",
+        {"llm.shots": "retrieved", "llm.template": "self-alignment"},
     ),
 }

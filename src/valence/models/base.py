@@ -124,6 +124,9 @@ class Model(ABC):
             ModelError: if a model of this family cannot be saved.
         """
 
+    def close(self) -> None:  # noqa: B027 - most hold nothing of the kind
+        """Let go of what takes much memory; nothing can be predicted afterwards."""
+
     def prepare(self, hardware: Hardware) -> None:
         """Get ready to run as ``hardware`` says.
 

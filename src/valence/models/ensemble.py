@@ -1,4 +1,4 @@
-"""Several models as one: the mean of their calibrated probabilities."""
+"""Several models as one: the weighted sum of their logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from valence.data.examples import Examples
 from valence.distributed.device import Hardware
 from valence.errors import ModelError
-from valence.evaluation.task import Task, softmax
+from valence.evaluation.task import Task
 from valence.models.base import Model, Outputs, Progress
 from valence.models.config_file import read_config, write_config
 from valence.storage import atomic
@@ -23,24 +23,25 @@ if TYPE_CHECKING:
     from valence.models.text_model import TextModel
 
 MEMBERS_FILE = "members.json"
-SMALLEST = 1e-12  # probability
 MOST_MEMBERS = 1000
 
 
 @dataclass
 class EnsembleModel(Model):
-    """The mean of the probabilities of members, each at its own temperature.
+    """The weighted sum of the logits of members.
+
+    Its probabilities are the weighted geometric mean of those of the members, normalized.
 
     Attributes:
         members: The models.
-        temperatures: By which the logits of each are divided.
+        weights: Of the logits of each.
         shift: (C,) numbers added to the logits; None for none.
     """
 
     task: Task
     provenance: Mapping[str, Any]
     members: Sequence[Model]
-    temperatures: Sequence[float]
+    weights: Sequence[float]
     shift: tuple[float, ...] | None = None
 
     @property
@@ -65,14 +66,12 @@ class EnsembleModel(Model):
             member.prepare(hardware)
 
     def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
-        """Logarithms of the mean probabilities; the features are those of the first member."""
+        """The sum of the logits; the features are those of the first member."""
         parts = []
         for number, member in enumerate(self.members):
             parts.append(member.predict(examples, self._part_of(progress, number)))
-        probs = np.mean(
-            [softmax(p.logits / t) for p, t in zip(parts, self.temperatures, strict=True)], axis=0
-        )
-        logits = np.log(np.maximum(probs, SMALLEST)).astype(np.float32)
+        logits = np.sum([w * p.logits for w, p in zip(self.weights, parts, strict=True)], axis=0)
+        logits = logits.astype(np.float32)
         if self.shift is not None:
             logits += np.asarray(self.shift, np.float32)
         seconds = [part.seconds for part in parts]
@@ -108,7 +107,7 @@ class EnsembleModel(Model):
             ModelError: always.
         """
         raise ModelError(
-            f"{self.name} is the mean of {len(self.members)} networks and no single one; export it "
+            f"{self.name} is a mean of {len(self.members)} networks and no single one; export it "
             "with --format onnx or openvino"
         )
 
@@ -126,15 +125,15 @@ class EnsembleModel(Model):
         return replace(self, shift=numbers, provenance=provenance)
 
     def save(self, folder: Path) -> None:
-        """Write a folder per member, and how they are averaged."""
+        """Write a folder per member, and what each weighs."""
         folder.mkdir(parents=True, exist_ok=True)
         names = [f"member-{number}" for number in range(1, len(self.members) + 1)]
         for name, member in zip(names, self.members, strict=True):
             with atomic.new_folder(folder / name) as path:
                 member.save(path)
         entries = [
-            {"folder": name, "temperature": temperature}
-            for name, temperature in zip(names, self.temperatures, strict=True)
+            {"folder": name, "weight": weight}
+            for name, weight in zip(names, self.weights, strict=True)
         ]
         atomic.write_text(folder / MEMBERS_FILE, json.dumps(entries, indent=1))
         write_config(
@@ -153,19 +152,19 @@ def member_folders(folder: Path) -> tuple[str, ...]:
 
 
 def _entries(folder: Path) -> dict[str, float]:
-    """The temperature of every member, by its folder."""
+    """The weight of every member, by its folder."""
     path = folder / MEMBERS_FILE
     try:
         listed = load_json(path)
-        entries = {str(entry["folder"]): float(entry["temperature"]) for entry in listed}
+        entries = {str(entry["folder"]): float(entry["weight"]) for entry in listed}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is missing or broken ({error})") from None
     if not entries or any(not _is_inside(folder, name) for name in entries):
         raise ModelError(f"{path} must name folders beside it, at least one")
     if len(entries) != len(listed) or len(entries) > MOST_MEMBERS:
         raise ModelError(f"{path} names a folder twice, or more than {MOST_MEMBERS}")
-    if not all(SMALLEST <= t <= 1 / SMALLEST for t in entries.values()):
-        raise ModelError(f"{path} has a temperature that is not positive")
+    if not all(0 <= weight < np.inf for weight in entries.values()):
+        raise ModelError(f"{path} has a weight that is negative or no number")
     return entries
 
 
@@ -186,9 +185,9 @@ def load_ensemble_model(folder: Path, load_member: Callable[[Path], Model]) -> E
     """
     config = read_config(folder)
     entries = _entries(folder)
-    names, temperatures = list(entries), list(entries.values())
+    names, weights = list(entries), list(entries.values())
     members = [load_member(folder / name) for name in names]
     for name, member in zip(names, members, strict=True):
         if member.classes != config.task.classes:
             raise ModelError(f"{folder / name} predicts other classes than {folder}")
-    return EnsembleModel(config.task, config.spec, members, temperatures, config.logit_shift)
+    return EnsembleModel(config.task, config.spec, members, weights, config.logit_shift)

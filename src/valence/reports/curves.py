@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from valence.errors import RunError
 from valence.storage import atomic
+from valence.storage.lines import read_lines
 
 
 def write_curves(folder: Path) -> Path:
@@ -19,7 +20,7 @@ def write_curves(folder: Path) -> Path:
         RunError: if the folder cannot be read or written.
     """
     try:
-        lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = read_lines(folder / "history.jsonl")
         rows = [json.loads(line) for line in lines]
         figure = Figure(figsize=(6, 3), layout="constrained")
         FigureCanvasAgg(figure)

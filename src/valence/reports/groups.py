@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from valence.storage import atomic
 GROUP_METRICS = ("macro_f1", "micro_f1", "weighted_f1", "accuracy")
 TITLES = {**{name: METRICS[name].title for name in METRICS}, "micro_f1": "micro-F1"}
 AVERAGE = "mean"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")
 XLSX_NOTE = "no .xlsx is written: it needs an extra, pip install 'valence[xlsx]'"
 
 
@@ -154,12 +156,18 @@ def write_workbook(sheets: dict[str, PivotTable], path: Path) -> list[str]:
     book.remove(book.active)
     for title, pivot in sheets.items():
         # The format allows no longer names, nor these signs, which settings may have.
-        sheet = book.create_sheet(re.sub(r"[][*?:/\\]", "-", title)[:31])
-        sheet.append(pivot.heads)
+        sheet = book.create_sheet(re.sub(r"[][*?:/\\\x00-\x1f]", "-", title)[:31])
+        for place, head in enumerate(pivot.heads, start=1):
+            _put_text(sheet.cell(row=1, column=place), head)
         sheet.freeze_panes = "B2"
         for row, (cells, marks) in enumerate(zip(pivot.rows, pivot.best, strict=True), start=2):
             for place, (cell, mark) in enumerate(zip(cells, marks, strict=True), start=1):
-                made = sheet.cell(row=row, column=place, value=_number(cell))
+                made = sheet.cell(row=row, column=place)
+                number = _number(cell) if place > 1 else None
+                if number is None:
+                    _put_text(made, cell)
+                else:
+                    made.value = number
                 made.font = Font(bold=mark or place == 1)
                 if isinstance(made.value, float):
                     made.number_format = "0.000"
@@ -168,11 +176,20 @@ def write_workbook(sheets: dict[str, PivotTable], path: Path) -> list[str]:
     return []
 
 
-def _number(cell: str) -> Any:
+def _put_text(cell: Any, text: str) -> None:
+    """Text, whatever it looks like; a spreadsheet carries out no formula that stands in it."""
+    # The format has no place for control characters.
+    cell.value = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    cell.data_type = "s"
+    cell.quotePrefix = text[:1] in ("=", "+", "-", "@", "\t")
+
+
+def _number(cell: str) -> float | None:
     try:
-        return float(cell)
+        number = float(cell)
     except ValueError:
-        return cell
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _file_name(column: str) -> str:

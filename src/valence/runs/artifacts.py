@@ -38,6 +38,8 @@ class RunOutputs:
         tables: Further tables of the run folder, by file name.
         out_of_fold: (N, C) logits of the training rows by models fitted without them; None where
             the method has none.
+        is_refit: Whether the model may have been fitted on validation rows too, whose outputs are
+            then those of models fitted without them.
     """
 
     model: Model
@@ -50,6 +52,7 @@ class RunOutputs:
     own_best: dict[str, tuple[int, float | None]] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     out_of_fold: np.ndarray | None = None
+    is_refit: bool = False
 
 
 def write_artifacts(folder: Path, result: RunResult, dataset: Dataset, outputs: RunOutputs) -> None:

@@ -29,6 +29,7 @@ from valence.methods.base import FitResult, FitStopped, Method
 from valence.methods.fit import fit_spec, with_encoder
 from valence.methods.registry import check_target, find_method, with_config
 from valence.models.base import Model, Outputs
+from valence.models.held_out import write_held_out
 from valence.models.loader import load_model
 from valence.runs.artifacts import RunOutputs, answers_table, write_artifacts
 from valence.runs.continued import check_start
@@ -220,7 +221,10 @@ def _carry_out(job: _RunJob, device: str) -> RunResult:
             seconds = time.perf_counter() - clock
             raise RunStopped(lambda: (apart, finish(replace(job, store=apart), partial))) from None
         seconds = time.perf_counter() - clock
-        result = process_group.run_on_main_process(lambda: finish(job, fitted))
+        try:
+            result = process_group.run_on_main_process(lambda: finish(job, fitted))
+        finally:
+            fitted.model.close()
     process_group.run_on_main_process(lambda: log.log(result))
     return result
 
@@ -242,7 +246,10 @@ def _score(job: _RunJob, fitted: FitResult, seconds: float) -> RunOutputs:
     """Score both splits, and what papers report beside the usual."""
     dataset, model = job.dataset, fitted.model
     validation = None
-    if fitted.scores_validation:
+    if fitted.held_out is not None:
+        unread = np.zeros((len(fitted.held_out), 0), np.float32)
+        validation = Outputs(fitted.held_out, unread)
+    elif fitted.scores_validation:
         validation = _answered(dataset, dataset.validation, _predict(dataset, model, "validation"))
     clock = time.perf_counter()
     raw = _predict(dataset, model, "test")
@@ -261,7 +268,7 @@ def _score(job: _RunJob, fitted: FitResult, seconds: float) -> RunOutputs:
     train_seconds = seconds if fitted.train_seconds is None else fitted.train_seconds
     return RunOutputs(
         model, validation, test, train_seconds, taken, fitted.history, notes,
-        _own_best(dataset, fitted), tables, fitted.out_of_fold,
+        _own_best(dataset, fitted), tables, fitted.out_of_fold, fitted.held_out is not None,
     )  # fmt: skip
 
 
@@ -307,6 +314,8 @@ def _keep(job: _RunJob, result: RunResult, outputs: RunOutputs, device: str) -> 
             checked = rows.take(range(min(CHECKED_ROWS, len(rows))))
             save_checked(outputs.model.uncached(), folder / "model", checked, device=device)
             write_card(folder / "model", result)
+            if outputs.is_refit and outputs.validation is not None:
+                write_held_out(folder / "model", rows.ids, outputs.validation.logits)
             if not job.keep_model:
                 shutil.rmtree(folder / "model")
     return result

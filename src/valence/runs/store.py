@@ -26,6 +26,7 @@ from valence.methods.registry import find_method, parse_spec
 from valence.storage import atomic
 from valence.storage.file_lock import locked
 from valence.storage.key import ResultKey
+from valence.storage.lines import read_lines
 
 if TYPE_CHECKING:
     from valence.data.dataset import Dataset
@@ -185,7 +186,7 @@ class RunStore:
         path = self.path(key) / "history.jsonl"
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        return [json.loads(line) for line in read_lines(path)]
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -17,9 +18,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 import valence
-from valence.serving.batching import Answer, Batcher
+from valence.serving.batching import Batcher
 from valence.serving.explaining import explain_texts
-from valence.serving.guard import PAGE_FILES, Guard
+from valence.serving.guard import DOCS_FILES, PAGE_FILES, Guard
 from valence.serving.metrics import Metrics
 from valence.serving.refusals import Refusal, broken, stopping
 from valence.serving.reload import LiveModel
@@ -34,6 +35,7 @@ from valence.serving.schemas import (
     Score,
     State,
 )
+from valence.serving.scoring import Answer, BatchScorer, score_texts
 from valence.serving.settings import Limits, ServeSettings
 
 T = TypeVar("T")
@@ -92,7 +94,17 @@ def make_app(settings: ServeSettings) -> Guard:
         lambda outcome: metrics.reloads.labels(outcome).inc(),
         hardware=settings.hardware,
     )
-    service = Service(settings, live, metrics, Batcher(live.current, settings.limits, metrics))
+    service = Service(
+        settings,
+        live,
+        metrics,
+        Batcher(
+            live.current,
+            settings.limits,
+            metrics,
+            batch_tokens=settings.hardware.batch_tokens,
+        ),
+    )
     app = FastAPI(
         title="Valence", version=valence.__version__, docs_url=None, redoc_url=None,
         redirect_slashes=False, lifespan=_lifespan(service),
@@ -104,8 +116,10 @@ def make_app(settings: ServeSettings) -> Guard:
     app.add_exception_handler(Exception, _unexpected)
     _add_inference_routes(app, service)
     _add_status_routes(app, service)
-    _add_page(app)
-    service.guard = Guard(app, keys=settings.keys, limits=settings.limits, metrics=metrics)
+    _add_page(app, PAGE_FILES if settings.keys else PAGE_FILES | DOCS_FILES)
+    service.guard = Guard(
+        app, keys=settings.keys, limits=settings.limits, metrics=metrics, hosts=settings.hosts
+    )
     return service.guard
 
 
@@ -136,9 +150,14 @@ def _add_inference_routes(app: FastAPI, service: Service) -> None:
 
         A model of intensities gives one label, ``intensity``, with the number as its score.
         """
-        texts = checked_texts(body.inputs, limits, limits.texts)
-        answer = await _while_connected(request, service.batcher.predict(texts))
-        return JSONResponse(ranked(answer, body.parameters))
+        texts = checked_texts(one_each(body.inputs), limits, limits.texts)
+        work: Awaitable[Answer]
+        if body.truncate is False:
+            work = service.batcher.run(partial(score_whole, texts=texts), weight=len(texts))
+        else:
+            work = service.batcher.predict(texts)
+        answer = await _while_connected(request, work)
+        return JSONResponse(ranked(answer, body.parameters, raw=body.raw_scores))
 
     @app.post(
         "/explain",
@@ -181,15 +200,52 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-def _add_page(app: FastAPI) -> None:
+def _add_page(app: FastAPI, pages: Mapping[str, tuple[str, str]]) -> None:
     folder = files("valence.serving")
-    for path, (name, kind) in PAGE_FILES.items():
+    for path, (name, kind) in pages.items():
         content = (folder / name).read_bytes()
 
         async def page(content: bytes = content, kind: str = kind) -> Response:
             return Response(content, media_type=kind)
 
         app.add_api_route(path, page, include_in_schema=False, methods=["GET"])
+
+
+def one_each(inputs: str | list[str] | list[list[str]]) -> str | list[str]:
+    """Texts that stand in lists of one each, as text-embeddings-inference takes them.
+
+    Raises:
+        Refusal: 422 for lists of none or of several.
+    """
+    if isinstance(inputs, str):
+        return inputs
+    texts = []
+    for i, entry in enumerate(inputs):
+        if isinstance(entry, str):
+            texts.append(entry)
+        elif len(entry) == 1:
+            texts.append(entry[0])
+        else:
+            raise Refusal(
+                422, "validation", f"inputs[{i}] holds {len(entry)} texts; this model reads one "
+                "at a time, give each a list of its own",
+            )  # fmt: skip
+    return texts
+
+
+def score_whole(model: BatchScorer, texts: list[str]) -> Answer:
+    """The answer to texts none of which may be truncated.
+
+    Raises:
+        Refusal: 413 where one is too long.
+    """
+    answer = score_texts(model, texts)
+    if model.truncated:
+        raise Refusal(
+            413, "validation", f"inputs has {model.truncated} texts beyond the model's limit of "
+            "tokens; shorten them, or leave truncate out",
+        )  # fmt: skip
+    return answer
 
 
 def describe(service: Service) -> Info:
@@ -236,15 +292,22 @@ def checked_texts(inputs: str | list[str], limits: Limits, most: int) -> list[st
     return texts
 
 
-def ranked(answer: Answer, parameters: Parameters | None) -> list[list[dict[str, Any]]]:
+def ranked(
+    answer: Answer, parameters: Parameters | None, *, raw: bool = False
+) -> list[list[dict[str, Any]]]:
     """Labels and scores of each text, the highest first; equal ones in the model's order.
+
+    ``raw`` gives logarithms in place of probabilities; a number is given as it is.
 
     Where the model may abstain, ``chosen`` says which label it gives; none where it abstains.
     """
     order = np.argsort(-answer.probabilities, axis=1, kind="stable")
     if parameters is not None and parameters.top_k is not None:
         order = order[:, : parameters.top_k]
-    probs = answer.probabilities.astype(float).round(DECIMALS)
+    probs = answer.probabilities.astype(float)
+    if raw and answer.are_probabilities:
+        probs = np.log(np.maximum(probs, np.finfo(float).tiny))
+    probs = probs.round(DECIMALS)
     ranking: list[list[dict[str, Any]]] = [
         [{"label": answer.classes[i], "score": row[i]} for i in best]
         for best, row in zip(order.tolist(), probs.tolist(), strict=True)

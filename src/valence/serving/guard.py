@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from valence.serving.bodies import plain_body
+from valence.serving.hosts import is_answered
 from valence.serving.metrics import Metrics
 from valence.serving.refusals import Refusal, broken
 from valence.serving.settings import Limits, is_known
@@ -26,9 +28,18 @@ PAGE_FILES = {
     "/page.svg": ("page.svg", "image/svg+xml"),
 }
 """The page: path → file of the package and its media type; nothing else is read from disk."""
+DOCS_FILES = {
+    "/docs": ("docs.html", "text/html; charset=utf-8"),
+    "/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
+}
+"""The page of ``/openapi.json``, of a server without keys."""
 OPEN_PATHS = frozenset({*PAGE_FILES, "/health", "/ready"})
 """Answered without a key: they say nothing of the model."""
-COUNTED_PATHS = OPEN_PATHS | {"/predict", "/explain", "/info", "/metrics", "/openapi.json"}
+COUNTED_PATHS = (
+    OPEN_PATHS | set(DOCS_FILES) | {"/predict", "/explain", "/info", "/metrics", "/openapi.json"}
+)
+CLOSING = frozenset({408, 413, 421})
+"""After these the connection is closed: what comes on it next is not looked for."""
 DISCARDED_BODIES = 16  # times the largest body: read and thrown away, so that the reason arrives
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -47,6 +58,7 @@ class Guard:
 
     Args:
         app: What is guarded.
+        hosts: Names that are answered under beside the machine's own; None for every name.
         keys: Digests of the valid keys; without any, everybody has access.
         limits: Bounds of requests.
         metrics: Counts every answer.
@@ -58,8 +70,10 @@ class Guard:
     """
 
     def __init__(
-        self, app: App, *, keys: tuple[bytes, ...], limits: Limits, metrics: Metrics
-    ) -> None:
+        self, app: App, *, keys: tuple[bytes, ...], limits: Limits, metrics: Metrics,
+        hosts: tuple[str, ...] | None = None,
+    ) -> None:  # fmt: skip
+        self.hosts = hosts
         self.app, self.keys, self.limits, self.metrics = app, keys, limits, metrics
         self.draining = False
         self.taken = self.active = 0
@@ -76,7 +90,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 extra = [*SECURITY_HEADERS]
-                if self.draining or status == 413:
+                if self.draining or status in CLOSING:
                     extra.append((b"connection", b"close"))
                 message["headers"] = [*message.get("headers", []), *extra]
             await send(message)
@@ -88,7 +102,7 @@ class Guard:
         except Exception as error:
             refusal = error if isinstance(error, Refusal) else broken(error)
             if not status:
-                await respond(answer, refusal)
+                await respond(answer, refusal, closes=refusal.closes and not self.draining)
         finally:
             self.active -= 1
             path = scope["path"] if scope["path"] in COUNTED_PATHS else "other"
@@ -96,6 +110,7 @@ class Guard:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
+        self._check_head(scope, headers)
         if self.keys and scope["path"] not in OPEN_PATHS:
             self._check_key(headers)
         body = b""
@@ -107,7 +122,25 @@ class Guard:
                     415, "validation", "The body is not said to be JSON; send the header "
                     "Content-Type: application/json",
                 )  # fmt: skip
+            body = plain_body(body, headers.get(b"content-encoding", b""), self.limits.body_bytes)
+        if scope["method"] == "HEAD":  # as GET; the server leaves the body out
+            scope = {**scope, "method": "GET"}
         await self.app(scope, _replay(body, receive), send)
+
+    def _check_head(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        if b"transfer-encoding" in headers and (
+            b"content-length" in headers or scope["http_version"] == "1.0"
+        ):
+            raise Refusal(
+                400, "validation", "Transfer-Encoding stands beside Content-Length or in HTTP/1.0, "
+                "so that the body has no certain end; send one of them", closes=True,
+            )  # fmt: skip
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not is_answered(host, self.hosts):
+            raise Refusal(
+                421, "validation", f"This server does not answer as {host[:100]!r}; ask it by its "
+                "own address, or start it with --allowed-host",
+            )  # fmt: skip
 
     def _check_key(self, headers: dict[bytes, bytes]) -> None:
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
@@ -161,11 +194,13 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def respond(send: Send, refusal: Refusal) -> None:
-    """Send a refusal as an answer."""
+async def respond(send: Send, refusal: Refusal, *, closes: bool = False) -> None:
+    """Send a refusal as an answer, the last of its connection where it ``closes``."""
     headers = [(b"content-type", b"application/json")]
     headers += [(n.lower().encode(), v.encode()) for n, v in refusal.headers.items()]
     headers.append((b"content-length", str(len(refusal.body)).encode()))
+    if closes:
+        headers.append((b"connection", b"close"))
     start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
     await send(start)
     await send({"type": "http.response.body", "body": refusal.body})

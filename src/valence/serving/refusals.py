@@ -17,12 +17,15 @@ class Refusal(Exception):
         error_type: One word for programs.
         reason: One line for people: what is wrong and what to do.
         retry_after: Seconds after which to retry, for a busy server.
+        closes: Whether the connection ends with it.
     """
 
     def __init__(
-        self, status: int, error_type: str, reason: str, retry_after: int | None = None
-    ) -> None:
+        self, status: int, error_type: str, reason: str, retry_after: int | None = None, *,
+        closes: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(reason)
+        self.closes = closes
         self.status, self.error_type, self.retry_after = status, error_type, retry_after
         line = " ".join(reason.split())
         # Half a surrogate pair comes through JSON and cannot be written as UTF-8.
@@ -35,6 +38,8 @@ class Refusal(Exception):
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
+        if self.status == 415:
+            headers["Accept-Encoding"] = "gzip"
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return headers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
@@ -17,12 +19,24 @@ class Parameters(BaseModel):
 
 
 class PredictRequest(BaseModel):
-    """Texts to label, in the shape of text-embeddings-inference."""
+    """Texts to label, in the shapes of text-embeddings-inference."""
 
     model_config = STRICT
 
-    inputs: str | list[str] = Field(description="One text, or several.", examples=["Lovely food"])
+    inputs: str | list[str] | list[list[str]] = Field(
+        description="One text, or several; each may stand in a list of its own.",
+        examples=["Lovely food"],
+    )
     parameters: Parameters | None = None
+    raw_scores: bool = Field(
+        False, description="Logarithms of the probabilities in their place (logits that sum to 1)."
+    )
+    truncate: bool | None = Field(
+        None, description="false refuses a text beyond max_tokens; else it is truncated."
+    )
+    truncation_direction: Literal["Right", "right"] = Field(
+        "Right", description="The end is what is left out."
+    )
 
 
 class ExplainRequest(BaseModel):

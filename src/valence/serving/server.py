@@ -19,6 +19,7 @@ import uvicorn
 
 from valence.errors import RunError
 from valence.serving.app import make_app
+from valence.serving.connections import bounded_protocol
 from valence.serving.guard import Guard
 from valence.serving.metrics import SHARED_FOLDER
 from valence.serving.settings import ServeSettings
@@ -105,7 +106,9 @@ def make_server(settings: ServeSettings, guard: Guard) -> DrainingServer:
     """The server of one process, not yet running."""
     config = uvicorn.Config(
         guard, log_config=None, access_log=False, lifespan="on", ws="none", backlog=BACKLOG,
-        server_header=False, timeout_keep_alive=30,
+        http=bounded_protocol(settings.connections), server_header=False, proxy_headers=False,
+        h11_max_incomplete_event_size=settings.connections.header_bytes,
+        timeout_keep_alive=max(1, round(settings.connections.idle_seconds)),
         timeout_graceful_shutdown=int(settings.limits.timeout_seconds) + EXTRA_SECONDS,
     )  # fmt: skip
     logging.getLogger("uvicorn").setLevel(logging.ERROR)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from valence.distributed.device import Hardware
 from valence.errors import SpecError
+from valence.serving.connections import ConnectionLimits
+from valence.serving.hosts import is_loopback
 
 KEY_VARIABLE = "VALENCE_API_KEY"
 SHORTEST_KEY = 8
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,10 @@ class ServeSettings:
         workers: Processes, each with a model of its own.
         keys: SHA-256 digests of the valid keys; without any, everybody has access.
         limits: Bounds of requests.
+        connections: Bounds of connections.
+        allowed_hosts: Names that requests may give in ``Host`` beside those of this machine
+            itself, ``*.example.org`` for all below one; without any, a server that listens
+            to others too answers under every name.
         hardware: How the model is run.
         reload_seconds: How often the folder is checked for a new model; 0 never.
         drain_seconds: How long a stopping server still takes requests that were on their way.
@@ -76,6 +81,8 @@ class ServeSettings:
     workers: int = 1
     keys: tuple[bytes, ...] = field(default=(), repr=False)
     limits: Limits = field(default_factory=Limits)
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
+    allowed_hosts: tuple[str, ...] = ()
     hardware: Hardware = field(default_factory=Hardware)
     reload_seconds: float = 2.0
     drain_seconds: float = 0.3
@@ -83,7 +90,14 @@ class ServeSettings:
     @property
     def is_open(self) -> bool:
         """Whether others than this machine may reach it without a key."""
-        return self.host not in LOOPBACK and not self.keys
+        return not is_loopback(self.host) and not self.keys
+
+    @property
+    def hosts(self) -> tuple[str, ...] | None:
+        """Names beside the machine's own that are answered under; None for every name."""
+        if not self.allowed_hosts and not is_loopback(self.host):
+            return None
+        return self.allowed_hosts
 
 
 def read_keys(path: Path | None) -> tuple[bytes, ...]:

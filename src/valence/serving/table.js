@@ -231,8 +231,14 @@ function scoredFile() {
   return lines.map((line) => line.map(quoted).join(",") + "\n").join("");
 }
 
+/** A cell that a spreadsheet would carry out as a formula is marked as text. */
+function safe(text) {
+  const isNumber = /^[+-]\d+([.,]\d+)*([eE][+-]?\d+)?%?$/.test(text);
+  return /^[=+\-@\t\r＝＋－＠]/.test(text) && !isNumber ? `'${text}` : text;
+}
+
 function quoted(value) {
-  const text = String(value);
+  const text = safe(String(value));
   return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 

@@ -336,7 +336,7 @@ def _refusals(target: Path, scratch: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         name = error.filename
         other = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else target
         if other != target and not other.is_relative_to(scratch):
@@ -346,6 +346,18 @@ def _refusals(target: Path, scratch: Path, advice: str) -> Iterator[None]:
         reason = (str(error).strip().splitlines() or ["refused"])[0]
         plain = re.search(r"I/O error: (.*?) \(os error", reason)
         raise RunError(_line(target, plain[1] if plain else reason[:160], advice)) from error
+
+
+def reason_of(error: OSError) -> str:
+    """Why the disk refuses, in a few words; of a copied folder, the first file's reason."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        failures = error.args[0]
+        first = failures[0] if failures else ""
+        source, why = (first[0], first[-1]) if isinstance(first, tuple) else ("", first)
+        plain = re.sub(r"^\[Errno \d+\] ([^:]+).*", r"\1", str(why))
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        return f"{plain}: {source}{more}" if source else f"{plain}{more}"
+    return error.strerror or str(error)
 
 
 def _line(target: Path, reason: str, advice: str) -> str:

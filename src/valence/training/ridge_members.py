@@ -6,7 +6,7 @@ rows and its scores of the validation rows decide whether it is selected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,32 +85,58 @@ class RidgeProblem:
 
 
 @dataclass(frozen=True)
-class Member:
-    """A fitted regression on one or both views.
+class Recipe:
+    """What a member is fitted by.
 
     Attributes:
-        name: What it is, for people.
+        mix: Fraction of the n-grams.
+        strengths: Of the ridge; of the encoder's and the n-grams' where a mix has both.
+        of_kernels: Whether kernels are mixed, or else the logits of two regressions.
+    """
+
+    mix: float
+    strengths: tuple[float, ...]
+    of_kernels: bool
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        strengths = " and ".join(f"{strength:g}" for strength in self.strengths)
+        return f"{_mix_name(self.mix)}, λ={strengths}"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A fitted regression on one or both views, or a mean of several.
+
+    Attributes:
+        recipes: What it was fitted by.
         weights: Computes the weights of the views, which are large.
         bias: (C,).
         own: (N, C) logits of the training rows by models fitted without them.
         held_out: (M, C) logits of the validation rows.
     """
 
-    name: str
+    recipes: tuple[Recipe, ...]
     weights: Callable[[], Weights]
     bias: np.ndarray
     own: np.ndarray
     held_out: np.ndarray
 
+    @property
+    def name(self) -> str:
+        """For people."""
+        return " · ".join(recipe.name for recipe in self.recipes)
+
     @classmethod
     def of_scores(
-        cls, name: str, weights: Callable[[], Weights], bias: np.ndarray, own: np.ndarray,
+        cls, recipe: Recipe, weights: Callable[[], Weights], bias: np.ndarray, own: np.ndarray,
         held_out: np.ndarray,
     ) -> Member:  # fmt: skip
         """A member whose logits are its scores, divided by the spread of its own ones."""
         factor = SHARPNESS / max(1e-9, float(own.std()))
         return cls(
-            name, lambda: weighted_sum([(factor, weights())]), bias * factor, own * factor,
+            (recipe,), lambda: weighted_sum([(factor, weights())]), bias * factor, own * factor,
             held_out * factor,
         )  # fmt: skip
 
@@ -125,24 +151,36 @@ def weighted_sum(parts: Sequence[tuple[float, Weights]]) -> Weights:
     return total(0), total(1)
 
 
-def fit_members(problem: RidgeProblem) -> list[Member]:
-    """Every mix and strength: from kernels up to ``DUAL_ROWS`` rows, from features above."""
+def fit_members(problem: RidgeProblem, recipes: Collection[Recipe] = ()) -> list[Member]:
+    """Fit members: from kernels up to ``DUAL_ROWS`` rows, from features above.
+
+    Args:
+        problem: What they are fitted on.
+        recipes: Of the members to fit, all of one kind; every mix and strength when empty.
+    """
     few = len(problem.labels) <= DUAL_ROWS
-    return list(_kernel_members(problem) if few else _feature_members(problem))
+    if recipes:
+        few = next(iter(recipes)).of_kernels
+    return list(_kernel_members(problem, recipes) if few else _feature_members(problem, recipes))
 
 
-def _kernel_members(problem: RidgeProblem) -> Iterator[Member]:
+def _kernel_members(problem: RidgeProblem, recipes: Collection[Recipe]) -> Iterator[Member]:
     """One eigendecomposition per kernel, which every strength shares."""
     text, encoder = (_products(problem, view) for view in ("text", "encoder"))
     for mix in _mixes(problem.train):
+        tried = [Recipe(mix, (strength,), of_kernels=True) for strength in STRENGTHS]
+        tried = [recipe for recipe in tried if not recipes or recipe in recipes]
+        if not tried:
+            continue
         pairs = [(mix, text), (1 - mix, encoder)]
         own, held = (_mixed_product(pairs, i) for i in range(2))
-        path = dual_path(own, problem.targets, problem.weights, STRENGTHS)
-        for number, strength in enumerate(STRENGTHS):
+        strengths = [recipe.strengths[0] for recipe in tried]
+        path = dual_path(own, problem.targets, problem.weights, strengths)
+        for number, recipe in enumerate(tried):
             alpha, bias = path.weight[number], path.bias[number]
             yield Member.of_scores(
-                f"{_mix_name(mix)}, λ={strength:g}", _weights_of(problem.train, mix, alpha), bias,
-                path.loo[number], held @ alpha + bias,
+                recipe, _weights_of(problem.train, mix, alpha), bias, path.loo[number],
+                held @ alpha + bias,
             )  # fmt: skip
 
 
@@ -178,38 +216,57 @@ def _weights_of(train: Views, mix: float, alpha: np.ndarray) -> Callable[[], Wei
     return weights
 
 
-def _feature_members(problem: RidgeProblem) -> Iterator[Member]:
+def _feature_members(problem: RidgeProblem, recipes: Collection[Recipe]) -> Iterator[Member]:
     """Encoder members with exact leave-one-out, n-gram members with folds, mixes of the best.
 
     The cost grows linearly with the rows.
     """
-    encoder, text = list(_encoder_members(problem)), list(_text_members(problem))
-    yield from (*encoder, *text)
+    encoder = {one.recipes[0].strengths[0]: one for one in _encoder_members(problem, recipes)}
+    text = {one.recipes[0].strengths[0]: one for one in _text_members(problem, recipes)}
+    if recipes:
+        yield from (_by_recipe(recipe, encoder, text) for recipe in recipes)
+        return
+    yield from (*encoder.values(), *text.values())
     if encoder and text:
-        (one,), (other,) = (select_members(part, problem, count=1) for part in (encoder, text))
+        (one,), (other,) = (
+            select_members(list(part.values()), problem, count=1) for part in (encoder, text)
+        )
         yield from (_mixed(one, other, mix) for mix in MIXES)
 
 
-def _encoder_members(problem: RidgeProblem) -> Iterator[Member]:
+def _by_recipe(recipe: Recipe, encoder: dict[float, Member], text: dict[float, Member]) -> Member:
+    """The member of a recipe, from the regressions on each view by strength."""
+    first, last = recipe.strengths[0], recipe.strengths[-1]
+    if recipe.mix in (0.0, 1.0):
+        return encoder[first] if recipe.mix == 0.0 else text[first]
+    return _mixed(encoder[first], text[last], recipe.mix)
+
+
+def _encoder_members(problem: RidgeProblem, recipes: Collection[Recipe]) -> Iterator[Member]:
     train, validation = problem.train.encoder, problem.validation.encoder
     if train is None or validation is None:
         return
-    path = primal_path(train, problem.targets, problem.weights, STRENGTHS)
-    for number, strength in enumerate(STRENGTHS):
+    strengths = {recipe.strengths[0] for recipe in recipes if recipe.mix < 1}
+    tried = sorted(strengths) if recipes else STRENGTHS
+    if not tried:
+        return
+    path = primal_path(train, problem.targets, problem.weights, tried)
+    for number, strength in enumerate(tried):
         weight, bias = path.weight[number], path.bias[number]
         yield Member.of_scores(
-            f"{_mix_name(0.0)}, λ={strength:g}", _constant((None, weight)), bias, path.loo[number],
-            validation @ weight + bias,
+            Recipe(0.0, (strength,), of_kernels=False), _constant((None, weight)), bias,
+            path.loo[number], validation @ weight + bias,
         )  # fmt: skip
 
 
-def _text_members(problem: RidgeProblem) -> Iterator[Member]:
+def _text_members(problem: RidgeProblem, recipes: Collection[Recipe]) -> Iterator[Member]:
     rows, validation = problem.train.text, problem.validation.text
     if rows is None or validation is None:
         return
     targets, weights = problem.targets, problem.weights
     parts = stratified_folds(problem.labels, problem.seed)
-    for strength in TEXT_STRENGTHS:
+    strengths = {recipe.strengths[-1] for recipe in recipes if recipe.mix > 0}
+    for strength in sorted(strengths) if recipes else TEXT_STRENGTHS:
         own = np.empty_like(targets)
         for number in range(FOLDS):
             left = parts != number
@@ -217,7 +274,7 @@ def _text_members(problem: RidgeProblem) -> Iterator[Member]:
             own[~left] = rows[~left] @ weight + bias
         weight, bias = sparse_ridge(rows, targets, weights, strength)
         yield Member.of_scores(
-            f"{_mix_name(1.0)}, λ={strength:g}", _constant((weight, None)), bias, own,
+            Recipe(1.0, (strength,), of_kernels=False), _constant((weight, None)), bias, own,
             validation @ weight + bias,
         )  # fmt: skip
 
@@ -238,9 +295,9 @@ def stratified_folds(labels: np.ndarray, seed: int) -> np.ndarray:
 def _mixed(encoder: Member, text: Member, mix: float) -> Member:
     """(1 − mix) of the logits of one member and mix of those of another."""
     rest = 1 - mix
-    strengths = " and ".join(one.name.rpartition("=")[2] for one in (encoder, text))
+    strengths = tuple(one.recipes[0].strengths[0] for one in (encoder, text))
     return Member.of_scores(
-        f"{_mix_name(mix)}, λ={strengths}",
+        Recipe(mix, strengths, of_kernels=False),
         lambda: weighted_sum([(rest, encoder.weights()), (mix, text.weights())]),
         rest * encoder.bias + mix * text.bias, rest * encoder.own + mix * text.own,
         rest * encoder.held_out + mix * text.held_out,
@@ -272,7 +329,7 @@ def mean_member(members: Sequence[Member]) -> Member:
     """The mean of the logits of members, which is one linear model."""
     share = 1 / len(members)
     return Member(
-        " · ".join(member.name for member in members),
+        tuple(recipe for member in members for recipe in member.recipes),
         lambda: weighted_sum([(share, member.weights()) for member in members]),
         np.mean([m.bias for m in members], axis=0), np.mean([m.own for m in members], axis=0),
         np.mean([m.held_out for m in members], axis=0),

@@ -25,6 +25,7 @@ import pandas as pd
 
 from valence.data.database import driver_url
 from valence.errors import RunError, SpecError
+from valence.tuning.journal import open_journal
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -113,7 +114,7 @@ def _storage(url: str) -> Any:
     from sqlalchemy.pool import NullPool
 
     if url.startswith(JOURNAL):
-        return _journal(Path(url.removeprefix(JOURNAL)))
+        return open_journal(Path(url.removeprefix(JOURNAL)))
     # No connection waits idle in each of many workers: a server has few of them.
     arguments: dict[str, Any] = {"poolclass": NullPool}
     beat, grace = HEARTBEAT_SECONDS, GRACE_SECONDS
@@ -133,14 +134,6 @@ def _storage(url: str) -> Any:
         return RDBStorage(
             driver_url(url), engine_kwargs=arguments, heartbeat_interval=beat, grace_period=grace,
         )  # fmt: skip
-
-
-def _journal(path: Path) -> Any:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(path)))
 
 
 @contextmanager

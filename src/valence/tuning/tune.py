@@ -19,6 +19,7 @@ from valence.config.callbacks import ProgressCallback
 from valence.config.data import DataSpec
 from valence.config.ranges import Range, every_point, parse_range
 from valence.config.spec import RunSpec, parse_yaml, setting_paths
+from valence.config.yaml_text import read_settings_file
 from valence.data.dataset import Dataset, TrainingData
 from valence.data.sampling import stratified_split
 from valence.data.sources import load_dataset
@@ -153,7 +154,7 @@ def read_tuning_plan(path: str | Path) -> TuningPlan:
         UnknownNameError: if a method or setting is unknown.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_settings_file(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"Space file {path} cannot be read: {error}") from None
     values = parse_yaml(text, where=str(path)) or {}

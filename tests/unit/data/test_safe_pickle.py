@@ -155,8 +155,8 @@ def test_a_forged_object_array_over_raw_addresses_is_refused() -> None:
         (instructions(b"c_codecs\nencode\nU\x01xU\x06rot_13\x86R"), "Latin-1"),
         (b"", "no whole pickle"),
         (b"\x80\x04\x95\xff\xff", "no whole pickle"),
-        (b"PK\x03\x04 not a pickle", "no whole pickle"),
-        (b"\x93NUMPY\x01\x00v\x00{'descr': '|O'", "no whole pickle"),
+        (b"PK\x03\x04 not a pickle", "a ZIP archive"),
+        (b"\x93NUMPY\x01\x00v\x00{'descr': '|O'", "a NumPy file"),
     ],
 )
 def test_odd_programs_are_refused(raw: bytes, reason: str) -> None:

@@ -112,8 +112,26 @@ def test_few_rows_switch_it_off() -> None:
     assert not any(found.shift)
     assert found.temperature > 1
     assert "'meh' have fewer than 20 rows" in found.notes[0]
-    none = fit(true[:9], labels[:9], config()).calibration
-    assert (none.temperature, none.notes[0][:10]) == (1.0, "9 rows are")
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9])
+def test_too_few_rows_are_refused(rows: int) -> None:
+    true, labels = world(400, 4)
+    with pytest.raises(DataError, match=rf"{rows} rows are too few.*--min-rows"):
+        fit(true[:rows], labels[:rows], config())
+
+
+def test_rows_that_give_no_text_a_label_are_refused() -> None:
+    true, labels = world(400, 4)
+    with pytest.raises(DataError, match=r"All 50 rows .* are of class 'meh'"):
+        fit(true[:50], np.full(50, 2), config())
+    with pytest.raises(DataError, match="no text would ever get a label"):
+        fit(true[:30], labels[:30], config(), abstain=0.01)
+    few = labels.copy()
+    few[:] = 0
+    few[:12] = 1
+    with pytest.raises(DataError, match="no text would ever get a label"):
+        fit(true, few, config(), abstain=0.1)
 
 
 def test_every_class_keeps_its_coverage() -> None:

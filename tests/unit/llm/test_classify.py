@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from tests.causal import FailingServer, answer, failing_server, make_causal
-from valence.comparison.grid import Comparison, execute, plan
+from tests.conftest import make_reviews
+from valence.comparison.grid import Comparison, execute, plan, with_transfer
 from valence.config.data import DataSpec
 from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset
@@ -19,6 +20,7 @@ from valence.methods.prompting import prompt_settings
 from valence.methods.registry import make_spec
 from valence.reports.leaderboard import leaderboard
 from valence.reports.tables import by_setup
+from valence.reports.transfer import transfer_table
 from valence.runs.runner import run
 from valence.runs.store import RunStore
 
@@ -178,3 +180,79 @@ def test_balanced_test_rows(reviews: Path) -> None:
     found = load_dataset(DataSpec(name=str(reviews), test_per_class=2), seed=45)
     assert list(found.test.counts(3)) == [2, 2, 2]
     assert any("test rows drawn, balanced" in note for note in found.notes)
+
+
+def test_three_fixed_demonstrations_whatever_the_number_of_classes(
+    reviews: Path, causal: Path, tiny_encoder: Path
+) -> None:
+    many = pd.DataFrame({
+        "text": [f"text {i}" for i in range(300)], "label": [f"class {i % 10}" for i in range(300)]
+    })  # fmt: skip
+    path = reviews.with_name("ten-classes.csv")
+    many.to_csv(path, index=False)
+    ten, three = (load_dataset(DataSpec(name=str(p)), seed=45) for p in (path, reviews))
+    for source, rows, total in ((path, ten, 3), (reviews, three, 3), (reviews, three, 7)):
+        spec = asked("llm-fixed", source, causal, tiny_encoder, shots_total=total)
+        builder = QuestionBuilder(prompt_settings(spec), rows.without_test())
+        first, second = builder.questions(rows.test.examples())[:2]
+        assert len(first.demos) == total
+        assert first.demos == second.demos
+        labels = [demo.label for demo in first.demos]
+        assert len(set(labels)) == min(total, len(rows.classes)), "as many classes as can be"
+        assert all(demo.text in rows.train.texts for demo in first.demos)
+
+
+def test_a_transfer_takes_demonstrations_from_the_language_trained_on(
+    causal: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    rows = make_reviews(60).assign(language=["en", "de"] * 30)
+    rows["text"] = [f"{text} {name}" for text, name in zip(rows["text"], rows["language"])]  # noqa: B905
+    rows.to_csv(tmp_path / "two.csv", index=False)
+    base = asked("llm-retrieved", tmp_path / "two.csv", causal, tiny_encoder)
+    comparison = Comparison(
+        data=(base.data,), methods=("llm-retrieved",), seeds=(45,), transfer="matrix",
+        settings={"llm.model": str(causal), "encoder.name": str(tiny_encoder),
+                  "train.device": "cpu"},
+    )  # fmt: skip
+    store = RunStore(tmp_path / "runs")
+    outcome = execute(plan(with_transfer(comparison)), store=store)
+    assert [cell.status for cell in outcome.cells] == ["done", "done"], outcome.cells
+    for result in outcome.results:
+        (own,) = result.spec.data.train_groups or ()
+        assert set(result.groups) == {"en", "de"}, "tested on both"
+        assert f"demonstrations of all texts are of the groups trained on: {own}" in result.notes
+        dataset = load_dataset(result.spec.data, seed=45)
+        builder = QuestionBuilder(prompt_settings(result.spec), dataset.without_test())
+        questions = builder.questions(dataset.test.examples("language"))
+        assert {demo.text[-2:] for q in questions for demo in q.demos} == {own}
+    table = transfer_table(outcome.results)
+    assert len(table) == 4
+
+
+def test_a_fine_tuned_model_is_trained_on_one_language_and_tested_on_all(
+    causal: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("trl")
+    rows = make_reviews(60).assign(language=["en", "de"] * 30)
+    rows.to_csv(tmp_path / "two.csv", index=False)
+    settings = {
+        "llm.model": str(causal), "encoder.name": str(tiny_encoder), "train.device": "cpu",
+        "sft.max_steps": 2, "sft.accumulation": 2, "sft.learning_rate": 5e-3,
+    }  # fmt: skip
+    comparison = Comparison(
+        data=(DataSpec(name=str(tmp_path / "two.csv")),), methods=("llm-finetuned",), seeds=(45,),
+        transfer="matrix", settings=settings,
+    )  # fmt: skip
+    store = RunStore(tmp_path / "runs")
+    outcome = execute(plan(with_transfer(comparison)), store=store)
+    assert [cell.status for cell in outcome.cells] == ["done", "done"], outcome.cells
+    for result in outcome.results:
+        assert set(result.groups) == {"en", "de"}
+        assert [row["step"] for row in store.history(result.key) if "loss" in row] == [1, 2]
+        assert result.spec.config.get("sft.max_steps") == 2
+    assert not list((tmp_path / "runs/.unfinished").glob("*/adapter")), "nothing is left"
+    assert len(transfer_table(outcome.results)) == 4
+    behind = asked("llm-finetuned", tmp_path / "two.csv", causal, tiny_encoder,
+                   server="http://127.0.0.1:9/v1")  # fmt: skip
+    with pytest.raises(SpecError, match="cannot be fine-tuned"):
+        run(behind, store=store)

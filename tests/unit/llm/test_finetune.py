@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.causal import make_causal
@@ -11,15 +10,19 @@ from tests.conftest import make_reviews
 from tests.together import alone, launched
 from valence.config.data import DataSpec
 from valence.config.sections import EncoderSpec
+from valence.data.examples import Examples
 from valence.errors import DataError, ModelError, RunError
-from valence.llm.align import AlignSpec, select_confident, self_align
-from valence.llm.finetune import SFTData, _FineTuneSession, finetune, read_sft_data
+from valence.llm.align import self_align
+from valence.llm.finetune import finetune
 from valence.llm.finetune_spec import FinetuneSpec, read_finetune_result
 from valence.llm.instruct import make_instructions
 from valence.llm.local import load_language_model, load_weights
 from valence.llm.merge import merge
+from valence.llm.pseudo_labels import AlignSpec
 from valence.llm.records import read_instructions_info
 from valence.llm.retrieval import Embedder
+from valence.llm.sft_data import SFTData, read_sft_data
+from valence.llm.sft_session import FineTuneSession
 from valence.reports.curves import write_curves
 
 pytest.importorskip("trl")
@@ -87,8 +90,11 @@ def test_train_merge_and_ask(
     assert told.steps == 4
     assert 0 <= (told.validation["macro_f1"] or 0.0) <= 1
     assert write_curves(tmp_path / "adapter").stat().st_size > 0
-    gap = merge(tmp_path / "adapter", tmp_path / "model")
-    assert gap < 1e-4
+    checked = merge(tmp_path / "adapter", tmp_path / "model")
+    assert checked.gap < 1e-4
+    assert checked.trained_gap is not None
+    assert checked.trained_gap < 1e-4, "the same format, so the trained answers"
+    assert checked.trained_format == checked.merged_format == "fp32"
     merged = load_weights(str(tmp_path / "model"))
     assert not any("lora" in name for name, _ in merged.named_parameters())
     base = load_language_model(str(causal), device="cpu")
@@ -131,7 +137,7 @@ def test_only_the_answer_is_learned_and_none_is_cut(
 ) -> None:
     short = spec.model_copy(update={"cutoff": 200})
     model = load_language_model(str(causal), device="cpu", max_length=200)
-    session = _FineTuneSession(short, sft_data, model, tmp_path, None)
+    session = FineTuneSession(short, sft_data, model, tmp_path, None)
     rows = session.rows()
     assert session.shortened > 0
     assert max(map(len, rows["input_ids"])) <= 200
@@ -152,28 +158,13 @@ def test_folders_that_hold_nothing(tmp_path: Path, spec: FinetuneSpec) -> None:
         read_finetune_result(tmp_path)
 
 
-def test_own_answers_are_agreed_sure_and_balanced() -> None:
-    draw = np.random.default_rng(0)
-    shares = draw.dirichlet([0.2, 0.2, 0.05], size=(2, 400)).astype(np.float32)
-    how = AlignSpec(threshold=0.6, balance=1.5)
-    kept, labels, agreed = select_confident(shares, how)
-    both = (shares.argmax(2)[0] == shares.argmax(2)[1])[kept]
-    assert both.all()
-    assert (np.take_along_axis(shares[:, kept], labels[kept][None, :, None], 2) >= 0.6).all()
-    counts = np.bincount(labels[kept], minlength=3)
-    assert counts.max() <= 1.5 * counts[counts > 0].min()
-    assert 0 < agreed < 1
-    none, _, _ = select_confident(np.full((2, 4, 3), 1 / 3, np.float32), how)
-    assert not len(none)
-
-
 def test_rounds_go_on_only_while_validation_gains(
     sft_data: SFTData, spec: FinetuneSpec, embedder: Embedder, tmp_path: Path
 ) -> None:
     texts = make_reviews(12, seed=5)["text"].tolist()
-    how = AlignSpec(rounds=1, threshold=0.34)
+    how = AlignSpec(rounds=1, threshold=0.34, sets=2)
     told, rounds = self_align(
-        spec.model_copy(update={"max_steps": 2}), how, sft_data, texts, tmp_path / "out",
+        spec.model_copy(update={"max_steps": 2}), how, sft_data, Examples(texts), tmp_path / "out",
         embedder=embedder,
     )  # fmt: skip
     scores = [r.macro_f1 for r in rounds if r.improved]
@@ -199,6 +190,8 @@ def test_two_processes_train_the_adapter_of_one(
     ]
     assert [one.returncode for one in ended] == [0, 0], ended[0].stderr
     scores = [json.loads(one.stdout) for one in ended]
+    languages = [one.pop("languages") for one in scores]
+    assert set(languages[0]) == set(languages[1]) == {"en", "de"}
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
     two, one = (_history(tmp_path / name) for name in ("two", "one"))
     assert [row["step"] for row in two] == [row["step"] for row in one]

@@ -8,8 +8,9 @@ import pytest
 
 from tests.causal import make_causal
 from valence.errors import ModelError, SpecError
-from valence.llm.classify import encode_truncated
-from valence.llm.local import LanguageModel, load_language_model
+from valence.llm.backends import encode_truncated
+from valence.llm.language_model import LanguageModel
+from valence.llm.local import load_language_model
 from valence.llm.prefix_sharing import supports_prefix_sharing
 from valence.llm.prompts import Demo, Question, make_renderer
 
@@ -79,7 +80,7 @@ def test_families_of_models(family: str) -> None:
     for weight in network.parameters():  # likelihoods that differ by more than rounding
         weight.data.mul_(5 if weight.dim() > 1 else 1)
     model = LanguageModel(network, SimpleNamespace(
-        chat_template=None, pad_token_id=0, eos_token_id=1))  # fmt: skip
+        chat_template=None, pad_token_id=0, eos_token_id=1, added_tokens_decoder={}))  # fmt: skip
     draw = np.random.default_rng(0)
     prompts = [[5, 6, 7, *draw.integers(2, 300, size).tolist()] for size in (3, 30, 12, 30)]
     answers = [[10, 11, 12], [10, 13], [14]]

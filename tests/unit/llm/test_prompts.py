@@ -85,7 +85,7 @@ def test_unknown_template() -> None:
     [
         ("positive", 3),
         (" Negative.", 1),
-        ("It is neutral, not positive", 2),
+        ("It is neutral, not positive", None),
         ("nonpositive", None),
         ("", None),
         ("2", None),

@@ -22,9 +22,11 @@ from valence.data.examples import Examples
 from valence.errors import RunError, SpecError
 from valence.evaluation.task import Classification
 from valence.llm.answers import Answers, one_hot, token_logits
-from valence.llm.classify import PromptedModel, PromptSettings, QuestionBuilder, ServerBackend
+from valence.llm.backends import PromptSettings, ServerBackend
+from valence.llm.classify import PromptedModel, QuestionBuilder
 from valence.llm.prompts import Question, make_renderer
-from valence.llm.server import ChatClient, retry_after_seconds
+from valence.llm.server import ChatClient
+from valence.llm.server_replies import retry_after_seconds
 from valence.storage import cache
 
 CHATS = [[{"role": "user", "content": f"text {i}"}] for i in range(8)]
@@ -326,7 +328,7 @@ def test_questions_beyond_the_context_are_shortened_and_counted(server: FailingS
 
 def test_tokens_that_contradict_the_answer_are_not_used() -> None:
     renderer = make_renderer("self-alignment", CLASSES)
-    told = {"ne": math.log(0.8), "pos": math.log(0.2)}
+    told = {"ne": math.log(0.4), "pos": math.log(0.6)}
     assert token_logits(told, 2, renderer) is not None, "ne begins two labels and counts for none"
     assert token_logits(told, 1, renderer) is None
     assert token_logits({}, 1, renderer) is None

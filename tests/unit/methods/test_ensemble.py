@@ -12,11 +12,19 @@ import pytest
 from valence.config.data import DataSpec
 from valence.data.sources import load_dataset
 from valence.errors import SpecError, UnknownNameError
+from valence.evaluation.classification import expected_macro_f1
+from valence.evaluation.task import softmax
 from valence.methods import ensemble
 from valence.methods.base import FitStopped
 from valence.methods.ensemble import encoders_for
 from valence.methods.fit import fit_spec
-from valence.methods.portfolio import PORTFOLIO_FILE, AutoConfig, Candidate, PortfolioSearch
+from valence.methods.portfolio import (
+    MIN_SHARE,
+    PORTFOLIO_FILE,
+    AutoConfig,
+    Candidate,
+    PortfolioSearch,
+)
 from valence.methods.registry import make_spec
 from valence.models.baselines import MajorityModel
 
@@ -42,38 +50,59 @@ def candidate(
 
     model = MajorityModel(search.context.task, {})
     held = logits(search.validation.labels)
-    return Candidate(
-        name, "encoder", model, logits(search.train.labels) if own else None, held, 1.0
-    )
+    return Candidate(name, "encoder", model, logits(search.train.labels) if own else None, held)
 
 
-def test_mean_begins_with_the_best_and_takes_what_helps(search: PortfolioSearch) -> None:
+def names(search: PortfolioSearch) -> list[str]:
+    assert search.pool is not None
+    return [member.name for member in search.pool.members]
+
+
+def test_mean_leaves_out_what_contributes_little(search: PortfolioSearch) -> None:
     search.tried = [
-        candidate(search, "weak", 0.5, own=True, seed=1),
+        candidate(search, "weak", 0.6, own=True, seed=1),
         candidate(search, "strong", 0.9, own=True, seed=2),
         candidate(search, "useless", 0.1, own=True, seed=3),
     ]
     search.start()
-    names = [member.name for member in search.members]
-    assert names[0] == "strong"
-    assert "useless" not in names
+    assert names(search)[0] == "strong"
+    assert "useless" not in names(search)
+    assert search.pool is not None
+    assert sum(search.pool.shares) == pytest.approx(1)
+    assert min(search.pool.shares) >= MIN_SHARE
+    table = search.table()
+    assert table["share"].gt(0).tolist() == [name in names(search) for name in table["model"]]
 
 
-def test_a_twin_adds_nothing_and_does_not_join(search: PortfolioSearch) -> None:
-    first = candidate(search, "first", 0.8, own=True, seed=5)
-    search.tried = [first, replace(first, name="twin")]
+def test_models_with_other_mistakes_are_better_together(search: PortfolioSearch) -> None:
+    search.tried = [candidate(search, f"{i}", 0.75, own=True, seed=10 + i) for i in range(3)]
     search.start()
-    assert len(search.members) == 1
+    assert len(names(search)) == 3
+    assert search.pool is not None
+    labels = search.validation.labels
+    together = expected_macro_f1(search.pool.held_out, labels, search.shares)
+    assert together >= max(
+        expected_macro_f1(one.held_out, labels, search.shares) for one in search.tried
+    )
+
+
+def test_weights_calibrate(search: PortfolioSearch) -> None:
+    only = candidate(search, "only", 0.7, own=True, seed=4)
+    search.tried = [replace(only, own=100 * only.own, held_out=100 * only.held_out)]
+    search.start()
+    assert search.pool is not None
+    confidence = softmax(search.pool.held_out).max(axis=1).mean()
+    assert confidence == pytest.approx(0.7, abs=0.1)
 
 
 def test_trained_candidates_are_judged_on_validation_alone(search: PortfolioSearch) -> None:
     search.tried = [candidate(search, "frozen", 0.6, own=True, seed=7)]
     search.start()
-    good = candidate(search, "trained", 0.99, own=False, seed=8)
-    joined = search.joined(search.members, good)
-    assert [member.name for member in joined] == ["frozen", "trained"]
-    bad = candidate(search, "bad", 0.05, own=False, seed=9)
-    assert search.joined(joined, bad) is joined
+    search.join(candidate(search, "trained", 0.99, own=False, seed=8))
+    assert sorted(names(search)) == ["frozen", "trained"]
+    before = search.pool
+    search.join(candidate(search, "bad", 0.05, own=False, seed=9))
+    assert search.pool is before
 
 
 def test_an_interrupt_carries_the_mean_so_far(
@@ -118,7 +147,7 @@ def test_notes_and_table_name_what_was_tried(reviews: Path, tiny_encoder: Path) 
         "kernel-ridge", "linear-probe", "lora-balanced",
     ]  # fmt: skip
     assert table["out_of_fold"].tolist() == [True, True, False]
-    assert table["member"].any()
+    assert table["share"].gt(0).any()
     assert any(note.startswith("mean of ") and "of 3 tried" in note for note in fitted.notes)
 
 

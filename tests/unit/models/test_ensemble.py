@@ -27,16 +27,17 @@ def majority(*counts: int) -> MajorityModel:
 def ensemble() -> EnsembleModel:
     task = Classification(CLASSES, (5, 3, 2), (2,))
     members = [majority(8, 1, 1), majority(1, 8, 1)]
-    return EnsembleModel(task, {"method": "auto"}, members, [1.0, 2.0])
+    return EnsembleModel(task, {"method": "auto"}, members, [1.0, 0.5])
 
 
-def test_probabilities_are_the_mean_of_those_of_the_members(ensemble: EnsembleModel) -> None:
+def test_probabilities_are_the_geometric_mean_of_those_of_the_members(
+    ensemble: EnsembleModel,
+) -> None:
     outputs = ensemble.predict(Examples(TEXTS))
-    parts = [
-        softmax(member.predict(Examples(TEXTS)).logits / temperature)
-        for member, temperature in zip(ensemble.members, ensemble.temperatures, strict=True)
-    ]
-    np.testing.assert_allclose(outputs.probs, np.mean(parts, axis=0), atol=1e-6)
+    first, second = (softmax(m.predict(Examples(TEXTS)).logits) for m in ensemble.members)
+    product = first ** ensemble.weights[0] * second ** ensemble.weights[1]
+    expected = product / product.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(outputs.probs, expected, atol=1e-6)
 
 
 def test_saved_ensemble_gives_the_same(ensemble: EnsembleModel, tmp_path: Path) -> None:
@@ -52,12 +53,12 @@ def test_saved_ensemble_gives_the_same(ensemble: EnsembleModel, tmp_path: Path) 
     ("entries", "reason"),
     [
         ([], "at least one"),
-        ([{"folder": "../elsewhere", "temperature": 1}], "beside it"),
-        ([{"folder": "member-1", "temperature": 0}], "not positive"),
-        ([{"folder": "member-1", "temperature": float("nan")}], "not positive"),
+        ([{"folder": "../elsewhere", "weight": 1}], "beside it"),
+        ([{"folder": "member-1", "weight": -1}], "negative"),
+        ([{"folder": "member-1", "weight": float("nan")}], "no number"),
         ([{"folder": "member-1"}], "broken"),
         ("nothing", "broken"),
-        ([{"folder": "member-9", "temperature": 1}], "No model folder"),
+        ([{"folder": "member-9", "weight": 1}], "No model folder"),
     ],
 )
 def test_broken_list_of_members_is_one_clear_error(

@@ -76,12 +76,66 @@ def test_everybody_gets_their_own_answer_in_order() -> None:
     assert len(sizes) < 200, "requests are scored together"
 
 
-def test_a_request_is_never_cut_and_never_waits_for_ever() -> None:
+def test_a_large_request_is_answered_whole_from_several_batches() -> None:
     async def scenario(batcher: Batcher, model: Numbers) -> None:
-        answer = await batcher.predict([str(i % 50) for i in range(90)])
-        assert answer.probabilities.shape == (90, 50)
+        texts = [str(i % 50) for i in range(90)]
+        answer = await batcher.predict(texts)
+        assert [answer.classes[c] for c in answer.probabilities.argmax(axis=1)] == texts
 
-    assert [len(b) for b in using(scenario, batch_texts=8, texts=90).batches] == [90]
+    sizes = [len(batch) for batch in using(scenario, batch_texts=8, texts=90).batches]
+    assert sizes == [8] * 11 + [2]
+
+
+def test_short_texts_do_not_wait_for_all_of_a_long_request() -> None:
+    order: list[str] = []
+
+    async def scenario(batcher: Batcher, model: Numbers) -> None:
+        async def named(name: str, texts: list[str]) -> None:
+            answer = await batcher.predict(texts)
+            wanted = [int(text) for text in texts]
+            assert answer.probabilities.argmax(axis=1).tolist() == wanted
+            order.append(name)
+
+        model.go.clear()
+        first = asyncio.create_task(named("first", ["1"]))
+        await asyncio.sleep(0.05)
+        long = asyncio.create_task(named("long", ["7" + " " * 4000] * 20))
+        await asyncio.sleep(0.02)
+        short = [asyncio.create_task(named("short", [str(i)])) for i in range(5)]
+        await asyncio.sleep(0.02)
+        model.go.set()
+        await asyncio.gather(first, long, *short)
+
+    model = using(scenario, gather_ms=0.0)
+    assert order == ["first", *["short"] * 5, "long"]
+    assert max(len(batch) for batch in model.batches if len(batch[0]) > 100) == 4
+    # Long ones have their turn too.
+    assert len({len(batch[0]) > 100 for batch in model.batches[1:3]}) == 2
+
+
+def test_one_model_answers_all_of_a_request() -> None:
+    """A reload between two pieces must not mix two models."""
+
+    class Other(Numbers):
+        classes = tuple(f"other {i}" for i in range(50))
+
+    async def run() -> None:
+        models = [Numbers(), Other()]
+        served = [models[0]]
+        batcher = Batcher(lambda: served[0], Limits(batch_texts=4))
+        models[0].slow = 0.02
+        request = asyncio.create_task(batcher.predict([str(i) for i in range(40)]))
+        while not models[0].batches:
+            await asyncio.sleep(0.005)
+        served[0] = models[1]
+        answer = await request
+        assert answer.classes == models[0].classes
+        assert answer.probabilities.argmax(axis=1).tolist() == list(range(40))
+        assert (await batcher.predict(["3"])).classes == models[1].classes
+        await asyncio.to_thread(batcher.close)
+        assert sum(len(batch) for batch in models[0].batches) == 40
+
+    asyncio.run(run())
 
 
 def test_a_full_queue_sheds_at_once_and_says_when() -> None:
@@ -109,7 +163,7 @@ def test_a_full_queue_sheds_at_once_and_says_when() -> None:
 def test_a_queue_that_takes_too_long_sheds_too() -> None:
     async def scenario(batcher: Batcher, model: Numbers) -> None:
         model.slow = 0.2
-        await batcher.predict(["1", "2", "3", "4"])  # 20 texts a second
+        await batcher.predict(["1", "2", "3", "4"])  # 20 texts of one token a second
         results = await asyncio.gather(
             *(batcher.predict([str(i)]) for i in range(40)), return_exceptions=True
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from valence.comparison.executors.base import Emit, RunEvent, Sizes
 from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
+from valence.llm.resident import keep_language_model, release_language_model
 from valence.methods.registry import trained_part
 from valence.runs.runner import log_finished, run
 from valence.runs.store import RunStore
@@ -30,9 +32,16 @@ class CellRunner:
         self.store = RunStore(root)
         self.data_dir = data_dir
         self.datasets: dict[str, Dataset] = {}
+        self.models = ExitStack()
+        self.models.enter_context(keep_language_model())
+
+    def close(self) -> None:
+        """Let go of a language model that was kept for the next cell."""
+        self.models.close()
 
     def run(self, spec: RunSpec, emit: Emit) -> None:
         """Run a cell unless its run folder is there; an error is emitted and not raised."""
+        release_language_model(unless=spec.get("llm.model"))
         emit(self._final(spec, emit))
 
     def _final(self, spec: RunSpec, emit: Emit) -> RunEvent:

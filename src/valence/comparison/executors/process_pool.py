@@ -36,8 +36,11 @@ class InProcess:
         from valence.comparison.executors.cells import CellRunner
 
         runner = CellRunner(batch.root, batch.data_dir, batch.track)
-        for number, spec in enumerate(batch.specs):
-            runner.run(spec, lambda event, number=number: on_event(number, event))  # type: ignore[misc]
+        try:
+            for number, spec in enumerate(batch.specs):
+                runner.run(spec, lambda event, number=number: on_event(number, event))  # type: ignore[misc]
+        finally:
+            runner.close()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from valence.data.features.mmsa import FEATURES, SPLITS, FeatureRows, check_spli
 from valence.data.tables import read_table
 from valence.errors import DataError
 
+SHOWN = 5  # clips that are named
 COLUMNS = ("clip", "text", "label", "split")
 
 
@@ -39,7 +40,8 @@ def archive_clips(
         progress: Called with (done, total) clips.
 
     Raises:
-        DataError: naming the row, if a column, clip, label or split cannot be used.
+        DataError: naming the row, if a column, clip, label or split cannot be used; clips that are
+            broken are left out and noted, unless a split has no other.
     """
     table, folder = Path(table), Path(folder)
     rows = _checked(read_table(table, encoding), table)
@@ -51,12 +53,17 @@ def archive_clips(
     if (existing := existing_archive(folder, digest.hexdigest())) is not None:
         return existing
     made: list[ClipFeatures] = []
+    broken: dict[int, str] = {}
     for i, path in enumerate(rows["path"]):
-        made.append(extractor(path))
+        try:
+            made.append(extractor(path))
+        except DataError as error:
+            broken[i] = str(error)
         if progress is not None:
             progress(i + 1, len(rows))
+    rows = _without(rows, broken, str(table))
     splits = {name: _split(rows, made, name, str(table)) for name in SPLITS}
-    splits["train"].notes.extend(_clip_notes(made))
+    splits["train"].notes.extend([*_broken_notes(broken), *_clip_notes(made)])
     return write_archive(
         folder, splits, source=table.name, digest=digest.hexdigest(),
         extractor=extractor.settings.model_dump(mode="json"),
@@ -90,6 +97,26 @@ def _checked(rows: pd.DataFrame, table: Path) -> pd.DataFrame:
         if not (rows["split"] == name).any():
             raise DataError(f"{table}: no row of split {name!r}; every split needs some")
     return rows
+
+
+def _without(rows: pd.DataFrame, broken: dict[int, str], where: str) -> pd.DataFrame:
+    """The rows whose clips could be read."""
+    left = rows.drop(index=rows.index[list(broken)]).reset_index(drop=True)
+    for name in SPLITS:
+        if not (left["split"] == name).any():
+            raise DataError(
+                f"{where}: no clip of split {name!r} can be read; the first of {len(broken)}: "
+                f"{next(iter(broken.values()))}"
+            )
+    return left
+
+
+def _broken_notes(broken: dict[int, str]) -> list[str]:
+    if not broken:
+        return []
+    shown = "; ".join(list(broken.values())[:SHOWN])
+    more = f"; and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+    return [f"{len(broken)} clips left out, which cannot be read: {shown}{more}"]
 
 
 def _split(rows: pd.DataFrame, made: list[ClipFeatures], name: str, where: str) -> FeatureRows:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -233,17 +234,27 @@ def _sound(path: Path, settings: ExtractorSettings) -> tuple[np.ndarray | None, 
     return (wave[:most] if len(wave) else None), len(wave) > most
 
 
+def _moving_pictures(container: Any) -> Any:
+    """The first stream that is a video, and no picture attached to a sound; None without one."""
+    import av
+
+    attached = av.stream.Disposition.attached_pic | av.stream.Disposition.still_image
+    return next((s for s in container.streams.video if not s.disposition & attached), None)
+
+
 def _pictures(path: Path, settings: ExtractorSettings) -> tuple[np.ndarray | None, bool]:
     """(N, S, S, 3) uint8 frames, None where there is no picture; whether they were truncated."""
     side = FRAME_SIDE if settings.vision == FRAMES else 224
     frames: list[np.ndarray] = []
     truncated = False
     with _opened(path) as container:
-        if not container.streams.video:
+        stream = _moving_pictures(container)
+        if stream is None:
             return None, False
         start: float | None = None
-        rate = container.streams.video[0].average_rate
-        for number, frame in enumerate(container.decode(video=0)):
+        last = -1
+        rate = stream.average_rate
+        for number, frame in enumerate(container.decode(stream)):
             # Frames without a time of their own come at the stream's rate.
             time = frame.time if frame.time is not None else number / float(rate or 1)
             start = time if start is None else start
@@ -252,7 +263,9 @@ def _pictures(path: Path, settings: ExtractorSettings) -> tuple[np.ndarray | Non
                 truncated = True
                 break
             # Half a frame's tolerance, as times are rounded to the stream's clock.
-            if seconds * settings.frames_per_second + 1e-3 >= len(frames):
+            place = math.floor(seconds * settings.frames_per_second + 1e-3)
+            if place > last:  # the first of each stretch of time, however many there are
+                last = place
                 small = frame.reformat(width=side, height=side, format="rgb24")
                 frames.append(small.to_ndarray())
     return (np.stack(frames) if frames else None), truncated

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from valence.data.byte_texts import text_of_bytes
 from valence.errors import DataError
 
 SPLITS = {
@@ -76,11 +77,11 @@ def check_split(values: Mapping[str, Any], name: str, where: str) -> FeatureRows
     if missing:
         has = ", ".join(str(key) for key in list(values)[:20])
         raise DataError(f"{place}: no {', '.join(map(repr, missing))}; it has: {has}")
-    ids = np.array([_text(value) for value in _column(values["id"])], dtype=object)
+    ids = np.array([_text(value, place) for value in _column(values["id"])], dtype=object)
     if len(ids) == 0:
         raise DataError(f"{place}: no rows; a split needs at least one")
     _no_double(ids, place)
-    texts = [_text(value) for value in _column(values["raw_text"])]
+    texts = [_text(value, place) for value in _column(values["raw_text"])]
     columns = {"id": ids, "text": np.array(texts, dtype=object)}
     columns["label"] = _numbers(values["regression_labels"], "regression_labels", place)
     for key, title in EXTRA_LABELS.items():
@@ -105,8 +106,8 @@ def _column(value: object) -> Sequence[Any]:
     return list(value) if isinstance(value, (list, tuple)) else []
 
 
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _text(value: object, place: str) -> str:
+    return str(text_of_bytes(value, place))
 
 
 def _numbers(value: object, key: str, place: str) -> np.ndarray:
@@ -122,7 +123,7 @@ def _numbers(value: object, key: str, place: str) -> np.ndarray:
 
 def _extra(value: object, key: str, place: str) -> np.ndarray:
     if key == "annotations":
-        return np.array([_text(item) for item in _column(value)], dtype=object)
+        return np.array([_text(item, place) for item in _column(value)], dtype=object)
     return _numbers(value, key, place)
 
 

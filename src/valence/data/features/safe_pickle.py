@@ -17,11 +17,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from valence.data.features.pickle_budget import TooCostly, check_budget
+from valence.data.file_kind import HEAD, kind_of
 from valence.errors import DataError
 
 _TYPE_CODE = re.compile(r"[fiub](1|2|4|8)|[US]\d{1,9}|O8?")
 _PLAIN = (str, bytes, bytearray, int, float, complex, bool, type(None))
 _DEEPEST = 20
+_ESCAPED = re.compile("[\udc80-\udcff]")
+"""Bytes of Python 2 that are no UTF-8, as surrogateescape reads them."""
 _SWAPPED = ">" if sys.byteorder == "little" else "<"
 
 
@@ -95,8 +99,8 @@ class _Array:
             raise _Refused("an array without a shape")
         if not isinstance(element_type, _Type):
             raise _Refused("an array without a type")
-        if isinstance(data, str):  # what Python 2 wrote, read as Latin-1
-            data = data.encode("latin-1")
+        if isinstance(data, str):  # what Python 2 wrote
+            data = data.encode("utf-8", "surrogateescape")
         if (
             not isinstance(data, (list, bytes, bytearray))
             or isinstance(data, list) != element_type.boxed
@@ -179,6 +183,8 @@ class _Reader(pickle.Unpickler):
 class _ByteStream(Protocol):
     def read(self, n: int = -1, /) -> bytes: ...
     def readline(self) -> bytes: ...
+    def tell(self) -> int: ...
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
 
 
 def read_pickle(stream: _ByteStream, where: str | Path) -> Any:
@@ -192,7 +198,16 @@ def read_pickle(stream: _ByteStream, where: str | Path) -> Any:
         DataError: naming what stands in it beside those, or if it is broken.
     """
     try:
-        return _Maker()(_Reader(stream, encoding="latin1").load())
+        _refuse_foreign(stream, where)
+        check_budget(stream)
+        return _Maker(where)(_Reader(stream, encoding="utf-8", errors="surrogateescape").load())
+    except DataError:
+        raise
+    except TooCostly as costly:
+        raise DataError(
+            f"{where} is refused: it asks for {costly}, as no feature file does; get the file from "
+            "its authors"
+        ) from None
     except _Refused as refused:
         raise DataError(
             f"{where} is refused: it holds {refused}, which no feature file needs and which could "
@@ -207,15 +222,29 @@ def read_pickle(stream: _ByteStream, where: str | Path) -> Any:
         ) from None
 
 
+def _refuse_foreign(stream: _ByteStream, where: str | Path) -> None:
+    start = stream.tell()
+    kind = kind_of(stream.read(HEAD))
+    stream.seek(start)
+    if kind is not None:
+        raise DataError(f"{where} is no pickle but {kind}")
+
+
 class _Maker:
     """Makes the arrays of what was read; what the pickle shares is made once."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: str | Path) -> None:
+        self.where = where
         # By identity: a few bytes can name one list ten times, ten levels deep.
         self.done: dict[int, Any] = {}
         self.depth = 0
 
     def __call__(self, value: Any) -> Any:
+        if isinstance(value, str) and not value.isascii() and _ESCAPED.search(value):
+            raise DataError(
+                f"{self.where}: a text is bytes that are no UTF-8; convert it where the file was "
+                "made"
+            )
         if isinstance(value, _PLAIN):
             return value
         if id(value) in self.done:

@@ -45,6 +45,7 @@ class FolderJob:
         target_prior: Class priors of the texts, as ``valence predict`` takes them.
         part_rows: Rows held at once.
         encoding: Of text files; UTF-8 when None.
+        safe_csv: As for :class:`StreamOptions`.
     """
 
     model: Path
@@ -55,6 +56,7 @@ class FolderJob:
     target_prior: str | None = None
     part_rows: int = PART_ROWS
     encoding: str | None = None
+    safe_csv: bool = False
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,7 @@ def _open(job: FolderJob, files: Sequence[Path], resume: bool | None) -> None:
         "precision": job.hardware.precision,
         "encoding": job.encoding,
         "part size": job.part_rows,
+        **({"safe csv": True} if job.safe_csv else {}),
     }
     if not finished.open(settings, resume=resume):
         for parts in finished.unfinished():
@@ -296,7 +299,7 @@ class FileScorer:
             return FileDone(str(path))
         options = StreamOptions(
             text_column=self.job.text_column, resume=True, part_rows=self.job.part_rows,
-            encoding=self.job.encoding,
+            encoding=self.job.encoding, safe_csv=self.job.safe_csv,
         )  # fmt: skip
         begun = bool(finished.unfinished())
         try:

@@ -77,6 +77,7 @@ def open_source(
     *,
     query: str | None = None,
     table: str | None = None,
+    query_timeout: float | None = None,
     encoding: str | None = None,
 ) -> RowReader:
     """The source of a path or a database URL.
@@ -85,15 +86,18 @@ def open_source(
         name: The path or URL.
         query: A SELECT whose rows are read, of a database.
         table: The table that is read, of a database.
+        query_timeout: Seconds that the database may work; 300 when None.
         encoding: Of a CSV, TSV or JSONL file; UTF-8 when None.
 
     Raises:
         DataError: if it is neither.
         SpecError: if an option is for the other.
     """
-    spec = DataSpec(name=name, query=query, table=table, encoding=encoding)
+    spec = DataSpec(
+        name=name, query=query, table=table, query_timeout=query_timeout, encoding=encoding
+    )
     if is_sql_url(name):
-        return SqlSource(name, query, table)
+        return SqlSource(name, query, table, query_timeout)
     path, file = Path(name), table_file(Path(name))
     if file.suffix.lower() not in SUFFIXES:
         raise DataError(
@@ -233,6 +237,7 @@ class SqlSource:
     name: str
     query: str | None
     table: str | None
+    timeout_seconds: float | None = None
 
     def identity(self) -> dict[str, Any]:
         """The query and table; that the rows are the same is checked part by part."""
@@ -240,9 +245,11 @@ class SqlSource:
 
     def parts(self, rows: int) -> Iterator[Part]:
         """As :class:`RowReader`."""
-        from valence.data.database import all_rows
+        from valence.data.database_rows import all_rows
 
-        chosen = all_rows(self.name, query=self.query, table=self.table)
+        chosen = all_rows(
+            self.name, query=self.query, table=self.table, timeout_seconds=self.timeout_seconds
+        )
         total, done = chosen.count(), 0
         for names, records in chosen.records(rows):
             done += len(records)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valence.config.database_url import is_sql_url
+from valence.data.byte_texts import text_of_bytes
 from valence.data.columns import guess_text_column
 from valence.data.files import TEXT_COLUMNS, find_column, usual_column
 from valence.data.formats import reading_note, table_file
@@ -48,6 +49,9 @@ class StreamOptions:
         resume: Whether to go on from the parts of a killed job; None refuses where there are some.
         part_rows: Rows held at once.
         encoding: Of a text file; UTF-8 when None.
+        query_timeout: Seconds that a database may work on the rows; 300 when None.
+        safe_csv: Whether cells of a CSV or TSV target that a spreadsheet would carry out are
+            marked as text.
     """
 
     text_column: str | None = None
@@ -57,6 +61,8 @@ class StreamOptions:
     resume: bool | None = None
     part_rows: int = PART_ROWS
     encoding: str | None = None
+    query_timeout: float | None = None
+    safe_csv: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,9 +125,13 @@ def predict_stream(
     """
     options = options or StreamOptions()
     rows = open_source(
-        str(source), query=options.query, table=options.table, encoding=options.encoding
+        str(source),
+        query=options.query,
+        table=options.table,
+        query_timeout=options.query_timeout,
+        encoding=options.encoding,
     )
-    sink = open_sink(str(target), table=options.to_table)
+    sink = open_sink(str(target), table=options.to_table, safe_csv=options.safe_csv)
     _refuse_own_source(str(source), str(target))
     sink.check()
     with exclusive_writer(sink.parts_folder()):
@@ -229,7 +239,7 @@ class _StreamScorer:
             return [""] * len(part)  # no row of this part has the column
         name = find_column(part.names, self.column, TEXT_COLUMNS, what="text", where=where)
         values = part.values(part.names.index(name))
-        return ["" if value is None else str(value) for value in values]
+        return ["" if value is None else str(text_of_bytes(value, where)) for value in values]
 
     def _choose(self, part: Part, where: str) -> str:
         """That of the training if it is there, else a usual one, else the longest texts."""
@@ -300,6 +310,7 @@ def _job(
         "text column": options.text_column,
         "encoding": options.encoding,
         "part size": options.part_rows,
+        **({"safe csv": True} if options.safe_csv else {}),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from valence.storage import atomic
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 SQL_TABLE = "scored"
 ADVICE = "parts that are written are kept"
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+"""Spreadsheets carry out cells that begin so."""
+_NUMBER = re.compile(r"[+-]\d+([.,]\d+)*([eE][+-]?\d+)?%?")
 
 
 class Sink(Protocol):
@@ -55,8 +59,13 @@ class Sink(Protocol):
         ...
 
 
-def open_sink(target: str, *, table: str | None = None) -> Sink:
+def open_sink(target: str, *, table: str | None = None, safe_csv: bool = False) -> Sink:
     """The sink of a path or a database URL.
+
+    Args:
+        target: The path or URL.
+        table: The new table of a database.
+        safe_csv: Whether cells that a spreadsheet would carry out are marked as text.
 
     Raises:
         DataError: if it is neither, or a table is named beside a file.
@@ -74,7 +83,8 @@ def open_sink(target: str, *, table: str | None = None) -> Sink:
         ".parquet": ArrowSink,
         ".jsonl": JsonSink,
     }
-    return kinds.get(suffix, TextSink)(str(path), suffix, path)
+    text = SafeTextSink if safe_csv else TextSink
+    return kinds.get(suffix, text)(str(path), suffix, path)
 
 
 @contextmanager
@@ -104,6 +114,20 @@ class _FileSink:
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
 
+class _LineFeeds:
+    """Ends lines with a line feed alone.
+
+    csv quotes no carriage return in a text unless its own lines end with one, and a reader would
+    then see two rows.
+    """
+
+    def __init__(self, out: Any) -> None:
+        self.out = out
+
+    def write(self, line: str) -> int:
+        return int(self.out.write(line.removesuffix("\r\n") + "\n"))
+
+
 class TextSink(_FileSink):
     """A CSV or TSV file; parts have no line of names."""
 
@@ -112,7 +136,7 @@ class TextSink(_FileSink):
         columns = [part.values(i) for i in range(len(part.names))]
         with file.open("w", encoding="utf-8", newline="") as out:
             writer = self._writer(out)
-            writer.writerows(zip(*(map(_as_text, values) for values in columns), strict=True))
+            writer.writerows(zip(*(map(self._cell, values) for values in columns), strict=True))
 
     def join(self, files: Sequence[Path], names: Sequence[Sequence[str]]) -> None:
         """As :class:`Sink`; a column that a part lacks is empty there."""
@@ -134,12 +158,29 @@ class TextSink(_FileSink):
         return "\t" if self.suffix == ".tsv" else ","
 
     def _writer(self, out: Any) -> Any:
-        return csv.writer(out, delimiter=self._delimiter, lineterminator="\n")
+        return csv.writer(_LineFeeds(out), delimiter=self._delimiter, lineterminator="\r\n")
 
     def _line(self, values: Sequence[str]) -> bytes:
         text = io.StringIO(newline="")
-        self._writer(text).writerow(values)
+        self._writer(text).writerow(map(self._cell, values))
         return text.getvalue().encode()
+
+    def _cell(self, value: Any) -> str:
+        return _as_text(value)
+
+
+class SafeTextSink(TextSink):
+    """The same for spreadsheets: what they would carry out as a formula is marked as text."""
+
+    def _cell(self, value: Any) -> str:
+        return spreadsheet_text(_as_text(value))
+
+
+def spreadsheet_text(text: str) -> str:
+    """The text of a cell with an apostrophe in front where it would be a formula; numbers stay."""
+    if text[:1] not in FORMULA_SIGNS or _NUMBER.fullmatch(text):
+        return text
+    return f"'{text}"
 
 
 class JsonSink(_FileSink):
@@ -261,11 +302,11 @@ class SqlSink:
         """As :class:`Sink`; a table that is there already is never touched."""
         import sqlalchemy as sa
 
-        from valence.data.database import open_database
+        from valence.data.database import open_database, split_table_name
 
         with open_database(self.name, create=True) as database, database.translate_errors():
-            schema, _, bare = self.table.rpartition(".")
-            if sa.inspect(database.engine).has_table(bare, schema=schema or None):
+            schema, bare = split_table_name(self.table)
+            if sa.inspect(database.engine).has_table(bare, schema=schema):
                 raise DataError(
                     f"{self.name} has a table {self.table} already; name another with --to-table"
                 )
@@ -278,12 +319,12 @@ class SqlSink:
         """As :class:`Sink`."""
         import sqlalchemy as sa
 
-        from valence.data.database import open_database
+        from valence.data.database import open_database, split_table_name
 
         schema = common_schema(files)
-        space, _, bare = self.table.rpartition(".")
+        space, bare = split_table_name(self.table)
         columns = [sa.Column(one.name, _sql_type(one.type)) for one in schema]
-        table = sa.Table(bare, sa.MetaData(), *columns, schema=space or None)
+        table = sa.Table(bare, sa.MetaData(), *columns, schema=space)
         texts = {column.name for column in columns if isinstance(column.type, sa.Text)}
         with (
             open_database(self.name, create=True) as database,
