@@ -30,7 +30,7 @@ def refuse_files(given: Sequence[str]) -> None:
     Raises:
         DataError: with the first: a file that is not there, or is of a kind that is not read.
     """
-    from valence.data.formats import SUFFIXES
+    from valence.data.formats import SUFFIXES, is_table
 
     known = (*SUFFIXES, *CLIP_SUFFIXES, *OTHER_SUFFIXES)
     for word in given:
@@ -41,7 +41,7 @@ def refuse_files(given: Sequence[str]) -> None:
             continue  # a text that ends like one
         if not path.exists():
             raise DataError(f"No file {word}; check the path, or give a text with --text")
-        if path.suffix.lower() not in (*SUFFIXES, *CLIP_SUFFIXES):
+        if not is_table(path) and path.suffix.lower() not in CLIP_SUFFIXES:
             raise DataError(
                 f"{word}: cannot read {path.suffix} as a table; give {', '.join(SUFFIXES)}, or its "
                 f"lines on stdin: valence predict MODEL < {path.name}"

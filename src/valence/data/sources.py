@@ -16,7 +16,9 @@ from valence.config.database_url import is_sql_url, short_name
 from valence.data.catalog import DATASETS, DatasetCard
 from valence.data.dataset import Dataset, Split, tail_classes
 from valence.data.draw import draw_rows
+from valence.data.formats import table_stem
 from valence.data.frames import frames_as_names
+from valence.data.labels import unknown_label
 from valence.data.groups import (
     SOURCE_ROW,
     choose_rows,
@@ -198,6 +200,7 @@ def _labeled(
         table, where=spec.name,
         text_column=spec.text_column or (card.text_column if card else None),
         label_column=spec.label_column or (card.label_column if card else None), names=classes,
+        normalize_labels=spec.normalize_labels,
     )  # fmt: skip
     notes += more
     return _split(frame, classes, name, spec.name)
@@ -238,37 +241,37 @@ def _assemble(
 ) -> Dataset:
     text_column = spec.text_column or (card.text_column if card else None)
     label_column = spec.label_column or (card.label_column if card else None)
-    names = card.classes if card else ()
+    names = spec.classes or (card.classes if card else ())
     frames = {}
-    for split, table in tables.items():
+    for split in sorted(tables, key=lambda name: name not in ("train", "all")):
+        table = tables[split]
         where = f"{spec.name} ({split})" if split != "all" else spec.name
         frames[split], more = clean(
-            table, where=where, text_column=text_column, label_column=label_column, names=names
-        )
+            table, where=where, text_column=text_column, label_column=label_column, names=names,
+            normalize_labels=spec.normalize_labels,
+        )  # fmt: skip
         notes += more
+        names = names or tuple(frames[split]["label"].unique())
     first = frames["train" if "train" in frames else "all"]
-    classes = _classes(spec, card, first["label"])
+    classes = _classes(spec, card, first)
     splits = {name: _split(frame, classes, name, spec.name) for name, frame in frames.items()}
     columns = [str(name) for name in splits["train" if "train" in splits else "all"].extra.columns]
     group = group_column(spec, columns, spec.name)
     splits, more = _complete(splits, spec, seed, group)
     train, validation, test = splits["train"], splits["validation"], splits["test"]
     notes += more
-    stem = short_name(spec.name) if is_sql_url(spec.name) else Path(spec.name).stem
+    stem = short_name(spec.name) if is_sql_url(spec.name) else table_stem(Path(spec.name))
     name = spec.name if card else stem
     return Dataset(name, classes, (), train, validation, test, notes=tuple(notes))
 
 
-def _classes(spec: DataSpec, card: DatasetCard | None, labels: pd.Series) -> tuple[str, ...]:
-    present = set(labels.unique())
+def _classes(spec: DataSpec, card: DatasetCard | None, frame: pd.DataFrame) -> tuple[str, ...]:
+    present = set(frame["label"].unique())
     given = spec.classes or (card.classes if card else None) or None
     if given is not None:
-        unknown = sorted(present - set(given))
-        if unknown:
-            raise DataError(
-                f"{spec.name}: label {unknown[0]!r} is not among the classes "
-                f"{', '.join(given)}; correct the label or set data.classes"
-            )
+        error = unknown_label(frame, given, spec.name)
+        if error is not None:
+            raise error
         return tuple(given)
     if len(present) < 2:
         only = next(iter(present), "none")
@@ -283,13 +286,10 @@ def _classes(spec: DataSpec, card: DatasetCard | None, labels: pd.Series) -> tup
 
 def _split(frame: pd.DataFrame, classes: tuple[str, ...], name: str, source: str) -> Split:
     ids = {label: i for i, label in enumerate(classes)}
+    error = unknown_label(frame, classes, f"{source} ({name})")
+    if error is not None:
+        raise error
     labels = frame["label"].map(ids)
-    if labels.isna().any():
-        unknown = sorted(frame.loc[labels.isna(), "label"].unique())
-        raise DataError(
-            f"{source} ({name}): label {unknown[0]!r} is none of the classes "
-            f"{', '.join(classes[:20])}; correct it, or train with rows of that class"
-        )
     numbers = frame[SOURCE_ROW if SOURCE_ROW in frame else "row"]
     rows = np.array([f"{name}-{i}" for i in numbers]) if len(frame) else np.array([], str)
     own = [n for n in ("text", "label", "row", SOURCE_ROW) if n in frame]
@@ -345,7 +345,9 @@ def _subsample(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
     lone = [repr(data.classes[c]) for c in np.flatnonzero(train_counts == 1)]
     if lone:
         have = "has" if len(lone) == 1 else "have"
-        notes = (*notes, f"{', '.join(lone)} {have} one training row; scores of such classes vary")
+        more = f" and {len(lone) - 5} more" if len(lone) > 5 else ""
+        shown = f"{', '.join(lone[:5])}{more}"
+        notes = (*notes, f"{shown} {have} one training row; scores of such classes vary")
     tail = _tail(spec, data, train_counts)
     return replace(data, train=train, validation=validation, test=test, tail=tail, notes=notes)
 

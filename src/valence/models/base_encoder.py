@@ -12,9 +12,16 @@ from pathlib import Path
 from valence.errors import ModelError
 from valence.models.built_in import BUILT_IN, encoder_content
 from valence.models.config_file import ModelConfig
+from valence.storage.key import folder_content
 
 PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors")
 """Files of a repository that encoders are loaded from."""
+LOADED = (
+    "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt",
+    "*.model", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+"""Files of a folder that decide what a network and its tokenizer compute. Prompts and pooling are
+in the model folder itself."""
 COMMIT_DIGITS = 40
 
 logger = logging.getLogger(__name__)
@@ -24,6 +31,8 @@ def base_content(name: str | None) -> str | None:
     """What identifies the files of a base encoder; None of one that comes with Valence."""
     if name is None or name in BUILT_IN:
         return None
+    if Path(name).is_dir():
+        return folder_content(Path(name), LOADED)
     content = encoder_content(name)
     return None if content == name else content
 
@@ -40,7 +49,7 @@ def base_location(folder: Path, config: ModelConfig) -> str | None:
         return None
     if not Path(name).is_dir():
         return _snapshot(folder, name, content)
-    if content is not None and encoder_content(name) != content:
+    if content is not None and base_content(name) != content:
         raise ModelError(
             f"{folder} was trained with other files of the encoder {name} than lie there now; put "
             "them back, or train the model again"

@@ -21,7 +21,7 @@ CONFIG_FILE = "config.json"
 OWN_KEY = "valence"
 CALIBRATION_FILE = "calibration.json"
 NOT_THE_MODEL = ("report", "README.md", "LICENSE")
-LATER = ("neighbours.parquet", CALIBRATION_FILE)
+LATER = ("neighbours.parquet", "validation.npz", CALIBRATION_FILE)
 """Written into a folder that is whole; the first is not sent to a hub."""
 READ_SUFFIXES = (
     ".json", ".safetensors", ".bin", ".model", ".jinja", ".onnx", ".onnx_data", ".xml", ".py",
