@@ -19,7 +19,7 @@ LONGEST_LINE = 1 << 27
 """Characters."""
 LONGEST_FIELD = 2**31 - 1  # csv's own limit is 128 KiB
 NAMED_ROWS = 2000
-"""Rows whose short values are remembered, to know them again within a value that has several lines."""
+"""Rows whose short values are remembered, to know them again within a value of several lines."""
 LONGEST_LABEL = 60
 MOST_INNER = 10
 """Lines of the width of a row that no text has in succession."""
@@ -142,9 +142,10 @@ class _Checked:
         else:
             broken = self._are_rows(lines[:-1])
         if broken:
+            end = start + len(lines) - 1
             raise ValueError(
-                f'a quote " in line {start} makes one value of the lines to {start + len(lines) - 1}'
-                '; close it, or write a quote within a value twice: ""'
+                f'a quote " in line {start} makes one value of the lines to {end}; close it, or '
+                'write a quote within a value twice: ""'
             )
 
     def _are_rows(self, lines: list[str]) -> bool:

@@ -32,8 +32,9 @@ class TableFormat:
     """How the files of a suffix are read.
 
     Attributes:
-        batches: (path, most rows, encoding, whether a header is there) → tables of so many rows, with every column under
-            its name, as text where the format has no types. The file is never held whole.
+        batches: (path, most rows, encoding, whether a header is there) → tables of so many rows,
+            with every column under its name, as text where the format has no types. The file is
+            never held whole.
         has_encoding: Whether the files are text, whose encoding can be named.
     """
 

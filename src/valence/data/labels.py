@@ -201,4 +201,6 @@ def unknown_label(frame: pd.DataFrame, classes: Sequence[str], where: str) -> Da
     if alike is not None:
         advice = f"write {alike!r}, or give --normalize-labels"
     shown = ", ".join(classes[:20])
-    return DataError(f"{where}, row {row}: label {label!r} is none of the classes {shown}; {advice}")
+    return DataError(
+        f"{where}, row {row}: label {label!r} is none of the classes {shown}; {advice}"
+    )

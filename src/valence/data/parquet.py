@@ -49,17 +49,18 @@ def parquet_batches(path: Path, rows: int, *, held: bool = False) -> Iterator[pa
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as probe:
-        check_width(len(probe.schema_arrow.names))
+        check_width(len(probe.schema_arrow))
         _check_groups(path, probe.metadata)
+        schema = probe.schema_arrow
         texts = [
-            name for name, kind in zip(probe.schema_arrow.names, probe.schema_arrow.types, strict=True)
-            if pa.types.is_string(kind) or pa.types.is_binary(kind)
+            field.name for field in schema
+            if pa.types.is_string(field.type) or pa.types.is_binary(field.type)
         ]  # fmt: skip
     most = min(MOST_BYTES, ALWAYS + MOST_TIMES * path.stat().st_size)
     total = 0
     with ParquetFile(path, read_dictionary=texts) as file:
         if not file.metadata.num_rows:
-            yield probe.schema_arrow.empty_table()
+            yield schema.empty_table()
         for batch in file.iter_batches(batch_size=rows):
             sizes = _row_bytes(batch, texts)
             size = int(sizes.sum()) + batch.get_total_buffer_size()

@@ -12,7 +12,7 @@ from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
 from valence.data.byte_texts import text_of_bytes
 from valence.data.catalog import DATASETS
-from valence.data.columns import SAMPLE, is_sentence, guess_label_column, guess_text_column
+from valence.data.columns import SAMPLE, guess_label_column, guess_text_column, is_sentence
 from valence.data.groups import SOURCE_ROW
 from valence.data.locate import SPLITS, InMemoryRows, Table
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, usual_column

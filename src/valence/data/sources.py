@@ -18,7 +18,6 @@ from valence.data.dataset import Dataset, Split, tail_classes
 from valence.data.draw import draw_rows
 from valence.data.formats import table_stem
 from valence.data.frames import frames_as_names
-from valence.data.labels import unknown_label
 from valence.data.groups import (
     SOURCE_ROW,
     choose_rows,
@@ -26,6 +25,7 @@ from valence.data.groups import (
     split_by_group,
     with_groups,
 )
+from valence.data.labels import unknown_label
 from valence.data.locate import (
     READ_ROWS,
     SPLITS,
@@ -251,9 +251,8 @@ def _assemble(
             normalize_labels=spec.normalize_labels,
         )  # fmt: skip
         notes += more
-        names = names or tuple(frames[split]["label"].unique())
-    first = frames["train" if "train" in frames else "all"]
-    classes = _classes(spec, card, first)
+        names = names or _classes(spec, card, frames[split])
+    classes = _classes(spec, card, frames["train" if "train" in frames else "all"])
     splits = {name: _split(frame, classes, name, spec.name) for name, frame in frames.items()}
     columns = [str(name) for name in splits["train" if "train" in splits else "all"].extra.columns]
     group = group_column(spec, columns, spec.name)

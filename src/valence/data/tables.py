@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from valence.data.blank import is_blank
 from valence.data.files import LABEL_COLUMNS as LABEL_COLUMNS
 from valence.data.files import TEXT_COLUMNS as TEXT_COLUMNS
 from valence.data.files import find_column as find_column
@@ -16,7 +17,6 @@ from valence.data.files import usual_column as usual_column
 from valence.data.files import whole_characters as whole_characters
 from valence.data.formats import FORMATS, reading
 from valence.data.formats import SUFFIXES as SUFFIXES
-from valence.data.blank import is_blank
 from valence.data.labels import one_spelling, plain_texts
 from valence.errors import DataError
 
@@ -24,9 +24,7 @@ BATCH_ROWS = 1_000_000  # of a table that is read whole
 REGRESSION_VALUES = 20  # more distinct fractions than this are a measure, not classes
 
 
-def read_table(
-    path: Path, encoding: str | None = None, *, has_header: bool = True
-) -> pd.DataFrame:
+def read_table(path: Path, encoding: str | None = None, *, has_header: bool = True) -> pd.DataFrame:
     """All columns of a file, as text where the format has no types.
 
     Args:
@@ -128,7 +126,7 @@ def clean(
     others = others.drop(columns=[n for n in ("text", "label", "row") if n in others.columns])
     frame = pd.DataFrame({"text": texts, "label": labels, "row": np.arange(len(table))})
     frame = pd.concat([frame, others], axis=1)
-    blank = frame["text"].map(is_blank)
+    blank = frame["text"].map(is_blank).astype(bool)
     unlabeled = ~blank & (frame["label"] == "")
     for mask, what in ((blank, "text"), (unlabeled, "label")):
         if mask.any():

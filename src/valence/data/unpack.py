@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import Any
 
 from valence.errors import DataError
 
@@ -21,20 +21,28 @@ ALWAYS = 1 << 26
 """Bytes."""
 
 
-def _zstd(path: Path) -> IO[bytes]:
+BROKEN = (
+    EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError,
+    RuntimeError,
+)  # fmt: skip
+"""What the libraries raise; the last two of an encrypted ZIP, among others."""
+
+
+def _zstd(path: Path) -> Any:
     import pyarrow as pa
 
-    stream: IO[bytes] = pa.input_stream(str(path), compression="zstd")
-    return stream
+    return pa.input_stream(str(path), compression="zstd")
 
 
-OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {
-    ".gz": lambda path: gzip.open(path),
-    ".bz2": lambda path: bz2.open(path),
-    ".xz": lambda path: lzma.open(path),
-    ".zst": _zstd,
-    ".zip": lambda path: zipfile.ZipFile(path).open(_only_name(path)),
-}
+def _zip(path: Path) -> Any:
+    name = _only_name(path)
+    with zipfile.ZipFile(path) as archive:
+        return archive.open(name)  # which stays open after its archive
+
+
+OPENERS: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstd, ".zip": _zip,
+}  # fmt: skip
 """By suffix, what opens the file within."""
 
 _unpacked: dict[tuple[str, int, int], Path] = {}
@@ -48,7 +56,7 @@ def is_packed(path: Path) -> bool:
 
 
 def table_name(path: Path) -> Path:
-    """The name without that of the compression: ``a.csv.gz`` → ``a.csv``; of a ZIP the name within."""
+    """The name without that of the compression: ``a.csv`` of ``a.csv.gz``."""
     if not is_packed(path):
         return path
     inner = path.with_suffix("")
@@ -91,9 +99,7 @@ def _copy(path: Path, target: Path, size: int) -> None:
                         f"{path} holds more than {MOST_TIMES} times its size; unpack it yourself "
                         "if that is right"
                     )
-    except (EOFError, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, ValueError) as error:
-        raise _broken(path, error) from None
-    except (NotImplementedError, RuntimeError) as error:  # an encrypted ZIP, among others
+    except BROKEN as error:
         raise _broken(path, error) from None
     except OSError as error:
         if error.errno is not None:
@@ -105,7 +111,7 @@ def _only_name(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             files = [one.filename for one in archive.infolist() if not one.is_dir()]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except (OSError, *BROKEN) as error:
         raise _broken(path, error) from None
     files = [name for name in files if not Path(name).name.startswith((".", "__MACOSX"))]
     files = [name for name in files if "__MACOSX" not in Path(name).parts]

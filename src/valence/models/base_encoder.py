@@ -17,8 +17,8 @@ from valence.storage.key import folder_content
 PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors")
 """Files of a repository that encoders are loaded from."""
 LOADED = (
-    "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt",
-    "*.model", "special_tokens_map.json", "added_tokens.json",
+    "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*",
+    "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
 """Files of a folder that decide what a network and its tokenizer compute. Prompts and pooling are
 in the model folder itself."""

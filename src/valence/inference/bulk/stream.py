@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valence.config.database_url import is_sql_url
+from valence.data.blank import is_blank
 from valence.data.byte_texts import text_of_bytes
 from valence.data.columns import guess_text_column, is_sentence
 from valence.data.files import TEXT_COLUMNS, find_column, usual_column
 from valence.data.formats import reading_note, table_file
-from valence.data.blank import is_blank
 from valence.errors import DataError
 from valence.inference.bulk.checkpoint import (
     PartRecord,
