@@ -99,6 +99,13 @@ FORMATS: dict[str, TableFormat] = {
 SUFFIXES = tuple(FORMATS)
 
 
+def _arrow_errors() -> tuple[type[Exception], ...]:
+    """Errors of Parquet files; asked for after an error alone, since the import takes a while."""
+    import pyarrow as pa
+
+    return (pa.ArrowException,)
+
+
 def table_suffix(path: Path) -> str:
     """``.csv`` of ``reviews.csv`` and of ``reviews.csv.gz``, in lower case."""
     return table_name(path).suffix.lower()
@@ -172,7 +179,8 @@ def reading(
         what = "nested too deeply" if isinstance(error, RecursionError) else "too large"
         raise DataError(f"{path} cannot be read: it is {what} for this machine") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, csv.Error) as error:
+        reason = error.strerror or str(error).partition("\n")[0]
+        raise DataError(f"{path} cannot be read: {reason}") from None
+    except (ValueError, csv.Error, *_arrow_errors()) as error:
         reason = (str(error).strip().splitlines() or ["broken"])[0]
         raise DataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from None
