@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-
+LONGEST_NAME = 200
 LONGEST, BEGINNING, END = 1500, 900, 500
 """Characters of a message; of a longer one, what remains."""
 
@@ -56,7 +56,7 @@ class UnknownNameError(SpecError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(name[:LONGEST_NAME], names, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
         super().__init__(f"Unknown {kind} {name!r}; {hint}")
 

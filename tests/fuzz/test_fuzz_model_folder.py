@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -31,7 +32,8 @@ if find_spec("onnxruntime"):
     KINDS.append("onnx")
 VALUES: list[Any] = [
     None, True, -1, 0, 1, 2**31, 10**11, 10**30, -0.5, 1e308, float("nan"), float("inf"), "", "x",
-    "../../etc/passwd", "/etc/passwd", "a\nb", "\x00", [], [1], {}, {"a": 1}, ["x"] * 3, [[[]]] * 50,
+    "../../etc/passwd", "/etc/passwd", "a\nb", "\x00", [], [1], {}, {"a": 1}, ["x"] * 3,
+    [[[]]] * 50,
 ]  # fmt: skip
 TEXTS = ["a good film", "bad", "größer 🙂"]
 
@@ -60,11 +62,13 @@ def change_json(path: Path, draw: random.Random) -> None:
             part = part[one]
         way = draw.random()
         if way < 0.7:
-            part[name] = draw.choice(VALUES)
+            part[name] = copy.deepcopy(draw.choice(VALUES))
         elif way < 0.85:
             del part[name]
         elif isinstance(part, dict):
-            part[draw.choice(["auto_map", "x", name + "_", "0", "1"])] = draw.choice(VALUES)
+            part[draw.choice(["auto_map", "x", name + "_", "0", "1"])] = copy.deepcopy(
+                draw.choice(VALUES)
+            )
     path.write_text(json.dumps(values))
 
 

@@ -14,8 +14,10 @@ from valence.data.features.safe_pickle import read_pickle
 
 PIECES = [
     b"cos\nsystem\n", b"cbuiltins\neval\n", b"(S'true'\ntR", b"\x93", b"\x81", b"R", b"b", b"q\x00",
-    b"r\xff\xff\xff\x7f", b"h\x00", b"]", b"}", b"(", b"t", b"u", b"s", b"a", b"e", b"\x85", b"\x86",
-    b"\x87", b"\x88", b"N", b"K\x01", b"J\xff\xff\xff\xff", b"\x8a\xff" + b"\xff" * 255, b"0", b"2", b".",
+    b"r\xff\xff\xff\x7f", b"h\x00", b"]", b"}", b"(", b"t", b"u", b"s", b"a", b"e", b"\x85",
+    b"\x86",
+    b"\x87", b"\x88", b"N", b"K\x01", b"J\xff\xff\xff\xff", b"\x8a\xff" + b"\xff" * 255, b"0", b"2",
+    b".",
     b"\x80\x05", b"\x95\xff\xff\xff\xff\xff\xff\xff\x7f", b"X\xff\xff\xff\x7f", b"\x8c\x04text",
     b"(" * 500, b"]" * 500, b"\x8f", b"\x90", b"\x91", b"P0\n", b"Q", b"I01\n", b"F1e999\n",
 ]  # fmt: skip

@@ -24,8 +24,10 @@ WORDS = [
     "x" * 3000, "=1+1", "\ufeff", "e\u0301",
 ]  # fmt: skip
 PIECES = [
-    b'"', b'""', b",", b";", b"\t", b"|", b"\n", b"\r\n", b"\r", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf",
-    b"sep=;\n", b'",', b'\n"', b"\xe9", b"\x92", b"text", b"label", b"9" * 5000, b"1e999", b"{", b"}",
+    b'"', b'""', b",", b";", b"\t", b"|", b"\n", b"\r\n", b"\r", b"\x00", b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"sep=;\n", b'",', b'\n"', b"\xe9", b"\x92", b"text", b"label", b"9" * 5000, b"1e999",
+    b"{", b"}",
     b"[" * 300, b"[" * 60_000, b'{"a":' * 2000, b"\\ud83d", b"\\u0000", b"NaN", b"null", b"true",
     b"," * 400, b"\x1f\x8b", b"PAR1", b"<html>",
 ]  # fmt: skip

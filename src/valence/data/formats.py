@@ -118,7 +118,10 @@ def table_stem(path: Path) -> str:
 
 def is_table(path: Path) -> bool:
     """Whether a file is of a format that is read, by its name."""
-    return table_suffix(path) in FORMATS
+    try:
+        return table_suffix(path) in FORMATS
+    except DataError:  # a broken one: reading it says why
+        return True
 
 
 def table_file(path: Path) -> Path:

@@ -38,7 +38,7 @@ def plain_texts(column: pd.Series, where: str, *, what: str) -> tuple[pd.Series,
         DataError: if a value is an object, a list of several values, or bytes that are no text.
     """
     if pd.api.types.is_datetime64_any_dtype(column) or isinstance(column.dtype, pd.StringDtype):
-        return column.astype(object).where(column.notna(), "").astype(str), []
+        return column.astype(str).where(column.notna(), ""), []
     values = column.tolist()
     notes = []
     if any(_is_list(value) or isinstance(value, Mapping) for value in values):

@@ -45,17 +45,13 @@ def parquet_batches(path: Path, rows: int, *, held: bool = False) -> Iterator[pa
         DataError: if the rows are far larger than the file, or than a machine can hold.
         ValueError: if it is no such file, or has too many columns.
     """
-    import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as probe:
         check_width(len(probe.schema_arrow))
         _check_groups(path, probe.metadata)
         schema = probe.schema_arrow
-        texts = [
-            field.name for field in schema
-            if pa.types.is_string(field.type) or pa.types.is_binary(field.type)
-        ]  # fmt: skip
+        texts = [field.name for field in schema if _holds_text(field.type)]
     most = min(MOST_BYTES, ALWAYS + MOST_TIMES * path.stat().st_size)
     total = 0
     with ParquetFile(path, read_dictionary=texts) as file:
@@ -72,6 +68,15 @@ def parquet_batches(path: Path, rows: int, *, held: bool = False) -> Iterator[pa
                 )
             for part in _parts(batch, size):
                 yield _plain(part, texts)
+
+
+def _holds_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_text = pa.types.is_string(kind) or pa.types.is_binary(kind)
+    return is_text or pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
 
 
 def _check_groups(path: Path, metadata: Any) -> None:

@@ -56,15 +56,16 @@ def is_packed(path: Path) -> bool:
 
 
 def table_name(path: Path) -> Path:
-    """The name without that of the compression: ``a.csv`` of ``a.csv.gz``."""
+    """The name without that of the compression: ``a.csv`` of ``a.csv.gz``.
+
+    Raises:
+        DataError: if it is a ZIP of several files, or none.
+    """
     if not is_packed(path):
         return path
     inner = path.with_suffix("")
     if path.suffix.lower() == ".zip" and not inner.suffix and path.is_file():
-        try:
-            return inner.with_suffix(Path(_only_name(path)).suffix)
-        except DataError:
-            return inner
+        return inner.with_suffix(Path(_only_name(path)).suffix)
     return inner
 
 

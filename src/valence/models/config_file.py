@@ -173,7 +173,7 @@ class ModelConfig(BaseModel):
         values = self.network.get(name)
         if values is None:  # format 1
             values = self.spec.get(name, {})
-        if name == "encoder" and values.get("prompt") is None:
+        if name == "encoder" and isinstance(values, Mapping) and values.get("prompt") is None:
             values = {**values, "prompt": ""}  # models older than prompts were trained without
         return part.model_validate(values)
 

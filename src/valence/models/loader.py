@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from valence.errors import ModelError
+from valence.errors import DataError, ModelError, SpecError
 from valence.models.base import Model
 from valence.models.config_file import read_config
 from valence.models.digests import check_digests
@@ -91,4 +91,10 @@ def load_model(folder: str | Path) -> Model:
     check_plain(path)
     if not check_digests(path):
         logger.info("%s has no digests of its files, as older versions wrote it", path)
-    return LOADERS[read_config(path).loader](path)
+    try:
+        return LOADERS[read_config(path).loader](path)
+    except (SpecError, DataError) as error:
+        raise ModelError(f"{path} holds no model that can be used: {error}") from None
+    except (MemoryError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else "too large"
+        raise ModelError(f"{path} cannot be loaded: it is {reason} for this machine") from None
