@@ -21,7 +21,6 @@ USUAL_ENCODINGS = (
     "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r", "cp932",
     "gb18030", "big5", "cp949", "euc_jp",
 )  # fmt: skip
-_CAPITAL_IN_A_WORD = re.compile("[а-я][А-Я]|[А-Я]{3}[а-я]")
 _SIGN_IN_A_WORD = re.compile("[^\\W\\d_][¹²³¼½¾¿º¡¢£¥¦§©®°±µ¶\ufffd][^\\W\\d_]")
 LABEL_COLUMNS = ("label", "sentiment", "category", "class", "target")
 
@@ -101,7 +100,8 @@ def _likely_encoding(path: Path) -> str | None:
     first = next(iter(usual), None)
     if first == "cp1250" and not _SIGN_IN_A_WORD.search(raw.decode("cp1252", errors="replace")):
         return "cp1252"  # which is far more usual, and has most letters at the same places
-    if first == "koi8_r" and _CAPITAL_IN_A_WORD.search(raw.decode("koi8_r", errors="replace")):
+    letters = raw.decode("koi8_r", errors="replace") if first == "koi8_r" else ""
+    if sum(map(str.isupper, letters)) > sum(map(str.islower, letters)):
         return "cp1251"  # whose small letters are the capitals of the other
     return first
 

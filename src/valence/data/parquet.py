@@ -66,6 +66,7 @@ def parquet_batches(path: Path, rows: int, *, held: bool = False) -> Iterator[pa
                     f"{path} has {path.stat().st_size} bytes and its rows more than {most}; give "
                     "fewer rows, or write it again"
                 )
+            batch.validate(full=True)  # such as texts that are no UTF-8
             for part in _parts(batch, size):
                 yield _plain(part, texts)
 

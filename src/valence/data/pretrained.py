@@ -17,6 +17,7 @@ from valence.data.quiet import quiet_transformers
 from valence.errors import ModelError
 from valence.storage.plain_files import check_plain, load_json
 
+COMMIT_DIGITS = 40
 CODE_KEY = "auto_map"
 CONFIG_FILES = (
     "config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json",
@@ -121,9 +122,19 @@ def load_adapted(kind: Any, folder: str | Path, *, options: Mapping[str, Any] | 
         OSError, ValueError, KeyError: as peft and transformers raise them.
     """
     config = check_adapter(folder)
-    check_source(str(config.get("base_model_name_or_path")), weights=True)
+    base, revision = str(config.get("base_model_name_or_path")), config.get("revision")
+    is_pinned = isinstance(revision, str) and len(revision) == COMMIT_DIGITS
+    local_only = not Path(base).is_dir() and not is_pinned
+    if local_only and file_path(base, "config.json", local_only=True) is None:
+        raise ModelError(
+            f"{folder} names the base {base!r} without a revision, and it is not fetched so; "
+            f"fetch it once: hf download {base}"
+        )
+    check_source(base, weights=True)
     with quiet_transformers():
-        return kind.from_pretrained(str(folder), trust_remote_code=False, **(options or {}))
+        return kind.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=local_only, **(options or {})
+        )
 
 
 def check_adapter(folder: str | Path) -> Mapping[str, Any]:
@@ -193,12 +204,13 @@ def read_json(where: str, name: str) -> Any:
         raise ModelError(f"{path} cannot be read ({error}); copy the encoder again") from None
 
 
-def file_path(where: str, name: str) -> Path | None:
+def file_path(where: str, name: str, *, local_only: bool = False) -> Path | None:
     """Where a file of an encoder is on disk; None where it has no such file.
 
     Args:
         where: A folder or a hub name, whose files are fetched where the hub can be reached.
         name: The file, relative to it.
+        local_only: Whether the hub is not asked.
 
     Raises:
         ModelError: if the name leaves the folder, or the file is no plain file.
@@ -216,7 +228,8 @@ def file_path(where: str, name: str) -> Path | None:
     folder, _, file = name.rpartition("/")
     try:
         cached = cached_file(
-            where, file, subfolder=folder, _raise_exceptions_for_missing_entries=False,
+            where, file, subfolder=folder, local_files_only=local_only,
+            _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
             _raise_exceptions_for_gated_repo=False,
         )  # fmt: skip
