@@ -35,7 +35,10 @@ def refuse_files(given: Sequence[str]) -> None:
     known = (*SUFFIXES, *CLIP_SUFFIXES, *OTHER_SUFFIXES)
     for word in given:
         path = Path(word)
-        if not difflib.get_close_matches(path.suffix.lower(), known, n=1, cutoff=0.75):
+        is_file = bool(path.suffix or path.parent.name) and path.is_file()
+        if not is_file and not difflib.get_close_matches(
+            path.suffix.lower(), known, n=1, cutoff=0.75
+        ):
             continue  # also misspelt ones are of a file: .xlxs
         if any(c.isspace() for c in path.stem) and not path.exists():
             continue  # a text that ends like one
