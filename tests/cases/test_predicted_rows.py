@@ -10,6 +10,7 @@ import pytest
 
 import valence as package
 from tests.conftest import make_reviews
+from tests.sheets import write_ods
 from valence.config.data import DataSpec
 from valence.data.sources import load_dataset, load_split
 from valence.errors import DataError
@@ -117,17 +118,12 @@ def test_a_file_that_is_not_read_is_no_text(
 
 
 def test_a_sheet_is_read(trained: Path, tmp_path: Path, valence: Any) -> None:
-    pytest.importorskip("python_calamine")
-    openpyxl = pytest.importorskip("xlsxwriter", reason="no writer of XLSX is installed")
-    book = openpyxl.Workbook(str(tmp_path / "file.xlsx"))
-    sheet = book.add_worksheet()
-    for row, values in enumerate([("comment",), *[(text,) for text in OWN["comment"][:9]]]):
-        sheet.write_row(row, 0, values)
-    book.close()
-    code, _, error = valence("predict", trained, "file.xlsx", "--out", "out.csv")
+    pytest.importorskip("python_calamine", reason="python-calamine is not installed")
+    write_ods(tmp_path / "file.ods", {"one": [["comment"], *([t] for t in OWN["comment"][:9])]})
+    code, _, error = valence("predict", trained, "file.ods", "--out", "out.csv")
     assert code == 0, error
     assert len(pd.read_csv(tmp_path / "out.csv")) == 9
-    code, printed, error = valence("predict", trained, "file.xlsx")
+    code, printed, error = valence("predict", trained, "file.ods")
     assert (code, printed) == (1, "")
     assert "--out" in error
 

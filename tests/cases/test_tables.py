@@ -8,9 +8,11 @@ import gzip
 import io
 import json
 import lzma
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -27,6 +29,7 @@ from valence.data.sources import load_dataset
 from valence.errors import DataError
 from valence.inference.bulk.readers import open_source
 
+SPLITS = ("train", "validation", "test")
 ROWS = make_reviews(90)[["text", "label"]]
 
 
@@ -431,3 +434,24 @@ def test_27_a_label_that_training_lacks_is_named_with_its_row(tmp_path: Path) ->
     )
     with pytest.raises(DataError, match=r"\(test\), row 51: label 'weird' is none of the classes"):
         load(tmp_path)
+
+
+def test_data_show_reads_a_bounded_part(tmp_path: Path, valence: Any) -> None:
+    path = tmp_path / "a.csv"
+    ROWS.to_csv(path, index=False)
+    code, printed, error = valence("data", "show", path, "--rows", 50, "--json")
+    assert code == 0, error
+    shown = json.loads(printed)
+    assert sum(row[split] for row in shown["classes"] for split in SPLITS) == 50
+    assert any("only the first 50 rows" in note for note in shown["notes"])
+    whole = json.loads(valence("data", "show", path, "--rows", 90, "--json")[1])
+    assert not any("only the first" in note for note in whole["notes"])
+
+
+def test_data_show_refuses_300_000_columns_at_once(tmp_path: Path, valence: Any) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(("x," * 300_000 + "\n") * 3)
+    clock = time.monotonic()
+    code, _, error = valence("data", "show", path)
+    assert (code, "300001 columns" in error) == (1, True)
+    assert time.monotonic() - clock < 10

@@ -19,7 +19,7 @@ from valence.data.file_kind import refuse_foreign
 from valence.data.files import json_objects, text_encoding, wrong_encoding
 from valence.data.sheets import read_sheet_batches, sheet_note, split_sheet
 from valence.data.unpack import table_name, unpacked
-from valence.errors import DataError
+from valence.errors import DataError, ValenceError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,11 +99,11 @@ FORMATS: dict[str, TableFormat] = {
 SUFFIXES = tuple(FORMATS)
 
 
-def _arrow_errors() -> tuple[type[Exception], ...]:
-    """Errors of Parquet files; asked for after an error alone, since the import takes a while."""
+def _is_of_arrow(error: Exception) -> bool:
+    """Whether it is of a Parquet file; looked at after an error alone, as the import takes long."""
     import pyarrow as pa
 
-    return (pa.ArrowException,)
+    return isinstance(error, pa.ArrowException)
 
 
 def table_suffix(path: Path) -> str:
@@ -176,14 +176,26 @@ def reading(
         if file != path:
             refuse_foreign(file)
         yield suffix, requested if file == path else file
-    except UnicodeError:  # not only of decoding: UTF-16 without its mark is another
-        raise DataError(wrong_encoding(file, encoding, name=path)) from None
-    except (MemoryError, RecursionError) as error:
-        what = "nested too deeply" if isinstance(error, RecursionError) else "too large"
-        raise DataError(f"{path} cannot be read: it is {what} for this machine") from None
-    except OSError as error:
-        reason = error.strerror or str(error).partition("\n")[0]
-        raise DataError(f"{path} cannot be read: {reason}") from None
-    except (ValueError, csv.Error, *_arrow_errors()) as error:
-        reason = (str(error).strip().splitlines() or ["broken"])[0]
-        raise DataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from None
+    except ValenceError:
+        raise
+    except Exception as error:
+        reason = _reason(error)
+        if isinstance(error, UnicodeError):  # not only of decoding: also UTF-16 without its mark
+            reason = wrong_encoding(file, encoding, name=path)
+        elif isinstance(error, ValueError | csv.Error) or _is_of_arrow(error):
+            reason = f"{path} cannot be read as {suffix[1:]}: {reason}"
+        elif isinstance(error, OSError | MemoryError | RecursionError):
+            reason = f"{path} cannot be read: {reason}"
+        else:
+            raise
+        raise DataError(reason) from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "its values are nested too deeply"
+    if isinstance(error, MemoryError):
+        return "it is too large for this machine"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).strip().splitlines() or ["broken"])[0]

@@ -184,6 +184,34 @@ def _positions(
     return {}, ""
 
 
+def class_names(frame: pd.DataFrame, given: Sequence[str], where: str) -> tuple[str, ...]:
+    """The names of the classes in their order: as they are given, else sorted.
+
+    Args:
+        frame: The training rows, with the columns of :func:`unknown_label`.
+        given: The names, if they are known; else none.
+        where: Name of the source, for messages.
+
+    Raises:
+        DataError: if a label is none of the given, or there are fewer than two.
+    """
+    if given:
+        error = unknown_label(frame, given, where)
+        if error is not None:
+            raise error
+        return tuple(given)
+    present = set(frame["label"].unique())
+    if len(present) < 2:
+        only = next(iter(present), "none")
+        raise DataError(
+            f"{where}: all training rows have the label {only!r}; "
+            "a classifier needs at least two classes"
+        )
+    if all(_WHOLE.fullmatch(name) for name in present):
+        return tuple(sorted(present, key=int))
+    return tuple(sorted(present))
+
+
 def unknown_label(frame: pd.DataFrame, classes: Sequence[str], where: str) -> DataError | None:
     """The error on the first label that is no class, with its row; None where all are.
 

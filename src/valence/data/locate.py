@@ -86,6 +86,37 @@ class InMemoryRows:
             yield self.table[start : start + rows].reset_index(drop=True)
 
 
+@dataclass
+class FirstRows:
+    """The first rows of another table.
+
+    Attributes:
+        table: The other.
+        most: How many at most.
+        has_more: Whether it has more; known after they were read.
+    """
+
+    table: Table
+    most: int
+    has_more: bool = False
+
+    def read(self) -> pd.DataFrame:
+        """The first rows."""
+        parts = list(self.batches(min(READ_ROWS, self.most)))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    def batches(self, rows: int) -> Iterator[pd.DataFrame]:
+        """Tables of at most ``rows`` rows."""
+        left = self.most
+        for batch in self.table.batches(rows):
+            if left <= 0 < len(batch):
+                self.has_more = True
+                return
+            self.has_more = len(batch) > left
+            yield batch[:left]
+            left -= len(batch)
+
+
 @dataclass(frozen=True)
 class FolderRows:
     """Rows of several folders, one per group, with a column that names the group.

@@ -77,7 +77,7 @@ def _holds_text(kind: Any) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     is_text = pa.types.is_string(kind) or pa.types.is_binary(kind)
-    return is_text or pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+    return bool(is_text or pa.types.is_large_string(kind) or pa.types.is_large_binary(kind))
 
 
 def _check_groups(path: Path, metadata: Any) -> None:

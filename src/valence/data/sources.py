@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,10 +24,11 @@ from valence.data.groups import (
     split_by_group,
     with_groups,
 )
-from valence.data.labels import unknown_label
+from valence.data.labels import class_names, unknown_label
 from valence.data.locate import (
     READ_ROWS,
     SPLITS,
+    FirstRows,
     Table,
     locate,
     refuse_subsampling,
@@ -42,7 +42,7 @@ from valence.errors import DataError, SpecError, UnknownNameError
 
 def load_dataset(
     spec: DataSpec | str | Path | Any, *, text: str | None = None, label: str | None = None,
-    seed: int = 0, data_dir: str | Path | None = None,
+    seed: int = 0, data_dir: str | Path | None = None, most_rows: int | None = None,
 ) -> Dataset:  # fmt: skip
     """The rows a spec names, split and subsampled as it says.
 
@@ -56,6 +56,7 @@ def load_dataset(
         label: Name of the column of labels; likewise.
         seed: Seed of splits and subsamples where ``spec.cut_seed`` is not given.
         data_dir: Folder with one folder per corpus.
+        most_rows: Rows of each split of a file or database that are read; all when None.
 
     Raises:
         DataError: if something cannot be found, read or used.
@@ -64,8 +65,9 @@ def load_dataset(
     if not isinstance(spec, DataSpec):
         with frames_as_names([spec]) as (name,):
             return load_dataset(
-                DataSpec(name=name), text=text, label=label, seed=seed, data_dir=data_dir
-            )
+                DataSpec(name=name), text=text, label=label, seed=seed, data_dir=data_dir,
+                most_rows=most_rows,
+            )  # fmt: skip
     named = {"text_column": text, "label_column": label}
     spec = spec.model_copy(update={field: v for field, v in named.items() if v is not None})
     seed = spec.cut_seed if spec.cut_seed is not None else seed
@@ -76,13 +78,15 @@ def load_dataset(
         )
     from valence.data.demo import load_demo
 
-    whole = load_demo(spec) if spec.name == "demo" else _located(spec, data_dir, seed)
+    whole = load_demo(spec) if spec.name == "demo" else _located(spec, data_dir, seed, most_rows)
     if spec.target == "intensity":
         return whole
     return _subsample(spec, with_groups(spec, whole), seed)
 
 
-def _located(spec: DataSpec, data_dir: str | Path | None, seed: int) -> Dataset:
+def _located(
+    spec: DataSpec, data_dir: str | Path | None, seed: int, most_rows: int | None
+) -> Dataset:
     """All rows of a file, folder, card, hub id or database, split."""
     from valence.data.multimodal import archive_dataset, find_archive, intensity_dataset
 
@@ -91,12 +95,18 @@ def _located(spec: DataSpec, data_dir: str | Path | None, seed: int) -> Dataset:
     if archive is not None:
         return archive_dataset(spec, archive, seed=seed)
     located, notes = locate(spec, data_dir)
-    tables = choose_rows(spec, located)
+    firsts = {} if most_rows is None else {n: FirstRows(t, most_rows) for n, t in located.items()}
+    tables = choose_rows(spec, firsts or located)
     if spec.target == "intensity":
         return intensity_dataset(spec, tables, seed=seed, notes=notes)
     given = spec
     spec, tables, guessed = read_columns(spec, tables)
     frames, more = _read(spec, card, tables, seed)
+    parts = [name for name, table in firsts.items() if table.has_more]
+    more = [
+        *more,
+        *(f"{spec.name}: only the first {most_rows} rows of {n} are read" for n in parts),
+    ]
     whole = _assemble(spec, card, frames, seed, [*notes, *guessed, *more])
     return replace(whole, columns=columns_beyond(given, spec))
 
@@ -251,8 +261,11 @@ def _assemble(
             normalize_labels=spec.normalize_labels,
         )  # fmt: skip
         notes += more
-        names = names or _classes(spec, card, frames[split])
-    classes = _classes(spec, card, frames["train" if "train" in frames else "all"])
+        names = names or class_names(frames[split], names, spec.name)
+    classes = class_names(
+        frames["train" if "train" in frames else "all"],
+        spec.classes or (card.classes if card else ()), spec.name,
+    )  # fmt: skip
     splits = {name: _split(frame, classes, name, spec.name) for name, frame in frames.items()}
     columns = [str(name) for name in splits["train" if "train" in splits else "all"].extra.columns]
     group = group_column(spec, columns, spec.name)
@@ -262,25 +275,6 @@ def _assemble(
     stem = short_name(spec.name) if is_sql_url(spec.name) else table_stem(Path(spec.name))
     name = spec.name if card else stem
     return Dataset(name, classes, (), train, validation, test, notes=tuple(notes))
-
-
-def _classes(spec: DataSpec, card: DatasetCard | None, frame: pd.DataFrame) -> tuple[str, ...]:
-    present = set(frame["label"].unique())
-    given = spec.classes or (card.classes if card else None) or None
-    if given is not None:
-        error = unknown_label(frame, given, spec.name)
-        if error is not None:
-            raise error
-        return tuple(given)
-    if len(present) < 2:
-        only = next(iter(present), "none")
-        raise DataError(
-            f"{spec.name}: all training rows have the label {only!r}; "
-            "a classifier needs at least two classes"
-        )
-    if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in present):
-        return tuple(sorted(present, key=int))
-    return tuple(sorted(present))
 
 
 def _split(frame: pd.DataFrame, classes: tuple[str, ...], name: str, source: str) -> Split:
