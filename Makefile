@@ -28,6 +28,7 @@ endif
 	touch $@
 
 demo: $(STAMP)
+	$(BIN)/valence fit demo --out build/demo/model --budget 30s
 	$(BIN)/valence compare
 
 test: $(STAMP)

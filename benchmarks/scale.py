@@ -39,7 +39,7 @@ class Measured:
         bytes_in, bytes_out: Of a row of the TweetEval test, in Parquet: id and text; with label
             and three probabilities too.
         cells: Seconds on one core and MiB of finished cells by method, median over the run
-            folders of TREC (ratio 20), 6 epochs; ``valence compare configs/trec.yaml``.
+            folders of TREC (ratio 20), 6 epochs: ``configs/trec-cpu.yaml``.
         cell_bytes: Of a run folder without its model.
     """
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -110,20 +112,31 @@ def missed() -> str:
     return table(["what", "measured"], lines)
 
 
+def _source_below(path: Path, config: dict[str, Any]) -> str:
+    """The source that a config takes over from the one it extends."""
+    if "extends" not in config:
+        return ""
+    below = yaml.safe_load((path.parent / config["extends"]).read_text(encoding="utf-8"))
+    return str(below.get("published_source", ""))
+
+
 def published() -> str:
     """Published scores beside ours, one line per score."""
     lines = []
     for path in sorted(CONFIGS.glob("*.yaml")):
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        source = config.get("published_source") or _source_below(path, config)
         for method, scores in (config.get("published") or {}).items():
             ratio = (config.get("published_for") or {}).get("data.imbalance_ratio")
             where = {"ratio": str(ratio)} if ratio else {}
-            ours = find(SECTION_OF[path.stem], method=method, **where)
+            ours = None
+            if path.stem in SECTION_OF:
+                ours = find(SECTION_OF[path.stem], method=method, **where)
             for name, value in scores.items():
-                got = ours.cells.get(TITLES[name], "not in the table")
-                source = config["published_source"]
-                lines.append(
-                    [f"`{path.name}`", method, TITLES[name], f"{value:g}", source, got, ours.link]
-                )
+                plain, _, group = name.partition("/")
+                title = f"{TITLES[plain]}, {group}" if group else TITLES[plain]
+                got = "not run" if ours is None else ours.cells.get(title, "not in the table")
+                link = "" if ours is None else ours.link
+                lines.append([f"`{path.name}`", method, title, f"{value:g}", source, got, link])
     heads = ["config", "method", "score", "published", "by", "ours", "measured under"]
     return table(heads, lines)

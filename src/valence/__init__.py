@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from valence.comparison.grid import Comparison, Outcome
+    from valence.config.callbacks import ProgressCallback
     from valence.config.data import DataSpec
     from valence.config.spec import RunSpec
     from valence.data.sources import load_dataset
@@ -75,6 +76,7 @@ def fit(  # noqa: PLR0913 - the options of the command
     data_dir: str | Path | None = None,
     track: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Fitted:
     """Fit the best model for a file, folder, card, hub id or DataFrame, as ``valence fit`` does.
 
@@ -94,6 +96,7 @@ def fit(  # noqa: PLR0913 - the options of the command
         data_dir: Folder of corpora.
         track: A tool to log to: tensorboard, mlflow, wandb or trackio.
         settings: Dotted settings of ``auto``, for example ``{"portfolio.epochs": 3}``.
+        progress: Called with the fraction done and a short message.
 
     Raises:
         ValenceError: if the data, the settings or the fit fail.
@@ -104,7 +107,7 @@ def fit(  # noqa: PLR0913 - the options of the command
     return fit_rows(
         data, columns={"text_column": text, "label_column": label},
         settings={**budget_settings(budget, encoder), **(settings or {})}, seed=seed,
-        store=RunStore(runs), data_dir=data_dir, track=track,
+        store=RunStore(runs), data_dir=data_dir, track=track, progress=progress,
     )  # fmt: skip
 
 

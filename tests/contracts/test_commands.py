@@ -49,7 +49,7 @@ READERS: dict[type[OptionGroup] | None, set[str]] = {
     RowOptions: {
         "audit", "calibrate", "compare", "data import", "data longtail", "data readiness",
         "data show", "evaluate", "explain", "export", "fit", "llm classify", "llm instructions",
-        "train",
+        "reproduce", "train",
         "tune",
     },
     TextOptions: {"llm finetune", "predict"},
@@ -71,6 +71,7 @@ HARDWARE: dict[type[OptionGroup] | None, dict[str, str]] = {
         "compare": "demo --methods majority,tfidf-lr --seeds 1",
         "fit": "demo --out model",
         "llm finetune": "records --out adapter --model causal",
+        "reproduce": "sharprecl --only trec --methods majority --seeds 1",
         "train": "demo --method majority --out model",
         "tune": "demo --method tfidf-lr --trials 1",
     },
@@ -91,7 +92,7 @@ HARDWARE: dict[type[OptionGroup] | None, dict[str, str]] = {
 """What every command computes with, and words that call it; exports are made on the CPU."""
 
 OUTPUT: dict[type[OptionGroup] | None, set[str]] = {
-    RunsOptions: {"compare", "fit", "llm classify", "train", "tune"},
+    RunsOptions: {"compare", "fit", "llm classify", "reproduce", "train", "tune"},
     OutputOptions: {
         "audit", "calibrate", "data import", "data longtail", "data readiness", "data show",
         "evaluate", "explain", "export", "features convert", "features extract", "features show",

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.features import mmsa, write_mmsa
 from valence.config.data import DataSpec
+from valence.config.sections import EncoderSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.methods.registry import METHODS, make_spec
+from valence.models.encoder import Encoder
 from valence.models.fusion_model import FusionModel
 from valence.models.loader import load_model
 from valence.runs.runner import run
@@ -128,3 +131,86 @@ def test_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
     assert max(first[:4]) > 0.5, "it went on from a checkpoint"
     assert went_on.test == whole.test
     assert went_on.own_best == whole.own_best
+
+
+PUBLISHED = {"fusion.compat": "reference", "fusion.standardize": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "files"),
+    [
+        ({"encoder.adaptation": "full"}, {"encoder"}),
+        ({"encoder.adaptation": "lora"}, {"adapter"}),
+        ({"encoder.adaptation": "full", **PUBLISHED}, {"encoder"}),
+        (PUBLISHED, set()),
+    ],
+    ids=["full", "lora", "published", "published-frozen"],
+)
+def test_almt_with_a_trained_encoder_is_saved_whole(
+    changes: dict[str, object], files: set[str], tmp_path: Path, data: dict[str, Dataset],
+    archive: Path, tiny_encoder: Path,
+) -> None:  # fmt: skip
+    settings = {**SMALL, "encoder.name": str(tiny_encoder), **changes}
+    spec = make_spec("almt", DataSpec(name=str(archive)), settings=settings)
+    store = RunStore(tmp_path)
+    result = run(spec, store=store, dataset=data["intensity"], keep_model=True)
+    folder = store.path(result.key) / "model"
+    assert {p.name for p in folder.iterdir() if p.is_dir()} == files
+    rows = store.predictions(result.key)
+    rows = rows[rows["split"] == "test"]
+    loaded = load_model(folder)
+    again = loaded.predict(data["intensity"].test.examples()).logits
+    np.testing.assert_allclose(again[:, 0], rows["logit_0"].to_numpy(), atol=1e-5)
+    table = store.table(result.key, "robustness.csv")
+    gone = table[(table["change"] == "missing") & (table["level"] == 0.9)]
+    scores = gone.set_index("modality")["mae"].astype(float)
+    for modality in ("text", "audio", "vision"):
+        assert abs(scores[modality] - result.test["mae"]) > 1e-7, modality
+
+
+@pytest.mark.parametrize("adaptation", ["frozen", "full"])
+def test_the_encoder_of_a_fusion_changes_only_where_it_is_trained(
+    adaptation: str, tmp_path: Path, data: dict[str, Dataset], archive: Path, tiny_encoder: Path
+) -> None:
+    settings = {**SMALL, "encoder.name": str(tiny_encoder), "encoder.adaptation": adaptation}
+    settings |= {"train.epochs": 1}
+    spec = make_spec("almt", DataSpec(name=str(archive)), settings=settings)
+    store = RunStore(tmp_path)
+    result = run(spec, store=store, dataset=data["intensity"], keep_model=True)
+    loaded = load_model(store.path(result.key) / "model")
+    assert isinstance(loaded, FusionModel)
+    before = Encoder(EncoderSpec(name=str(tiny_encoder), adaptation="frozen")).state_dict()
+    after = loaded.net.encoder.state_dict()
+    same = all(torch.equal(before[name], after[name]) for name in before)
+    assert same == (adaptation == "frozen")
+    trained = sum(p.numel() for p in loaded.net.encoder.parameters() if p.requires_grad)
+    assert (trained > 0) != same
+
+
+def test_as_published_a_row_is_padded_to_the_published_length_whatever_its_batch(
+    tmp_path: Path, data: dict[str, Dataset], archive: Path, tiny_encoder: Path
+) -> None:
+    settings = {**SMALL, "encoder.name": str(tiny_encoder), "train.epochs": 1, **PUBLISHED}
+    spec = make_spec("almt", DataSpec(name=str(archive)), settings=settings)
+    store, test = RunStore(tmp_path), data["intensity"].test
+    result = run(spec, store=store, dataset=data["intensity"], keep_model=True)
+    loaded = load_model(store.path(result.key) / "model")
+    assert isinstance(loaded, FusionModel)
+    assert (loaded.sizes.audio_length, loaded.sizes.vision_length) == (375, 500)
+    together = loaded.predict(test.examples()).logits
+    alone = [loaded.predict(test.take([i]).examples()).logits[0] for i in range(4)]
+    np.testing.assert_allclose(np.array(alone), together[:4], atol=1e-5)
+
+
+def test_features_are_read_as_they_are_where_nothing_is_standardized(
+    tmp_path: Path, data: dict[str, Dataset], archive: Path, tiny_encoder: Path
+) -> None:
+    results = {}
+    for standardize in (True, False):
+        settings = {**SMALL, "encoder.name": str(tiny_encoder), "train.epochs": 1}
+        settings |= {"fusion.standardize": standardize}
+        spec = make_spec("audio-only", DataSpec(name=str(archive)), settings=settings)
+        store = RunStore(tmp_path)
+        results[standardize] = run(spec, store=store, dataset=data["intensity"])
+    assert results[True].key != results[False].key
+    assert results[True].test["mae"] != results[False].test["mae"]

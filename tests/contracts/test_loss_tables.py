@@ -100,7 +100,7 @@ def test_a_field_is_read_if_and_only_if_it_changes_a_training(name: str, contras
         "temperature": 0.9, "memory_size": 9, "memory_warmup_steps": 5, "projection_dim": 4,
         "tail_weight": 9.0, "min_samples": 5, "contrast": "none", "beta": 0.5, "positives": 3,
         "negatives": 5, "hard_count": 1, "mixing": "never", "prototypes": "none",
-        "anchor_weights": "constant",
+        "anchor_weights": "constant", "compat": "reference",
     }  # fmt: skip
     assert set(others) | {"name"} >= read, "a new field needs a value here"
     if contrast == "none":  # "none" is no change

@@ -102,10 +102,12 @@ def interrupted_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have Ctrl-C strike when a method is about to be tried."""
     original = PortfolioSearch.try_method
 
-    def strike(self: PortfolioSearch, method: str, settings: dict[str, Any]) -> Candidate:
+    def strike(
+        self: PortfolioSearch, method: str, encoder: str, settings: dict[str, Any]
+    ) -> Candidate:
         if method == name:
             raise KeyboardInterrupt
-        return original(self, method, settings)
+        return original(self, method, encoder, settings)
 
     monkeypatch.setattr(PortfolioSearch, "try_method", strike)
 
@@ -154,3 +156,20 @@ def test_an_interrupt_of_a_comparison_is_no_result(
     )  # fmt: skip
     assert code == 130, err
     assert not list(Path("runs").rglob("*-auto-*/result.json"))
+
+
+def test_auto_is_compared_where_no_model_is_kept(
+    valence, feedback: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    code, table, err = valence(
+        "compare", str(feedback), "--methods", "auto,majority", "--baseline", "majority",
+        "--seeds", "1", "--encoder", str(tiny_encoder), "--set", "portfolio.fine_tuned=[]",
+        "--runs", str(tmp_path / "fresh"),
+    )  # fmt: skip
+    assert code == 0, err
+    assert "auto" in table
+    results = [json.loads(p.read_text()) for p in tmp_path.glob("fresh/*/result.json")]
+    seconds = {one["spec"]["method"]: one["train_seconds"] for one in results}
+    members = seconds["kernel-ridge"] + seconds["linear-probe"]
+    assert seconds["auto"] == pytest.approx(members, abs=0.01)
+    assert not list(tmp_path.glob("fresh/*/model"))

@@ -58,10 +58,11 @@ def make_memory(settings: dict, compat: str | None) -> PrototypeMemory:
         projection_dim=settings["feature_dim"],
         tail_weight=settings["tail_weight"],
         min_samples=settings["min_samples"],
+        compat=compat,
     )
     counts = (1,) * settings["num_classes"]
     info = ClassInfo(counts, tuple(settings["tail_classes"]), settings["feature_dim"])
-    return PrototypeMemory(spec, info, compat=compat)
+    return PrototypeMemory(spec, info)
 
 
 def play(memory: PrototypeMemory, tensors: dict[str, torch.Tensor], steps: int) -> list[float]:
@@ -116,7 +117,7 @@ def test_golden_imbalance_losses(golden: Path) -> None:
     weighted, (gamma,) = recorded(record, r"focal_gamma([\d.]+)_weighted")
     plain, _ = recorded(record, r"focal_gamma([\d.]+)")
     spec = LossSpec(gamma=gamma)
-    published = weighing(Focal(spec, info, compat="reference"), weights)
+    published = weighing(Focal(spec.model_copy(update={"compat": "reference"}), info), weights)
     assert float(published(output, labels)) == pytest.approx(weighted, abs=1e-4)
     assert float(Focal(spec, info)(output, labels)) == pytest.approx(plain, abs=1e-4)
     right = weighing(Focal(spec, info), weights)

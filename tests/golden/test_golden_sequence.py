@@ -85,11 +85,12 @@ def test_golden_logits(golden: Path, name: str) -> None:
         norm=told.get("use_layer_norm", True),
         residual=told.get("use_residual", True),
         pooler=told.get("use_pooler_output", False),
+        compat="reference",
     )
     states, mask = token_states(tensors, told), tensors["attention_mask"]
     classes = tensors["logits"].shape[1]
     kind = LstmHead if lstm else HanHead
-    head = kind(spec, states.shape[2], classes, compat="reference").eval()
+    head = kind(spec, states.shape[2], classes).eval()
     load(head, tensors, LSTM_NAMES if lstm else HAN_NAMES)
     with torch.no_grad():
         found = head(states, mask).logits
@@ -107,7 +108,7 @@ def test_golden_padding_is_read_by_the_published_code_alone(golden: Path, name: 
     length = int(mask[shorter].sum())
     for compat, same in ((None, True), ("reference", False)):
         torch.manual_seed(0)
-        head = kind(spec, states.shape[2], 2, compat=compat).eval()
+        head = kind(spec.model_copy(update={"compat": compat}), states.shape[2], 2).eval()
         with torch.no_grad():
             beside = head(states, mask).logits[shorter]
             alone = head(states[[shorter], :length], mask[[shorter], :length]).logits[0]

@@ -29,6 +29,7 @@ from valence.cli import (
     methods,
     predict,
     push,
+    reproduce,
     serve,
     train,
     tune,
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.command("fit")(fit.fit)
 app.command("compare", cls=compare.CompareCommand)(compare.compare)
+app.command("reproduce")(reproduce.reproduce)
 app.command("audit")(audit.audit)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)

@@ -155,13 +155,18 @@ def compare(
         methods, seeds = len(comparison.methods), len(comparison.seeds)
         console.info(f"{len(specs)} runs: {methods} methods × {seeds} seeds")
         print_unread(comparison.methods, settings)
+        if comparison.scaled_down:
+            names = ", ".join(comparison.scaled_down)
+            console.info(
+                f"Note: scaled down from a published set-up: {names}; {what.config} says why"
+            )
     with console.Meter(quiet=output.quiet) as meter:
         outcome = grid.execute(
-            specs, store=store, data_dir=data.data_dir, callback=_callback(meter),
+            specs, store=store, data_dir=data.data_dir, callback=grid_callback(meter),
             executor=executor, track=output.track,
         )  # fmt: skip
     if not output.quiet:
-        _print_guessed_columns(outcome)
+        print_guessed_columns(outcome)
     plain, swept = separate_sweep(outcome, planned, settings)
     report_comparison(
         comparison, plain, store, out, sweep=swept, failures=outcome.failures,
@@ -171,7 +176,7 @@ def compare(
         name = f"compare-{Path(planned.title or 'demo').stem}"
         log_files(output.track, store, name, [out / "report.html", out / "leaderboard.csv"])
         output.print_place()
-    _end(outcome, output.runs)
+    end_grid(outcome, output.runs)
 
 
 def _settings(
@@ -285,7 +290,8 @@ def _print_plan(specs: list[RunSpec], *, as_json: bool) -> None:
     console.print_table(["data", "method", "seed", "epochs", "spec"], rows)
 
 
-def _callback(meter: console.Meter) -> GridCallback:
+def grid_callback(meter: console.Meter) -> GridCallback:
+    """Shows how far a grid is."""
     from valence.comparison.grid import GridProgress
 
     def observe(now: GridProgress) -> None:
@@ -300,7 +306,7 @@ def _callback(meter: console.Meter) -> GridCallback:
     return observe
 
 
-def _print_guessed_columns(outcome: Outcome) -> None:
+def print_guessed_columns(outcome: Outcome) -> None:
     """Say once for each source which columns were guessed."""
     lines: dict[str, None] = {}
     for cell in outcome.cells:
@@ -315,7 +321,7 @@ def _print_guessed_columns(outcome: Outcome) -> None:
         console.info(line)
 
 
-def _end(outcome: Outcome, runs: Path) -> None:
+def end_grid(outcome: Outcome, runs: Path) -> None:
     """Say what failed or was stopped; the exit code follows from it.
 
     Raises:

@@ -32,28 +32,44 @@ def report_comparison(
     """Print and write what came out; nothing where there is no result."""
     if not results:
         return
-    from valence.reports.files import write_tables
-    from valence.reports.html import FailedRun, PageText, Published, write_report
     from valence.reports.leaderboard import leaderboard
 
     baseline = comparison.baseline
     if comparison.transfer == "none":
         table = leaderboard(store, results, baseline)
         print_leaderboard(table, title=comparison.title, as_json=as_json)
-        write_tables(store, results, out, baseline=baseline, sweep=sweep)
     notes = _report_groups(results, out, comparison, as_json=as_json)
+    page = write_comparison(comparison, results, store, out, sweep=sweep, failures=failures)
+    if not quiet:
+        for note in notes:
+            console.info(f"Note: {note}")
+        console.info(f"Report: {page}")
+
+
+def write_comparison(
+    comparison: Comparison,
+    results: list[RunResult],
+    store: RunStore,
+    out: Path,
+    *,
+    sweep: Sweep | None = None,
+    failures: Sequence[Cell] = (),
+) -> Path:
+    """Write the tables and the page of what came out; gives the page."""
+    from valence.reports.files import write_tables
+    from valence.reports.html import FailedRun, PageText, Published, write_report
+
+    baseline = comparison.baseline
+    if comparison.transfer == "none":
+        write_tables(store, results, out, baseline=baseline, sweep=sweep)
     text = PageText(
         comparison.title, Published(comparison.published, comparison.published_for),
         shlex.join(["valence", *sys.argv[1:]]),
         [FailedRun(cell_name(cell), cell.error) for cell in failures],
     )  # fmt: skip
-    page = write_report(
+    return write_report(
         store, results, out / "report.html", baseline=baseline, sweep=sweep, text=text
     )
-    if not quiet:
-        for note in notes:
-            console.info(f"Note: {note}")
-        console.info(f"Report: {page}")
 
 
 def print_leaderboard(table: pd.DataFrame, *, title: str, as_json: bool) -> None:

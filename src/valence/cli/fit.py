@@ -36,7 +36,7 @@ def fit(
     output: TrackedRunsOptions,
     encoder: Encoder = None,
     budget: Annotated[
-        str, typer.Option(help="Time for models that train the encoder: 90s, 5m, 2h.")
+        str, typer.Option(help="Time for models with an encoder: 90s, 5m, 2h.")
     ] = DEFAULT_BUDGET,
     seed: Annotated[int, typer.Option(help="Seed of splits and everything random.")] = 45,
 ) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from valence.comparison.advice import LearningCurve, advice_of, learning_curve
 from valence.comparison.bootstrap import Difference, paired_bootstrap
 from valence.config.callbacks import ProgressCallback
 from valence.config.data import DataSpec
 from valence.data.dataset import Dataset
-from valence.data.frames import PREFIX as FRAME
 from valence.data.sources import load_dataset
 from valence.methods.portfolio import PORTFOLIO_FILE
 from valence.methods.registry import make_spec
@@ -24,8 +24,7 @@ from valence.runs.store import RunResult, RunStore
 METHOD = "auto"
 FLOOR = "majority"
 FEW_ROWS = 20
-"""Training rows of a class below which more labels of it help most."""
-WEAK_F1 = 0.5
+"""Training rows of a class below which it is small."""
 RESAMPLES = 2000
 
 
@@ -127,6 +126,7 @@ def fit_best(
     folder = home.path(result.key)
     portfolio = pd.read_csv(folder / PORTFOLIO_FILE, keep_default_na=False)
     other = _best_other(portfolio)
+    curve = _curve(portfolio, rows, store, data_dir) if is_complete else None
     ours = _predicted(home, result.key)
     labels = rows.test.labels
     return BestModel(
@@ -134,8 +134,20 @@ def fit_best(
         _shift(paired_bootstrap([labels], [ours], [labels], class_count=len(rows.classes))),
         _difference(rows, ours, _predicted(store, floor.key)),
         None if other is None else _difference(rows, ours, _predicted(store, other["run"])),
-        "" if other is None else other["model"], advice_of(result), folder / "model", is_complete,
+        "" if other is None else other["model"], advice_of(result, curve), folder / "model",
+        is_complete,
     )  # fmt: skip
+
+
+def _curve(
+    portfolio: pd.DataFrame, rows: Dataset, store: RunStore, data_dir: str | Path | None
+) -> LearningCurve | None:
+    """The learning curve of the largest member that trains nothing in the encoder."""
+    quick = portfolio[portfolio["out_of_fold"] & (portfolio["run"] != "")]
+    if not len(quick):
+        return None
+    key = str(quick.sort_values("share")["run"].iloc[-1])
+    return learning_curve(key, rows, store, data_dir=data_dir)
 
 
 def check_rows(data: Dataset) -> RowCheck:
@@ -190,29 +202,3 @@ def _best_other(portfolio: pd.DataFrame) -> dict[str, str] | None:
         return None
     best = others.sort_values("expected_macro_f1", ascending=False).iloc[0]
     return {"model": str(best["model"]), "run": str(best["run"])}
-
-
-def advice_of(result: RunResult) -> str:
-    """What would help most, from validation scores and class sizes.
-
-    Args:
-        result: The run of the chosen model.
-    """
-    scores = {name: result.validation.get(f"f1/{name}") for name in result.classes}
-    sizes = dict(zip(result.classes, result.train_counts, strict=True))
-    known = {name: score for name, score in scores.items() if score is not None}
-    if not known:
-        return "more validation rows: no class has a score"
-    weakest = min(known, key=lambda name: known[name])
-    median = float(np.median(list(sizes.values())))
-    if sizes[weakest] < median and known[weakest] < WEAK_F1:
-        return (
-            f"more labels of {weakest!r}: its F1 on validation is {known[weakest]:.2f}, and it has "
-            f"{sizes[weakest]} training rows where the median class has {median:.0f}"
-        )
-    name = result.spec.data.name
-    look = "valence audit" if name.startswith(FRAME) else f"valence audit {name}"
-    return (
-        f"a look at {weakest!r}, the weakest class (F1 {known[weakest]:.2f} on validation); its "
-        f"{sizes[weakest]} training rows are not the reason, unclear labels may be: {look}"
-    )

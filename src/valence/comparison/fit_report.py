@@ -26,8 +26,8 @@ def row_lines(best: BestModel) -> Iterator[str]:
 def portfolio_cells(best: BestModel) -> list[list[str]]:
     """One row per model that was tried, under :data:`COLUMNS`."""
     return [
-        [str(row["model"]), f"{row['expected_macro_f1']:.3f}", f"{row['share']:.0%}" if row["share"] else "",
-         duration(row["seconds"])]
+        [str(row["model"]), f"{row['expected_macro_f1']:.3f}",
+         f"{row['share']:.0%}" if row["share"] else "", duration(row["seconds"])]
         for row in best.portfolio.to_dict("records")
     ]  # fmt: skip
 

@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict
 from valence.comparison.executors.base import Batch, Executor, RunEvent
 from valence.comparison.executors.cost_model import Clock
 from valence.comparison.executors.table import make_executor
+from valence.comparison.layers import read_layers
 from valence.config.data import DataSpec
 from valence.config.sections import BUILT_IN_ENCODER
-from valence.config.spec import RunSpec, build, check_path, parse_yaml
-from valence.config.yaml_text import read_settings_file
+from valence.config.spec import RunSpec, build, check_path
 from valence.data.groups import transfer_sets
 from valence.data.sources import load_dataset
 from valence.distributed import process_group
@@ -58,21 +58,17 @@ class Comparison(BaseModel):
     published_for: dict[str, Any] = {}
     """Dotted settings a set-up must have for the published scores to stand beside it."""
     published_source: str = ""
+    scaled_down: dict[str, str] = {}
+    """Why it differs from the set-up it extends, by setting or field; every difference is named."""
 
 
 def read_comparison(path: str | Path) -> Comparison:
-    """The comparison a YAML file describes.
+    """The comparison a YAML file describes, over the file it ``extends`` if it does.
 
     Raises:
         SpecError: if the file is missing, is no YAML, or has a wrong field.
     """
-    try:
-        text = read_settings_file(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"Config {path} cannot be read: {error}") from None
-    values = parse_yaml(text, where=str(path)) or {}
-    if not isinstance(values, dict):
-        raise SpecError(f"Config {path} must be a mapping of names to values")
+    values = read_layers(path)
     if isinstance(values.get("data"), dict):
         values["data"] = [values["data"]]
     return build(Comparison, values)

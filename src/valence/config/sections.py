@@ -15,6 +15,9 @@ BUILT_IN_ENCODER = "all-MiniLM-L6-v2"
 MULTILINGUAL_ENCODER = "multilingual-e5-small"
 AUTO_ENCODER = "auto"
 
+Compat = Literal["reference"] | None
+"""``reference``: what a paper's published code does, where it departs from the paper; see the
+faults in published code. For comparison with its figures, not for use."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -73,6 +76,9 @@ class HeadSpec(Section):
     """Whether ``lstm`` adds the recurrent states to the attention output."""
     pooler: bool = False
     """Whether ``lstm`` reads the encoder's pretrained pooler beside its own maximum."""
+    compat: Compat = None
+    """``reference``: recurrent layers run over the padding, and the attention of ``ahsp`` is
+    flattened, as in the published code."""
 
 
 class LossSpec(Section):
@@ -118,13 +124,16 @@ class LossSpec(Section):
     """Synthetic negatives per class."""
     hard_count: Count = 20
     """Hard positives and hard negatives per class that mixup draws from."""
-    mixing: Literal["growing", "always", "never"] = "growing"
+    mixing: Literal["growing", "half", "always", "never"] = "growing"
     """Fraction of the synthetic samples that is mixed from hard ones: from a half to all over
-    the training, all, or none (sampled uniformly instead)."""
+    the training, a half, all, or none (sampled uniformly instead)."""
     prototypes: Literal["classifier", "none"] = "classifier"
     """Whether projected classifier rows join the batch; without them, class means guide."""
     anchor_weights: Literal["effective", "constant"] = "effective"
     """``constant``: class 0's weight for every anchor, as the published code does."""
+    compat: Compat = None
+    """``reference``: the focal loss takes p from the weighted loss, LDAM never re-weights, the
+    memory has one positive, and anchors have class 0's weight, as in the published code."""
 
 
 class ViewSpec(Section):
@@ -159,6 +168,12 @@ class FusionSpec(Section):
     """Of ALMT; none in the published code."""
     modality_dropout: Fraction = 0.0
     """Probability that a training row loses a modality, independently; never all three."""
+    standardize: bool = True
+    """Whether audio and vision are scaled by mean and deviation of the training rows; the
+    published ALMT reads them as they are."""
+    compat: Compat = None
+    """``reference``: ALMT reads padding as data, in rows of full length, as in the published
+    code."""
 
 
 class RidgeSpec(Section):

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, SerializeAsAny, ValidationError
 
 from valence.config.data import DataSpec
-from valence.config.llm import LlmSpec
+from valence.config.llm import LlmSpec, SftSpec
 from valence.config.sections import (
     EncoderSpec,
     FusionSpec,
@@ -46,6 +46,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "portfolio": PortfolioSpec,
     "train": TrainSpec,
     "llm": LlmSpec,
+    "sft": SftSpec,
 }
 """Every section a setting can be in, whichever methods read it."""
 

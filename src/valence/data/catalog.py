@@ -63,6 +63,7 @@ DATASETS: dict[str, DatasetCard] = {
         ("angry", "fear", "happy", "neutral", "sad", "surprise"),
         language="zh",
         tail=("fear", "surprise"),
+        hub=("Um1neko/smp2020", None),  # as Hy-Mora's code reads it; tried by nobody here
         source="SMP 2020 evaluation of Weibo emotion classification",
     ),
     "trec": DatasetCard(

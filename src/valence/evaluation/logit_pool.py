@@ -10,6 +10,9 @@ from scipy.optimize import minimize
 from valence.evaluation.task import softmax
 
 SMALLEST = 1e-12  # probability
+LOWEST = 20.0
+"""Times the usual distance from the largest logit of a row: what is further is a class that a model
+has not seen, and would drown what it says of the others."""
 
 
 def pool_weights(
@@ -24,8 +27,9 @@ def pool_weights(
         labels: (N,) true ids.
         row_weights: (N,) what each row counts.
     """
-    scales = np.array([max(1e-9, float(one.std())) for one in logits])
-    parts = np.stack([one / scale for one, scale in zip(logits, scales, strict=True)])
+    bounded = [_bounded(one) for one in logits]
+    scales = np.array([max(1e-9, float(one.std())) for one in bounded])
+    parts = np.stack([one / scale for one, scale in zip(bounded, scales, strict=True)])
     rows, counts = np.arange(len(labels)), row_weights / row_weights.sum()
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -40,6 +44,14 @@ def pool_weights(
     return weights
 
 
+def _bounded(logits: np.ndarray) -> np.ndarray:
+    """(N, C) logits less the largest of their row, none much lower than is usual."""
+    below = logits - logits.max(axis=1, keepdims=True)
+    usual = float(np.median(below[below < 0])) if (below < 0).any() else 0.0
+    bounded: np.ndarray = np.maximum(below, LOWEST * usual)
+    return bounded
+
+
 def pool_shares(weights: np.ndarray, logits: Sequence[np.ndarray]) -> np.ndarray:
     """(K,) what each model contributes to the spread of the sum; they add up to 1.
 
@@ -47,7 +59,8 @@ def pool_shares(weights: np.ndarray, logits: Sequence[np.ndarray]) -> np.ndarray
         weights: (K,).
         logits: K times (N, C).
     """
-    parts = np.array([w * float(one.std()) for w, one in zip(weights, logits, strict=True)])
+    spreads = np.array([float(_bounded(one).std()) for one in logits])
+    parts = weights * spreads
     total = parts.sum()
     shares: np.ndarray = parts / total if total > 0 else np.full(len(parts), 1 / len(parts))
     return shares

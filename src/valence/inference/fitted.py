@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from valence.config.callbacks import ProgressCallback
     from valence.data.dataset import Split
 
 
@@ -145,6 +146,7 @@ def fit_rows(
     store: RunStore,
     data_dir: str | Path | None,
     track: str | None,
+    progress: ProgressCallback | None = None,
 ) -> Fitted:
     """Fit the best model for rows; see :func:`valence.fit`.
 
@@ -156,12 +158,13 @@ def fit_rows(
         store: Where run folders are.
         data_dir: Folder of corpora.
         track: A tool to log to.
+        progress: Called with the fraction done and a short message.
     """
     given = {field: name for field, name in columns.items() if name is not None}
     with frames_as_names([data]) as (name,):
         best = fit_best(
             build(DataSpec, {**given, "name": name}), store=store, settings=settings, seed=seed,
-            data_dir=data_dir, track=track,
+            data_dir=data_dir, track=track, progress=progress,
         )  # fmt: skip
     return Fitted(best, Predictor(best.model))
 

@@ -82,16 +82,16 @@ class PrototypeMemory(Loss):
     Everything is a fixed number of tensor operations, whatever the batch size and C.
 
     Args:
-        spec: Sizes, temperature and weights.
+        spec: Sizes, temperature and weights. ``compat="reference"`` reproduces the published
+            code: of a row's own class only the vector in slot 0 counts as positive, all others
+            as negatives.
         info: Class sizes, tail classes, and the feature size H.
-        compat: ``"reference"`` reproduces the published code: of a row's own class only
-            the vector in slot 0 counts as positive, all others as negatives.
     """
 
     reads = frozenset(
         {
             "temperature", "memory_size", "memory_warmup_steps", "projection_dim", "tail_weight",
-            "min_samples",
+            "min_samples", "compat",
         }
     )  # fmt: skip
     search_space = CONTRAST_SPACE
@@ -101,14 +101,14 @@ class PrototypeMemory(Loss):
     step: Tensor
     row_weight: Tensor
 
-    def __init__(self, spec: LossSpec, info: ClassInfo, *, compat: str | None = None) -> None:
+    def __init__(self, spec: LossSpec, info: ClassInfo) -> None:
         super().__init__()
         classes = len(info.counts)
         self.capacity = max(1, spec.memory_size // classes)
         self.temperature = spec.temperature
         self.min_samples = min(spec.min_samples, self.capacity)
         self.warmup_steps = spec.memory_warmup_steps
-        self.compat = compat
+        self.compat = spec.compat
         self.projector = nn.Sequential(
             nn.Linear(info.feature_size, info.feature_size),
             nn.ReLU(),

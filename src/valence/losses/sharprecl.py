@@ -55,7 +55,7 @@ class SharpContrast(Loss):
     reads = frozenset(
         {
             "temperature", "projection_dim", "positives", "negatives", "hard_count", "mixing",
-            "prototypes", "anchor_weights", "beta", "weight_clamp",
+            "prototypes", "anchor_weights", "beta", "weight_clamp", "compat",
         }
     )  # fmt: skip
     search_space = CONTRAST_SPACE
@@ -148,7 +148,7 @@ class SharpContrast(Loss):
         """Fraction of the synthetic samples that mixup makes, by the progress of the training."""
         if self.spec.mixing == "growing":
             return min(0.5 + 0.5 * float(self.progress), 1.0)
-        return 1.0 if self.spec.mixing == "always" else 0.0
+        return {"half": 0.5, "always": 1.0, "never": 0.0}[self.spec.mixing]
 
     def contrast(
         self, candidates: Tensor, owners: Tensor, synthetic: Tensor, valid: Tensor
@@ -165,7 +165,7 @@ class SharpContrast(Loss):
         losses = supcon_losses(scaled / self.spec.temperature, positive)
         weights = self.row_weight[owners]
         active = positive.any(1)
-        if self.spec.anchor_weights == "constant":
+        if _has_one_weight(self.spec):
             return (losses * weights).sum() / active.sum().clamp(min=1)
         return (losses * weights).sum() / (weights * active).sum().clamp(min=1e-12)
 
@@ -239,9 +239,14 @@ def hardest(hardness: Tensor, member: Tensor, count: int) -> Tensor:
     return ranked.topk(min(count, ranked.shape[1]), dim=1).indices
 
 
+def _has_one_weight(spec: LossSpec) -> bool:
+    """Whether all anchors have the same weight, as in the published code."""
+    return spec.anchor_weights == "constant" or spec.compat == "reference"
+
+
 def _anchor_weights(spec: LossSpec, info: ClassInfo) -> Tensor:
     """(C,) weights by class; the same for all with ``constant``, as published."""
-    if spec.anchor_weights == "effective":
+    if not _has_one_weight(spec):
         return effective_weights(info.counts, spec.beta, spec.weight_clamp)
     sizes = torch.tensor(info.counts, dtype=torch.float64).clamp(min=1)
     numbers = (1 - spec.beta**sizes) / (1 - spec.beta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import MappingProxyType
 
@@ -106,20 +107,20 @@ class Focal(Loss):
     """Focal loss: mean of α_y · (1 − p_y)^γ · (−log p_y) (Lin et al. 2017, eq. 5).
 
     Args:
-        spec: ``gamma`` and the class weights α.
+        spec: ``gamma`` and the class weights α. With ``compat="reference"``, p_y is taken from
+            the weighted cross-entropy, as in Hy-Mora's published code; a class weight then
+            changes how hard a row appears.
         info: Class sizes.
-        compat: ``"reference"`` takes p_y from the weighted cross-entropy, as Hy-Mora's
-            published code does; a class weight then changes how hard a row appears.
     """
 
-    reads = _WEIGHTS | {"gamma"}
+    reads = _WEIGHTS | {"gamma", "compat"}
     search_space = MappingProxyType({"gamma": Range(0.5, 5.0)})
     weight: Tensor
 
-    def __init__(self, spec: LossSpec, info: ClassInfo, *, compat: str | None = None) -> None:
+    def __init__(self, spec: LossSpec, info: ClassInfo) -> None:
         super().__init__()
         self.gamma = spec.gamma
-        self.compat = compat
+        self.compat = spec.compat
         self.register_buffer("weight", _weights(spec, info), persistent=False)
 
     def forward(self, output: ModelOutput, labels: Tensor) -> Tensor:
@@ -138,10 +139,11 @@ class LDAM(Loss):
     −log softmax_y(s · (z − m_y · 1_y)) of logits z, whose true class is y. The margins are
     m_c = m · n_c^(−1/4) / max_j n_j^(−1/4); a class without rows has the margin of the smallest
     one that has some. After ``deferred_share`` of the training the loss gives way to
-    class-weighted cross-entropy; in the published code of Hy-Mora that switch never fires.
+    class-weighted cross-entropy; in the published code of Hy-Mora that switch never fires, and
+    neither does it with ``compat="reference"``.
     """
 
-    reads = frozenset({"margin", "scale", "deferred_share", "weight_clamp"})
+    reads = frozenset({"margin", "scale", "deferred_share", "weight_clamp", "compat"})
     search_space = MappingProxyType({"margin": Range(0.1, 1.0), "deferred_share": Range(0.3, 0.9)})
     weight: Tensor
     margins: Tensor
@@ -149,7 +151,7 @@ class LDAM(Loss):
     def __init__(self, spec: LossSpec, info: ClassInfo) -> None:
         super().__init__()
         self.scale = spec.scale
-        self.deferred_share = spec.deferred_share
+        self.deferred_share = math.inf if spec.compat == "reference" else spec.deferred_share
         sizes = torch.tensor(info.counts, dtype=torch.float32)
         smallest = min((n for n in info.counts if n > 0), default=1)
         margins = sizes.clamp(min=smallest) ** -0.25

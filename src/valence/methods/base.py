@@ -47,6 +47,7 @@ class Capabilities:
         continues: Whether a saved model can be trained further.
         chooses_encoder: Whether it chooses the encoder itself where ``encoder.name`` is ``auto``.
         weighs_rows: Whether training rows can have weights.
+        averages_runs: Whether its model is made of the models of other runs.
     """
 
     targets: tuple[str, ...] = ("classes",)
@@ -57,6 +58,7 @@ class Capabilities:
     continues: bool = False
     chooses_encoder: bool = False
     weighs_rows: bool = False
+    averages_runs: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from valence.config.duration import duration
 from valence.config.sections import (
     AUTO_ENCODER,
     BUILT_IN_ENCODER,
@@ -21,9 +20,14 @@ from valence.methods.portfolio import AutoConfig, PortfolioSearch
 
 if TYPE_CHECKING:
     from valence.data.dataset import Split
+    from valence.models.layer_features import LayerFeatures
 
 FROZEN = ("kernel-ridge", "linear-probe")
 """Methods that train nothing in the encoder; each is tried with every encoder."""
+N_GRAMS = "kernel-ridge-text"
+"""Tried first where the texts are many, so that a result is there early."""
+MANY_TEXTS = 2_000
+"""Texts up to which every encoder is tried, whatever the budget."""
 TIMED_TEXTS = 64
 
 
@@ -34,7 +38,8 @@ def _noted(result: FitResult, notes: Sequence[str]) -> FitResult:
 class Auto(Method[AutoConfig]):
     """The weighted mean of the models of a portfolio that help each other.
 
-    First models that train nothing in the encoder, on every encoder that can read the texts. Their
+    First models that train nothing in the encoder, on every encoder that can read the texts; where
+    the texts are many, on n-grams alone before, and on no encoder that outlasts the budget. Their
     logits are added, with the weights that have the least log loss on out-of-fold scores; those
     that contribute little are left out. Then, within the budget, models that train the encoder
     that contributes most; one joins where it raises the macro-F1 of the validation rows by
@@ -43,7 +48,7 @@ class Auto(Method[AutoConfig]):
 
     Config = AutoConfig
     family = "ensemble"
-    capabilities = Capabilities(chooses_encoder=True)
+    capabilities = Capabilities(chooses_encoder=True, averages_runs=True)
 
     def fit(self, train: Split, validation: Split, context: FitContext) -> FitResult:
         """Fit the portfolio and average what helps.
@@ -53,17 +58,19 @@ class Auto(Method[AutoConfig]):
         """
         search = PortfolioSearch(train, validation, context, self.config(context.spec))
         encoders = encoders_for(search.config, train.texts)
+        many = len(train) + len(validation) > MANY_TEXTS
         search.planned = [
+            *([N_GRAMS] if many else []),
             *(f"{method} ({name})" for name in encoders.names for method in FROZEN),
             *search.config.portfolio.fine_tuned,
         ]
         try:
+            if many:
+                _try_frozen(search, N_GRAMS)
             for name in encoders.names:
-                for method in FROZEN:
-                    search.report_progress(f"{method} ({name})")
-                    search.try_method(
-                        method, {"encoder.name": name, "refit.when": search.config.refit.when}
-                    )
+                if not (many and _is_too_slow(search, name)):
+                    for method in FROZEN:
+                        _try_frozen(search, method, name)
             search.start()
             _fine_tune(search)
         except KeyboardInterrupt:
@@ -158,38 +165,61 @@ def _member_config(name: str, config: AutoConfig) -> MethodConfig:
     }).config  # fmt: skip
 
 
+def _try_frozen(search: PortfolioSearch, method: str, encoder: str = "") -> None:
+    """Try a method that trains nothing in the encoder; on n-grams alone without one."""
+    search.report_progress(f"{method} ({encoder})" if encoder else method)
+    settings = {"refit.when": search.config.refit.when}
+    search.try_method(method, encoder, settings)
+
+
+def _is_too_slow(search: PortfolioSearch, encoder: str) -> bool:
+    """Whether encoding the rows would take longer than what is left of the budget."""
+    if search.config.portfolio.budget_seconds is None:
+        return False
+    texts = [*search.train.texts, *search.validation.texts]
+    expected = len(texts) / _texts_per_second(search, encoder)
+    if expected <= search.seconds_left or _layers(search, encoder, cached=True).are_stored(texts):
+        return False
+    search.note_skipped(f"{' and '.join(FROZEN)} ({encoder})", expected)
+    return True
+
+
 def _fine_tune(search: PortfolioSearch) -> None:
     """Try the methods that train the encoder, as far as the budget goes."""
     names = search.config.portfolio.fine_tuned
-    if not names:
+    if not names or search.pool is None:
         return
-    assert search.pool is not None
-    encoder = search.pool.members[0].encoder
+    used = [one.encoder for one in (*search.pool.members, *search.tried) if one.encoder]
+    if not used:
+        search.notes.append(f"{' and '.join(names)} were not tried: no encoder was")
+        return
+    encoder, rate = used[0], None
     sizes = Sizes(len(search.train), len(search.validation), 0)
-    rate = None
     for name in names:
         expected = 0.0
         if search.config.portfolio.budget_seconds is not None:
             rate = rate or _texts_per_second(search, encoder)
             expected = _fine_tuned(name).cost(_member_config(name, search.config), sizes) / rate
         if expected > search.seconds_left:
-            search.notes.append(
-                f"{name} was not tried: it takes about {duration(expected)} and "
-                f"{duration(max(0.0, search.seconds_left))} of the budget are left"
-            )
+            search.note_skipped(name, expected)
             continue
         search.report_progress(f"{name} ({encoder})")
-        settings = {"encoder.name": encoder, "train.epochs": search.config.portfolio.epochs}
-        search.join(search.try_method(name, settings))
+        settings = {"train.epochs": search.config.portfolio.epochs}
+        search.join(search.try_method(name, encoder, settings))
+
+
+def _layers(search: PortfolioSearch, encoder: str, *, cached: bool) -> LayerFeatures:
+    from valence.models.layer_features import LayerFeatures
+
+    spec = search.config.encoder.model_copy(update={"name": encoder}).frozen()
+    layers = LayerFeatures(spec, cached=cached)
+    layers.to(search.config.train.device)
+    return layers
 
 
 def _texts_per_second(search: PortfolioSearch, encoder: str) -> float:
     """How fast texts are scored by an encoder here; without the cache."""
-    from valence.models.layer_features import LayerFeatures
-
-    spec = search.config.encoder.model_copy(update={"name": encoder}).frozen()
-    layers = LayerFeatures(spec, cached=False)
-    layers.to(search.config.train.device)
+    layers = _layers(search, encoder, cached=False)
     step = max(1, len(search.train) // TIMED_TEXTS)
     texts = search.train.texts[::step][:TIMED_TEXTS]
     layers.vectors(texts[:4])

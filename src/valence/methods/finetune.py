@@ -121,7 +121,7 @@ class FineTune(Method[FineTuneConfig]):
     def reads(self, config: FineTuneConfig) -> frozenset[str]:
         """Without fields of the head, the loss and the adapter that are not in use."""
         from valence.losses.table import reads
-        from valence.models.heads import head_reads
+        from valence.models.heads import follows_reference, head_reads
 
         used = {
             "loss": reads(config.loss) | {"name", "contrast"},
@@ -133,6 +133,8 @@ class FineTune(Method[FineTuneConfig]):
             if section in used and field not in used[section]:
                 continue
             if not config.is_adapted and (field.startswith("lora_") or field == "lr_scale"):
+                continue
+            if path == "head.compat" and not follows_reference(config.head):
                 continue
             paths.add(path)
         return frozenset(paths)

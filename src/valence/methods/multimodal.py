@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from valence.config.ranges import Range
-from valence.config.sections import FusionSpec, LossSpec, TrainSpec
+from valence.config.sections import EncoderSpec, FusionSpec, LossSpec, TrainSpec
 from valence.config.spec import MethodConfig
 from valence.methods.base import Capabilities, FitContext, FitResult, Method, OwnBest, Sizes
-from valence.methods.baselines import FrozenEncoderSpec
-from valence.methods.finetune import HEAD_WORK, TRAINING_WORK, evaluation_work
+from valence.methods.finetune import ADAPTED, HEAD_WORK, TRAINING_WORK, evaluation_work
 from valence.methods.search_space import rate_space
 
 if TYPE_CHECKING:
@@ -25,26 +24,34 @@ SPACE = {
     "fusion.modality_dropout": Range(0.0, 0.5),
     "fusion.dropout": Range(0.0, 0.5),
 }
+SIMPLE = frozenset({"fusion.dropout", "fusion.depth", "fusion.compat"})
 UNUSED = {
     "almt": frozenset[str](),
-    "early": frozenset({"fusion.dropout", "fusion.depth"}),
-    "late": frozenset({"fusion.dropout", "fusion.depth"}),
+    "early": SIMPLE,
+    "late": SIMPLE,
+    "text-only": SIMPLE | {"fusion.modality_dropout", "fusion.standardize"},
 }
 """Fields a fusion does not use; one modality has none to leave out either."""
-UNUSED_BY_ONE = frozenset({"fusion.dropout", "fusion.modality_dropout", "fusion.depth"})
+UNUSED_BY_ONE = SIMPLE | {"fusion.modality_dropout"}
+
+
+class FusionEncoderSpec(EncoderSpec):
+    """The text encoder, frozen unless it is trained with the rest."""
+
+    adaptation: Literal["frozen", "full", "lora", "dora"] = "frozen"
 
 
 class MultimodalConfig(MethodConfig):
     """Settings of a fusion."""
 
-    encoder: FrozenEncoderSpec = FrozenEncoderSpec()
+    encoder: FusionEncoderSpec = FusionEncoderSpec()
     fusion: FusionSpec = FusionSpec()
     loss: LossSpec = LossSpec()
     train: TrainSpec = TrainSpec()
 
 
 class Multimodal(Method[MultimodalConfig]):
-    """A frozen text encoder and a network that fuses three modalities."""
+    """A text encoder, frozen or trained, and a network that fuses three modalities."""
 
     Config = MultimodalConfig
     family = "multimodal"
@@ -65,15 +72,14 @@ class Multimodal(Method[MultimodalConfig]):
 
         from valence.data.fusion_rows import with_dropout
         from valence.distributed.device import pick_device
-        from valence.models.fusion_model import FusionConfig, build_fusion_model
+        from valence.models.fusion_model import build_fusion_model
+        from valence.models.fusion_net import FusionConfig
         from valence.training.trainer import EncodedTrainer, TrainingRows, train_network
         from valence.training.training_args import training_arguments
 
         config, seed = self.config(context.spec), context.spec.seed
         set_seed(seed)
-        network = FusionConfig(
-            encoder=config.encoder.frozen(), fusion=config.fusion, loss=config.loss
-        )
+        network = FusionConfig(encoder=config.encoder, fusion=config.fusion, loss=config.loss)
         model = build_fusion_model(network, context.task, train, context.provenance)
         args = training_arguments(
             config.train, learning_rate=config.train.learning_rate, seed=seed,
@@ -117,6 +123,10 @@ class Multimodal(Method[MultimodalConfig]):
         loss = {f"loss.{name}" for name in reads(config.loss) | {"name"}}
         unused = UNUSED.get(config.fusion.name, UNUSED_BY_ONE) | {"train.lr_scale"}
         paths = type(config).paths()
+        if config.encoder.adaptation not in ADAPTED:
+            unused |= {path for path in paths if path.startswith("encoder.lora_")}
+        if config.encoder.adaptation == "frozen":
+            unused |= {"train.encoder_lr_factor"}
         return frozenset(
             path for path in paths
             if path not in unused and (not path.startswith("loss.") or path in loss)
@@ -129,9 +139,11 @@ class Multimodal(Method[MultimodalConfig]):
         return dict(self.space) or {**rate_space(config.train), **own}
 
     def cost(self, config: MultimodalConfig, sizes: Sizes) -> float:
-        """Texts are encoded once, then the fusion alone is trained."""
-        learned = HEAD_WORK * TRAINING_WORK * config.train.epochs * sizes.train
-        return sizes.train + learned + evaluation_work(config.train, sizes)
+        """Texts are encoded once and the fusion is trained alone, unless the encoder is too."""
+        learned = TRAINING_WORK * config.train.epochs * sizes.train
+        if config.encoder.adaptation == "frozen":
+            learned = sizes.train + HEAD_WORK * learned
+        return learned + evaluation_work(config.train, sizes)
 
     def content(self, config: MultimodalConfig) -> tuple[str, ...]:
         """The encoder's files."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from valence.config.duration import duration
 from valence.config.sections import AUTO_ENCODER, PortfolioSpec, RefitSpec
 from valence.config.spec import MethodConfig, RunSpec
 from valence.errors import SpecError
@@ -59,12 +60,12 @@ class Candidate:
 
     Attributes:
         name: Method and encoder.
-        encoder: The encoder.
+        encoder: The encoder; empty for n-grams alone.
         model: The model.
         own: (N, C) out-of-fold logits of the training rows; None where the method has none.
         held_out: (M, C) logits of the validation rows.
         origin: The run it was taken from; empty where it was fitted here.
-        seconds: What fitting it took here.
+        seconds: What fitting it took.
     """
 
     name: str
@@ -156,22 +157,23 @@ class PortfolioSearch:
         """Say what is tried next."""
         self.context.report_progress(len(self.tried) / len(self.planned), name)
 
-    def try_method(self, name: str, settings: dict[str, Any]) -> Candidate:
-        """Fit a method of the portfolio.
+    def try_method(self, name: str, encoder: str, settings: dict[str, Any]) -> Candidate:
+        """Fit a method of the portfolio, on an encoder unless its name is empty.
 
         Raises:
             ValenceError: as the method does.
         """
-        spec = self._spec(name, settings)
+        chosen = {"encoder.name": encoder} if encoder else {}
+        spec = self._spec(name, {**chosen, **settings})
         began = time.monotonic()
         assert self.context.fit_base is not None
         fitted = self.context.fit_base(spec)
         held = fitted.model.predict(self.validation.examples(self.context.group)).logits
         own = fitted.out_of_fold
-        encoder = str(spec.get("encoder.name"))
         candidate = Candidate(
-            f"{name} ({encoder})", encoder, fitted.model, own, held,
-            fitted.origin.removeprefix("run "), time.monotonic() - began,
+            f"{name} ({encoder})" if encoder else name, encoder, fitted.model, own, held,
+            fitted.origin.removeprefix("run "),
+            time.monotonic() - began if fitted.train_seconds is None else fitted.train_seconds,
         )  # fmt: skip
         self.tried.append(candidate)
         return candidate
@@ -267,7 +269,17 @@ class PortfolioSearch:
         )  # fmt: skip
         notes = (f"mean of {self.pool.name}, of {len(self.tried)} tried", *self.notes)
         return FitResult(
-            model, notes=notes, tables={PORTFOLIO_FILE: self.table()}, held_out=self.pool.held_out
+            model, notes=notes, train_seconds=sum(one.seconds for one in self.tried),
+            tables={PORTFOLIO_FILE: self.table()}, held_out=self.pool.held_out,
+        )  # fmt: skip
+
+    def note_skipped(self, name: str, expected: float) -> None:
+        """Say what was not tried because it takes longer than the budget has left."""
+        left = duration(max(0.0, self.seconds_left))
+        were = "were" if " and " in name else "was"
+        self.notes.append(
+            f"{name} {were} not tried: it takes about {duration(expected)} and {left} of the "
+            "budget are left"
         )
 
     def note_stop(self) -> None:

@@ -156,7 +156,9 @@ class ModelConfig(BaseModel):
             encoder, Mapping
         ):
             return None
-        whole = self.loader == "torch" and encoder.get("adaptation") == "full"
+        # Multimodal models of format 1 name an adaptation that was not used.
+        is_trained = self.loader == "torch" or (self.loader == "fusion" and self.network)
+        whole = is_trained and encoder.get("adaptation") == "full"
         return None if whole or self.holds_encoder else str(encoder.get("name"))
 
     @property

@@ -28,7 +28,8 @@ class ModalityEncoder(nn.Module):
     def __init__(self, settings: FusionSettings, name: str) -> None:
         super().__init__()
         width = settings.width(name)
-        self.scaler = FeatureScaler(width) if name != "text" else nn.Identity()
+        scales = settings.standardize
+        self.scaler = FeatureScaler(width, scales=scales) if name != "text" else nn.Identity()
         self.layers = _perceptron(width, settings.dim)
 
     def mean(self, steps: Tensor, mask: Tensor | None) -> Tensor:
@@ -79,7 +80,10 @@ class EarlyFusion(nn.Module):
         super().__init__()
         self.settings = settings
         self.scalers = nn.ModuleDict(
-            {name: FeatureScaler(settings.width(name)) for name in ("audio", "vision")}
+            {
+                name: FeatureScaler(settings.width(name), scales=settings.standardize)
+                for name in ("audio", "vision")
+            }
         )
         width = sum(settings.width(name) for name in MODALITIES)
         self.layers = _perceptron(width, settings.dim)

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
-from valence.config.sections import EncoderSpec, FusionSpec, LossSpec, Section
+from valence.config.sections import EncoderSpec, FusionSpec, LossSpec
 from valence.data.collate import Batch
 from valence.data.dataset import Split
 from valence.data.examples import Examples
@@ -29,87 +28,17 @@ from valence.models.base_encoder import base_location
 from valence.models.config_file import read_config, valid_sections, write_config
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import FrozenStates
-from valence.models.fusion import build_fusion, set_feature_statistics
+from valence.models.fusion import set_feature_statistics
+from valence.models.fusion_net import FusionConfig, FusionNet
 from valence.models.multimodal import ALMT_SETUPS, MODALITIES, FusionSettings, Stack
 from valence.models.perturbation import perturbations
 from valence.models.scoring import Change, score_inputs, torch_threads
-from valence.models.weights import fits, load_weights
+from valence.models.weights import fits, load_encoder, load_weights, save_encoder
 from valence.storage import atomic
 
 READ = ("audio", "vision")
 FILE = "fusion.safetensors"
 WHAT = {"classes": "classes", "intensity": "an intensity"}
-
-
-class FusionConfig(Section):
-    """The sections a multimodal network is built from."""
-
-    encoder: EncoderSpec
-    fusion: FusionSpec = FusionSpec()
-    loss: LossSpec = LossSpec(name="mse")
-
-
-class FusionNet(nn.Module):
-    """Frozen text encoder, fusion and loss.
-
-    Args:
-        encoder: The text encoder; its weights are frozen.
-        fusion: One of ``FUSIONS``.
-        loss: What it is trained with.
-    """
-
-    accepts_loss_kwargs = False
-
-    def __init__(self, encoder: Encoder, fusion: nn.Module, loss: nn.Module) -> None:
-        super().__init__()
-        self.encoder, self.fusion, self.loss = encoder, fusion, loss
-        self.output_size: int = fusion.settings.outputs  # type: ignore[assignment,union-attr]
-        self.feature_size: int = fusion.settings.dim  # type: ignore[assignment]
-        self.views = 1
-
-    def forward(  # noqa: PLR0913  the Trainer hands over a batch by name
-        self,
-        attention_mask: Tensor,
-        text_mask: Tensor,
-        audio: Tensor,
-        audio_mask: Tensor,
-        vision: Tensor,
-        vision_mask: Tensor,
-        input_ids: Tensor | None = None,
-        states: Tensor | None = None,
-        labels: Tensor | None = None,
-    ) -> dict[str, Tensor]:  # fmt: skip
-        """Logits (B, C), features (B, D) and, where labels (B,) are given, the mean loss.
-
-        Args:
-            attention_mask: (B, T) 1 on the tokens of the text.
-            text_mask: (B, T) true on the tokens that the fusion may read.
-            audio: (B, L_a, d_a) steps.
-            audio_mask: (B, L_a) true on real steps.
-            vision: (B, L_v, d_v) steps.
-            vision_mask: (B, L_v) true on real steps.
-            input_ids: (B, T) token ids.
-            states: (B, T, H) token states, if they are computed already.
-            labels: (B,) class ids or intensities.
-        """
-        if states is None:
-            states = self.encoder(input_ids, attention_mask)
-        output = self.fusion(
-            states, audio, vision,
-            text_mask=text_mask, audio_mask=audio_mask, vision_mask=vision_mask,
-        )  # fmt: skip
-        result = {"logits": output.logits, "features": output.features}
-        if labels is not None:
-            result = {"loss": self.loss(output, labels), **result}
-        return result
-
-    def trainable_state_dict(self) -> dict[str, Tensor]:
-        """Everything but the encoder."""
-        return {n: v for n, v in self.state_dict().items() if not n.startswith("encoder.")}
-
-    def load_trainable_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Load what :meth:`trainable_state_dict` returned."""
-        self.load_state_dict(state, strict=False)
 
 
 @dataclass
@@ -135,7 +64,7 @@ class FusionModel(Model):
     @property
     def trainable_parameters(self) -> int:  # type: ignore[override]
         """Number of trainable parameters."""
-        return sum(p.numel() for p in self.net.parameters() if p.requires_grad)
+        return self.net.trainable_parameters()
 
     @property
     def max_tokens(self) -> int:
@@ -240,8 +169,10 @@ class FusionModel(Model):
         return FusionRows(encoded, features, widths, limits, self.tokenizer.pad_id)
 
     def enable_hidden_state_cache(self) -> None:
-        """Cache the token states of the encoder on disk from now on."""
-        self.frozen = FrozenStates(self.net.encoder, self.tokenizer.pad_id)
+        """Cache the token states of a frozen encoder on disk from now on."""
+        # The published code reads the states at padding too, which are not cached.
+        if self.config.encoder.adaptation == "frozen" and not self.net.reads_padding:
+            self.frozen = FrozenStates(self.net.encoder, self.tokenizer.pad_id)
 
     def variants(self) -> Iterator[Variant]:
         """Steps that are missing or noisy, of every modality that is read."""
@@ -260,9 +191,14 @@ class FusionModel(Model):
             yield Variant(about, predict)
 
     def save(self, folder: Path) -> None:
-        """Write ``config.json`` and the weights; the encoder is named, not copied."""
+        """Write ``config.json``, the fusion, and the adapter or the whole encoder if trained.
+
+        A frozen encoder is named, not copied.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        state = {n: v.contiguous() for n, v in self.net.trainable_state_dict().items()}
+        save_encoder(self.net.encoder, self.tokenizer, folder)
+        whole = self.net.state_dict().items()
+        state = {n: v.contiguous() for n, v in whole if not n.startswith("encoder.")}
         with atomic.new_file(folder / FILE) as path:
             save_file(state, path, metadata={"format": "pt"})
         scale = getattr(self.task, "scale", "mosi")
@@ -296,16 +232,15 @@ def build_fusion_model(
     tokenizer = TextTokenizer(config.encoder.model_copy(update={"max_length": sizes.text_length}))
     resolved = config.encoder.model_copy(update={"prompt": tokenizer.prompt})
     config = config.model_copy(update={"encoder": resolved})
-    fusion = build_fusion(config.fusion.name, sizes)
+    net = FusionNet(encoder, config.fusion, sizes, build_loss(config.loss, _info(task, sizes)))
     extractor = None
     if features is not None:
         statistics = {name: features.statistics(name) for name in READ}
         set_feature_statistics(
-            fusion,
+            net.fusion,
             {n: (torch.from_numpy(m), torch.from_numpy(d)) for n, (m, d) in statistics.items()},
         )
         extractor = read_manifest(features.split.folder).extractor
-    net = FusionNet(encoder, fusion, build_loss(config.loss, _info(task, sizes)))
     seed = int(provenance.get("seed", 0))
     return FusionModel(
         net, tokenizer, task, config, provenance, sizes, extractor, seed=seed,
@@ -346,7 +281,9 @@ def _sizes(config: FusionConfig, task: Task, train: Split, source: str) -> Fusio
     name = Path(source).stem.replace("_", "-")
     known = name if name in FEATURE_CARDS else "mosi"
     base = ALMT_SETUPS[known if requested.setup == "auto" else requested.setup]
-    changes: dict[str, Any] = {"dim": requested.dim, "dropout": requested.dropout}
+    changes: dict[str, Any] = {
+        name: getattr(requested, name) for name in ("dim", "dropout", "standardize")
+    }
     changes["outputs"] = task.output_size
     text = requested.text_length or base.text_length
     changes["text_length"] = min(text, config.encoder.max_length)
@@ -357,6 +294,8 @@ def _sizes(config: FusionConfig, task: Task, train: Split, source: str) -> Fusio
         lengths = None if train.features is None else train.features.lengths(modality)
         longest = 1 if lengths is None else int(lengths.max(initial=1))
         least = max(1, min(longest, base.length(modality)))
+        if requested.compat == "reference":  # padded to the published length, whatever the rows
+            least = base.length(modality)
         changes[f"{modality}_length"] = given or least
         changes[f"{modality}_dim"] = 1 if train.features is None else train.features.width(modality)
     return base.model_copy(update=changes)
@@ -375,25 +314,28 @@ def load_fusion_model(folder: Path) -> FusionModel:
     except (KeyError, ValueError):
         where = folder / "config.json"
         raise ModelError(f"{where} lacks the sizes of the fusion; save it again") from None
-    frozen = {"adaptation": "frozen"}
     with valid_sections(folder):
+        encoder = saved.section("encoder", EncoderSpec)
+        if "encoder" not in saved.network:  # format 1 names an adaptation that was not used
+            encoder = encoder.model_copy(update={"adaptation": "frozen"})
         parts = {
-            "encoder": saved.section("encoder", EncoderSpec).model_copy(update=frozen),
+            "encoder": encoder,
             "fusion": saved.section("fusion", FusionSpec),
             "loss": saved.section("loss", LossSpec),
         }
         config = FusionConfig.model_validate(parts)
-    base = base_location(folder, saved)
-    encoder = Encoder(config.encoder, base)
+    own = folder / "encoder" if encoder.adaptation == "full" else None
+    base = None if own is not None else base_location(folder, saved)
+    text_encoder = load_encoder(folder, encoder, own, base)
     with fits(folder / FILE):
         net = FusionNet(
-            encoder, build_fusion(config.fusion.name, sizes),
+            text_encoder, config.fusion, sizes,
             build_loss(config.loss, _info(saved.task, sizes)),
         )  # fmt: skip
     load_weights(net, folder / FILE)
     net.eval()
     limit = {"max_length": sizes.text_length}
-    tokenizer = TextTokenizer(config.encoder.model_copy(update=limit), base)
+    tokenizer = TextTokenizer(config.encoder.model_copy(update=limit), own or base)
     return FusionModel(
         net, tokenizer, saved.task, config, saved.spec, sizes, fusion.get("extractor"),
         seed=saved.seed,

@@ -13,7 +13,7 @@ from valence.config.sections import HeadSpec
 from valence.errors import UnknownNameError
 from valence.losses.base import ModelOutput
 from valence.models.head import Head
-from valence.models.pooling import POOLINGS
+from valence.models.pooling import POOLINGS, AdaptiveHierarchicalPooling
 from valence.models.sentence_folder import SentencePooling, SentenceSpec
 from valence.models.sequence import HanHead, LstmHead
 
@@ -21,7 +21,7 @@ from valence.models.sequence import HanHead, LstmHead
 class LinearHead(Head):
     """Pooling, dropout and one linear layer."""
 
-    reads = frozenset({"pooling", "dropout"})
+    reads = frozenset({"pooling", "dropout", "compat"})
 
     def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
         super().__init__(hidden_size)
@@ -51,7 +51,7 @@ class UnitHead(LinearHead):
 class DenseHead(Head):
     """The usual sequence classification head: a tanh layer between pooling and logits."""
 
-    reads = frozenset({"pooling", "dropout"})
+    reads = frozenset({"pooling", "dropout", "compat"})
 
     def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
         super().__init__(hidden_size)
@@ -74,7 +74,7 @@ class GatedHead(Head):
     one learned scalar. The features are h_CLS, which the prototype memory acts on.
     """
 
-    reads = frozenset({"pooling", "dropout", "fusion_init"})
+    reads = frozenset({"pooling", "dropout", "fusion_init", "compat"})
     reads_first_token = True
 
     def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
@@ -138,6 +138,15 @@ def head_reads(name: str) -> frozenset[str]:
     return _class(name).reads
 
 
+def follows_reference(spec: HeadSpec) -> bool:
+    """Whether the published code computes the head of this spec otherwise than we do.
+
+    Raises:
+        UnknownNameError: if there is no such head.
+    """
+    return spec.pooling == "ahsp" or "pooling" not in head_reads(spec.name)
+
+
 def reads_first_token(name: str) -> bool:
     """Whether the head of that name reads the first token, whatever the pooling.
 
@@ -159,4 +168,7 @@ def _class(name: str) -> type[Head]:
 def _pooling(spec: HeadSpec, hidden_size: int) -> nn.Module:
     if spec.pooling not in POOLINGS:
         raise UnknownNameError("pooling", spec.pooling, POOLINGS)
+    compat = spec.compat
+    if POOLINGS[spec.pooling] is AdaptiveHierarchicalPooling:
+        return AdaptiveHierarchicalPooling(hidden_size, spec.dropout, compat=compat)
     return POOLINGS[spec.pooling](hidden_size, spec.dropout)

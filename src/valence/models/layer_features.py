@@ -125,6 +125,15 @@ class LayerFeatures:
         outputs = OutputCache(cache.POOLED, key, {"encoder": self.spec.name, "features": NAME})
         return cached_vectors(outputs, self._compute, encoded, progress), encoded.truncated
 
+    def are_stored(self, texts: Sequence[str]) -> bool:
+        """Whether the vectors of all texts are in the cache."""
+        if not texts:
+            return True
+        encoded = self.tokenizer(texts)
+        precision = precision_in_effect(self.encoder, self._device)
+        key = output_key(self._weights, precision, NAME)
+        return OutputCache(cache.POOLED, key, {}).stored(encoded.input_ids) is not None
+
     @property
     def _device(self) -> str:
         return next(self.encoder.parameters()).device.type

@@ -56,6 +56,8 @@ class FusionSettings(BaseModel):
     hyper_heads: PositiveInt = 8
     hyper_head_dim: PositiveInt = 16
     dropout: float = 0.0
+    standardize: bool = True
+    """Whether audio and vision are scaled by the statistics of the training rows."""
 
     def width(self, modality: str) -> int:
         """Width of a step of ``modality``."""
@@ -87,13 +89,18 @@ class FeatureScaler(nn.Module):
     """Brings each feature to mean 0 and deviation 1, by numbers of the training rows.
 
     It starts as the identity, which is what the published model does.
+
+    Args:
+        width: Numbers in a step.
+        scales: Whether it does; without, the statistics are only held.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, scales: bool = True) -> None:
         super().__init__()
+        self.scales = scales
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
 
@@ -104,6 +111,8 @@ class FeatureScaler(nn.Module):
 
     def forward(self, steps: Tensor) -> Tensor:
         """Scaled steps (B, L, d)."""
+        if not self.scales:
+            return steps
         return (steps - self.mean) / self.deviation
 
 
@@ -276,7 +285,10 @@ class ALMT(nn.Module):
         super().__init__()
         self.settings, self.compat = settings, compat
         self.scalers = nn.ModuleDict(
-            {name: FeatureScaler(settings.width(name)) for name in ("audio", "vision")}
+            {
+                name: FeatureScaler(settings.width(name), scales=settings.standardize)
+                for name in ("audio", "vision")
+            }
         )
         self.projections = nn.ModuleDict(
             {name: ModalityProjection(settings, name) for name in MODALITIES}

@@ -27,13 +27,13 @@ class Recurrence(nn.Module):
 
     Args:
         size: Size of the token states.
-        spec: Cell, hidden size per direction, layers, dropout between layers.
-        compat: ``"reference"`` runs over the padding, as the published code does.
+        spec: Cell, hidden size per direction, layers, dropout between layers. With
+            ``compat="reference"`` it runs over the padding, as the published code does.
     """
 
-    def __init__(self, size: int, spec: HeadSpec, *, compat: str | None = None) -> None:
+    def __init__(self, size: int, spec: HeadSpec) -> None:
         super().__init__()
-        self.compat = compat
+        self.compat = spec.compat
         sizes = [size] + [2 * spec.hidden_size] * (spec.layers - 1)
         cell = CELLS[spec.cell]
         self.ahead = nn.ModuleList(cell(n, spec.hidden_size, batch_first=True) for n in sizes)
@@ -109,7 +109,6 @@ class LstmHead(Head):
         spec: Sizes and options.
         hidden_size: H of the token states.
         class_count: C.
-        compat: ``"reference"`` runs the recurrent layers over the padding, as published.
     """
 
     reads = frozenset(
@@ -122,18 +121,17 @@ class LstmHead(Head):
             "norm",
             "residual",
             "pooler",
+            "compat",
         }
     )
 
-    def __init__(
-        self, spec: HeadSpec, hidden_size: int, class_count: int, *, compat: str | None = None
-    ) -> None:
+    def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
         size = 2 * spec.hidden_size
         pooled = size + (hidden_size if spec.pooler else 0)
         super().__init__(pooled // 4)
         self.spec = spec
         self.first_norm = nn.LayerNorm(hidden_size) if spec.norm else nn.Identity()
-        self.recurrence = Recurrence(hidden_size, spec, compat=compat)
+        self.recurrence = Recurrence(hidden_size, spec)
         self.attention = SelfAttention(size, spec.attention_heads, spec.dropout)
         self.second_norm = nn.LayerNorm(size) if spec.norm else nn.Identity()
         self.pooler = nn.Linear(hidden_size, hidden_size) if spec.pooler else None
@@ -177,18 +175,15 @@ class HanHead(Head):
         spec: Sizes and options.
         hidden_size: H of the token states.
         class_count: C.
-        compat: ``"reference"`` runs the recurrent layers over the padding, as published.
     """
 
-    reads = frozenset({"dropout", "cell", "hidden_size", "layers", "norm"})
+    reads = frozenset({"dropout", "cell", "hidden_size", "layers", "norm", "compat"})
 
-    def __init__(
-        self, spec: HeadSpec, hidden_size: int, class_count: int, *, compat: str | None = None
-    ) -> None:
+    def __init__(self, spec: HeadSpec, hidden_size: int, class_count: int) -> None:
         size = 2 * spec.hidden_size
         super().__init__(size // 2)
         self.first_norm = nn.LayerNorm(hidden_size) if spec.norm else nn.Identity()
-        self.recurrence = Recurrence(hidden_size, spec, compat=compat)
+        self.recurrence = Recurrence(hidden_size, spec)
         self.second_norm = nn.LayerNorm(size) if spec.norm else nn.Identity()
         self.attention = nn.Linear(size, size)
         self.context = nn.Parameter(torch.randn(size) / size**0.5)

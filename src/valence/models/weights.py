@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from valence.config.sections import EncoderSpec
 from valence.data.pretrained import load_adapter
 from valence.errors import ModelError
-from valence.models.encoder import Encoder, without_peft_warnings
+from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
+from valence.storage import atomic
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -59,6 +60,18 @@ def fits(path: Path) -> Iterator[None]:
         raise
     except (RuntimeError, MemoryError, OverflowError, ValueError, TypeError, KeyError) as error:
         raise ModelError(broken_file(path, error)) from None
+
+
+def save_encoder(encoder: Encoder, tokenizer: TextTokenizer, folder: Path) -> None:
+    """Write what a training changed of an encoder: an adapter, or all of it; nothing if frozen."""
+    if encoder.spec.adaptation in ("lora", "dora"):
+        encoder.model.peft_config["default"].base_model_name_or_path = encoder.spec.name
+        with atomic.new_folder(folder / "adapter") as path:
+            encoder.model.save_pretrained(str(path), save_embedding_layers=False)
+    elif encoder.spec.adaptation == "full":
+        with atomic.new_folder(folder / "encoder") as path:
+            encoder.model.save_pretrained(path)
+            tokenizer.save(path)
 
 
 def load_encoder(

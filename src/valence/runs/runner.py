@@ -308,8 +308,10 @@ def _keep(job: _RunJob, result: RunResult, outputs: RunOutputs, device: str) -> 
     """Write the run folder."""
     with job.store.writing(result.key) as folder:
         write_artifacts(folder, result, job.dataset, outputs)
+        able = job.method.capabilities
         rests_on_itself = job.method.base_spec(job.spec).method == job.spec.method
-        if job.method.capabilities.keeps_model and (job.keep_model or rests_on_itself):
+        is_checked = rests_on_itself and not able.averages_runs
+        if able.keeps_model and (job.keep_model or is_checked):
             rows = job.dataset.validation
             checked = rows.take(range(min(CHECKED_ROWS, len(rows))))
             save_checked(outputs.model.uncached(), folder / "model", checked, device=device)

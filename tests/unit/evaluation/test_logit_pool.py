@@ -45,3 +45,12 @@ def test_rows_without_weight_do_not_count() -> None:
     counts = np.r_[np.ones(300), np.zeros(300)]
     half = pool_weights([first[:300], second[:300]], labels[:300], np.ones(300))
     np.testing.assert_allclose(pool_weights([first, second], labels, counts), half, rtol=0.05)
+
+
+def test_a_class_that_a_model_has_not_seen_does_not_take_its_weight() -> None:
+    labels, first, second = rows(1000)
+    unseen = first.copy()
+    unseen[:50, 2] = -1e4
+    weights = pool_weights([unseen, second], labels, np.ones(1000))
+    shares = pool_shares(weights, [unseen, second])
+    assert 0.3 < shares[0] < 0.8

@@ -24,6 +24,7 @@ from valence.methods.fit import fit_spec
 from valence.methods.registry import make_spec
 from valence.models.base import Model
 from valence.models.config_file import read_config
+from valence.models.ensemble import EnsembleModel
 from valence.models.loader import load_model
 
 pytest.importorskip("onnxruntime")
@@ -61,10 +62,14 @@ def ridge(data: Dataset, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def auto(data: Dataset, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The mean of three models, whatever they gain."""
+    """The mean of three models, each of a kind that auto tries."""
     folder = tmp_path_factory.mktemp("auto") / "model"
-    small = {"portfolio__fine_tuned": ("lora-balanced",), "portfolio__epochs": 1}
-    fitted("auto", data, tiny_encoder, **small, portfolio__min_gain=0.0).save(folder)
+    members = [
+        fitted("kernel-ridge", data, tiny_encoder), fitted("linear-probe", data, tiny_encoder),
+        fitted("lora-balanced", data, tiny_encoder, train__epochs=1),
+    ]  # fmt: skip
+    spec = make_spec("auto", DataSpec(name=data.name))
+    EnsembleModel(data.task, spec.model_dump(mode="json"), members, [0.6, 0.5, 0.2]).save(folder)
     return folder
 
 

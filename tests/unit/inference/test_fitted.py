@@ -107,11 +107,14 @@ def test_the_same_call_is_done_once(fitted: valence.Fitted, runs: Path, tiny_enc
 
 def test_a_file_without_named_columns(tmp_path: Path, tiny_encoder: Path) -> None:
     frame_of(120, seed=1).to_csv(tmp_path / "shop.csv", index=False)
+    seen: list[tuple[float, str]] = []
     fitted = valence.fit(
         tmp_path / "shop.csv", encoder=str(tiny_encoder), runs=tmp_path / "runs", settings=QUICK,
-        budget=30,
+        budget=30, progress=lambda fraction, words: seen.append((fraction, words)),
     )  # fmt: skip
     assert fitted.is_complete
+    assert all(0 <= fraction <= 1 for fraction, _ in seen)
+    assert any("kernel-ridge" in words for _, words in seen)
     assert fitted.result.spec.get("portfolio.budget_seconds") == 30
     assert len(fitted.predict(NEW)) == 2
 
@@ -133,10 +136,12 @@ def test_an_interrupt_returns_the_best_so_far(
 ) -> None:
     original = PortfolioSearch.try_method
 
-    def strike(self: PortfolioSearch, method: str, settings: dict[str, Any]) -> Candidate:
+    def strike(
+        self: PortfolioSearch, method: str, encoder: str, settings: dict[str, Any]
+    ) -> Candidate:
         if method == "linear-probe":
             raise KeyboardInterrupt
-        return original(self, method, settings)
+        return original(self, method, encoder, settings)
 
     monkeypatch.setattr(PortfolioSearch, "try_method", strike)
     fitted = valence.fit(frame_of(90, seed=1), encoder=str(tiny_encoder), runs=tmp_path)

@@ -20,14 +20,14 @@ from valence.losses.contrastive import PrototypeMemory
 SIZE = 6
 
 
-def make(classes: int, *, compat: str | None = None, **fields: object) -> PrototypeMemory:
+def make(classes: int, **fields: object) -> PrototypeMemory:
     values = {
         "contrast": "memory", "projection_dim": SIZE, "memory_warmup_steps": 1, "min_samples": 1,
         "temperature": 0.3, "memory_size": 4 * classes, "tail_weight": 2.5,
     }  # fmt: skip
     spec = LossSpec.model_validate(values | fields)
     info = ClassInfo((10,) * classes, tuple(range(0, classes, 2)), SIZE)
-    return PrototypeMemory(spec, info, compat=compat)
+    return PrototypeMemory(spec, info)
 
 
 def unit(rows: int, generator: torch.Generator) -> Tensor:

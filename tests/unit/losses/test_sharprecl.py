@@ -33,7 +33,7 @@ def unit(rows: int, seed: int = 0, size: int = 6) -> torch.Tensor:
 @given(
     st.integers(2, 152),
     st.lists(st.integers(0, 151), min_size=1, max_size=24),
-    st.sampled_from(["growing", "always", "never"]),
+    st.sampled_from(["growing", "half", "always", "never"]),
     st.sampled_from(["classifier", "none"]),
     st.floats(0, 1),
 )
@@ -181,3 +181,17 @@ def test_effective_weights_lie_between_none_and_balanced() -> None:
     balanced = class_weights(counts)
     torch.testing.assert_close(nearly, balanced / balanced.mean(), rtol=1e-3, atol=1e-4)
     assert effective_weights((5, 0), 0.9)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("mixing", "shares"),
+    [
+        ("growing", (0.5, 0.75, 1.0)), ("half", (0.5,) * 3), ("always", (1.0,) * 3),
+        ("never", (0.0,) * 3),
+    ],
+)  # fmt: skip
+def test_schedules_of_mixup(mixing: str, shares: tuple[float, ...]) -> None:
+    loss = made((3, 2), mixing=mixing)
+    for progress, share in zip((0.0, 0.5, 1.0), shares, strict=True):
+        loss.set_progress(progress)
+        assert loss.mixed_fraction() == share

@@ -114,10 +114,12 @@ def test_an_interrupt_carries_the_mean_so_far(
     original = PortfolioSearch.try_method
 
     def strike_at(name: str) -> None:
-        def struck(self: PortfolioSearch, method: str, settings: dict[str, Any]) -> Candidate:
+        def struck(
+            self: PortfolioSearch, method: str, encoder: str, settings: dict[str, Any]
+        ) -> Candidate:
             if method == name:
                 raise KeyboardInterrupt
-            return original(self, method, settings)
+            return original(self, method, encoder, settings)
 
         monkeypatch.setattr(PortfolioSearch, "try_method", struck)
 
@@ -149,6 +151,33 @@ def test_notes_and_table_name_what_was_tried(reviews: Path, tiny_encoder: Path) 
     assert table["out_of_fold"].tolist() == [True, True, False]
     assert table["share"].gt(0).any()
     assert any(note.startswith("mean of ") and "of 3 tried" in note for note in fitted.notes)
+
+
+def test_many_texts_begin_with_n_grams_and_skip_encoders_that_outlast_the_budget(
+    reviews: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALENCE_CACHE", str(tmp_path))
+    monkeypatch.setattr(ensemble, "MANY_TEXTS", 50)
+    settings = {
+        "encoder.name": str(tiny_encoder),
+        "portfolio.fine_tuned": ["ldam", "lora-balanced"], "portfolio.budget_seconds": 1e-3,
+    }  # fmt: skip
+    spec = make_spec("auto", DataSpec(name=str(reviews)), settings=settings)
+    rows = load_dataset(spec.data, seed=45).without_test()
+    fitted = fit_spec(spec, rows)
+    assert fitted.tables[PORTFOLIO_FILE]["model"].tolist() == ["kernel-ridge-text"]
+    assert any(
+        note.startswith(f"kernel-ridge and linear-probe ({tiny_encoder}) were not tried")
+        for note in fitted.notes
+    )
+    assert any("ldam and lora-balanced were not tried" in note for note in fitted.notes)
+    # what is in the cache takes no time
+    named = {"encoder.name": str(tiny_encoder)}
+    fit_spec(make_spec("kernel-ridge", spec.data, settings=named), rows)
+    again = fit_spec(spec, rows).tables[PORTFOLIO_FILE]["model"].tolist()
+    assert [name.split(" ")[0] for name in again] == [
+        "kernel-ridge-text", "kernel-ridge", "linear-probe",
+    ]  # fmt: skip
 
 
 def test_methods_that_train_no_encoder_are_refused(reviews: Path, tiny_encoder: Path) -> None:

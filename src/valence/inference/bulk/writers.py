@@ -21,7 +21,7 @@ from valence.errors import DataError, RunError
 from valence.inference.bulk.readers import Part
 from valence.storage import atomic
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 SQL_TABLE = "scored"
 ADVICE = "parts that are written are kept"
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
@@ -79,7 +79,10 @@ def open_sink(target: str, *, table: str | None = None, safe_csv: bool = False) 
             f"{path}: cannot write {path.suffix or 'no suffix'}; use {', '.join(SUFFIXES)}, or the "
             "URL of a database"
         )
+    from valence.inference.bulk.sheets import SheetSink
+
     kinds: dict[str, Callable[[str, str, Path], Sink]] = {
+        ".xlsx": SheetSink,
         ".parquet": ArrowSink,
         ".jsonl": JsonSink,
     }
@@ -97,7 +100,9 @@ def writing(name: str | Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _FileSink:
+class FileSink:
+    """A file that appears under its name when it is whole."""
+
     name: str
     suffix: str
     path: Path
@@ -128,7 +133,7 @@ class _LineFeeds:
         return int(self.out.write(line.removesuffix("\r\n") + "\n"))
 
 
-class TextSink(_FileSink):
+class TextSink(FileSink):
     """A CSV or TSV file; parts have no line of names."""
 
     def write(self, part: Part, file: Path) -> None:
@@ -166,14 +171,14 @@ class TextSink(_FileSink):
         return text.getvalue().encode()
 
     def _cell(self, value: Any) -> str:
-        return _as_text(value)
+        return as_text(value)
 
 
 class SafeTextSink(TextSink):
     """The same for spreadsheets: what they would carry out as a formula is marked as text."""
 
     def _cell(self, value: Any) -> str:
-        return spreadsheet_text(_as_text(value))
+        return spreadsheet_text(as_text(value))
 
 
 def spreadsheet_text(text: str) -> str:
@@ -183,7 +188,7 @@ def spreadsheet_text(text: str) -> str:
     return f"'{text}"
 
 
-class JsonSink(_FileSink):
+class JsonSink(FileSink):
     """A JSONL file."""
 
     def write(self, part: Part, file: Path) -> None:
@@ -203,7 +208,7 @@ class JsonSink(_FileSink):
                     shutil.copyfileobj(part, out, 1 << 20)
 
 
-class ArrowSink(_FileSink):
+class ArrowSink(FileSink):
     """A Parquet file, with the types of the source."""
 
     def write(self, part: Part, file: Path) -> None:
@@ -236,7 +241,7 @@ def write_arrow(part: Part, file: Path, name: str) -> None:
         try:
             arrays.append(pa.array(values))
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # values of several types
-            texts = [None if value is None else _as_text(value) for value in values]
+            texts = [None if value is None else as_text(value) for value in values]
             arrays.append(pa.array(texts, type=pa.string()))
     write_table(pa.table(arrays, names=part.names), file)
 
@@ -279,7 +284,7 @@ def arrow_tables(files: Sequence[Path], schema: Any) -> Iterator[Any]:
             try:
                 columns.append(column.cast(one.type))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                texts = [None if v is None else _as_text(v) for v in column.to_pylist()]
+                texts = [None if v is None else as_text(v) for v in column.to_pylist()]
                 columns.append(pa.array(texts, type=one.type))
         yield pa.table(columns, schema=schema)
 
@@ -355,12 +360,13 @@ def _sql_type(arrow: Any) -> Any:
 
 def _storable(record: dict[str, Any], texts: set[str]) -> dict[str, Any]:
     return {
-        name: _as_text(value) if name in texts and value is not None else value
+        name: as_text(value) if name in texts and value is not None else value
         for name, value in record.items()
     }
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as a cell of text; nothing for None, JSON for lists and dicts."""
     if value is None:
         return ""
     if isinstance(value, str):

@@ -1,0 +1,119 @@
+"""What would help a fitted model most: more labels, or a look at those there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from valence.data.dataset import Dataset
+from valence.data.frames import PREFIX as FRAME
+from valence.data.sources import load_dataset
+from valence.errors import ValenceError
+from valence.evaluation.classification import expected_macro_f1
+from valence.evaluation.gains import gain_error
+from valence.runs.runner import run
+from valence.runs.store import RunResult, RunStore
+
+MOST_ROWS = 20_000
+"""Training rows above which the learning curve is left out."""
+FEWEST_ROWS = 20
+"""Training rows below which it is."""
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Macro-F1 of the validation rows by the training rows of one method.
+
+    Attributes:
+        rows: Training rows, all of them.
+        half, full: Macro-F1 with half of them, and with all.
+        error: Standard error of the difference.
+    """
+
+    rows: int
+    half: float
+    full: float
+    error: float
+
+    @property
+    def gain(self) -> float:
+        """What the second half of the rows added."""
+        return self.full - self.half
+
+
+def learning_curve(
+    key: str, data: Dataset, store: RunStore, *, data_dir: str | Path | None = None
+) -> LearningCurve | None:
+    """Fit the method of a run on all training rows and on half of every class.
+
+    Args:
+        key: A finished run.
+        data: Its rows.
+        store: Where it is; the other runs are kept there too.
+        data_dir: Folder of corpora.
+
+    Returns:
+        None where the rows are too few or too many, or the method cannot do with half of them.
+    """
+    known = store.get(key)
+    if known is None or not FEWEST_ROWS <= len(data.train) <= MOST_ROWS:
+        return None
+    counts = data.train.counts(len(data.classes))
+    halves = {name: int(n + 1) // 2 for name, n in zip(data.classes, counts, strict=True)}
+    cleared = {"data.imbalance_ratio": None, "data.head_count": None, "data.train_total": None}
+    spec = known.spec.override({"refit.when": "never"})
+    try:
+        full = run(spec, store=store, dataset=data)
+        fewer = spec.override({**cleared, "data.train_counts": halves})
+        half = run(
+            fewer, store=store, dataset=load_dataset(fewer.data, seed=spec.seed, data_dir=data_dir)
+        )
+    except ValenceError:
+        return None
+    before, after = (_validation(store, one.key, data) for one in (half, full))
+    if before is None or after is None:
+        return None
+    labels = data.validation.labels
+    shares = np.bincount(labels, minlength=len(data.classes)) / len(labels)
+    low, high = (expected_macro_f1(one, labels, shares) for one in (before, after))
+    return LearningCurve(len(data.train), low, high, gain_error(before, after, labels, shares))
+
+
+def _validation(store: RunStore, key: str, data: Dataset) -> np.ndarray | None:
+    """(M, C) logits of the validation rows; None where the run has other ones."""
+    table: pd.DataFrame = store.predictions(key)
+    rows = table[table["split"] == "validation"]
+    if rows["id"].astype(str).tolist() != data.validation.ids.astype(str).tolist():
+        return None
+    logits: np.ndarray = rows.filter(regex=r"^logit_\d+$").to_numpy(dtype=float)
+    return logits
+
+
+def advice_of(result: RunResult, curve: LearningCurve | None = None) -> str:
+    """What would help most, from the learning curve, validation scores and class sizes.
+
+    Args:
+        result: The run of the chosen model.
+        curve: Of its largest member; None where there is none.
+    """
+    scores = {name: result.validation.get(f"f1/{name}") for name in result.classes}
+    known = {name: score for name, score in scores.items() if score is not None}
+    if not known:
+        return "more validation rows: no class has a score"
+    weakest = min(known, key=lambda name: known[name])
+    sizes = dict(zip(result.classes, result.train_counts, strict=True))
+    where = f"{weakest!r} (F1 {known[weakest]:.2f} on validation, {sizes[weakest]} training rows)"
+    name = result.spec.data.name
+    look = "valence audit" if name.startswith(FRAME) else f"valence audit {name}"
+    if curve is None:
+        return f"more labels of {where}, or a look at those it has: {look}"
+    measured = (
+        f"macro-F1 on validation is {curve.half:.3f} with half of the {curve.rows} training rows "
+        f"and {curve.full:.3f} with all ({curve.gain:+.3f} ± {curve.error:.3f})"
+    )
+    if curve.gain > curve.error:
+        return f"more labels, above all of {where}: {measured}"
+    return f"a look at the labels of {where}: {look}; more of the same may not help: {measured}"

@@ -1,0 +1,75 @@
+"""What would help most: the learning curve, and the words made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_reviews
+from valence.comparison.advice import LearningCurve, advice_of, learning_curve
+from valence.config.data import DataSpec
+from valence.data.sources import load_dataset
+from valence.methods.registry import make_spec
+from valence.runs.runner import run
+from valence.runs.store import RunResult, RunStore
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rows") / "reviews.csv"
+    make_reviews(300, seed=7).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
+    return RunStore(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def result(reviews: Path, store: RunStore) -> RunResult:
+    spec = make_spec("kernel-ridge-text", DataSpec(name=str(reviews)), seed=45)
+    return run(spec, store=store)
+
+
+def test_the_curve_is_that_of_half_of_every_class(
+    result: RunResult, reviews: Path, store: RunStore
+) -> None:
+    data = load_dataset(DataSpec(name=str(reviews)), seed=45)
+    curve = learning_curve(result.key, data, store)
+    assert curve is not None
+    assert curve.rows == len(data.train)
+    assert curve.full == pytest.approx(result.validation["macro_f1"], abs=1e-6)
+    assert 0 < curve.half <= 1
+    assert curve.error > 0
+    halves = [one for one in store.all() if one.sizes["train"] < len(data.train)]
+    assert len(halves) == 1
+    assert halves[0].sizes["validation"] == len(data.validation)
+    assert all(
+        abs(half - whole / 2) <= 0.5
+        for half, whole in zip(halves[0].train_counts, result.train_counts, strict=True)
+    )
+
+
+def test_few_rows_have_no_curve(result: RunResult, reviews: Path, store: RunStore) -> None:
+    data = load_dataset(DataSpec(name=str(reviews)), seed=45)
+    small = type(data)(**{**vars(data), "train": data.train.take(range(10))})
+    assert learning_curve(result.key, small, store) is None
+    assert learning_curve("no-such-run", data, store) is None
+
+
+@pytest.mark.parametrize(
+    ("curve", "start"),
+    [
+        (None, "more labels of '"),
+        (LearningCurve(200, 0.5, 0.6, 0.02), "more labels, above all of '"),
+        (LearningCurve(200, 0.6, 0.61, 0.02), "a look at the labels of '"),
+    ],
+)
+def test_words_follow_the_curve(result: RunResult, curve: LearningCurve | None, start: str) -> None:
+    words = advice_of(result, curve)
+    assert words.startswith(start)
+    assert "training rows" in words
+    if curve is not None:
+        assert f"± {curve.error:.3f}" in words
