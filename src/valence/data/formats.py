@@ -158,19 +158,11 @@ def reading(
     """
     requested, path = path, table_file(path)
     suffix = table_suffix(path)
-    if suffix not in FORMATS:
-        raise DataError(f"{path}: cannot read {suffix or 'no suffix'}; give {', '.join(FORMATS)}")
-    if not has_header and suffix not in (".csv", ".tsv"):
-        raise DataError(f"{path}: --no-header is for CSV and TSV files; leave it out")
+    _check_options(path, suffix, encoding, has_header)
     file = path
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty; it needs a text and a label column")
-        if encoding is not None and not FORMATS[suffix].has_encoding:
-            raise DataError(
-                f"{path}: a {suffix[1:].capitalize()} file has its own encoding; leave "
-                "--encoding out"
-            )
         refuse_foreign(path)
         file = unpacked(path)
         if file != path:
@@ -189,6 +181,17 @@ def reading(
         else:
             raise
         raise DataError(reason) from None
+
+
+def _check_options(path: Path, suffix: str, encoding: str | None, has_header: bool) -> None:
+    if suffix not in FORMATS:
+        raise DataError(f"{path}: cannot read {suffix or 'no suffix'}; give {', '.join(FORMATS)}")
+    if not has_header and suffix not in (".csv", ".tsv"):
+        raise DataError(f"{path}: --no-header is for CSV and TSV files; leave it out")
+    if encoding is not None and not FORMATS[suffix].has_encoding:
+        raise DataError(
+            f"{path}: a {suffix[1:].capitalize()} file has its own encoding; leave --encoding out"
+        )
 
 
 def _reason(error: Exception) -> str:
