@@ -68,7 +68,7 @@ def parquet_batches(path: Path, rows: int, *, held: bool = False) -> Iterator[pa
                 )
             batch.validate(full=True)  # such as texts that are no UTF-8
             for part in _parts(batch, size):
-                yield _plain(part, texts)
+                yield _as_written(part, schema)
 
 
 def _holds_text(kind: Any) -> bool:
@@ -116,12 +116,15 @@ def _parts(batch: Any, size: int) -> Iterator[Any]:
         yield batch.slice(start, step)
 
 
-def _plain(batch: Any, texts: list[str]) -> pa.Table:
-    """Dictionaries of texts written out."""
+def _as_written(batch: Any, schema: Any) -> pa.Table:
+    """The rows under the types that the file names: dictionaries that it does not are undone."""
     import pyarrow as pa
 
     columns = [
-        column.dictionary_decode() if name in texts else column
-        for name, column in zip(batch.schema.names, batch.columns, strict=True)
-    ]
-    return pa.Table.from_arrays(columns, names=batch.schema.names)
+        column if column.type == field.type
+        else (column if pa.types.is_dictionary(field.type) else column.dictionary_decode()).cast(
+            field.type
+        )
+        for field, column in zip(schema, batch.columns, strict=True)
+    ]  # fmt: skip
+    return pa.Table.from_arrays(columns, schema=schema)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from valence.errors import ModelError
 from valence.models.built_in import BUILT_IN, encoder_content
-from valence.models.config_file import ModelConfig
 from valence.storage.key import folder_content
+
+if TYPE_CHECKING:
+    from valence.models.config_file import ModelConfig
 
 PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors")
 """Files of a repository that encoders are loaded from."""

@@ -49,7 +49,7 @@ def _problem(values: np.ndarray | None, shape: tuple[int, ...] | None) -> str:
         return "is missing" if values is None else "is none of the model's"
     if values.shape != shape:
         return f"has the shape {values.shape}, not {shape}"
-    if values.dtype.kind != "f":
+    if not np.issubdtype(values.dtype, np.floating):
         return f"has the type {values.dtype}"
     return "" if np.isfinite(values).all() else "holds numbers that are not finite"
 
