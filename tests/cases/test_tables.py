@@ -455,3 +455,12 @@ def test_data_show_refuses_300_000_columns_at_once(tmp_path: Path, valence: Any)
     code, _, error = valence("data", "show", path)
     assert (code, "300001 columns" in error) == (1, True)
     assert time.monotonic() - clock < 10
+
+
+@pytest.mark.parametrize("about", [b"{}", b"[]", b'{"index_columns": [{"kind": "range"}]}', b"x"])
+def test_10_what_pandas_wrote_beside_the_types_may_be_broken(about: bytes, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(ROWS).replace_schema_metadata({b"pandas": about})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert texts(load(tmp_path / "a.parquet")) == set(ROWS["text"])

@@ -78,7 +78,12 @@ def read_parquet(
     from valence.data.parquet import parquet_batches
 
     for table in parquet_batches(path, rows, held=True):
-        yield table.to_pandas()
+        try:
+            frame = table.to_pandas()
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError):
+            # What pandas wrote beside the types, on its index, is broken; the rows do without.
+            frame = table.replace_schema_metadata(None).to_pandas()
+        yield frame
 
 
 def _read_sheet(
