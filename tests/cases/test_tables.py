@@ -464,3 +464,16 @@ def test_10_what_pandas_wrote_beside_the_types_may_be_broken(about: bytes, tmp_p
     table = pa.Table.from_pandas(ROWS).replace_schema_metadata({b"pandas": about})
     pq.write_table(table, tmp_path / "a.parquet")
     assert texts(load(tmp_path / "a.parquet")) == set(ROWS["text"])
+
+
+def test_12_splits_are_those_of_the_rows_after_an_import_too(tmp_path: Path, valence: Any) -> None:
+    path = tmp_path / "a.csv"
+    names = (["train"] * 7 + ["valid"] + ["test"] * 2) * 9
+    ROWS.assign(split=names).to_csv(path, index=False)
+    database = f"sqlite:///{tmp_path / 'rows.db'}"
+    code, _, error = valence("data", "import", path, "--to", database)
+    assert code == 0, error
+    data = load_dataset(DataSpec(name=database), seed=1)
+    own = ROWS[[name == "test" for name in names]]
+    assert set(data.test.texts) <= set(own["text"])
+    assert len(data.validation) <= 9
