@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
+from tests.e2e.conftest import tiny_words as tiny_words
 from tests.e2e.conftest import valence as valence

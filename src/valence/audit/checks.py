@@ -167,7 +167,7 @@ def _leak(source: LabeledSource, near: pd.DataFrame, name: str, other: str) -> F
     exact = own[own["key"].isin(theirs.index)]
     place = {(s, r): i for i, (s, r) in enumerate(zip(rows["split"], rows["row"], strict=True))}
     partners = [place[(other, theirs[key])] for key in exact["key"]]
-    pairs = pd.DataFrame({"first": exact.index, "second": partners, "similarity": 1.0})
+    pairs = _pairs(exact.index, partners)
     across = near[
         (split[near["first"]] == name)
         & (split[near["second"]] == other)
@@ -195,6 +195,14 @@ def _leak(source: LabeledSource, near: pd.DataFrame, name: str, other: str) -> F
     return Finding(check, level, line, len(pairs), _pair_table(rows, pairs))
 
 
+def _pairs(first: Sequence[int] | pd.Index, second: Sequence[int]) -> pd.DataFrame:
+    """Rows that are the same word for word; the places stay whole numbers where there is none."""
+    return pd.DataFrame({
+        "first": np.asarray(first, dtype=np.int64), "second": np.asarray(second, dtype=np.int64),
+        "similarity": np.ones(len(second)),
+    })  # fmt: skip
+
+
 def _pair_table(rows: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     left = rows.loc[pairs["first"], ROW_COLUMNS].reset_index(drop=True)
     right = rows.loc[pairs["second"], ROW_COLUMNS].reset_index(drop=True).add_prefix("other_")
@@ -211,10 +219,7 @@ def find_duplicates(source: LabeledSource, near: pd.DataFrame) -> list[Finding]:
         duplicates = own[own.duplicated("key")]
         firsts = own.drop_duplicates("key")
         first_of = dict(zip(firsts["key"], firsts.index, strict=True))
-        pairs = pd.DataFrame(
-            {"first": duplicates.index, "second": [first_of[key] for key in duplicates["key"]],
-             "similarity": 1.0}
-        )  # fmt: skip
+        pairs = _pairs(duplicates.index, [first_of[key] for key in duplicates["key"]])
         inside = near[near["first"].isin(firsts.index) & near["second"].isin(firsts.index)]
         inside = inside.sort_values("similarity", ascending=False).drop_duplicates("second")
         swapped = inside.rename(columns={"first": "second", "second": "first"})

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from valence.config.sections import EncoderSpec
+from valence.data.pretrained import read_json
 from valence.models.built_in import BUILT_IN, encoder_location
-from valence.models.encoder_files import read_json, resolve_prompt
+from valence.models.encoder_files import resolve_prompt
 
 BLOCK = 2000  # texts tokenized at once
 Counter = Callable[[Sequence[str]], list[int]]

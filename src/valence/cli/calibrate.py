@@ -65,14 +65,17 @@ def calibrate(
     On the rows of --data, which the model has not seen, or on the validation rows of its training.
     """
     from valence.inference.calibrate import fit
-    from valence.inference.calibration import FILE, parse_prior, write_calibration
+    from valence.inference.calibration import (
+        parse_prior,
+        remove_calibration,
+        write_calibration,
+    )
     from valence.inference.model_rows import OWN_ROWS, validation_rows
     from valence.inference.predictor import Predictor
     from valence.models.held_out import read_held_out
-    from valence.storage import atomic
 
     if off:
-        atomic.remove_file(model / FILE)
+        remove_calibration(model)
         console.info(f"{model} gives its probabilities as they are")
         return
     target = parse_prior(fitting.target_prior) if fitting.target_prior else None

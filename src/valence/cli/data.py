@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 EXAMPLES = 8  # classes of which a text is shown
+SHOWN_ROWS = 1_000_000
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,21 +57,28 @@ def list_(json: Json = False) -> None:
 
 @app.command()
 @with_groups
-def show(data: DataOptions, output: OutputOptions, seed: Seed = 45) -> None:
+def show(
+    data: DataOptions,
+    output: OutputOptions,
+    seed: Seed = 45,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Rows of each split that are read at most.")
+    ] = SHOWN_ROWS,
+) -> None:
     """Show rows per class and split, notes, and a few texts."""
     from valence.data.sources import load_dataset
 
     data.refuse_other_settings("data")
-    dataset = load_dataset(data.spec(data.data), seed=seed, data_dir=data.data_dir)
+    dataset = load_dataset(data.spec(data.data), seed=seed, data_dir=data.data_dir, most_rows=rows)
     counts = _counts(dataset)
     if output.json:
         console.print_json({"name": dataset.name, "notes": dataset.notes, "classes": counts})
         return
-    rows = [
+    table = [
         [r["class"] + (" *" if r["tail"] else ""), *(str(r[s]) for s in SPLITS)] for r in counts
     ]
     totals = [str(len(getattr(dataset, split))) for split in SPLITS]
-    print_table(["class (* tail)", *SPLITS], [*rows, ["all", *totals]])
+    print_table(["class (* tail)", *SPLITS], [*table, ["all", *totals]])
     if output.quiet:
         return
     _print_notes(dataset)

@@ -51,6 +51,9 @@ class TextOptions(OptionGroup):
     panel: ClassVar[str] = "Data"
     text_column: Annotated[str | None, typer.Option(help="Name of the column of texts.")] = None
     encoding: Encoding = None
+    no_header: Annotated[
+        bool, typer.Option("--no-header", help="The first line of a CSV is a row, no column names.")
+    ] = False
     query: Annotated[
         str | None, typer.Option(help="A SELECT whose rows are used, of a database.")
     ] = None
@@ -64,7 +67,8 @@ class TextOptions(OptionGroup):
     def settings(self) -> dict[str, Any]:
         """The dotted settings that were given."""
         names = ("text_column", "encoding", "query", "table", "query_timeout")
-        return {f"data.{n}": v for n in names if (v := getattr(self, n)) is not None}
+        given = {f"data.{n}": v for n in names if (v := getattr(self, n)) is not None}
+        return {**given, "data.header": False} if self.no_header else given
 
     def spec(self, name: str, *, target: str | None = None) -> DataSpec:
         """The rows of a source, read as the options say.
@@ -94,6 +98,13 @@ class RowOptions(TextOptions):
         str | None,
         typer.Option(help="Column that says which split a row is of [split]; none ignores it."),
     ] = None
+    normalize_labels: Annotated[
+        bool,
+        typer.Option(
+            "--normalize-labels", "--normalise-labels",
+            help="Labels that differ in case, spaces or invisible characters alone are one.",
+        ),
+    ] = False  # fmt: skip
     group: Annotated[
         str | None, typer.Option(help="Column of groups that are scored one by one [language].")
     ] = None
@@ -118,6 +129,8 @@ class RowOptions(TextOptions):
             given["data.label_column"] = self.label_column
         if self.split_column is not None:
             given["data.split_column"] = self.split_column
+        if self.normalize_labels:
+            given["data.normalize_labels"] = True
         if self.group is not None:
             given["data.group"] = self.group
         if self.groups:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PROBABILITY = "prob_"
 MOST_PROBABLE = 3  # classes of a text that are shown in a terminal
-NOT_OF_A_FOLDER = ("query", "query_timeout", "table", "to_table", "text")
+NOT_OF_A_FOLDER = ("query", "query_timeout", "table", "to_table", "text", "no_header")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ def predict(
         _predict_here(model, given, scoring, source, requested, output)
         return
     for name in NOT_OF_A_FOLDER:
-        if getattr(scoring, name, None) is not None or getattr(source, name, None) is not None:
+        if any(getattr(part, name, None) not in (None, False) for part in (scoring, source)):
             raise SpecError(f"--{name.replace('_', '-')} does not go with files into a folder")
     from valence.inference.bulk.folder import FolderJob
 
@@ -125,7 +125,7 @@ def _predict_here(
     options = StreamOptions(
         source.text_column, source.query, source.table, scoring.to_table, scoring.resume,
         encoding=source.encoding, query_timeout=source.query_timeout,
-        safe_csv=scoring.safe_csv,
+        safe_csv=scoring.safe_csv, has_header=not source.no_header,
     )  # fmt: skip
     if scoring.safe_csv and Path(scoring.out).suffix.lower() not in (".csv", ".tsv"):
         raise SpecError(f"--safe-csv is for CSV and TSV files; {scoring.out} is neither")
@@ -183,13 +183,13 @@ def _cell(value: Any) -> str:
 def _table(given: list[str], out: str | None) -> str | None:
     """The table to be scored, if it is one and no text."""
     from valence.config.database_url import is_sql_url
-    from valence.data.formats import SUFFIXES, table_file
+    from valence.data.formats import is_table, table_file
 
     if len(given) != 1 or not is_path(given[0]):
         return None
     url = is_sql_url(given[0])
     file = table_file(Path(given[0]))
-    if not url and file.suffix.lower() not in SUFFIXES:
+    if not url and not is_table(file):
         return None
     if not url and not file.exists():
         raise DataError(f"No file {file}; check the path")

@@ -39,12 +39,15 @@ def refuse_files(given: Sequence[str]) -> None:
     Raises:
         DataError: with the first: a file that is not there, or is of a kind that is not read.
     """
-    from valence.data.formats import SUFFIXES
+    from valence.data.formats import SUFFIXES, is_table
 
     known = (*SUFFIXES, *CLIP_SUFFIXES, *OTHER_SUFFIXES)
     for word in given:
         path = Path(word)
-        if not difflib.get_close_matches(path.suffix.lower(), known, n=1, cutoff=0.75):
+        is_file = bool(path.suffix or path.parent.name) and path.is_file()
+        if not is_file and not difflib.get_close_matches(
+            path.suffix.lower(), known, n=1, cutoff=0.75
+        ):
             continue  # also misspelt ones are of a file: .xlxs
         if not is_path(word):
             continue
@@ -52,7 +55,7 @@ def refuse_files(given: Sequence[str]) -> None:
             continue  # a text that ends like one
         if not path.exists():
             raise DataError(f"No file {word}; check the path, or give a text with --text")
-        if path.suffix.lower() not in (*SUFFIXES, *CLIP_SUFFIXES):
+        if not is_table(path) and path.suffix.lower() not in CLIP_SUFFIXES:
             raise DataError(
                 f"{word}: cannot read {path.suffix} as a table; give {', '.join(SUFFIXES)}, or its "
                 f"lines on stdin: valence predict MODEL < {path.name}"

@@ -41,6 +41,12 @@ class DataSpec(Section):
     encoding: str | None = None
     """The encoding of CSV, TSV and JSONL files, as Python names it; UTF-8 when not given, with
     or without a byte order mark."""
+    header: bool = True
+    """Whether the first line of CSV and TSV files names the columns; else they are called
+    ``column 1``, ``column 2`` and so on."""
+    normalize_labels: bool = False
+    """Whether labels that differ in case, spaces, invisible characters or composition alone are
+    one class, under its most frequent spelling."""
     group: str | None = None
     """The column whose values (languages, domains) are scored one by one; ``language`` when not
     given, if there is such a column or one folder per language."""

@@ -14,7 +14,7 @@ import pandas as pd
 from valence.config.sections import ViewSpec
 from valence.data.batches import length_batches
 from valence.data.collate import pad
-from valence.data.quiet import quiet_transformers
+from valence.data.pretrained import load_companion, load_network
 from valence.errors import DataError, UnknownNameError
 from valence.storage import cache
 
@@ -99,7 +99,7 @@ def has_language_model(encoder: str) -> bool:
     from transformers import AutoConfig
 
     try:
-        names = AutoConfig.from_pretrained(encoder, trust_remote_code=False).architectures or []
+        names = load_companion(AutoConfig, encoder).architectures or []
     except (OSError, ValueError):  # whoever loads the encoder says what is wrong with it
         return False
     return any(name.endswith("ForMaskedLM") for name in names)
@@ -166,9 +166,8 @@ def _substitution(view: ViewSpec, source: Texts, progress: ProgressCallback | No
             f"Encoder {source.encoder!r} has no masked language model to substitute words with; "
             "set view.name=edits, dropout or column"
         )
-    with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(source.encoder, trust_remote_code=False)
-        model = AutoModelForMaskedLM.from_pretrained(source.encoder, trust_remote_code=False).eval()
+    tokenizer = load_companion(AutoTokenizer, source.encoder)
+    model = load_network(AutoModelForMaskedLM, source.encoder).eval()
     words, continues = (torch.from_numpy(kind) for kind in word_tokens(tokenizer))
     generator = torch.Generator().manual_seed(source.seed)
     encoded = tokenizer(

@@ -20,6 +20,8 @@ MOST_LABELS = 50
 LONGEST_LABEL = 60
 MOST_NUMBERS = 20
 """Distinct numbers above which a column is a measure, and no label."""
+LONGEST_NAME, WORDS_OF_A_NAME = 60, 6
+"""What is longer names no column."""
 ALIKE = 0.6
 """Mean lengths of two columns of texts within this ratio are alike."""
 
@@ -51,6 +53,11 @@ _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?|\d{1,2}:\d{2}.*"
 )
 _WORD = re.compile(r"[^\W_]+")
+
+
+def is_sentence(name: str) -> bool:
+    """Whether the name of a column is rather a text, of a file without such a line."""
+    return len(name) > LONGEST_NAME or len(name.split()) > WORDS_OF_A_NAME
 
 
 @dataclass(frozen=True)

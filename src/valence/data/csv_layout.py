@@ -72,7 +72,7 @@ def csv_layout(path: Path, encoding: str | None) -> CsvLayout:
 
 
 def layout_note(path: Path, encoding: str | None) -> str:
-    """What is unusual in the layout of a file; empty where nothing is."""
+    """What is unusual in the layout of a file, in words; empty where nothing is."""
     layout = csv_layout(path, encoding)
     words = []
     if path.suffix.lower() == ".csv" and layout.separator in OTHERS:
@@ -81,7 +81,7 @@ def layout_note(path: Path, encoding: str | None) -> str:
         words.append("quotes at the beginning of values are part of them")
     if encoding is None and layout.encoding == "utf-16":
         words.append("read as UTF-16, by its byte order mark")
-    return f"{path}: {', '.join(words)}" if words else ""
+    return ", ".join(words)
 
 
 def _has_open_quotes(path: Path, encoding: str) -> bool:

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from valence.data.csv_records import MOST_COLUMNS
 from valence.errors import DataError
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "tweet")
+GUESSED_BYTES, GUESSED_LINES = 1 << 18, 500
+USUAL_ENCODINGS = (
+    "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r", "cp932",
+    "gb18030", "big5", "cp949", "euc_jp",
+)  # fmt: skip
+_SIGN_IN_A_WORD = re.compile("[^\\W\\d_][¹²³¼½¾¿º¡¢£¥¦§©®°±µ¶\ufffd][^\\W\\d_]")
 LABEL_COLUMNS = ("label", "sentiment", "category", "class", "target")
 
 
@@ -32,6 +40,7 @@ def json_objects(lines: Iterable[str], path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: with the line that is no JSON object.
     """
+    names: set[str] = set()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -39,8 +48,15 @@ def json_objects(lines: Iterable[str], path: Path) -> Iterator[dict[str, Any]]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {number}: no valid JSON ({error.msg})") from None
+        except RecursionError:
+            raise DataError(f"{path}, line {number}: values are nested too deeply") from None
+        except ValueError:  # of a number with thousands of digits
+            raise DataError(f"{path}, line {number}: a number is too long") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: each line must be one JSON object")
+        names.update(row)
+        if len(names) > MOST_COLUMNS:
+            raise DataError(f"{path}, line {number}: more than {MOST_COLUMNS} columns")
         if "\\u" in line:  # the only way in which JSON holds half a character
             row = {k: whole_characters(v) if isinstance(v, str) else v for k, v in row.items()}
         yield row
@@ -55,12 +71,39 @@ def whole_characters(text: str) -> str:
     return text
 
 
-def wrong_encoding(path: Path, encoding: str | None) -> str:
-    """The message on a file that cannot be decoded, with the line where that is known."""
-    where = f"{path}{_undecodable_line(path, encoding or 'utf-8')}"
+def wrong_encoding(path: Path, encoding: str | None, *, name: Path | None = None) -> str:
+    """The message on a file that cannot be decoded, with the line where that is known.
+
+    Args:
+        path: The file.
+        encoding: As it was named; UTF-8 when None.
+        name: What the user calls it, if not its path.
+    """
+    where = f"{name or path}{_undecodable_line(path, encoding or 'utf-8')}"
     if encoding is None:
-        return f"{where}: not UTF-8; name its encoding, for example --encoding latin-1"
+        likely = _likely_encoding(path)
+        if likely is None:
+            return f"{where}: not UTF-8; name its encoding, for example --encoding cp1252"
+        return f"{where}: not UTF-8, probably {likely}; try --encoding {likely} and look at texts"
     return f"{where}: not {encoding}; name its encoding with --encoding"
+
+
+def _likely_encoding(path: Path) -> str | None:
+    """An encoding of spreadsheets in which the beginning of a file is text of a language."""
+    from charset_normalizer import from_bytes
+
+    with path.open("rb") as file:
+        lines = [line for line in file.readlines(GUESSED_BYTES) if not line.isascii()]
+    likely = [match.encoding for match in from_bytes(b"".join(lines[:GUESSED_LINES]))]
+    usual = [name for name in likely if name in USUAL_ENCODINGS]
+    raw = b"".join(lines)
+    first = next(iter(usual), None)
+    if first == "cp1250" and not _SIGN_IN_A_WORD.search(raw.decode("cp1252", errors="replace")):
+        return "cp1252"  # which is far more usual, and has most letters at the same places
+    letters = raw.decode("koi8_r", errors="replace") if first == "koi8_r" else ""
+    if sum(map(str.isupper, letters)) > sum(map(str.islower, letters)):
+        return "cp1251"  # whose small letters are the capitals of the other
+    return first
 
 
 def _undecodable_line(path: Path, encoding: str) -> str:

@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valence.data.csv_layout import csv_layout, layout_note
+from valence.data.csv_records import csv_records
 from valence.data.file_kind import refuse_foreign
 from valence.data.files import json_objects, text_encoding, wrong_encoding
 from valence.data.sheets import read_sheet_batches, sheet_note, split_sheet
-from valence.errors import DataError
+from valence.data.unpack import table_name, unpacked
+from valence.errors import DataError, ValenceError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Batches = Callable[[Path, int, str | None], "Iterator[pd.DataFrame]"]
+Batches = Callable[[Path, int, str | None, bool], "Iterator[pd.DataFrame]"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,9 @@ class TableFormat:
     """How the files of a suffix are read.
 
     Attributes:
-        batches: (path, most rows, encoding) → tables of so many rows, with every column under
-            its name, as text where the format has no types. The file is never held whole.
+        batches: (path, most rows, encoding, whether a header is there) → tables of so many rows,
+            with every column under its name, as text where the format has no types. The file is
+            never held whole.
         has_encoding: Whether the files are text, whose encoding can be named.
     """
 
@@ -39,31 +42,26 @@ class TableFormat:
     has_encoding: bool = False
 
 
-def read_csv(path: Path, rows: int, encoding: str | None) -> Iterator[pd.DataFrame]:
-    """A CSV or TSV file; the first line names the columns."""
+def read_csv(
+    path: Path, rows: int, encoding: str | None, has_header: bool
+) -> Iterator[pd.DataFrame]:
+    """A CSV or TSV file, all values as text."""
     import pandas as pd
 
     layout = csv_layout(path, encoding)
-    # The first line is read as a row, since pandas renames columns of one name.
-    with pd.read_csv(
-        path, sep=layout.separator, dtype=str, keep_default_na=False, na_values=[""],
-        encoding=layout.encoding, index_col=False, header=None, skip_blank_lines=True,
-        skiprows=layout.skipped, quoting=layout.quoting, iterator=True,
-    ) as reader:  # fmt: skip
-        table = reader.read(rows + 1)
-        header = pd.Index(["" if pd.isna(name) else str(name).strip() for name in table.iloc[0]])
-        table = table.iloc[1:]
+    with path.open(encoding=layout.encoding, newline="") as text:
+        names, records = csv_records(text, layout, has_header=has_header)
+        part = list(islice(records, rows))
         while True:
-            yield table.reset_index(drop=True).set_axis(header, axis=1)
-            if len(table) < rows:
-                return
-            try:
-                table = reader.read(rows)
-            except StopIteration:
+            yield pd.DataFrame(part, columns=pd.Index(names, dtype=object), dtype=str)
+            part = list(islice(records, rows))
+            if not part:
                 return
 
 
-def read_jsonl(path: Path, rows: int, encoding: str | None) -> Iterator[pd.DataFrame]:
+def read_jsonl(
+    path: Path, rows: int, encoding: str | None, has_header: bool
+) -> Iterator[pd.DataFrame]:
     """A file of JSON objects, one on a line."""
     import pandas as pd
 
@@ -73,15 +71,25 @@ def read_jsonl(path: Path, rows: int, encoding: str | None) -> Iterator[pd.DataF
             yield pd.DataFrame(part)
 
 
-def read_parquet(path: Path, rows: int, encoding: str | None) -> Iterator[pd.DataFrame]:
+def read_parquet(
+    path: Path, rows: int, encoding: str | None, has_header: bool
+) -> Iterator[pd.DataFrame]:
     """A Parquet file, with its types."""
-    from pyarrow.parquet import ParquetFile
+    from valence.data.parquet import parquet_batches
 
-    with ParquetFile(path) as file:
-        if not file.metadata.num_rows:
-            yield file.schema_arrow.empty_table().to_pandas()
-        for batch in file.iter_batches(batch_size=rows):
-            yield batch.to_pandas()
+    for table in parquet_batches(path, rows, held=True):
+        try:
+            frame = table.to_pandas()
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError):
+            # What pandas wrote beside the types, on its index, is broken; the rows do without.
+            frame = table.replace_schema_metadata(None).to_pandas()
+        yield frame
+
+
+def _read_sheet(
+    path: Path, rows: int, encoding: str | None, has_header: bool
+) -> Iterator[pd.DataFrame]:
+    return read_sheet_batches(path, rows, encoding)
 
 
 FORMATS: dict[str, TableFormat] = {
@@ -89,11 +97,36 @@ FORMATS: dict[str, TableFormat] = {
     ".tsv": TableFormat(read_csv, has_encoding=True),
     ".jsonl": TableFormat(read_jsonl, has_encoding=True),
     ".parquet": TableFormat(read_parquet),
-    ".xlsx": TableFormat(read_sheet_batches),
-    ".ods": TableFormat(read_sheet_batches),
+    ".xlsx": TableFormat(_read_sheet),
+    ".ods": TableFormat(_read_sheet),
 }
 """Every format by suffix, in lower case."""
 SUFFIXES = tuple(FORMATS)
+
+
+def _is_of_arrow(error: Exception) -> bool:
+    """Whether it is of a Parquet file; looked at after an error alone, as the import takes long."""
+    import pyarrow as pa
+
+    return isinstance(error, pa.ArrowException)
+
+
+def table_suffix(path: Path) -> str:
+    """``.csv`` of ``reviews.csv`` and of ``reviews.csv.gz``, in lower case."""
+    return table_name(path).suffix.lower()
+
+
+def table_stem(path: Path) -> str:
+    """``reviews`` of ``reviews.csv`` and of ``reviews.csv.gz``."""
+    return table_name(path).stem
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is of a format that is read, by its name."""
+    try:
+        return table_suffix(path) in FORMATS
+    except DataError:  # a broken one: reading it says why
+        return True
 
 
 def table_file(path: Path) -> Path:
@@ -107,36 +140,70 @@ def reading_note(path: Path, encoding: str | None) -> str:
     Raises:
         DataError: if the file cannot be read.
     """
-    with reading(path, encoding) as suffix:
-        return layout_note(path, encoding) if suffix in (".csv", ".tsv") else sheet_note(path)
+    with reading(path, encoding) as (suffix, file):
+        if suffix not in (".csv", ".tsv"):
+            return sheet_note(file)
+        note = layout_note(file, encoding)
+        return f"{path}: {note}" if note else ""
 
 
 @contextmanager
-def reading(path: Path, encoding: str | None = None) -> Iterator[str]:
-    """The suffix of a table that can be read; what goes wrong then is one line.
+def reading(
+    path: Path, encoding: str | None = None, *, has_header: bool = True
+) -> Iterator[tuple[str, Path]]:
+    """The kind of a table that can be read, and where it is; what goes wrong then is one line.
 
     Args:
         path: The file, with the sheet behind it where there are several.
         encoding: Of its text; UTF-8 when None.
+        has_header: Whether the first line of a CSV names the columns.
+
+    Yields:
+        The suffix, in lower case, and the file: of a compressed one that to which it is unpacked.
     """
-    path = table_file(path)
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise DataError(f"{path}: cannot read {suffix or 'no suffix'}; give {', '.join(FORMATS)}")
+    requested, path = path, table_file(path)
+    suffix = table_suffix(path)
+    _check_options(path, suffix, encoding, has_header)
+    file = path
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty; it needs a text and a label column")
-        if encoding is not None and not FORMATS[suffix].has_encoding:
-            raise DataError(
-                f"{path}: a {suffix[1:].capitalize()} file has its own encoding; leave "
-                "--encoding out"
-            )
         refuse_foreign(path)
-        yield suffix
-    except UnicodeError:  # not only of decoding: UTF-16 without its mark is another
-        raise DataError(wrong_encoding(path, encoding)) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, csv.Error) as error:
-        reason = (str(error).strip().splitlines() or ["broken"])[0]
-        raise DataError(f"{path} cannot be read as {suffix[1:]}: {reason}") from None
+        file = unpacked(path)
+        if file != path:
+            refuse_foreign(file)
+        yield suffix, requested if file == path else file
+    except ValenceError:
+        raise
+    except Exception as error:
+        reason = _reason(error)
+        if isinstance(error, UnicodeError):  # not only of decoding: also UTF-16 without its mark
+            reason = wrong_encoding(file, encoding, name=path)
+        elif isinstance(error, ValueError | csv.Error) or _is_of_arrow(error):
+            reason = f"{path} cannot be read as {suffix[1:]}: {reason}"
+        elif isinstance(error, OSError | MemoryError | RecursionError):
+            reason = f"{path} cannot be read: {reason}"
+        else:
+            raise
+        raise DataError(reason) from None
+
+
+def _check_options(path: Path, suffix: str, encoding: str | None, has_header: bool) -> None:
+    if suffix not in FORMATS:
+        raise DataError(f"{path}: cannot read {suffix or 'no suffix'}; give {', '.join(FORMATS)}")
+    if not has_header and suffix not in (".csv", ".tsv"):
+        raise DataError(f"{path}: --no-header is for CSV and TSV files; leave it out")
+    if encoding is not None and not FORMATS[suffix].has_encoding:
+        raise DataError(
+            f"{path}: a {suffix[1:].capitalize()} file has its own encoding; leave --encoding out"
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "its values are nested too deeply"
+    if isinstance(error, MemoryError):
+        return "it is too large for this machine"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).strip().splitlines() or ["broken"])[0]

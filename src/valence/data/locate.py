@@ -13,7 +13,7 @@ import pandas as pd
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
 from valence.data.catalog import DATASETS
-from valence.data.formats import reading_note, table_file
+from valence.data.formats import is_table, reading_note, table_file, table_stem
 from valence.data.frames import held_frame
 from valence.data.groups import LANGUAGE, SOURCE_ROW
 from valence.data.tables import SUFFIXES, open_hub, read_batches, read_table
@@ -54,18 +54,20 @@ class FileRows:
     Attributes:
         path: The file.
         encoding: Of its text; UTF-8 when None.
+        has_header: Whether the first line of a CSV names the columns.
     """
 
     path: Path
     encoding: str | None = None
+    has_header: bool = True
 
     def read(self) -> pd.DataFrame:
         """All rows."""
-        return read_table(self.path, self.encoding)
+        return read_table(self.path, self.encoding, has_header=self.has_header)
 
     def batches(self, rows: int) -> Iterator[pd.DataFrame]:
         """Tables of at most ``rows`` rows."""
-        return read_batches(self.path, rows, self.encoding)
+        return read_batches(self.path, rows, self.encoding, has_header=self.has_header)
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,37 @@ class InMemoryRows:
         """Tables of at most ``rows`` rows."""
         for start in range(0, len(self.table), rows):
             yield self.table[start : start + rows].reset_index(drop=True)
+
+
+@dataclass
+class FirstRows:
+    """The first rows of another table.
+
+    Attributes:
+        table: The other.
+        most: How many at most.
+        has_more: Whether it has more; known after they were read.
+    """
+
+    table: Table
+    most: int
+    has_more: bool = False
+
+    def read(self) -> pd.DataFrame:
+        """The first rows."""
+        parts = list(self.batches(min(READ_ROWS, self.most)))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    def batches(self, rows: int) -> Iterator[pd.DataFrame]:
+        """Tables of at most ``rows`` rows."""
+        left = self.most
+        for batch in self.table.batches(rows):
+            if left <= 0 < len(batch):
+                self.has_more = True
+                return
+            self.has_more = len(batch) > left
+            yield batch[:left]
+            left -= len(batch)
 
 
 @dataclass(frozen=True)
@@ -161,11 +194,11 @@ def locate(
         return {"all": InMemoryRows(frame)}, []
     if spec.name.startswith(KAGGLE):
         path = download_kaggle(spec.name.removeprefix(KAGGLE))
-        return tables_of_path(path, spec.group, spec.encoding), []
+        return tables_of_path(path, spec.group, spec.encoding, has_header=spec.header), []
     where = data_dir or os.environ.get("VALENCE_DATA")
     for path in [Path(spec.name), *([Path(where) / spec.name] if where else [])]:
         if table_file(path).exists():
-            files = tables_of_path(path, spec.group, spec.encoding)
+            files = tables_of_path(path, spec.group, spec.encoding, has_header=spec.header)
             return files, _reading_notes(files)
     return _of_hub(spec), []
 
@@ -189,7 +222,7 @@ def refuse_encoding(spec: DataSpec, what: str) -> None:
 
 NAMING = {
     "name", "target", "features", "text_column", "label_column", "query", "table", "encoding",
-    "query_timeout",    "group", "groups", "split_column",
+    "query_timeout", "group", "groups", "split_column", "header", "normalize_labels",
 }  # fmt: skip
 """Fields of a spec that say where rows are and how they are read; the others subsample them."""
 
@@ -210,7 +243,7 @@ def refuse_subsampling(spec: DataSpec, why: str) -> None:
 
 
 def tables_of_path(
-    path: Path, group: str | None = None, encoding: str | None = None
+    path: Path, group: str | None = None, encoding: str | None = None, *, has_header: bool = True
 ) -> dict[str, Table]:
     """The tables of a file, of a folder of split files, or of one such folder per group.
 
@@ -218,15 +251,16 @@ def tables_of_path(
         path: The file or folder.
         group: Name of the column that folders stand for; ``language`` when not given.
         encoding: Of the text files; UTF-8 when not given.
+        has_header: Whether the first line of a CSV names the columns.
 
     Raises:
         DataError: if there is no file to train on, or the folders hold different splits.
     """
     if table_file(path).is_file():
-        return {"all": FileRows(path, encoding)}
-    files = {p.stem.lower(): p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES}
+        return {"all": FileRows(path, encoding, has_header)}
+    files = {table_stem(p).lower(): p for p in sorted(path.iterdir()) if is_table(p)}
     splits: dict[str, Table] = {
-        split: FileRows(files[name], encoding)
+        split: FileRows(files[name], encoding, has_header)
         for split, names in SPLITS.items()
         for name in names
         if name in files
@@ -234,10 +268,10 @@ def tables_of_path(
     if "train" in splits:
         return splits
     if len(files) == 1:
-        return {"all": FileRows(next(iter(files.values())), encoding)}
+        return {"all": FileRows(next(iter(files.values())), encoding, has_header)}
     folders = [p for p in sorted(path.iterdir()) if p.is_dir() and _has_train(p)]
     if folders and not files:
-        return _of_folders(folders, group or LANGUAGE, encoding)
+        return _of_folders(folders, group or LANGUAGE, encoding, has_header)
     raise DataError(
         f"Folder {path} has no train file; name one train{SUFFIXES[0]} "
         f"(also validation and test; {', '.join(SUFFIXES)} are read), or make one such folder "
@@ -249,8 +283,13 @@ def _has_train(path: Path) -> bool:
     return any((path / f"train{suffix}").exists() for suffix in SUFFIXES)
 
 
-def _of_folders(folders: list[Path], column: str, encoding: str | None) -> dict[str, Table]:
-    parts = {folder.name: tables_of_path(folder, encoding=encoding) for folder in folders}
+def _of_folders(
+    folders: list[Path], column: str, encoding: str | None, has_header: bool
+) -> dict[str, Table]:
+    parts = {
+        folder.name: tables_of_path(folder, encoding=encoding, has_header=has_header)
+        for folder in folders
+    }
     splits = next(iter(parts.values()))
     for name, own in parts.items():
         if set(own) != set(splits):
@@ -267,7 +306,7 @@ def _of_folders(folders: list[Path], column: str, encoding: str | None) -> dict[
 def _of_hub(spec: DataSpec) -> dict[str, Table]:
     name = spec.name
     card = DATASETS.get(name)
-    if table_file(Path(name)).suffix.lower() in SUFFIXES:
+    if is_table(table_file(Path(name))):
         raise DataError(f"No file {name}; check the path (now in {Path.cwd().name}/)")
     if card is not None and card.hub is None:
         raise DataError(

@@ -12,7 +12,7 @@ from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
 from valence.data.byte_texts import text_of_bytes
 from valence.data.catalog import DATASETS
-from valence.data.columns import SAMPLE, guess_label_column, guess_text_column
+from valence.data.columns import SAMPLE, guess_label_column, guess_text_column, is_sentence
 from valence.data.groups import SOURCE_ROW
 from valence.data.locate import SPLITS, InMemoryRows, Table
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, usual_column
@@ -21,8 +21,6 @@ from valence.errors import DataError
 SPLIT, IGNORED = "split", "none"
 SPLIT_VALUES = {**SPLITS, "train": ("train", "training")}
 _SPLIT_OF = {alias: name for name, aliases in SPLIT_VALUES.items() for alias in aliases}
-LONGEST_NAME, WORDS_OF_A_NAME = 60, 6
-"""What is longer names no column."""
 
 
 def read_columns(
@@ -154,8 +152,8 @@ def with_columns(
         words.append(f"labels from column {choice.name!r} ({choice.reason})")
     if words and _is_row([text, guessed.get("label_column", "")], head):
         raise DataError(
-            f"{spec.name}: the first line looks like a row and names no columns; put a line such "
-            "as text,label above it"
+            f"{spec.name}: the first line looks like a row and names no columns; read it as one "
+            "with --no-header, or put a line such as text,label above it"
         )
     note = f"{spec.name}: {', '.join(words)}; name others with --text-column, --label-column"
     return spec.model_copy(update=guessed), [note] if words else []
@@ -164,8 +162,7 @@ def with_columns(
 def _is_row(names: list[str], head: Mapping[str, list[object]]) -> bool:
     """Whether guessed names are values of their columns: a text, and a label that others have."""
     text, label = names
-    is_text = len(text) > LONGEST_NAME or len(text.split()) > WORDS_OF_A_NAME
-    return is_text or label in {str(value) for value in head.get(label, ())}
+    return is_sentence(text) or label in {str(value) for value in head.get(label, ())}
 
 
 def _head(table: Table) -> dict[str, list[object]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from valence.config.database_url import is_sql_url, short_name
 from valence.data.catalog import DATASETS, DatasetCard
 from valence.data.dataset import Dataset, Split, tail_classes
 from valence.data.draw import draw_rows
+from valence.data.formats import table_stem
 from valence.data.frames import frames_as_names
 from valence.data.groups import (
     SOURCE_ROW,
@@ -24,9 +24,11 @@ from valence.data.groups import (
     split_by_group,
     with_groups,
 )
+from valence.data.labels import class_names, unknown_label
 from valence.data.locate import (
     READ_ROWS,
     SPLITS,
+    FirstRows,
     Table,
     locate,
     refuse_subsampling,
@@ -40,7 +42,7 @@ from valence.errors import DataError, SpecError, UnknownNameError
 
 def load_dataset(
     spec: DataSpec | str | Path | Any, *, text: str | None = None, label: str | None = None,
-    seed: int = 0, data_dir: str | Path | None = None,
+    seed: int = 0, data_dir: str | Path | None = None, most_rows: int | None = None,
 ) -> Dataset:  # fmt: skip
     """The rows a spec names, split and subsampled as it says.
 
@@ -54,6 +56,7 @@ def load_dataset(
         label: Name of the column of labels; likewise.
         seed: Seed of splits and subsamples where ``spec.cut_seed`` is not given.
         data_dir: Folder with one folder per corpus.
+        most_rows: Rows of each split of a file or database that are read; all when None.
 
     Raises:
         DataError: if something cannot be found, read or used.
@@ -62,8 +65,9 @@ def load_dataset(
     if not isinstance(spec, DataSpec):
         with frames_as_names([spec]) as (name,):
             return load_dataset(
-                DataSpec(name=name), text=text, label=label, seed=seed, data_dir=data_dir
-            )
+                DataSpec(name=name), text=text, label=label, seed=seed, data_dir=data_dir,
+                most_rows=most_rows,
+            )  # fmt: skip
     named = {"text_column": text, "label_column": label}
     spec = spec.model_copy(update={field: v for field, v in named.items() if v is not None})
     seed = spec.cut_seed if spec.cut_seed is not None else seed
@@ -74,13 +78,15 @@ def load_dataset(
         )
     from valence.data.demo import load_demo
 
-    whole = load_demo(spec) if spec.name == "demo" else _located(spec, data_dir, seed)
+    whole = load_demo(spec) if spec.name == "demo" else _located(spec, data_dir, seed, most_rows)
     if spec.target == "intensity":
         return whole
     return _subsample(spec, with_groups(spec, whole), seed)
 
 
-def _located(spec: DataSpec, data_dir: str | Path | None, seed: int) -> Dataset:
+def _located(
+    spec: DataSpec, data_dir: str | Path | None, seed: int, most_rows: int | None
+) -> Dataset:
     """All rows of a file, folder, card, hub id or database, split."""
     from valence.data.multimodal import archive_dataset, find_archive, intensity_dataset
 
@@ -89,12 +95,18 @@ def _located(spec: DataSpec, data_dir: str | Path | None, seed: int) -> Dataset:
     if archive is not None:
         return archive_dataset(spec, archive, seed=seed)
     located, notes = locate(spec, data_dir)
-    tables = choose_rows(spec, located)
+    firsts = {} if most_rows is None else {n: FirstRows(t, most_rows) for n, t in located.items()}
+    tables = choose_rows(spec, firsts or located)
     if spec.target == "intensity":
         return intensity_dataset(spec, tables, seed=seed, notes=notes)
     given = spec
     spec, tables, guessed = read_columns(spec, tables)
     frames, more = _read(spec, card, tables, seed)
+    parts = [name for name, table in firsts.items() if table.has_more]
+    more = [
+        *more,
+        *(f"{spec.name}: only the first {most_rows} rows of {n} are read" for n in parts),
+    ]
     whole = _assemble(spec, card, frames, seed, [*notes, *guessed, *more])
     return replace(whole, columns=columns_beyond(given, spec))
 
@@ -198,6 +210,7 @@ def _labeled(
         table, where=spec.name,
         text_column=spec.text_column or (card.text_column if card else None),
         label_column=spec.label_column or (card.label_column if card else None), names=classes,
+        normalize_labels=spec.normalize_labels,
     )  # fmt: skip
     notes += more
     return _split(frame, classes, name, spec.name)
@@ -238,58 +251,38 @@ def _assemble(
 ) -> Dataset:
     text_column = spec.text_column or (card.text_column if card else None)
     label_column = spec.label_column or (card.label_column if card else None)
-    names = card.classes if card else ()
+    names = spec.classes or (card.classes if card else ())
     frames = {}
-    for split, table in tables.items():
+    for split in sorted(tables, key=lambda name: name not in ("train", "all")):
+        table = tables[split]
         where = f"{spec.name} ({split})" if split != "all" else spec.name
         frames[split], more = clean(
-            table, where=where, text_column=text_column, label_column=label_column, names=names
-        )
+            table, where=where, text_column=text_column, label_column=label_column, names=names,
+            normalize_labels=spec.normalize_labels,
+        )  # fmt: skip
         notes += more
-    first = frames["train" if "train" in frames else "all"]
-    classes = _classes(spec, card, first["label"])
+        names = names or class_names(frames[split], names, spec.name)
+    classes = class_names(
+        frames["train" if "train" in frames else "all"],
+        spec.classes or (card.classes if card else ()), spec.name,
+    )  # fmt: skip
     splits = {name: _split(frame, classes, name, spec.name) for name, frame in frames.items()}
     columns = [str(name) for name in splits["train" if "train" in splits else "all"].extra.columns]
     group = group_column(spec, columns, spec.name)
     splits, more = _complete(splits, spec, seed, group)
     train, validation, test = splits["train"], splits["validation"], splits["test"]
     notes += more
-    stem = short_name(spec.name) if is_sql_url(spec.name) else Path(spec.name).stem
+    stem = short_name(spec.name) if is_sql_url(spec.name) else table_stem(Path(spec.name))
     name = spec.name if card else stem
     return Dataset(name, classes, (), train, validation, test, notes=tuple(notes))
 
 
-def _classes(spec: DataSpec, card: DatasetCard | None, labels: pd.Series) -> tuple[str, ...]:
-    present = set(labels.unique())
-    given = spec.classes or (card.classes if card else None) or None
-    if given is not None:
-        unknown = sorted(present - set(given))
-        if unknown:
-            raise DataError(
-                f"{spec.name}: label {unknown[0]!r} is not among the classes "
-                f"{', '.join(given)}; correct the label or set data.classes"
-            )
-        return tuple(given)
-    if len(present) < 2:
-        only = next(iter(present), "none")
-        raise DataError(
-            f"{spec.name}: all training rows have the label {only!r}; "
-            "a classifier needs at least two classes"
-        )
-    if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in present):
-        return tuple(sorted(present, key=int))
-    return tuple(sorted(present))
-
-
 def _split(frame: pd.DataFrame, classes: tuple[str, ...], name: str, source: str) -> Split:
     ids = {label: i for i, label in enumerate(classes)}
+    error = unknown_label(frame, classes, f"{source} ({name})")
+    if error is not None:
+        raise error
     labels = frame["label"].map(ids)
-    if labels.isna().any():
-        unknown = sorted(frame.loc[labels.isna(), "label"].unique())
-        raise DataError(
-            f"{source} ({name}): label {unknown[0]!r} is none of the classes "
-            f"{', '.join(classes[:20])}; correct it, or train with rows of that class"
-        )
     numbers = frame[SOURCE_ROW if SOURCE_ROW in frame else "row"]
     rows = np.array([f"{name}-{i}" for i in numbers]) if len(frame) else np.array([], str)
     own = [n for n in ("text", "label", "row", SOURCE_ROW) if n in frame]
@@ -345,7 +338,9 @@ def _subsample(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
     lone = [repr(data.classes[c]) for c in np.flatnonzero(train_counts == 1)]
     if lone:
         have = "has" if len(lone) == 1 else "have"
-        notes = (*notes, f"{', '.join(lone)} {have} one training row; scores of such classes vary")
+        more = f" and {len(lone) - 5} more" if len(lone) > 5 else ""
+        shown = f"{', '.join(lone[:5])}{more}"
+        notes = (*notes, f"{shown} {have} one training row; scores of such classes vary")
     tail = _tail(spec, data, train_counts)
     return replace(data, train=train, validation=validation, test=test, tail=tail, notes=notes)
 

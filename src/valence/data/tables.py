@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valence.data.byte_texts import texts_of_bytes
+from valence.data.blank import is_blank
 from valence.data.files import LABEL_COLUMNS as LABEL_COLUMNS
 from valence.data.files import TEXT_COLUMNS as TEXT_COLUMNS
 from valence.data.files import find_column as find_column
@@ -17,36 +17,40 @@ from valence.data.files import usual_column as usual_column
 from valence.data.files import whole_characters as whole_characters
 from valence.data.formats import FORMATS, reading
 from valence.data.formats import SUFFIXES as SUFFIXES
+from valence.data.labels import one_spelling, plain_texts
 from valence.errors import DataError
 
 BATCH_ROWS = 1_000_000  # of a table that is read whole
 REGRESSION_VALUES = 20  # more distinct fractions than this are a measure, not classes
 
 
-def read_table(path: Path, encoding: str | None = None) -> pd.DataFrame:
+def read_table(path: Path, encoding: str | None = None, *, has_header: bool = True) -> pd.DataFrame:
     """All columns of a file, as text where the format has no types.
 
     Args:
         path: A file of one of the :data:`valence.data.formats.FORMATS`.
         encoding: Of the text; UTF-8 when None.
+        has_header: Whether the first line of a CSV names the columns.
 
     Raises:
         DataError: if the file is missing, empty, not in this encoding, or broken; with the line.
     """
-    tables = list(read_batches(path, BATCH_ROWS, encoding))
+    tables = list(read_batches(path, BATCH_ROWS, encoding, has_header=has_header))
     if len(tables) == 1:
         return tables[0]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def read_batches(path: Path, rows: int, encoding: str | None = None) -> Iterator[pd.DataFrame]:
+def read_batches(
+    path: Path, rows: int, encoding: str | None = None, *, has_header: bool = True
+) -> Iterator[pd.DataFrame]:
     """As :func:`read_table`, in parts of at most ``rows`` rows; the file is never held whole.
 
     Raises:
         DataError: as :func:`read_table`, when the place in the file is reached.
     """
-    with reading(path, encoding) as suffix:
-        yield from FORMATS[suffix].batches(path, rows, encoding)
+    with reading(path, encoding, has_header=has_header) as (suffix, file):
+        yield from FORMATS[suffix].batches(file, rows, encoding, has_header)
 
 
 def open_hub(name: str, configuration: str | None) -> dict[str, Any]:
@@ -84,6 +88,7 @@ def clean(
     text_column: str | None,
     label_column: str | None,
     names: Sequence[str] = (),
+    normalize_labels: bool = False,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Columns ``text``, ``label`` (both text), ``row`` (number in the source) and the others.
 
@@ -94,7 +99,8 @@ def clean(
         where: Name of the source, for messages.
         text_column: Its name, if it is not a usual one.
         label_column: Its name, if it is not a usual one.
-        names: Class names that integer labels index.
+        names: Names of the classes, if they are known; whole numbers may be their positions.
+        normalize_labels: Whether labels that are spelled alike are one class.
 
     Returns:
         The table and notes on what was left out.
@@ -110,16 +116,18 @@ def clean(
         if name in double:
             raise DataError(f"{where}: there are several columns {name!r}; rename all but one")
     table = table.loc[:, [name not in double for name in columns]]
-    table = table.assign(**{name: texts_of_bytes(table[name], where) for name in (text, label)})
-    labels = _labels(table[label], names, where)
-    texts = table[text].where(table[text].notna(), "").astype(str)
+    texts, notes = plain_texts(table[text], where, what="text")
+    labels, more = plain_texts(table[label], where, what="label")
+    labels = labels.str.strip()
+    _refuse_measures(labels, where)
+    labels, spelled = one_spelling(labels, where, names=names, normalize=normalize_labels)
+    notes += [*more, *spelled]
     others = table.drop(columns=[text, label])
     others = others.drop(columns=[n for n in ("text", "label", "row") if n in others.columns])
     frame = pd.DataFrame({"text": texts, "label": labels, "row": np.arange(len(table))})
     frame = pd.concat([frame, others], axis=1)
-    blank = frame["text"].str.strip() == ""
+    blank = frame["text"].map(is_blank).astype(bool)
     unlabeled = ~blank & (frame["label"] == "")
-    notes = []
     for mask, what in ((blank, "text"), (unlabeled, "label")):
         if mask.any():
             line = int(np.flatnonzero(mask)[0]) + 1
@@ -132,24 +140,13 @@ def clean(
     return frame, notes
 
 
-def _labels(column: pd.Series, names: Sequence[str], where: str) -> pd.Series:
-    """Labels as text; whole numbers become class names where ``names`` are known."""
-    filled = column.where(column.notna(), "")
-    if pd.api.types.is_float_dtype(column):
-        whole = column.dropna()
-        if (whole == whole.round()).all():  # integers that a missing value made floats
-            filled = filled.map(lambda value: str(int(value)) if value != "" else "")
-    labels = filled.astype(str).str.strip()
+def _refuse_measures(labels: pd.Series, where: str) -> None:
     distinct = labels[labels != ""].unique()
     if len(distinct) > REGRESSION_VALUES and _all_fractions(distinct):
         raise DataError(
             f"{where}: the label column has {len(distinct)} different numbers and looks like a "
             "measure, not classes; bin it, or name another column with --label-column"
         )
-    if names and not set(distinct) <= set(names) and all(v.isdigit() for v in distinct):
-        known = {str(i): name for i, name in enumerate(names)}
-        return labels.map(lambda value: known.get(value, value))
-    return labels
 
 
 def _all_fractions(values: np.ndarray) -> bool:

@@ -16,14 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valence.errors import ModelError, SpecError, UnknownNameError
 from valence.models.base import Outputs
-from valence.models.config_file import ModelConfig
+from valence.models.config_file import ModelConfig, Shift, seal_again
+from valence.models.digests import check_later
 from valence.storage import atomic
+from valence.storage.plain_files import load_json
 
 FILE = "calibration.json"
 ABSTAINED = ""
 """The label of a text for which no single class is left."""
 MIN_PRIOR = 1e-6  # of a class that has no rows
 SUM_SLACK = 0.02  # of given priors: rounded ones are accepted too
+
+
+Share = Annotated[float, Field(ge=0, le=1.0001)]
 
 
 class Calibration(BaseModel):
@@ -33,17 +38,17 @@ class Calibration(BaseModel):
     ``shift``. Prediction sets are made of the probabilities without ``offset``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     format: Literal[1] = 1
     classes: tuple[str, ...]
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    bias: tuple[float, ...]
-    shift: tuple[float, ...]
+    temperature: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
+    bias: tuple[Shift, ...]
+    shift: tuple[Shift, ...]
     """What moves decisions towards classes, at the price of moving probabilities too."""
-    prior: tuple[float, ...]
+    prior: tuple[Share, ...]
     """Class priors of the rows it was fitted on; of the training rows before that."""
-    target: tuple[float, ...] | None = None
+    target: tuple[Share, ...] | None = None
     """Class priors where the model is used."""
     level: float | None = None
     """Largest fraction of a class's rows that may get a wrong label."""
@@ -178,8 +183,9 @@ def read_calibration(folder: Path, config: ModelConfig) -> Calibration:
         ModelError: if the file is broken or of another model.
     """
     path = folder / FILE
+    check_later(folder, FILE, advice="make it again, after: valence calibrate MODEL --off")
     try:
-        calibration = Calibration.model_validate_json(path.read_text(encoding="utf-8"))
+        calibration = Calibration.model_validate(load_json(path))
     except FileNotFoundError:
         return no_calibration(config)
     except (OSError, ValueError, ValidationError):
@@ -199,7 +205,19 @@ def write_calibration(calibration: Calibration, folder: Path) -> Path:
     """
     path = folder / FILE
     atomic.write_text(path, calibration.model_dump_json(indent=1) + "\n")
+    seal_again(folder, FILE)
     return path
+
+
+def remove_calibration(folder: Path) -> None:
+    """Delete ``calibration.json`` from a model's folder, if it is there.
+
+    Raises:
+        RunError: if it cannot be deleted.
+        ModelError: if the folder's ``config.json`` is broken.
+    """
+    atomic.remove_file(folder / FILE)
+    seal_again(folder, FILE)
 
 
 def probabilities(calibration: Calibration, raw: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from valence.data.examples import Examples
 from valence.data.frames import as_frame, list_of_texts, text_column, texts_of_column
 from valence.distributed.device import Hardware
-from valence.errors import SpecError
+from valence.errors import ModelError, SpecError
 from valence.evaluation.task import MetricScores, Task
 from valence.inference.calibration import read_calibration
 from valence.models.base import Outputs, Progress
@@ -95,6 +95,12 @@ class Predictor:
         else:
             outputs = self.model.predict(examples, progress)
         self.truncated = outputs.truncated
+        if not np.isfinite(outputs.logits).all():
+            raise ModelError(
+                f"{self.folder} gives {int((~np.isfinite(outputs.logits)).any(axis=1).sum())} of "
+                f"{len(outputs.logits)} rows no number as an answer; its weights are broken, train "
+                "or copy the model again"
+            )
         return self.calibration.apply(outputs)
 
     def predict_proba(self, texts: Any, progress: Progress | None = None) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from valence.data.dataset import Dataset
+from valence.data.pretrained import load_companion, network_of_config
 from valence.distributed.device import pick_device
 from valence.errors import ModelError
 from valence.llm.backends import LocalBackend, PromptSettings, ServerBackend, make_client
@@ -91,9 +92,9 @@ def model_shape(name: str) -> Any:
     try:
         if adapter.exists():
             name = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = load_companion(AutoConfig, name)
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+            return network_of_config(AutoModelForCausalLM, config)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or ["not found"])[0][:160]
         raise ModelError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valence.config.callbacks import ProgressCallback
+from valence.data.pretrained import load_adapter
 from valence.distributed import process_group
 from valence.distributed.device import pick_device, use_bf16
 from valence.errors import RunError
@@ -136,7 +137,7 @@ def load_with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> An
     Raises:
         ModelError, SpecError: if the model cannot be used.
     """
-    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers.trainer_utils import set_seed
 
     set_seed(spec.seed)
@@ -150,7 +151,7 @@ def load_with_adapter(spec: FinetuneSpec, start: Path | None, device: str) -> An
         base = prepare_model_for_kbit_training(base)  # type: ignore[no-untyped-call]
     with without_peft_warnings():
         if start is not None:
-            return PeftModel.from_pretrained(base, start, is_trainable=True)
+            return load_adapter(base, start, is_trainable=True)
         config = LoraConfig(
             r=spec.lora_rank, lora_alpha=spec.lora_alpha, lora_dropout=spec.lora_dropout,  # type: ignore[arg-type]
             target_modules="all-linear", task_type="CAUSAL_LM",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from valence.data.quiet import quiet_transformers
+from valence.data.pretrained import load_adapted, load_companion, load_network
 from valence.distributed import process_group
 from valence.distributed.device import pick_device
 from valence.errors import ModelError, SpecError
@@ -53,8 +53,7 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        with quiet_transformers():
-            return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        return load_companion(AutoTokenizer, name)
     except (OSError, ValueError) as error:
         raise _unavailable(name, error) from None
 
@@ -87,27 +86,15 @@ def load_weights(
         )  # fmt: skip
     place = {"": torch.cuda.current_device()} if nf4 else None
     adapter = (Path(name) / "adapter_config.json").exists()
+    options = {"dtype": dtype, "quantization_config": quantization_config, "device_map": place}
     try:
         if adapter:
             from peft import AutoPeftModelForCausalLM
 
-            with without_peft_warnings(), quiet_transformers():
-                model: Any = AutoPeftModelForCausalLM.from_pretrained(
-                    name,
-                    dtype=dtype,
-                    quantization_config=quantization_config,
-                    device_map=place,
-                    trust_remote_code=False,
-                )
+            with without_peft_warnings():
+                model: Any = load_adapted(AutoPeftModelForCausalLM, name, options=options)
         else:
-            with quiet_transformers():
-                model = AutoModelForCausalLM.from_pretrained(
-                    name,
-                    dtype=dtype,
-                    quantization_config=quantization_config,
-                    device_map=place,
-                    trust_remote_code=False,
-                )
+            model = load_network(AutoModelForCausalLM, name, options=options)
     except (OSError, ValueError, KeyError) as error:
         raise _unavailable(name, error) from None
     return model if nf4 or keep_on_cpu else model.to(device)

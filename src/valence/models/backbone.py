@@ -25,9 +25,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING_NAMES,
 )
 
-from valence.data.quiet import quiet_transformers
+from valence.data.pretrained import check_source, load_companion, load_network, read_json
 from valence.errors import ModelError
-from valence.models.encoder_files import read_json
 from valence.models.static import (
     MODEL_TYPE,
     load_static_model,
@@ -78,10 +77,12 @@ def load_backbone(name: str, where: str) -> Any:
     has_half = half is not None and half != whole
     loader: Any = AutoModelForTextEncoding if has_half else AutoModel
     try:
-        with quiet_transformers():
-            model = loader.from_pretrained(where, dtype=torch.float32, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        model = load_network(loader, where, options={"dtype": torch.float32})
+    except ModelError:
+        raise
+    except Exception as error:  # transformers, safetensors and torch raise errors of many kinds
         raise _unavailable(name, error) from None
+    _check_finite(model, name)
     if model.config.is_encoder_decoder and not has_half:
         raise ModelError(
             f"Encoder {name!r} writes text (an encoder-decoder, {model_type}); take an encoder, or "
@@ -101,9 +102,10 @@ def load_tokenizer(name: str, where: str) -> Any:
         return load_static_tokenizer(where, static)
     _checked_type(name, where)
     try:
-        with quiet_transformers():
-            return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        return load_companion(AutoTokenizer, where)
+    except ModelError:
+        raise
+    except Exception as error:  # transformers and tokenizers raise errors of many kinds
         raise _unavailable(name, error) from None
 
 
@@ -112,8 +114,7 @@ def position_count(where: str) -> int | None:
     if static_folder(where) is not None:
         return None
     try:
-        with quiet_transformers():
-            config = AutoConfig.from_pretrained(where, trust_remote_code=False).get_text_config()
+        config = load_companion(AutoConfig, where).get_text_config()
     except (OSError, ValueError):  # a folder of a tokenizer alone
         return None
     count = getattr(config, "max_position_embeddings", None)
@@ -167,20 +168,25 @@ def _checked_type(name: str, where: str) -> str:
     Raises:
         ModelError: if it would need code of its own, or is unknown.
     """
+    check_source(where)
     config = read_json(where, "config.json")
     values = config if isinstance(config, dict) else {}
     model_type = str(values.get("model_type", ""))
     if not model_type or model_type in CONFIG_MAPPING:
         return model_type
-    if "auto_map" in values:
-        raise ModelError(
-            f"Encoder {name!r} needs Python code from its own folder ({model_type}), which is "
-            "never run; take an encoder whose architecture transformers has"
-        )
     raise ModelError(
         f"Encoder {name!r} has the architecture {model_type!r}, which the installed transformers "
         "does not have; take another encoder or a newer transformers"
     )
+
+
+def _check_finite(model: Any, name: str) -> None:
+    """Refuse weights that are no numbers, with which no text would get an answer."""
+    for part, values in model.named_parameters():
+        if not bool(torch.isfinite(values).all()):
+            raise ModelError(
+                f"Encoder {name!r} has weights that are not finite numbers ({part}); copy it again"
+            )
 
 
 def _unavailable(name: str, error: Exception) -> ModelError:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from valence.data.examples import Examples
-from valence.errors import ModelError
 from valence.evaluation.task import Task
 from valence.models.attribution import Attribution
 from valence.models.base import Model, Outputs, Progress, no_features
 from valence.models.config_file import read_config, write_config
 from valence.models.ngrams import Ngrams
+from valence.models.tensors import broken_parts, check_shapes, read_tensors
 from valence.storage import atomic
 
 
@@ -93,10 +93,12 @@ def load_tfidf_model(folder: Path) -> TfidfModel:
         ModelError: if a file is missing or truncated.
     """
     config = read_config(folder)
-    try:
-        tensors = load_file(folder / "regression.safetensors")
+    path = folder / "regression.safetensors"
+    tensors = read_tensors(path)
+    with broken_parts(folder):
         ngrams = Ngrams.load(folder, tensors)
-        weight, bias = tensors["weight"], tensors["bias"]
-    except Exception as error:  # safetensors and scikit-learn raise errors of their own kinds
-        raise ModelError(f"{folder} is missing a file or has a broken one ({error})") from None
+    count = len(config.classes)
+    shapes = {"weight": (count, ngrams.size), "bias": (count,), **ngrams.shapes()}
+    check_shapes(tensors, shapes, path)
+    weight, bias = tensors["weight"], tensors["bias"]
     return TfidfModel(config.task, config.spec, ngrams, weight, bias)

@@ -22,7 +22,8 @@ from valence.losses.contrastive import PrototypeMemory
 from valence.losses.gather import full_batch_loss
 from valence.losses.table import build_loss
 from valence.models.base import Memory, Model, Outputs, Progress, unit_rows
-from valence.models.config_file import read_config, write_config
+from valence.models.base_encoder import base_location
+from valence.models.config_file import read_config, valid_sections, write_config
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import FrozenStates, PooledFeatures
 from valence.models.heads import LinearHead, build_head
@@ -32,7 +33,7 @@ from valence.models.sentence_folder import SentenceSpec
 from valence.models.stock_head import stock_classifier, stock_refusal
 from valence.models.text_model import PlainNetwork, TextModel
 from valence.models.transformers_folder import save_transformers
-from valence.models.weights import load_encoder, load_weights
+from valence.models.weights import fits, load_encoder, load_weights
 from valence.storage import atomic
 
 if TYPE_CHECKING:
@@ -363,22 +364,25 @@ def load_torch_model(folder: Path) -> TorchModel:
         ModelError: if a file is missing, truncated or does not fit.
     """
     saved = read_config(folder)
-    parts = {
-        "encoder": saved.section("encoder", EncoderSpec),
-        "head": saved.section("head", HeadSpec),
-        "loss": saved.section("loss", LossSpec),
-        "sentence": saved.section("sentence", SentenceSpec),
-    }
-    config = NetworkConfig.model_validate(parts)
+    with valid_sections(folder):
+        parts = {
+            "encoder": saved.section("encoder", EncoderSpec),
+            "head": saved.section("head", HeadSpec),
+            "loss": saved.section("loss", LossSpec),
+            "sentence": saved.section("sentence", SentenceSpec),
+        }
+        config = NetworkConfig.model_validate(parts)
     own = None
     if saved.holds_encoder:
         own = folder
     elif config.encoder.adaptation == "full":
         own = folder / "encoder"
-    encoder = load_encoder(folder, config.encoder, own)
+    base = base_location(folder, saved)
+    encoder = load_encoder(folder, config.encoder, own, base)
     info = ClassInfo(saved.train_counts, saved.tail, encoder.hidden_size)
-    classifier = Classifier(encoder, config.head, config.loss, info, config.sentence)
+    with fits(folder / HEAD_FILE):
+        classifier = Classifier(encoder, config.head, config.loss, info, config.sentence)
     load_weights(classifier, folder / HEAD_FILE)
     classifier.eval()
-    tokenizer = TextTokenizer(config.encoder, own)
+    tokenizer = TextTokenizer(config.encoder, own or base)
     return TorchModel(classifier, tokenizer, saved.task, config, saved.spec, saved.logit_shift)

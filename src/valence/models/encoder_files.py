@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from valence.errors import ModelError
+from valence.data.pretrained import read_json
 
 PROMPTS_FILE = "config_sentence_transformers.json"
 
@@ -24,49 +21,6 @@ class Prompt:
 
     text: str
     note: str
-
-
-def read_json(where: str, name: str) -> Any:
-    """The contents of a JSON file of an encoder; None where it has no such file.
-
-    Args:
-        where: A folder or a hub name.
-        name: The file, relative to it.
-
-    Raises:
-        ModelError: if the file is broken.
-    """
-    path = file_path(where, name)
-    if path is None:
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error}); copy the encoder again") from None
-
-
-def file_path(where: str, name: str) -> Path | None:
-    """Where a file of an encoder is on disk; None where it has no such file.
-
-    Args:
-        where: A folder or a hub name, whose files are fetched where the hub can be reached.
-        name: The file, relative to it.
-    """
-    if Path(where).is_dir():
-        path = Path(where) / name
-        return path if path.is_file() else None
-    from transformers.utils.hub import cached_file
-
-    folder, _, file = name.rpartition("/")
-    try:
-        cached = cached_file(
-            where, file, subfolder=folder, _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            _raise_exceptions_for_gated_repo=False,
-        )  # fmt: skip
-    except (OSError, ValueError):  # no such repository; loading the weights says so
-        return None
-    return None if cached is None else Path(cached)
 
 
 def resolve_prompt(setting: str | None, where: str) -> Prompt:

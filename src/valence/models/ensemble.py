@@ -17,11 +17,13 @@ from valence.evaluation.task import Task
 from valence.models.base import Model, Outputs, Progress
 from valence.models.config_file import read_config, write_config
 from valence.storage import atomic
+from valence.storage.plain_files import load_json
 
 if TYPE_CHECKING:
     from valence.models.text_model import TextModel
 
 MEMBERS_FILE = "members.json"
+MOST_MEMBERS = 1000
 
 
 @dataclass
@@ -153,15 +155,22 @@ def _entries(folder: Path) -> dict[str, float]:
     """The weight of every member, by its folder."""
     path = folder / MEMBERS_FILE
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
+        listed = load_json(path)
         entries = {str(entry["folder"]): float(entry["weight"]) for entry in listed}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is missing or broken ({error})") from None
-    if not entries or any(Path(name).name != name for name in entries):
+    if not entries or any(not _is_inside(folder, name) for name in entries):
         raise ModelError(f"{path} must name folders beside it, at least one")
+    if len(entries) != len(listed) or len(entries) > MOST_MEMBERS:
+        raise ModelError(f"{path} names a folder twice, or more than {MOST_MEMBERS}")
     if not all(0 <= weight < np.inf for weight in entries.values()):
         raise ModelError(f"{path} has a weight that is negative or no number")
     return entries
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    path = folder / name
+    return name not in ("", ".", "..") and Path(name).name == name and not path.is_symlink()
 
 
 def load_ensemble_model(folder: Path, load_member: Callable[[Path], Model]) -> EnsembleModel:

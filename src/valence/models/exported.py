@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from valence.data.batches import Encoded, length_batches
 from valence.data.examples import Examples
@@ -24,6 +24,7 @@ from valence.models.config_file import ModelConfig, read_config
 from valence.models.cpu import is_bulk, thread_map, usable_cores
 from valence.models.windows import split_windows
 from valence.storage import atomic
+from valence.storage.plain_files import inner_file, load_json
 
 if TYPE_CHECKING:
     from valence.models.ngrams import NgramLogits
@@ -50,9 +51,9 @@ class ExportSettings(BaseModel):
     runtime: Literal["onnx", "openvino", "transformers", "sentence-transformers"]
     precision: Literal["fp32", "int8"]
     file: str
-    max_length: int
-    pad_id: int
-    feature_size: int
+    max_length: Annotated[int, Field(ge=1, le=1 << 24)]
+    pad_id: Annotated[int, Field(ge=0, le=1 << 31)]
+    feature_size: Annotated[int, Field(ge=0, le=1 << 20)]
     prompt: str = ""
     """In front of every text."""
     ngrams: bool = False
@@ -259,7 +260,7 @@ class ExportedModel(Model):
         padded = (
             self._padded([encoded.input_ids[i] for i in rows], lengths[rows[0]]) for rows in batches
         )
-        for number, some_logits, some_features in runner.run(padded, len(batches)):
+        for number, some_logits, some_features in self._answers(runner, padded, len(batches)):
             rows = batches[number]
             logits[rows] = some_logits[: len(rows)]
             features[rows] = some_features[: len(rows)]
@@ -271,6 +272,23 @@ class ExportedModel(Model):
         if self.ngram_logits is not None:
             logits += self.ngram_logits.of(list(examples.texts))
         return Outputs(logits, features, encoded.truncated)
+
+    def _answers(
+        self, runner: Runner, batches: Iterator[tuple[np.ndarray, np.ndarray]], count: int
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """What the runtime gives, in the shapes that ``config.json`` says."""
+        width, size = len(self.classes), self.settings.feature_size
+        try:
+            for number, logits, features in runner.run(batches, count):
+                if logits.shape[1:] != (width,) or features.shape[1:] != (size,):
+                    raise ValueError(f"outputs of {logits.shape[1:]} and {features.shape[1:]}")
+                yield number, logits, features
+        except MemoryError:
+            raise
+        except Exception as error:  # runtimes raise errors of their own kinds
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            path = self.folder / self.settings.file
+            raise ModelError(f"{path} cannot be run ({reason}); export the model again") from None
 
     def windows(self, texts: Sequence[str]) -> list[list[str]]:
         """Every text in windows within the length limit; see ``valence.models.windows``."""
@@ -305,9 +323,12 @@ def load_exported_model(folder: Path) -> ExportedModel:
     config = read_config(folder)
     path = folder / EXPORT_FILE
     try:
-        settings = ExportSettings.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError):
+        settings = ExportSettings.model_validate(load_json(path))
+    except (OSError, ValueError, ValidationError):
         raise ModelError(f"{path} is missing or broken; export the model again") from None
+    inner_file(folder, settings.file, of=EXPORT_FILE)
+    if settings.runtime != config.loader:
+        raise ModelError(f"{path} is of {settings.runtime} and {folder} of {config.loader}")
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
     except Exception:  # the library raises plain exceptions
@@ -318,5 +339,5 @@ def load_exported_model(folder: Path) -> ExportedModel:
     if settings.ngrams:
         from valence.models.ngrams import NgramLogits
 
-        ngrams = NgramLogits.load(folder)
+        ngrams = NgramLogits.load(folder, classes=len(config.classes))
     return ExportedModel(folder, config, settings, tokenizer, ngram_logits=ngrams)

@@ -24,7 +24,8 @@ from valence.evaluation.task import Task
 from valence.losses.base import ClassInfo
 from valence.losses.table import build_loss, losses_of
 from valence.models.base import ClipReader, Model, Outputs, Progress, Variant
-from valence.models.config_file import read_config, write_config
+from valence.models.base_encoder import base_location
+from valence.models.config_file import read_config, valid_sections, write_config
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import FrozenStates
 from valence.models.fusion import set_feature_statistics
@@ -32,7 +33,7 @@ from valence.models.fusion_net import FusionConfig, FusionNet
 from valence.models.multimodal import ALMT_SETUPS, MODALITIES, FusionSettings, Stack
 from valence.models.perturbation import perturbations
 from valence.models.scoring import Change, score_inputs, torch_threads
-from valence.models.weights import load_encoder, load_weights, save_encoder
+from valence.models.weights import fits, load_encoder, load_weights, save_encoder
 from valence.storage import atomic
 
 READ = ("audio", "vision")
@@ -109,7 +110,8 @@ class FusionModel(Model):
         """
         if self.extractor is None:
             return super().clip_reader(clip)
-        features = Extractor(ExtractorSettings.model_validate(self.extractor))(clip)
+        settings = ExtractorSettings.model_validate(self.extractor)
+        features = Extractor(settings, local_only=True)(clip)
         self._check_widths({"audio": features.audio.shape[1], "vision": features.vision.shape[1]})
 
         def predict(texts: Sequence[str], without: str | None) -> Outputs:
@@ -312,24 +314,28 @@ def load_fusion_model(folder: Path) -> FusionModel:
     except (KeyError, ValueError):
         where = folder / "config.json"
         raise ModelError(f"{where} lacks the sizes of the fusion; save it again") from None
-    encoder = saved.section("encoder", EncoderSpec)
-    if "encoder" not in saved.network:  # format 1 names an adaptation that was not used
-        encoder = encoder.model_copy(update={"adaptation": "frozen"})
+    with valid_sections(folder):
+        encoder = saved.section("encoder", EncoderSpec)
+        if "encoder" not in saved.network:  # format 1 names an adaptation that was not used
+            encoder = encoder.model_copy(update={"adaptation": "frozen"})
+        parts = {
+            "encoder": encoder,
+            "fusion": saved.section("fusion", FusionSpec),
+            "loss": saved.section("loss", LossSpec),
+        }
+        config = FusionConfig.model_validate(parts)
     own = folder / "encoder" if encoder.adaptation == "full" else None
-    parts = {
-        "encoder": encoder,
-        "fusion": saved.section("fusion", FusionSpec),
-        "loss": saved.section("loss", LossSpec),
-    }
-    config = FusionConfig.model_validate(parts)
-    net = FusionNet(
-        load_encoder(folder, encoder, own), config.fusion, sizes,
-        build_loss(config.loss, _info(saved.task, sizes)),
-    )  # fmt: skip
+    base = None if own is not None else base_location(folder, saved)
+    text_encoder = load_encoder(folder, encoder, own, base)
+    with fits(folder / FILE):
+        net = FusionNet(
+            text_encoder, config.fusion, sizes,
+            build_loss(config.loss, _info(saved.task, sizes)),
+        )  # fmt: skip
     load_weights(net, folder / FILE)
     net.eval()
     limit = {"max_length": sizes.text_length}
-    tokenizer = TextTokenizer(config.encoder.model_copy(update=limit), own)
+    tokenizer = TextTokenizer(config.encoder.model_copy(update=limit), own or base)
     return FusionModel(
         net, tokenizer, saved.task, config, saved.spec, sizes, fusion.get("extractor"),
         seed=saved.seed,

@@ -8,6 +8,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from valence.errors import ModelError
+from valence.models.config_file import seal_again
+from valence.models.digests import check_later
 from valence.storage import atomic
 
 HELD_OUT_FILE = "validation.npz"
@@ -23,6 +25,7 @@ def write_held_out(folder: Path, ids: np.ndarray, logits: np.ndarray) -> None:
     """
     with atomic.new_file(folder / HELD_OUT_FILE) as scratch, scratch.open("wb") as file:
         np.savez_compressed(file, ids=ids.astype(str), logits=logits.astype(np.float32))
+    seal_again(folder, HELD_OUT_FILE)
 
 
 def read_held_out(folder: Path, ids: np.ndarray, class_count: int) -> np.ndarray | None:
@@ -37,6 +40,7 @@ def read_held_out(folder: Path, ids: np.ndarray, class_count: int) -> np.ndarray
         ModelError: if the file is broken or does not have a row.
     """
     path = folder / HELD_OUT_FILE
+    check_later(folder, HELD_OUT_FILE, advice="copy the folder again, whole")
     if not path.exists():
         return None
     try:

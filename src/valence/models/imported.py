@@ -7,20 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import local
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from valence.config.sections import EncoderSpec, Section
 from valence.data.collate import TextInputs
 from valence.data.examples import Examples
+from valence.data.pretrained import load_network
 from valence.data.quiet import quiet_transformers
 from valence.errors import ModelError
 from valence.evaluation.task import Task
 from valence.models.base import Model, Outputs, Progress
-from valence.models.config_file import read_config, write_config
+from valence.models.config_file import read_config, valid_sections, write_config
 from valence.models.encoder import TextTokenizer
 from valence.models.pooling import masked_mean
 from valence.models.scoring import score_inputs, torch_threads
@@ -32,10 +34,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+LONGEST = 1 << 24
+"""Tokens of a text, of any model."""
+
+
 class ImportedSpec(Section):
     """What the config of transformers does not say of an imported model."""
 
-    max_length: int
+    max_length: Annotated[int, Field(ge=1, le=LONGEST)]
     """Tokens of a text that are read."""
 
 
@@ -212,8 +218,14 @@ def load_imported_model(folder: Path) -> Model:
         ModelError: if a file is missing or broken.
     """
     saved = read_config(folder)
-    spec = saved.section("imported", ImportedSpec)
+    with valid_sections(folder):
+        spec = saved.section("imported", ImportedSpec)
     classifier = ImportedNetwork(load_classifier(folder)).eval()
+    if classifier.output_size != len(saved.classes):
+        raise ModelError(
+            f"{folder} has {classifier.output_size} outputs and config.json names "
+            f"{len(saved.classes)} classes; save or copy the model folder again"
+        )
     tokenizer = tokenizer_of(folder, spec.max_length)
     return ImportedModel(classifier, tokenizer, saved.task, spec, saved.spec, saved.logit_shift)
 
@@ -237,11 +249,12 @@ def load_classifier(folder: Path) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     try:
-        with quiet_transformers():
-            model, about = AutoModelForSequenceClassification.from_pretrained(
-                str(folder), dtype=torch.float32, trust_remote_code=False, use_safetensors=True,
-                output_loading_info=True, local_files_only=True,
-            )  # fmt: skip
+        model, about = load_network(
+            AutoModelForSequenceClassification, folder, local_only=True,
+            options={"dtype": torch.float32, "output_loading_info": True},
+        )  # fmt: skip
+    except ModelError:
+        raise
     except Exception as error:  # transformers, safetensors and json raise errors of their own kinds
         raise ModelError(broken_file(folder, error)) from None
     lost = sorted(about["missing_keys"])
@@ -250,4 +263,7 @@ def load_classifier(folder: Path) -> Any:
             f"{folder} has no weights for {lost[0]}; they would be drawn at random: give a folder "
             "that was saved as a sequence classifier"
         )
+    for name, values in model.named_parameters():
+        if not bool(torch.isfinite(values).all()):
+            raise ModelError(f"{folder}: {name} holds numbers that are not finite; copy it again")
     return model

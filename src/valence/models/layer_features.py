@@ -35,13 +35,15 @@ class LayerFeatures:
     Args:
         spec: The encoder, its length limit and prompt.
         cached: Whether vectors are cached on disk.
+        location: Where the encoder is, if not where its name says.
     """
 
-    def __init__(self, spec: EncoderSpec, *, cached: bool) -> None:
+    def __init__(self, spec: EncoderSpec, *, cached: bool, location: str | None = None) -> None:
         self.spec = spec
         self.cached = cached
-        self.encoder = Encoder(spec.model_copy(update={"adaptation": "frozen"})).eval()
-        self.tokenizer = TextTokenizer(spec)
+        frozen = spec.model_copy(update={"adaptation": "frozen"})
+        self.encoder = Encoder(frozen, location).eval()
+        self.tokenizer = TextTokenizer(spec, location)
         self._weights = weights_key(self.encoder) if cached else ""
         self.note = self.tokenizer.prompt_note
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from valence.config.sections import EncoderSpec
 from valence.data.examples import Examples
@@ -17,8 +16,10 @@ from valence.distributed.device import Hardware
 from valence.errors import ModelError
 from valence.evaluation.task import Task
 from valence.models.base import Model, Outputs, Progress, no_features
-from valence.models.config_file import read_config, write_config
+from valence.models.base_encoder import base_location
+from valence.models.config_file import read_config, valid_sections, write_config
 from valence.models.ngrams import CHUNK, NgramLogits, Ngrams
+from valence.models.tensors import broken_parts, check_shapes, read_tensors
 from valence.storage import atomic
 
 if TYPE_CHECKING:
@@ -147,38 +148,27 @@ def load_linear_views_model(folder: Path) -> LinearViewsModel:
     """
     config = read_config(folder)
     layers = None
-    try:
-        tensors = load_file(folder / WEIGHTS_FILE)
-        text, encoder, bias = tensors.get("text"), tensors.get("encoder"), tensors["bias"]
-        ngrams = None if text is None else Ngrams.load(folder, tensors)
+    tensors = read_tensors(folder / WEIGHTS_FILE)
+    text, encoder, bias = tensors.get("text"), tensors.get("encoder"), tensors.get("bias")
+    with valid_sections(folder):
         spec = None if encoder is None else config.section("encoder", EncoderSpec)
-        _check_shapes(config.task, ngrams, text, encoder, bias)
-    except (OSError, ValueError, KeyError, ValidationError) as error:
-        raise ModelError(f"{folder} is missing a file or has a broken one ({error})") from None
-    except Exception as error:  # safetensors raises an error of its own kind
-        raise ModelError(f"{folder / WEIGHTS_FILE} is broken ({error})") from None
+    with broken_parts(folder):
+        ngrams = None if text is None else Ngrams.load(folder, tensors)
+    count, terms = len(config.task.classes), {} if ngrams is None else ngrams.shapes()
+    expected = {"bias": (count,), **terms}
+    if ngrams is not None:
+        expected["text"] = (ngrams.size, count)
+    if encoder is not None:
+        expected["encoder"] = (len(encoder), count)
+    check_shapes(tensors, expected, folder / WEIGHTS_FILE)
+    assert bias is not None
     if spec is not None:
         from valence.models.layer_features import LayerFeatures
 
-        layers = LayerFeatures(spec, cached=False)
+        layers = LayerFeatures(spec, cached=False, location=base_location(folder, config))
         if encoder is not None and len(encoder) != layers.size:
             raise ModelError(
                 f"{folder} has weights for {len(encoder)} features and encoder {spec.name!r} gives "
                 f"{layers.size}; use the encoder it was trained with"
             )
     return LinearViewsModel(config.task, config.spec, ngrams, text, layers, encoder, bias)
-
-
-def _check_shapes(
-    task: Task, ngrams: Ngrams | None, text: np.ndarray | None, encoder: np.ndarray | None,
-    bias: np.ndarray,
-) -> None:  # fmt: skip
-    count = len(task.classes)
-    expected: dict[str, tuple[np.ndarray, tuple[int, ...]]] = {"bias": (bias, (count,))}
-    if ngrams is not None and text is not None:
-        expected["text"] = (text, (ngrams.size, count))
-    if encoder is not None:
-        expected["encoder"] = (encoder, (len(encoder), count))
-    for name, (values, shape) in expected.items():
-        if values.shape != shape:
-            raise ValueError(f"{name} has the shape {values.shape}, not {shape}")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from valence.errors import ModelError
+from valence.errors import DataError, ModelError, SpecError
 from valence.models.base import Model
 from valence.models.config_file import read_config
+from valence.models.digests import check_digests
+from valence.storage.plain_files import check_plain
+
+logger = logging.getLogger(__name__)
 
 # Each loader is imported when a folder needs it: an exported model is used without PyTorch.
 
@@ -77,9 +82,19 @@ def load_model(folder: str | Path) -> Model:
     """The model saved in ``folder``; needs no network beyond its base encoder.
 
     Raises:
-        ModelError: if the folder is missing, is not a model, or has a missing or broken file.
+        ModelError: if the folder is missing, is not a model, or has a missing, broken or changed
+            file.
     """
     path = Path(folder)
     if not path.is_dir():
         raise ModelError(f"No model folder at {path}; train one: valence train DATA --out {path}")
-    return LOADERS[read_config(path).loader](path)
+    check_plain(path)
+    if not check_digests(path):
+        logger.info("%s has no digests of its files, as older versions wrote it", path)
+    try:
+        return LOADERS[read_config(path).loader](path)
+    except (SpecError, DataError) as error:
+        raise ModelError(f"{path} holds no model that can be used: {error}") from None
+    except (MemoryError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else "too large"
+        raise ModelError(f"{path} cannot be loaded: it is {reason} for this machine") from None

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from valence.errors import ModelError
+from valence.models.tensors import broken_parts, check_shapes, read_tensors
 from valence.storage import atomic
+from valence.storage.plain_files import load_json
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -203,6 +204,10 @@ class Ngrams:
         rows: sparse.csr_matrix = sparse.hstack(parts, format="csr")
         return rows
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the numbers that :meth:`save` returns."""
+        return {f"idf.{name}": (len(one.terms),) for name, one in self.vectorizers.items()}
+
     def save(self, folder: Path) -> dict[str, np.ndarray]:
         """Write the terms; returns the numbers, which go into the model's tensors."""
         terms = {name: one.terms for name, one in self.vectorizers.items()}
@@ -212,7 +217,9 @@ class Ngrams:
     @classmethod
     def load(cls, folder: Path, tensors: Mapping[str, np.ndarray]) -> Ngrams:
         """What :meth:`save` wrote; raises OSError, ValueError or KeyError for a broken folder."""
-        terms = json.loads((folder / TERMS_FILE).read_text(encoding="utf-8"))
+        terms = load_json(folder / TERMS_FILE)
+        if not all(isinstance(term, str) for own in terms.values() for term in own):
+            raise ValueError(f"{TERMS_FILE} holds terms that are no texts")
         return cls({
             name: FittedTfidf(ANALYZERS[name], own, tensors[f"idf.{name}"])
             for name, own in terms.items()
@@ -251,22 +258,17 @@ class NgramLogits:
             save_file(ready, path)
 
     @classmethod
-    def load(cls, folder: Path) -> NgramLogits:
-        """What :meth:`save` wrote.
+    def load(cls, folder: Path, *, classes: int) -> NgramLogits:
+        """What :meth:`save` wrote, for so many classes.
 
         Raises:
             ModelError: if a file is missing or broken.
         """
-        try:
-            tensors = load_file(folder / NGRAMS_FILE)
+        tensors = read_tensors(folder / NGRAMS_FILE)
+        with broken_parts(folder):
             ngrams = Ngrams.load(folder, tensors)
-            if len(tensors["text"]) != ngrams.size:
-                raise ValueError(f"{ngrams.size} terms and {len(tensors['text'])} weights")
-        except Exception as error:  # safetensors raises an error of its own kind
-            raise ModelError(
-                f"{folder / NGRAMS_FILE} or {TERMS_FILE} is missing or broken ({error}); export "
-                "the model again"
-            ) from None
+        shapes = {"text": (ngrams.size, classes), **ngrams.shapes()}
+        check_shapes(tensors, shapes, folder / NGRAMS_FILE)
         return cls(ngrams, tensors["text"])
 
 

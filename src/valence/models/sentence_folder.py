@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from valence.config.sections import Section
+from valence.data.pretrained import file_path, read_json
 from valence.errors import ModelError
-from valence.models.encoder_files import file_path, read_json
 
 MODES: Mapping[str, str] = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}
 """Poolings by the name that sentence-transformers has for them."""

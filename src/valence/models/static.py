@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutput
 
+from valence.data.pretrained import file_path, read_json
 from valence.errors import ModelError
-from valence.models.encoder_files import file_path, read_json
 
 MODEL_TYPE = "model2vec"
 SUBFOLDER = "0_StaticEmbedding"

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from valence.data.pretrained import network_of_config
 from valence.data.quiet import quiet_transformers
 from valence.errors import ModelError
 from valence.models.heads import DenseHead, LinearHead
@@ -230,7 +231,7 @@ def _empty_network(model: TorchModel, encoder: Any, stock: StockHead) -> PreTrai
     for name, value in settings.items():
         setattr(config, name, value)
     with quiet_transformers(), torch.device("meta"):
-        network: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+        network: PreTrainedModel = network_of_config(AutoModelForSequenceClassification, config)
     return network
 
 

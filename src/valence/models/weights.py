@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from peft import PeftModel
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from valence.config.sections import EncoderSpec
+from valence.data.pretrained import load_adapter
 from valence.errors import ModelError
 from valence.models.encoder import Encoder, TextTokenizer, without_peft_warnings
 from valence.storage import atomic
@@ -21,12 +23,43 @@ def load_weights(network: nn.Module, path: Path) -> None:
         ModelError: if the file is missing, truncated or does not fit.
     """
     try:
-        missing, unexpected = network.load_state_dict(load_file(path), strict=False)
-    except Exception as error:  # safetensors and torch raise errors of their own kinds
+        tensors = load_file(path)
+    except Exception as error:  # safetensors raises errors of its own kinds
         raise ModelError(broken_file(path, error)) from None
-    lost = [name for name in missing if not name.startswith("encoder.")] + list(unexpected)
-    if lost:
-        raise ModelError(f"{path} does not fit its config: {lost[0]}")
+    own = {n: v for n, v in network.state_dict().items() if not n.startswith("encoder.")}
+    for name in sorted({*own, *tensors}):
+        problem = _misfit(own.get(name), tensors.get(name))
+        if problem:
+            raise ModelError(f"{path} does not fit its config: {name} {problem}")
+    network.load_state_dict(tensors, strict=False)
+
+
+def _misfit(own: Tensor | None, given: Tensor | None) -> str:
+    """Why a tensor of a file is not that of a network; empty where it is."""
+    if own is None or given is None:
+        return "is missing" if given is None else "is none of the network's"
+    if own.shape != given.shape:
+        return f"has the shape {tuple(given.shape)}, not {tuple(own.shape)}"
+    if own.dtype != given.dtype:
+        return f"has the type {given.dtype}, not {own.dtype}"
+    if given.is_floating_point() and not bool(given.isfinite().all()):
+        return "holds numbers that are not finite"
+    return ""
+
+
+@contextmanager
+def fits(path: Path) -> Iterator[None]:
+    """Say of sizes with which no network can be made that a model folder has them.
+
+    Args:
+        path: The file with the weights of that network.
+    """
+    try:
+        yield
+    except ModelError:
+        raise
+    except (RuntimeError, MemoryError, OverflowError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(broken_file(path, error)) from None
 
 
 def save_encoder(encoder: Encoder, tokenizer: TextTokenizer, folder: Path) -> None:
@@ -41,13 +74,16 @@ def save_encoder(encoder: Encoder, tokenizer: TextTokenizer, folder: Path) -> No
             tokenizer.save(path)
 
 
-def load_encoder(folder: Path, spec: EncoderSpec, own: Path | None) -> Encoder:
+def load_encoder(
+    folder: Path, spec: EncoderSpec, own: Path | None, base: str | None = None
+) -> Encoder:
     """The encoder of a model folder, with its adapter if it has one.
 
     Args:
         folder: The model folder.
         spec: How the encoder was adapted.
         own: Where its weights are, if the folder has them.
+        base: Where the base encoder is, if not where its name says.
 
     Raises:
         ModelError: if a file is missing or broken.
@@ -56,15 +92,17 @@ def load_encoder(folder: Path, spec: EncoderSpec, own: Path | None) -> Encoder:
         raise ModelError(f"{own / 'model.safetensors'} is missing; the model folder is not whole")
     if own is not None or spec.adaptation not in ("lora", "dora"):
         try:
-            return Encoder(spec, own)
+            return Encoder(spec, own or base)
         except ModelError:
             raise
         except Exception as error:
             raise ModelError(broken_file(own or folder, error)) from None
-    encoder = Encoder(spec.model_copy(update={"adaptation": "frozen"}))
+    encoder = Encoder(spec.model_copy(update={"adaptation": "frozen"}), base)
     try:
         with without_peft_warnings():
-            adapted = PeftModel.from_pretrained(encoder.model, str(folder / "adapter"))
+            adapted = load_adapter(encoder.model, folder / "adapter")
+    except ModelError:
+        raise
     except Exception as error:  # peft, safetensors and json raise errors of their own kinds
         raise ModelError(broken_file(folder / "adapter", error)) from None
     encoder.spec = spec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +51,19 @@ def by_setup(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
         if result.encoder is None:  # beside what was trained on the same rows
             key = encoders.get(_data_key(result), key)
         if key not in labels:
-            label = setup_label(named.get(key, result))
+            label = _told_apart(setup_label(named.get(key, result)), result, named)
             same = sum(label == known.partition(" #")[0] for known in labels.values())
             labels[key] = f"{label} #{same + 1}" if same else label
         groups.setdefault(labels[key], []).append(result)
     return groups
+
+
+def _told_apart(label: str, result: RunResult, named: Mapping[str, RunResult]) -> str:
+    """The label with the folder of its file, where another set-up of the same name has another."""
+    alike = [other for other in named.values() if setup_label(other) == label]
+    folders = {Path(other.spec.data.name).parent.name for other in alike}
+    own = Path(result.spec.data.name).parent.name
+    return f"{own}/{label}" if len(folders) > 1 and own else label
 
 
 def runs_table(results: Sequence[RunResult]) -> pd.DataFrame:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,18 @@ class ResultKey:
         return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
-def folder_content(folder: Path) -> str:
-    """Sixteen hex digits of the files of a folder; of large ones evenly spread pieces."""
+def folder_content(folder: Path, patterns: Sequence[str] = ("*",)) -> str:
+    """Sixteen hex digits of the files of a folder; of large ones evenly spread pieces.
+
+    Args:
+        folder: The folder.
+        patterns: Of the names of the files that count.
+    """
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         if any(part.startswith(".") for part in file.relative_to(folder).parts):
+            continue
+        if not any(fnmatch(file.name, pattern) for pattern in patterns):
             continue
         size = file.stat().st_size
         digest.update(f"{file.relative_to(folder)}\0{size}\0".encode())

@@ -292,3 +292,17 @@ def test_an_encoder_that_is_not_run_is_named(
         )
         (line,) = (f.line for f in found.findings if f.check == "label-errors")
         assert ("not run: there are more than 100 rows" in line) == features
+
+
+@pytest.mark.parametrize(
+    "others", [[("a fine day at the lake with Mary", "x")], [], [("quite another text", "y")]]
+)
+def test_splits_that_share_near_copies_alone(others: list[tuple[str, str]]) -> None:
+    near = [(f"the film about the sea was good and warm, number {i} it was", "x") for i in range(9)]
+    test = [(text.replace("warm", "warms"), label) for text, label in near]
+    rows = source(train=[*near, *others], test=[*test, *others])
+    leak = find_leaks(rows, near_of(rows))[0]
+    assert leak.check == "leak-test-train"
+    assert f"{len(others)} of {9 + len(others)} test texts" in leak.line
+    assert "9 more nearly" in leak.line
+    assert len(leak.rows) == 9 + len(others)

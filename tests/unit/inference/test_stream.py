@@ -243,7 +243,7 @@ def test_a_file_of_another_encoding_is_scored_and_named(
         options = StreamOptions(encoding=encoding)
         predict_stream(predictor, tmp_path / name, tmp_path / "out.csv", options=options)
         assert list(pd.read_csv(tmp_path / "out.csv")["place"]) == ["Zürich", "Genève"]
-    with pytest.raises(DataError, match=r"latin\.csv, line 2: not UTF-8; .*--encoding latin-1"):
+    with pytest.raises(DataError, match=r"latin\.csv, line 2: not UTF-8, .*--encoding cp1252"):
         predict_stream(predictor, tmp_path / "latin.csv", tmp_path / "out.csv")
     options = StreamOptions(encoding="ascii")
     with pytest.raises(DataError, match=r"line 2: not ascii; name its encoding with --encoding"):

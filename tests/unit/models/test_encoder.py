@@ -46,14 +46,13 @@ def test_code_of_a_folder_is_never_run(own_code: Path, monkeypatch: pytest.Monke
             load(spec)
 
 
-def test_code_is_not_run_where_transformers_has_the_architecture(
-    tiny_encoder: Path, tmp_path: Path
-) -> None:
+def test_an_encoder_that_names_code_is_refused(tiny_encoder: Path, tmp_path: Path) -> None:
     folder = changed_config(tiny_encoder, tmp_path / "e", auto_map={"AutoModel": "code.OwnModel"})
     (folder / "code.py").write_text("raise SystemExit('code of the folder was run')")
     spec = EncoderSpec(name=str(folder), adaptation="frozen")
-    assert type(Encoder(spec).model).__name__ == "BertModel"
-    assert TextTokenizer(spec)(["good"]).truncated == 0
+    for load in (Encoder, TextTokenizer):
+        with pytest.raises(ModelError, match=r"Python code .* \(auto_map in config.json\)"):
+            load(spec)
 
 
 def test_unknown_architecture_is_named(tiny_encoder: Path, tmp_path: Path) -> None:

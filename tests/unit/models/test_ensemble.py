@@ -12,6 +12,7 @@ from valence.data.examples import Examples
 from valence.errors import ModelError
 from valence.evaluation.task import Classification, softmax
 from valence.models.baselines import MajorityModel
+from valence.models.config_file import seal_again
 from valence.models.ensemble import MEMBERS_FILE, EnsembleModel
 from valence.models.loader import load_model
 
@@ -55,7 +56,7 @@ def test_saved_ensemble_gives_the_same(ensemble: EnsembleModel, tmp_path: Path) 
         ([], "at least one"),
         ([{"folder": "../elsewhere", "weight": 1}], "beside it"),
         ([{"folder": "member-1", "weight": -1}], "negative"),
-        ([{"folder": "member-1", "weight": float("nan")}], "no number"),
+        ([{"folder": "member-1", "weight": float("nan")}], "broken"),
         ([{"folder": "member-1"}], "broken"),
         ("nothing", "broken"),
         ([{"folder": "member-9", "weight": 1}], "No model folder"),
@@ -66,6 +67,7 @@ def test_broken_list_of_members_is_one_clear_error(
 ) -> None:
     ensemble.save(tmp_path)
     (tmp_path / MEMBERS_FILE).write_text(json.dumps(entries))
+    seal_again(tmp_path)
     with pytest.raises(ModelError, match=reason):
         load_model(tmp_path)
 
@@ -74,5 +76,6 @@ def test_members_of_other_classes_are_refused(ensemble: EnsembleModel, tmp_path:
     ensemble.save(tmp_path)
     other = MajorityModel(Classification(("a", "b"), (1, 1), ()), {})
     other.save(tmp_path / "member-2")
+    seal_again(tmp_path)
     with pytest.raises(ModelError, match="other classes"):
         load_model(tmp_path)

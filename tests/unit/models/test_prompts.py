@@ -20,7 +20,7 @@ from valence.inference.export.export import ExportOptions, export_model
 from valence.llm.retrieval import Embedder
 from valence.methods.fit import fit_spec
 from valence.methods.registry import make_spec
-from valence.models.config_file import read_config
+from valence.models.config_file import read_config, seal_again
 from valence.models.encoder import TextTokenizer
 from valence.models.encoder_files import PROMPTS_FILE, resolve_prompt
 from valence.models.loader import load_model
@@ -139,6 +139,7 @@ def test_model_saved_before_prompts_has_none(
     config = json.loads(path.read_text())
     del config["network"]["encoder"]["prompt"]
     path.write_text(json.dumps(config))
+    seal_again(tmp_path / "model")
     probs = load_model(tmp_path / "model").predict(Examples(TEXTS)).probs
     np.testing.assert_allclose(probs, model.predict(Examples(TEXTS)).probs, atol=1e-6)
 

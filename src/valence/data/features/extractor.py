@@ -25,6 +25,7 @@ from valence.data.features.signals import (
     frame_features,
     speech_features,
 )
+from valence.data.pretrained import load_companion, load_network
 from valence.errors import DataError, ModelError
 from valence.storage import atomic
 
@@ -74,10 +75,15 @@ class Extractor:
 
     Args:
         settings: How.
+        local_only: Whether encoders are not fetched from the hub, as those that a model folder
+            names without a revision.
     """
 
-    def __init__(self, settings: ExtractorSettings | None = None) -> None:
+    def __init__(
+        self, settings: ExtractorSettings | None = None, *, local_only: bool = False
+    ) -> None:
         self.settings = settings or ExtractorSettings()
+        self.local_only = local_only
         self._loaded: dict[str, Any] = {}
 
     def __call__(self, path: str | Path) -> ClipFeatures:
@@ -153,8 +159,8 @@ class Extractor:
             maker: Any = AutoFeatureExtractor if sound else AutoImageProcessor
             try:
                 self._loaded[name] = (
-                    maker.from_pretrained(name, trust_remote_code=False),
-                    AutoModel.from_pretrained(name, trust_remote_code=False),
+                    load_companion(maker, name, local_only=self.local_only),
+                    load_network(AutoModel, name, local_only=self.local_only),
                 )
             except (OSError, ValueError) as error:
                 reason = (str(error).strip().splitlines() or ["not found"])[0][:160]

@@ -6,24 +6,24 @@ needed, which takes a third of a second and 60 MB to import.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
 from valence.data.csv_layout import csv_layout
+from valence.data.csv_records import csv_records
 from valence.data.files import json_objects, text_encoding
-from valence.data.formats import SUFFIXES, reading, table_file
+from valence.data.formats import SUFFIXES, is_table, reading, table_file, table_suffix
 from valence.errors import DataError
 
 PART_CHARACTERS = 8_000_000
 """A part of a text file ends here even if it has few rows: long texts fill the memory too."""
-LONGEST_FIELD = 2**31 - 1  # csv's own limit is 128 KiB
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def open_source(
     table: str | None = None,
     query_timeout: float | None = None,
     encoding: str | None = None,
+    has_header: bool = True,
 ) -> RowReader:
     """The source of a path or a database URL.
 
@@ -88,25 +89,28 @@ def open_source(
         table: The table that is read, of a database.
         query_timeout: Seconds that the database may work; 300 when None.
         encoding: Of a CSV, TSV or JSONL file; UTF-8 when None.
+        has_header: Whether the first line of a CSV names the columns.
 
     Raises:
         DataError: if it is neither.
         SpecError: if an option is for the other.
     """
     spec = DataSpec(
-        name=name, query=query, table=table, query_timeout=query_timeout, encoding=encoding
-    )
+        name=name, query=query, table=table, query_timeout=query_timeout, encoding=encoding,
+        header=has_header,
+    )  # fmt: skip
     if is_sql_url(name):
         return SqlSource(name, query, table, query_timeout)
     path, file = Path(name), table_file(Path(name))
-    if file.suffix.lower() not in SUFFIXES:
+    if not is_table(file):
         raise DataError(
             f"{path}: cannot read {file.suffix or 'no suffix'}; give {', '.join(SUFFIXES)}, or the "
             "URL of a database"
         )
     if not file.exists():
         raise DataError(f"No file {file}; check the path")
-    return SOURCES.get(file.suffix.lower(), FrameSource)(str(path), path, spec.encoding)
+    kind = SOURCES.get(table_suffix(file), FrameSource)
+    return kind(str(path), path, spec.encoding, has_header)
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,11 @@ class _File:
     name: str
     path: Path
     encoding: str | None = None
+    has_header: bool = True
+
+    def opened(self) -> AbstractContextManager[tuple[str, Path]]:
+        """Its kind, and the file in which the rows are."""
+        return reading(self.path, self.encoding, has_header=self.has_header)
 
     def identity(self) -> dict[str, Any]:
         """Size, and a hash of the beginning and the end."""
@@ -133,51 +142,14 @@ class TextSource(_File):
 
     def parts(self, rows: int) -> Iterator[Part]:
         """As :class:`RowReader`; a line with more values than the first has is an error."""
-        with reading(self.path, self.encoding), self.path.open("rb") as raw:
-            csv.field_size_limit(LONGEST_FIELD)
-            layout = csv_layout(self.path, self.encoding)
-            lines = _Lines(io.TextIOWrapper(raw, layout.encoding, newline=""))
-            for _ in range(layout.skipped):
-                next(lines)
-            reader = csv.reader(lines, delimiter=layout.separator, quoting=layout.quoting)
-            names = [name.strip() for name in next(reader, [])]
-            size = self.path.stat().st_size
-            for records in _batched(_checked(reader, lines, len(names)), rows):
-                columns = [list(column) for column in zip(*records, strict=True)]
-                yield Part(names, columns, min(1.0, raw.tell() / size))
-
-
-class _Lines:
-    """Lines of a file, and whether they are at an end."""
-
-    def __init__(self, lines: IO[str]) -> None:
-        self.lines = lines
-        self.ended = False
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self.lines, None)
-        if line is None:
-            self.ended = True
-            raise StopIteration
-        return line
-
-
-def _checked(reader: Any, lines: _Lines, width: int) -> Iterator[list[str | None]]:
-    """Records as wide as the first line; blank lines are skipped."""
-    before = reader.line_num
-    for record in reader:
-        if lines.ended:  # a record that needed more lines than there are
-            raise ValueError(f'a quote " in line {before + 1} is never closed')
-        if len(record) > width:
-            raise ValueError(
-                f"line {reader.line_num} has {len(record)} values and the first line {width}"
-            )
-        before = reader.line_num
-        if record:
-            yield [value or None for value in record] + [None] * (width - len(record))
+        with self.opened() as (_, path):
+            layout = csv_layout(path, self.encoding)
+            size = path.stat().st_size
+            with path.open("rb") as raw, io.TextIOWrapper(raw, layout.encoding, newline="") as text:
+                names, checked = csv_records(text, layout, has_header=self.has_header)
+                for records in _batched(checked, rows):
+                    columns = [list(column) for column in zip(*records, strict=True)]
+                    yield Part(names, columns, min(1.0, raw.tell() / size))
 
 
 class JsonSource(_File):
@@ -185,9 +157,9 @@ class JsonSource(_File):
 
     def parts(self, rows: int) -> Iterator[Part]:
         """As :class:`RowReader`."""
-        with reading(self.path, self.encoding), self.path.open("rb") as raw:
+        with self.opened() as (_, path), path.open("rb") as raw:
             lines = io.TextIOWrapper(raw, text_encoding(self.encoding))
-            size = self.path.stat().st_size
+            size = path.stat().st_size
             for records in _batched(json_objects(lines, self.path), rows):
                 names = list(dict.fromkeys(name for record in records for name in record))
                 columns = [[record.get(name) for record in records] for name in names]
@@ -199,16 +171,13 @@ class ArrowSource(_File):
 
     def parts(self, rows: int) -> Iterator[Part]:
         """As :class:`RowReader`."""
-        with reading(self.path, self.encoding):
-            import pyarrow as pa
-            from pyarrow.parquet import ParquetFile
+        from valence.data.parquet import parquet_batches, row_count
 
-            with ParquetFile(self.path) as file:
-                total, done = file.metadata.num_rows, 0
-                for batch in file.iter_batches(batch_size=rows):
-                    done += batch.num_rows
-                    table = pa.Table.from_batches([batch])
-                    yield Part(table.column_names, [], done / max(1, total), table)
+        with self.opened() as (_, path):
+            total, done = row_count(path), 0
+            for table in parquet_batches(path, rows):
+                done += table.num_rows
+                yield Part(table.column_names, [], done / max(1, total), table)
 
 
 class FrameSource(_File):
@@ -220,12 +189,12 @@ class FrameSource(_File):
 
         from valence.data.tables import read_batches
 
-        for frame in read_batches(self.path, rows, self.encoding):
+        for frame in read_batches(self.path, rows, self.encoding, has_header=self.has_header):
             table = pa.Table.from_pandas(frame, preserve_index=False)
             yield Part(table.column_names, [], 1.0, table)
 
 
-SOURCES: dict[str, Callable[[str, Path, str | None], RowReader]] = {
+SOURCES: dict[str, Callable[[str, Path, str | None, bool], RowReader]] = {
     ".csv": TextSource, ".tsv": TextSource, ".jsonl": JsonSource, ".parquet": ArrowSource,
 }  # fmt: skip
 

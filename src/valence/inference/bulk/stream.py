@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valence.config.database_url import is_sql_url
+from valence.data.blank import is_blank
 from valence.data.byte_texts import text_of_bytes
-from valence.data.columns import guess_text_column
+from valence.data.columns import guess_text_column, is_sentence
 from valence.data.files import TEXT_COLUMNS, find_column, usual_column
 from valence.data.formats import reading_note, table_file
 from valence.errors import DataError
@@ -49,6 +50,7 @@ class StreamOptions:
         resume: Whether to go on from the parts of a killed job; None refuses where there are some.
         part_rows: Rows held at once.
         encoding: Of a text file; UTF-8 when None.
+        has_header: Whether the first line of a CSV names the columns.
         query_timeout: Seconds that a database may work on the rows; 300 when None.
         safe_csv: Whether cells of a CSV or TSV target that a spreadsheet would carry out are
             marked as text.
@@ -61,6 +63,7 @@ class StreamOptions:
     resume: bool | None = None
     part_rows: int = PART_ROWS
     encoding: str | None = None
+    has_header: bool = True
     query_timeout: float | None = None
     safe_csv: bool = False
 
@@ -130,6 +133,7 @@ def predict_stream(
         table=options.table,
         query_timeout=options.query_timeout,
         encoding=options.encoding,
+        has_header=options.has_header,
     )
     sink = open_sink(str(target), table=options.to_table, safe_csv=options.safe_csv)
     _refuse_own_source(str(source), str(target))
@@ -222,7 +226,7 @@ class _StreamScorer:
     def _score(
         self, number: int, part: Part, texts: list[str], digest: str, progress: Progress
     ) -> PartRecord:
-        filled = [i for i, text in enumerate(texts) if text.strip()]
+        filled = [i for i, text in enumerate(texts) if not is_blank(text)]
         columns = self.predictor.columns([texts[i] for i in filled], progress)
         truncated = self.predictor.truncated
         added = {name: _spread(values, filled, len(texts)) for name, values in columns.items()}
@@ -253,6 +257,11 @@ class _StreamScorer:
             return usual
         columns = {name: part.values(place) for place, name in enumerate(part.names)}
         choice = guess_text_column(columns, where=where)
+        if is_sentence(choice.name):
+            raise DataError(
+                f"{where}: the first line looks like a row and names no columns; read it as one "
+                "with --no-header, or name the column with --text-column"
+            )
         self.notes.append(
             f"texts are read from column {choice.name!r} ({choice.reason}); name another with "
             "--text-column"
@@ -311,6 +320,7 @@ def _job(
         "encoding": options.encoding,
         "part size": options.part_rows,
         **({"safe csv": True} if options.safe_csv else {}),
+        **({} if options.has_header else {"header": False}),
     }
 
 

@@ -20,6 +20,8 @@ from valence.data.dataset import Split
 from valence.errors import ModelError
 from valence.inference.predictor import Predictor
 from valence.models.base import Model, Progress
+from valence.models.config_file import seal_again
+from valence.models.digests import check_later
 from valence.storage import atomic, cache
 
 FILE = "neighbours.parquet"
@@ -82,6 +84,7 @@ def find_index(predictor: Predictor) -> Index | None:
         ModelError: if the file is broken.
     """
     path = predictor.folder / FILE
+    check_later(predictor.folder, FILE, advice="make it again with --data and --keep")
     if path.exists():
         return _read(path)
     memory = predictor.model.memory()
@@ -118,6 +121,7 @@ def build_index(
     if keep:
         with atomic.new_file(predictor.folder / FILE) as path:
             table.to_parquet(path, index=False)
+        seal_again(predictor.folder, FILE)
     return _indexed(table)
 
 

@@ -23,7 +23,7 @@ from valence.inference.export.transformers_export import (
     write_transformers,
 )
 from valence.inference.model_rows import OWN_ROWS, training_dataset
-from valence.models.config_file import CONFIG_FILE, read_config
+from valence.models.config_file import CONFIG_FILE, read_config, seal_again
 from valence.models.ensemble import MEMBERS_FILE, member_folders
 from valence.models.exported import EXPORT_FILE, ExportSettings
 from valence.models.loader import load_model
@@ -118,6 +118,7 @@ def _write_members(
     for file in (CONFIG_FILE, MEMBERS_FILE, CALIBRATION_FILE):
         if (source / file).exists():
             shutil.copyfile(source / file, folder / file)
+    seal_again(folder)
     rows = subsample(data.validation, CHECKED_ROWS)
     checks = _checked(rows, model.predict(rows.examples()), load_model(folder), options)
     if notes:
@@ -180,6 +181,7 @@ def _refuse_target(target: Path) -> None:
 
 def _write_settings(folder: Path, settings: ExportSettings) -> None:
     (folder / EXPORT_FILE).write_text(settings.model_dump_json(indent=1), encoding="utf-8")
+    seal_again(folder)
 
 
 def _checked(

@@ -1,0 +1,143 @@
+"""Scores that are not defined, data sets named alike, encoders that are changed, odd or broken."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import make_reviews
+from tests.runs import true_labels, write_run
+from tests.tiny_encoders import write_encoder
+from valence.config.data import DataSpec
+from valence.config.sections import EncoderSpec
+from valence.errors import ModelError, SpecError, UnknownNameError, ValenceError
+from valence.evaluation.classification import classification_scores
+from valence.evaluation.task import Classification
+from valence.methods.registry import make_spec
+from valence.models.encoder import Encoder, TextTokenizer
+from valence.reports.tables import by_setup
+from valence.runs.store import RunStore
+
+CLASSES = tuple(f"c{i:03}" for i in range(150))
+TASK = Classification(("a", "b", "c"), (9, 9, 9), (2,))
+
+
+def states_of(spec: EncoderSpec, texts: list[str]) -> torch.Tensor:
+    """Token states of texts of one length."""
+    ids = torch.tensor(TextTokenizer(spec)(texts).input_ids)
+    states: torch.Tensor = Encoder(spec).eval()(ids, torch.ones_like(ids))
+    return states
+
+
+@pytest.mark.parametrize("metric", ["f1", "macro-f1", "accuracy_", "AUC"])
+def test_13_an_unknown_metric_is_named(metric: str) -> None:
+    with pytest.raises(UnknownNameError):
+        TASK.check_metric(metric)
+
+
+def test_13_a_metric_without_a_value_is_refused_before_anything_is_fitted() -> None:
+    TASK.check_metric("auc", np.array([0, 1, 2]))
+    with pytest.raises(SpecError, match="'auc' has no value on the validation rows"):
+        TASK.check_metric("auc", np.array([0, 1, 1]))
+
+
+def test_13_a_study_whose_trials_must_fail_ends_at_once(
+    tmp_path: Path, valence: Any, tiny_words: list[str]
+) -> None:
+    rows = make_reviews(90)
+    rows.to_csv(tmp_path / "train.csv", index=False)
+    rows[rows["label"] != "meh"].to_csv(tmp_path / "validation.csv", index=False)
+    rows.to_csv(tmp_path / "test.csv", index=False)
+    code, _, error = valence(
+        "tune", tmp_path, "--method", "lora", "--trials", 2, "--set", "train.metric=auc",
+        *tiny_words, "--out", tmp_path / "study",
+    )  # fmt: skip
+    assert code == 1
+    assert "'auc' has no value on the validation rows" in error
+
+
+@pytest.mark.parametrize("present", [150, 100, 40, 3])
+def test_14_one_rule_for_macro_and_tail(present: int) -> None:
+    tail = tuple(range(100, 150))
+    truth = np.repeat(np.arange(present), 2)
+    scores = classification_scores(
+        truth, np.eye(150)[truth], classes=CLASSES, train_counts=[2] * 150, tail=tail
+    )
+    assert scores["macro_f1"] == 1.0
+    assert scores["tail_f1"] == (1.0 if present > 100 else None)
+
+
+def test_20_files_of_one_name_are_told_apart_by_folder(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs")
+    labels = true_labels()
+    results = [
+        write_run(
+            store, make_spec("lora", DataSpec(name=f"{folder}/reviews.csv")), labels, labels,
+            fingerprint=folder,
+        )
+        for folder in ("a", "b")
+    ]  # fmt: skip
+    names = list(by_setup(results))
+    assert [name.partition("/")[0] for name in names] == ["a", "b"]
+    assert all("reviews" in name and "#" not in name for name in names)
+    assert "/" not in next(iter(by_setup(results[:1])))
+
+
+def test_24_an_encoder_without_a_limit_has_that_of_its_positions(
+    tiny_encoder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_encoder, tmp_path / "encoder"))
+    path = folder / "tokenizer_config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in values.items() if k != "model_max_length"}))
+    positions = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
+    spec = EncoderSpec(name=str(folder), max_length=5000, adaptation="frozen")
+    encoded = TextTokenizer(spec)(["good film " * 3000])
+    assert len(encoded.input_ids[0]) <= positions
+    assert encoded.truncated == 1
+    assert states_of(spec, ["good film " * 3000]).shape[1] <= positions
+
+
+@pytest.mark.parametrize("name", ["t5", "distilbert", "bert", "llama"])
+def test_29_other_kinds_work_or_say_what_they_are(name: str, tmp_path: Path) -> None:
+    try:
+        folder = write_encoder(name, tmp_path / name)
+    except KeyError:
+        pytest.skip(f"no tiny {name}")
+    spec = EncoderSpec(name=str(folder), adaptation="frozen", max_length=16)
+    assert bool(states_of(spec, ["good film"]).isfinite().all())
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, 4000])
+def test_29_truncated_weights_are_one_line(size: int, tiny_encoder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_encoder, tmp_path / "encoder"))
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValenceError) as error:
+        Encoder(EncoderSpec(name=str(folder), adaptation="frozen"))
+    assert isinstance(error.value, ModelError)
+    assert "copy it again" in str(error.value)
+
+
+def test_29_gpt2_without_padding_works_or_says_what_it_is(
+    tiny_encoder: Path, tmp_path: Path
+) -> None:
+    from transformers import GPT2Config, GPT2Model
+
+    folder = Path(shutil.copytree(tiny_encoder, tmp_path / "gpt2"))
+    (folder / "model.safetensors").unlink()
+    GPT2Model(
+        GPT2Config(vocab_size=60, n_positions=40, n_embd=16, n_layer=1, n_head=2)
+    ).save_pretrained(folder)
+    spec = EncoderSpec(name=str(folder), adaptation="frozen", max_length=16)
+    states: torch.Tensor | None = None
+    with contextlib.suppress(ModelError):
+        states = states_of(spec, ["good film"])
+    assert states is None or bool(states.isfinite().all())

@@ -1,0 +1,479 @@
+"""Rows as people have them: separators, encodings, quotes, types, splits, compression."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import make_reviews
+from valence.config.data import DataSpec
+from valence.data.csv_layout import CsvLayout
+from valence.data.csv_records import MOST_COLUMNS, csv_records
+from valence.data.dataset import Dataset
+from valence.data.sources import load_dataset
+from valence.errors import DataError
+from valence.inference.bulk.readers import open_source
+
+SPLITS = ("train", "validation", "test")
+ROWS = make_reviews(90)[["text", "label"]]
+
+
+def load(path: Path, **given_: object) -> Dataset:
+    return load_dataset(DataSpec(name=str(path), **given_), seed=1)  # type: ignore[arg-type]
+
+
+def size(data: Dataset) -> int:
+    return len(data.train) + len(data.validation) + len(data.test)
+
+
+def texts(data: Dataset) -> set[str]:
+    return {*data.train.texts, *data.validation.texts, *data.test.texts}
+
+
+def streamed(path: Path, **given_: object) -> int:
+    return sum(len(part) for part in open_source(str(path), **given_).parts(20))  # type: ignore[arg-type]
+
+
+def refused(path: Path, words: str, **given_: object) -> None:
+    """Both readers refuse a file in the same words."""
+    for read in (load, streamed):
+        with pytest.raises(DataError, match=words):
+            read(path, **given_)
+
+
+def test_01_a_mark_and_a_quoted_header_with_an_index(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    ROWS.to_csv(path, encoding="utf-8-sig", quoting=csv.QUOTE_ALL, lineterminator="\r\n")
+    assert texts(load(path)) == set(ROWS["text"])
+    assert streamed(path) == 90
+
+
+@pytest.mark.parametrize(("mark", "word"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+@pytest.mark.parametrize("named", [True, False])
+def test_02_the_separator_is_found_and_said(
+    mark: str, word: str, named: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    start = f"sep={mark}\n" if named else ""
+    path.write_text(start + ROWS.to_csv(index=False, sep=mark))
+    data = load(path)
+    assert any(word in note for note in data.notes)
+    assert size(data) == streamed(path) == 90
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "It’s “great” – für 5 €"), ("cp1251", "очень хороший фильм"),
+        ("gb18030", "这部电影非常好看，我很喜欢"),
+    ],
+)  # fmt: skip
+def test_03_the_likely_encoding_is_named_and_taken(
+    encoding: str, text: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    rows = ROWS.assign(text=[f"{text} {i}" for i in range(90)])
+    path.write_bytes(rows.to_csv(index=False).encode(encoding))
+    refused(path, f"not UTF-8, probably {encoding}; try --encoding {encoding}")
+    assert texts(load(path, encoding=encoding)) == set(rows["text"])
+    path.write_bytes(rows.to_csv(index=False, sep="\t").encode("utf-16"))
+    data = load(path)
+    assert texts(data) == set(rows["text"])
+    assert any("UTF-16" in note for note in data.notes)
+
+
+def test_04_quotes_in_a_tsv_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    lines = [f'"{text}\t{label}' if i % 9 == 0 else f"{text}\t{label}"
+             for i, (text, label) in enumerate(ROWS.itertuples(index=False))]  # fmt: skip
+    path.write_text("text\tlabel\n" + "\n".join(lines) + "\n")
+    data = load(path)
+    assert size(data) == streamed(path) == 90
+    assert sum(text.startswith('"') for text in texts(data)) == 10
+
+
+@pytest.mark.parametrize(
+    "row", ["good, but long,pos", '"He said \\"great\\", ok",pos', "pos,good, but long"]
+)
+def test_05_unquoted_commas_are_an_error_with_the_line(row: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "good,pos\n" * 12 + row + "\n" + "bad,neg\n" * 9)
+    refused(path, r"line 14 has [34] values and the first line 2; put .* in quotes")
+
+
+def test_05_separators_at_the_end_are_no_values(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "good,pos,,\n" * 12 + "bad,neg\n" * 9)
+    assert size(load(path)) == streamed(path) == 21
+
+
+def test_06_words_for_nothing_are_texts_and_labels(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    labels = ["null", "NA", "None"] * 30
+    ROWS.assign(text=["NA", "null", "nan"] * 30, label=labels).to_csv(path, index=False)
+    data = load(path)
+    assert data.classes == ("NA", "None", "null")
+    assert texts(data) == {"NA", "null", "nan"}
+
+
+@pytest.mark.parametrize("mark", ['"open', 'say "x" to', '"a" b "c'])
+@pytest.mark.parametrize("between", [1, 2, 30])
+def test_25_an_open_quote_never_loses_rows(mark: str, between: int, tmp_path: Path) -> None:
+    lines = [f"{text},{label}" for text, label in ROWS.itertuples(index=False)]
+    for at in (20, 20 + between):
+        lines[at] = f"{mark} film {at},{ROWS['label'][at]}"
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "\n".join(lines) + "\n")
+    try:
+        assert size(load(path)) == streamed(path) == 90
+    except DataError:
+        refused(path, r'a quote " in line 22 (makes one value of the lines|is never closed)')
+
+
+def test_25_a_closed_quote_over_rows_is_found_too(tmp_path: Path) -> None:
+    lines = [f"{text},{label}" for text, label in ROWS.itertuples(index=False)]
+    lines[30] = f'"open film,{ROWS["label"][30]}'
+    lines[33] = f'the end",{ROWS["label"][33]}'
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "\n".join(lines) + "\n")
+    refused(path, r'a quote " in line 32 makes one value of the lines to 35')
+
+
+VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=20)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=1, max_size=9), st.sampled_from(",;\t|")
+)
+def test_25_what_is_written_well_is_read_as_it_is(
+    rows: list[tuple[str, str, str]], mark: str
+) -> None:
+    file = io.StringIO(newline="")
+    csv.writer(file, delimiter=mark, quoting=csv.QUOTE_ALL).writerows([("a", "b", "c"), *rows])
+    file.seek(0)
+    names, records = csv_records(file, CsvLayout(mark, "utf-8"))
+    assert names == ["a", "b", "c"]
+    assert [tuple(value or "" for value in record) for record in records] == rows
+
+
+def test_a_table_of_too_many_columns_is_refused_at_once(tmp_path: Path) -> None:
+    wide = [f"c{i}" for i in range(300_000)]
+    path = tmp_path / "a.csv"
+    path.write_text(",".join(wide) + "\n" + ",".join("1" * 300_000) + "\n")
+    refused(path, f"300000 columns, and at most {MOST_COLUMNS}")
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(dict.fromkeys(wide, 1)) + "\n")
+    refused(path, f"more than {MOST_COLUMNS} columns")
+
+
+@pytest.mark.parametrize("line", ['{"text": ' + "[" * 50_000, "[" * 50_000, '{"a": ' * 9000])
+def test_deep_json_is_one_line(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "good", "label": "pos"}\n' + line + "\n")
+    refused(path, "line 2: (values are nested too deeply|no valid JSON)")
+
+
+def test_a_number_of_many_digits_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "good", "label": ' + "9" * 5000 + "}\n")
+    refused(path, "line 1: a number is too long")
+
+
+def test_a_small_parquet_of_gigabytes_is_refused(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "a.parquet"
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array(["x" * 10**6]))
+    label = pa.array(["a", "b"] * 1500)
+    pq.write_table(pa.table({"text": text, "label": label}), path)
+    assert path.stat().st_size < 3 * 10**6
+    with pytest.raises(DataError, match=r"bytes and its rows more than|says it has"):
+        load(path)
+    first = next(iter(open_source(str(path)).parts(4096)))
+    assert len(first) < 200, "a stream holds a bounded part"
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (pd.array([1, 2, None] * 30, dtype="Int64"), ("1", "2")),
+        (pd.array([1.0, 2.0, None] * 30, dtype="Float64"), ("1", "2")),
+        ([1.0, 2.0, None] * 30, ("1", "2")),
+        (pd.array([True, False, None] * 30, dtype="boolean"), ("False", "True")),
+        (pd.Categorical(["a", "b", None] * 30), ("a", "b")),
+        (pd.Categorical([3, 4, None] * 30), ("3", "4")),
+        (pd.to_datetime(["2026-01-01", "2026-02-01", None] * 30), ("2026-01-01", "2026-02-01")),
+        ([b"a", "größer".encode(), None] * 30, ("a", "größer")),
+    ],
+)  # fmt: skip
+def test_10_types_of_parquet_with_missing_cells(
+    labels: object, classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.parquet"
+    ROWS.assign(label=labels).to_parquet(path)
+    data = load(path)
+    assert data.classes == classes
+    assert size(data) == 60
+    assert any("30 rows without label left out" in note for note in data.notes)
+
+
+def jsonl(path: Path, labels: list[object], texts_: list[object] | None = None) -> Path:
+    """Rows with the given labels in turn."""
+    rows = [
+        {"text": (texts_ or list(ROWS["text"]))[i % len(texts_ or ROWS)],
+         "label": labels[i % len(labels)]} for i in range(90)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_11_lists_of_one_are_unwrapped_and_said(tmp_path: Path) -> None:
+    data = load(jsonl(tmp_path / "a.jsonl", [["neg"], ["pos"], "neg"]))
+    assert data.classes == ("neg", "pos")
+    assert any("read from a list of one value" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (["neg", "pos"], "the label of row 2 is a list of 2"),
+        ({"value": "neg"}, "the label of row 2 is an object with 'value'"),
+        ([{"value": "neg"}], "the label of row 2 is an object"),
+    ],
+)
+def test_11_objects_and_several_labels_are_refused(odd: object, words: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=words):
+        load(jsonl(tmp_path / "a.jsonl", ["neg", odd]))
+
+
+def test_11_a_text_in_words_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the text of row 1 is a list of 3; join"):
+        load(jsonl(tmp_path / "a.jsonl", ["neg", "pos"], [["a", "good", "film"]]))
+
+
+@pytest.mark.parametrize("labels", [[1, 1.0, 2], ["1", "1.0", "2"], [1, "1.0", 2.0]])
+def test_11_one_and_one_point_zero_are_one_class(labels: list[object], tmp_path: Path) -> None:
+    data = load(jsonl(tmp_path / "a.jsonl", labels))
+    assert data.classes == ("1", "2")
+    if "1.0" in labels:
+        assert any("are one class" in note for note in data.notes)
+
+
+def test_11_half_a_character_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "good \\ud83d", "label": "a"}\n{"text": "bad", "label": "b"}\n' * 20)
+    assert texts(load(path)) == {"good \ufffd", "bad"}
+
+
+def test_12_a_column_of_splits_is_used_and_can_be_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    names = (["train"] * 6 + ["dev"] + ["valid"] + ["test"] * 2) * 9
+    ROWS.assign(split=names).to_csv(path, index=False)
+    data = load(path)
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [54, 18, 18]
+    assert any(
+        "splits by column 'split': 54 train, 18 validation, 18 test" in n for n in data.notes
+    )
+    assert len(load(path, split_column="none").train) != 54
+    ROWS.assign(fold=names).to_csv(path, index=False)
+    assert len(load(path, split_column="fold").validation) == 18
+    ROWS.assign(split=["a", "b"] * 45).to_csv(path, index=False)
+    assert not any("splits by column" in note for note in load(path).notes)
+
+
+SPELLED = [
+    "neg",
+    "neg",
+    "Neg",
+    "neg\u200b",
+    " neg ",
+    "ne\u0301g",
+    "n\u00e9g",
+    "n\u00e9g",
+    "pos",
+    "pos",
+]
+
+
+def test_15_spellings_of_a_label_are_said_and_normalized(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    ROWS.assign(label=SPELLED * 9).to_csv(path, index=False)
+    data = load(path)
+    assert len(data.classes) == 6
+    note = next(note for note in data.notes if "--normalize-labels" in note)
+    assert "'Neg' and 'neg'" in note
+    assert load(path, normalize_labels=True).classes == ("neg", "n\u00e9g", "pos")
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["yes", "no"], ("no", "yes")), (["001", "010"], ("001", "010")),
+        (["1.0", "2.0"], ("1.0", "2.0")), (["on", "off"], ("off", "on")),
+        (["①", "②"], ("①", "②")), (["-2", "--2"], ("--2", "-2")), (["-1", "+1"], ("-1", "+1")),
+        (["²", "½"], ("²", "½")),
+        (["bad\nvery", "<b>good</b>|/.."], ("<b>good</b>|/..", "bad\nvery")),
+    ],
+)  # fmt: skip
+def test_09_16_26_labels_are_read_as_they_are(
+    labels: list[str], classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    ROWS.assign(label=labels * 45).to_csv(path, index=False)
+    assert load(path).classes == classes
+
+
+def test_16_the_error_on_a_tail_says_to_quote_it() -> None:
+    from valence.config.overrides import parse_setting
+    from valence.config.spec import build
+    from valence.errors import SpecError
+
+    path, value = parse_setting("data.tail=[no]")
+    with pytest.raises(SpecError, match="quote"):
+        build(DataSpec, {"name": "demo", path.removeprefix("data."): value})
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\u200b\u200d \ufeff", "\u2060", "\u00ad", "  \t"])
+def test_17_invisible_texts_are_empty(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    odd = ["👩‍👩‍👧 family", "שלום עולם", "x\u200by", "e\u0301", "🙂"]
+    rows = ROWS.assign(text=[*odd, text] * 15)
+    rows.to_csv(path, index=False)
+    data = load(path)
+    assert size(data) == 75
+    assert texts(data) == set(odd)
+
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
+    ".zst": lambda raw: pa.compress(raw, codec="zstd", asbytes=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+@pytest.mark.parametrize("inner", [".csv", ".jsonl"])
+def test_18_compressed_tables_are_read(suffix: str, inner: str, tmp_path: Path) -> None:
+    path = tmp_path / f"reviews{inner}{suffix}"
+    text = (
+        ROWS.to_csv(index=False) if inner == ".csv" else ROWS.to_json(orient="records", lines=True)
+    )
+    path.write_bytes(PACKED[suffix](text.encode()))
+    data = load(path)
+    assert (data.name, size(data), streamed(path)) == ("reviews", 90, 90)
+    path.write_bytes(path.read_bytes()[:-20])
+    refused(path, "cannot be unpacked|cannot be read")
+    path.write_bytes(text.encode())
+    refused(path, "cannot be unpacked|cannot be read")
+
+
+def test_18_a_zip_of_one_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("inner/reviews.csv", ROWS.to_csv(index=False))
+    assert size(load(path)) == streamed(path) == 90
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("more.csv", "text,label\n")
+    refused(path, "holds 2 files")
+
+
+def test_18_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv.gz"
+    path.write_bytes(gzip.compress(b"text,label\n" + b"a" * (1 << 27)))
+    refused(path, "holds more than 200 times its size")
+
+
+def test_18_a_folder_of_compressed_splits(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv.gz").write_bytes(gzip.compress(ROWS.to_csv(index=False).encode()))
+    assert len(load(tmp_path).test) == 90
+
+
+def test_19_a_file_without_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    ROWS.to_csv(path, index=False, header=False)
+    with pytest.raises(DataError, match=r"first line looks like a row.*--no-header"):
+        load(path)
+    data = load(path, header=False)
+    assert size(data) == streamed(path, has_header=False) == 90
+    assert texts(data) == set(ROWS["text"])
+    assert any("'column 1'" in note for note in data.notes)
+    with pytest.raises(DataError, match="--no-header is for CSV"):
+        load(jsonl(tmp_path / "a.jsonl", ["a", "b"]), header=False)
+
+
+def test_22_columns_of_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    frame = pd.concat([ROWS, ROWS["label"]], axis=1)
+    frame.to_csv(path, index=False)
+    with pytest.raises(DataError, match="several columns 'label'"):
+        load(path)
+    frame.set_axis(["text", "label", "note"], axis=1).to_csv(path, index=False)
+    assert list(load(path).train.extra.columns) == ["note"]
+
+
+def test_27_a_label_that_training_lacks_is_named_with_its_row(tmp_path: Path) -> None:
+    ROWS.to_csv(tmp_path / "train.csv", index=False)
+    ROWS.assign(label=[*ROWS["label"][:50], "weird", *ROWS["label"][51:]]).to_csv(
+        tmp_path / "test.csv", index=False
+    )
+    with pytest.raises(DataError, match=r"\(test\), row 51: label 'weird' is none of the classes"):
+        load(tmp_path)
+
+
+def test_data_show_reads_a_bounded_part(tmp_path: Path, valence: Any) -> None:
+    path = tmp_path / "a.csv"
+    ROWS.to_csv(path, index=False)
+    code, printed, error = valence("data", "show", path, "--rows", 50, "--json")
+    assert code == 0, error
+    shown = json.loads(printed)
+    assert sum(row[split] for row in shown["classes"] for split in SPLITS) == 50
+    assert any("only the first 50 rows" in note for note in shown["notes"])
+    whole = json.loads(valence("data", "show", path, "--rows", 90, "--json")[1])
+    assert not any("only the first" in note for note in whole["notes"])
+
+
+def test_data_show_refuses_300_000_columns_at_once(tmp_path: Path, valence: Any) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(("x," * 300_000 + "\n") * 3)
+    clock = time.monotonic()
+    code, _, error = valence("data", "show", path)
+    assert (code, "300001 columns" in error) == (1, True)
+    assert time.monotonic() - clock < 10
+
+
+@pytest.mark.parametrize("about", [b"{}", b"[]", b'{"index_columns": [{"kind": "range"}]}', b"x"])
+def test_10_what_pandas_wrote_beside_the_types_may_be_broken(about: bytes, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(ROWS).replace_schema_metadata({b"pandas": about})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert texts(load(tmp_path / "a.parquet")) == set(ROWS["text"])
+
+
+def test_12_splits_are_those_of_the_rows_after_an_import_too(tmp_path: Path, valence: Any) -> None:
+    path = tmp_path / "a.csv"
+    names = (["train"] * 7 + ["valid"] + ["test"] * 2) * 9
+    ROWS.assign(split=names).to_csv(path, index=False)
+    database = f"sqlite:///{tmp_path / 'rows.db'}"
+    code, _, error = valence("data", "import", path, "--to", database)
+    assert code == 0, error
+    data = load_dataset(DataSpec(name=database), seed=1)
+    own = ROWS[[name == "test" for name in names]]
+    assert set(data.test.texts) <= set(own["text"])
+    assert len(data.validation) <= 9
