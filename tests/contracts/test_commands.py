@@ -47,7 +47,8 @@ LEAVES = [" ".join(words) for words in COMMANDS if not getattr(find(words), "com
 
 READERS: dict[type[OptionGroup] | None, set[str]] = {
     RowOptions: {
-        "audit", "calibrate", "compare", "data import", "data longtail", "data merge", "data readiness",
+        "audit", "calibrate", "compare", "data import", "data longtail",
+        "data merge", "data readiness",
         "data show", "evaluate", "explain", "export", "fit", "llm classify", "llm instructions",
         "train",
         "tune",
@@ -80,7 +81,8 @@ HARDWARE: dict[type[OptionGroup] | None, dict[str, str]] = {
     },
     None: dict.fromkeys(
         [
-            "audit", "cache clear", "cache ls", "data import", "data list", "data longtail", "data merge",
+            "audit", "cache clear", "cache ls", "data import", "data list", "data longtail",
+        "data merge",
             "data readiness", "data show", "doctor", "encoders", "export", "features cards",
             "features convert", "features extract", "features show", "import-model", "methods",
             "push",
@@ -93,7 +95,8 @@ HARDWARE: dict[type[OptionGroup] | None, dict[str, str]] = {
 OUTPUT: dict[type[OptionGroup] | None, set[str]] = {
     RunsOptions: {"compare", "fit", "llm classify", "train", "tune"},
     OutputOptions: {
-        "audit", "calibrate", "data import", "data longtail", "data merge", "data readiness", "data show",
+        "audit", "calibrate", "data import", "data longtail",
+        "data merge", "data readiness", "data show",
         "evaluate", "explain", "export", "features convert", "features extract", "features show",
         "import-model", "llm finetune", "llm instructions", "predict",
     },
