@@ -47,7 +47,8 @@ LEAVES = [" ".join(words) for words in COMMANDS if not getattr(find(words), "com
 
 READERS: dict[type[OptionGroup] | None, set[str]] = {
     RowOptions: {
-        "audit", "calibrate", "compare", "data import", "data longtail", "data readiness",
+        "audit", "calibrate", "compare", "data import", "data longtail",
+        "data merge", "data readiness",
         "data show", "evaluate", "explain", "export", "fit", "llm classify", "llm instructions",
         "reproduce", "train",
         "tune",
@@ -82,6 +83,7 @@ HARDWARE: dict[type[OptionGroup] | None, dict[str, str]] = {
     None: dict.fromkeys(
         [
             "audit", "cache clear", "cache ls", "data import", "data list", "data longtail",
+        "data merge",
             "data readiness", "data show", "doctor", "encoders", "export", "features cards",
             "features convert", "features extract", "features show", "import-model", "methods",
             "push",
@@ -94,7 +96,8 @@ HARDWARE: dict[type[OptionGroup] | None, dict[str, str]] = {
 OUTPUT: dict[type[OptionGroup] | None, set[str]] = {
     RunsOptions: {"compare", "fit", "llm classify", "reproduce", "train", "tune"},
     OutputOptions: {
-        "audit", "calibrate", "data import", "data longtail", "data readiness", "data show",
+        "audit", "calibrate", "data import", "data longtail",
+        "data merge", "data readiness", "data show",
         "evaluate", "explain", "export", "features convert", "features extract", "features show",
         "import-model", "llm finetune", "llm instructions", "predict",
     },
@@ -163,7 +166,7 @@ OWN_MEANING = {
     "--budget", "--config", "--dry-run", "--language", "--max-length", "--model", "--out", "--seed",
     "--set",
     "--split",
-    "--table", "--target-prior", "--template", "--text", "--workers",
+    "--table", "--target-prior", "--template", "--text", "--to", "--workers",
 }  # fmt: skip
 """Options of several commands whose help is not one: each says what it is there."""
 

@@ -28,13 +28,13 @@ def rows_to_check(audit: Audit) -> pd.DataFrame:
         ``row_id`` (split and row in the source, as ``train:17``), ``split``, ``row``, ``text``,
         ``label``, ``suggestion`` and ``score``: how doubtful the label is, in [0, 1].
     """
-    found = next(finding.rows for finding in audit.findings if finding.check == CHECK)
-    if not len(found):
+    doubtful = next(finding.rows for finding in audit.findings if finding.check == CHECK)
+    if not len(doubtful):
         raise DataError(f"{audit.source.name}: no label looks doubtful; there is nothing to check")
-    table = found[["split", "row", "text", "label"]].copy()
+    table = doubtful[["split", "row", "text", "label"]].copy()
     table.insert(0, ROW_ID, table["split"] + ":" + table["row"].astype(str))
-    score = (1.0 - found["chance_of_label"].astype(float)).round(4)
-    return table.assign(suggestion=found["suggested"], score=score)
+    score = (1.0 - doubtful["chance_of_label"].astype(float)).round(4)
+    return table.assign(suggestion=doubtful["suggested"], score=score)
 
 
 def write_rows_to_check(audit: Audit, tool: str, folder: Path) -> list[Path]:

@@ -65,5 +65,5 @@ def _by_cell(store: RunStore, result: RunResult) -> dict[str, list[list[str]]]:
 
 
 def _size(tables: Sequence[dict[str, list[list[str]]]], most: int) -> int:
-    kept = [{cell: rows[:most] for cell, rows in table.items()} for table in tables]
-    return len(json.dumps(kept, ensure_ascii=False).encode())
+    tables = [{cell: rows[:most] for cell, rows in table.items()} for table in tables]
+    return len(json.dumps(tables, ensure_ascii=False).encode())
