@@ -143,7 +143,7 @@ def test_options_of_a_group_are_the_same_everywhere(name: str, group: type[Optio
         if field == "help" or getattr(option, "hidden", False):
             continue
         other = own[field]
-        flags = [OTHER_FLAGS.get((name, field), option.opts[0])]
+        flags = [OTHER_FLAGS.get((name, field), option.opts[0]), *option.opts[1:]]
         assert other.opts == flags, (name, field)
         for what in ("help", "envvar", "multiple", "nargs", "rich_help_panel"):
             assert getattr(other, what) == getattr(option, what), (name, field, what)

@@ -210,8 +210,8 @@ def test_an_encoding_is_named_once_and_everywhere(valence: Call, tmp_path: Path)
     train = ("train", "latin.csv", "--method", "tfidf-lr", "--out", "model")
     code, _, err = valence(*train)
     assert (code, err) == (
-        1, "Error: latin.csv, line 2: not UTF-8; name its encoding, for example "
-        "--encoding latin-1\n",
+        1, "Error: latin.csv, line 2: not UTF-8, probably cp1252; try --encoding cp1252 and "
+        "look at texts\n",
     )  # fmt: skip
     latin = ("--encoding", "latin-1")
     assert valence(*train, *latin, "--quiet")[0] == 0
