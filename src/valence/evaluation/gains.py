@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 
 from valence.evaluation.classification import ClassCounts, mean_defined
 
@@ -35,6 +34,8 @@ def gain_error(
 
 def _macro_f1(drawn: np.ndarray, cells: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """(R,) macro-F1 of draws (R, K) of kinds, each at a cell of the confusion matrix."""
+    from scipy import sparse
+
     count = len(shares)
     places = sparse.csr_matrix(
         (np.ones(len(cells)), (np.arange(len(cells)), cells)), shape=(len(cells), count * count)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import minimize
 
 from valence.evaluation.task import softmax
 
@@ -27,6 +26,8 @@ def pool_weights(
         labels: (N,) true ids.
         row_weights: (N,) what each row counts.
     """
+    from scipy.optimize import minimize
+
     bounded = [_bounded(one) for one in logits]
     scales = np.array([max(1e-9, float(one.std())) for one in bounded])
     parts = np.stack([one / scale for one, scale in zip(bounded, scales, strict=True)])
