@@ -42,7 +42,10 @@ def test_best_yaml_goes_through_train(
         "train", reviews, "--config", folder / "best.yaml", "--out", "best", "--json"
     )
     assert code == 0, err
-    assert json.loads(out) == record["metrics"]["test"]
+    scores = json.loads(out)
+    assert scores.pop("confusion")
+    assert set(scores.pop("per_class")) == {"bad", "good", "meh"}
+    assert scores == record["metrics"]["test"]
     assert len(list((tmp_path / "runs").glob("*lora*"))) == 1, "tune's final run is that run"
 
 
@@ -84,7 +87,7 @@ def test_training_goes_on_with_new_rows(
     assert "new.csv has a label that x does not know: odd" in err.splitlines()[-1]
     code, out, err = valence("train", "new.csv", "--from", "x", "--out", "y", "--extend-labels")
     assert code == 0, err
-    assert "F1 of odd" in out
+    assert "odd" in [line.split("\t")[0] for line in out.splitlines()]
     assert json.loads((tmp_path / "y/report/results.json").read_text())[0]["mode"] == "continue"
     found = json.loads(valence("predict", "y", "the food was awful", "--json")[1])
     assert set(found[0]) >= {"prob_odd", "prob_bad", "prob_good", "prob_meh"}

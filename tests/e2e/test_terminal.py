@@ -130,7 +130,7 @@ def test_no_golden_is_left_over() -> None:
 
 def test_progress_counts_all_runs(show: Show, capsys: pytest.CaptureFixture[str]) -> None:
     """Two of the four runs are there; the others are counted on from them."""
-    from valence.cli.compare import _callback
+    from valence.cli.compare import grid_callback
     from valence.comparison.grid import Cell, GridProgress
     from valence.config.spec import RunSpec
 
@@ -143,8 +143,8 @@ def test_progress_counts_all_runs(show: Show, capsys: pytest.CaptureFixture[str]
 
     meter = Seen()
     cell = Cell(RunSpec())
-    _callback(meter)(GridProgress(2, 4, cell, 0.5, "step 5", 10.0, total=0.625))  # type: ignore[arg-type]
+    grid_callback(meter)(GridProgress(2, 4, cell, 0.5, "step 5", 10.0, total=0.625))  # type: ignore[arg-type]
     cell.status = "done"
-    _callback(meter)(GridProgress(2, 4, cell, 1.0, "", 5.0, total=0.75))  # type: ignore[arg-type]
+    grid_callback(meter)(GridProgress(2, 4, cell, 1.0, "", 5.0, total=0.75))  # type: ignore[arg-type]
     assert [words[0].partition("]")[0] for words in meter.shown] == ["[2 of 4 done", "[3 of 4 done"]
     assert [words[1] for words in meter.shown] == [0.625, 0.75]

@@ -14,10 +14,12 @@ from valence.config.sections import RefitSpec
 from valence.data.examples import Examples
 from valence.data.sources import load_dataset
 from valence.errors import ModelError
+from valence.evaluation.task import Classification
 from valence.methods.base import FitResult
 from valence.methods.fit import fit_spec
 from valence.methods.refit import choose_refit
 from valence.methods.registry import make_spec
+from valence.models.baselines import MajorityModel
 from valence.models.held_out import HELD_OUT_FILE, read_held_out, write_held_out
 from valence.runs.runner import run
 from valence.runs.store import RunStore
@@ -108,11 +110,15 @@ def test_a_run_scores_validation_by_models_without_it_and_calibration_reads_thes
 
 
 def test_rows_that_are_not_in_the_file_are_an_error(tmp_path: Path) -> None:
+    task = Classification(("a", "b"), (1, 1), ())
+    MajorityModel(task, {}).save(tmp_path)
+    assert read_held_out(tmp_path, np.array(["a"]), 2) is None
     write_held_out(tmp_path, np.array(["a", "b"]), np.eye(2))
-    assert read_held_out(tmp_path / "none", np.array(["a"]), 2) is None
     np.testing.assert_array_equal(read_held_out(tmp_path, np.array(["b", "a"]), 2), np.eye(2)[::-1])
     with pytest.raises(ModelError, match="no scores of row 'c'"):
         read_held_out(tmp_path, np.array(["a", "c"]), 2)
+    with pytest.raises(ModelError, match="3 finite numbers"):
+        read_held_out(tmp_path, np.array(["a"]), 3)
     (tmp_path / HELD_OUT_FILE).write_bytes(b"PK\x03\x04 half")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match=HELD_OUT_FILE):
         read_held_out(tmp_path, np.array(["a"]), 2)
