@@ -33,7 +33,9 @@ COMMANDS = commands("docs/prediction.md")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
     place = tmp_path_factory.mktemp("page")
     make_reviews(60, seed=3).to_csv(place / "reviews.csv", index=False)
-    make_reviews(30, seed=1).drop(columns="label").to_csv(place / "new.csv", index=False)
+    new = make_reviews(30, seed=1).drop(columns="label")
+    new.to_csv(place / "new.csv", index=False)
+    new.to_excel(place / "new.xlsx", index=False)
     make_reviews(30, seed=2).to_csv(place / "labelled.csv", index=False)
     settings = {"encoder.name": str(tiny_encoder), "encoder.max_length": 12}
     data = DataSpec(name=str(place / "reviews.csv"))
