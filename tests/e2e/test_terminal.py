@@ -77,23 +77,44 @@ def show(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 
 def masked(lines: list[str]) -> list[str]:
-    """The lines with machines' numbers and keys of runs replaced, every width as it was."""
-    spans: list[tuple[int, int]] = []
-    shown = []
+    """The lines with machines' numbers and keys of runs replaced, whatever their width."""
+    spans: list[tuple[int, int, int]] = []
+    shown: list[str] = []
     for line in lines:
         if re.match(r"\[?\d+ of \d+ done|.* left$", line) or re.match(r"\S+ +\d+% ", line):
             continue
-        heads = [re.search(rf"(?<=  ){re.escape(name)}(?=  |$)", line) for name in MASKED]
+        heads = [re.search(rf"( *)  ({re.escape(name)})(?=  |$)", line) for name in MASKED]
         if any(heads):
-            spans = [head.span() for head in heads if head is not None]
+            spans = [(*head.span(2), len(head[1])) for head in heads if head is not None]
+            line = _cells(line, spans, {start: line[start:end] for start, end, _ in spans})
         elif not line.strip() or line.startswith("Not shown"):
             spans = []
-        elif line[:1] != "─":
-            for start, end in spans:
-                if line[start:end].strip():
-                    line = line[:start] + "#".rjust(end - start) + line[end:]
+        elif spans and line[:1] == "─":
+            line = "─" * len(shown[-1])
+        elif spans:
+            line = _cells(line, spans, {start: "#" for start, end, _ in spans if line[start:end]})
         shown.append(re.sub(r"(?<=-s45-)[0-9a-f]{10}", "#" * 10, line))
     return shown
+
+
+def _cells(line: str, spans: list[tuple[int, int, int]], values: dict[int, str]) -> str:
+    """A line with values at spans, each column as wide as its heading."""
+    for start, end, more in sorted(spans, reverse=True):
+        value = values.get(start, "") if line[start - more : end].strip() else ""
+        line = line[: start - more] + value.rjust(end - start) + line[end:]
+    return line
+
+
+def test_goldens_do_not_depend_on_how_wide_a_number_is() -> None:
+    narrow = ["method    test s  MiB", "─────────────────────", "tfidf-lr       1  213", "majority"]
+    wide = [
+        "method    test s   MiB",
+        "──────────────────────",
+        "tfidf-lr    10.5  1024",
+        "majority",
+    ]
+    assert masked(narrow) == masked(wide)
+    assert masked(narrow)[2].split() == ["tfidf-lr", "#", "#"]
 
 
 @pytest.mark.parametrize("width", WIDTHS)
