@@ -160,9 +160,9 @@ def test_18_compressed_tables_are_read(suffix: str, inner: str, tmp_path: Path) 
     data = load(path)
     assert (data.name, size(data), streamed(path)) == ("reviews", 90, 90)
     path.write_bytes(path.read_bytes()[:-20])
-    refused(path, "cannot be unpacked|cannot be read")
+    assert refused(path, "cannot be unpacked|cannot be read")
     path.write_bytes(text.encode())
-    refused(path, "cannot be unpacked|cannot be read")
+    assert refused(path, "cannot be unpacked|cannot be read")
 
 
 def test_18_a_zip_of_one_file_is_read(tmp_path: Path) -> None:
@@ -172,13 +172,13 @@ def test_18_a_zip_of_one_file_is_read(tmp_path: Path) -> None:
     assert size(load(path)) == streamed(path) == 90
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("more.csv", "text,label\n")
-    refused(path, "holds 2 files")
+    assert refused(path, "holds 2 files")
 
 
 def test_18_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "reviews.csv.gz"
     path.write_bytes(gzip.compress(b"text,label\n" + b"a" * (1 << 27)))
-    refused(path, "holds more than 200 times its size")
+    assert refused(path, "holds more than 200 times its size")
 
 
 def test_18_a_folder_of_compressed_splits(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,14 @@ def streamed(path: Path, **given_: object) -> int:
     return sum(len(part) for part in open_source(str(path), **given_).parts(20))  # type: ignore[arg-type]
 
 
-def refused(path: Path, words: str, **given_: object) -> None:
-    """Both readers refuse a file in the same words."""
+def refused(path: Path, words: str, **given_: object) -> bool:
+    """Whether both readers refuse a file in the same words."""
+    reasons = []
     for read in (load, streamed):
-        with pytest.raises(DataError, match=words):
+        with pytest.raises(DataError) as error:
             read(path, **given_)
+        reasons.append(str(error.value))
+    return all(re.search(words, reason) for reason in reasons)
 
 
 def test_01_a_mark_and_a_quoted_header_with_an_index(tmp_path: Path) -> None:
@@ -83,7 +87,7 @@ def test_03_the_likely_encoding_is_named_and_taken(
     path = tmp_path / "a.csv"
     rows = ROWS.assign(text=[f"{text} {i}" for i in range(90)])
     path.write_bytes(rows.to_csv(index=False).encode(encoding))
-    refused(path, f"not UTF-8, probably {encoding}; try --encoding {encoding}")
+    assert refused(path, f"not UTF-8, probably {encoding}; try --encoding {encoding}")
     assert texts(load(path, encoding=encoding)) == set(rows["text"])
     path.write_bytes(rows.to_csv(index=False, sep="\t").encode("utf-16"))
     data = load(path)
@@ -107,7 +111,7 @@ def test_04_quotes_in_a_tsv_are_text(tmp_path: Path) -> None:
 def test_05_unquoted_commas_are_an_error_with_the_line(row: str, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\n" + "good,pos\n" * 12 + row + "\n" + "bad,neg\n" * 9)
-    refused(path, r"line 14 has [34] values and the first line 2; put .* in quotes")
+    assert refused(path, r"line 14 has [34] values and the first line 2; put .* in quotes")
 
 
 def test_05_separators_at_the_end_are_no_values(tmp_path: Path) -> None:
@@ -136,7 +140,7 @@ def test_25_an_open_quote_never_loses_rows(mark: str, between: int, tmp_path: Pa
     try:
         assert size(load(path)) == streamed(path) == 90
     except DataError:
-        refused(path, r'a quote " in line 22 (makes one value of the lines|is never closed)')
+        assert refused(path, r'a quote " in line 22 (makes one value of the lines|is never closed)')
 
 
 def test_25_a_closed_quote_over_rows_is_found_too(tmp_path: Path) -> None:
@@ -145,7 +149,7 @@ def test_25_a_closed_quote_over_rows_is_found_too(tmp_path: Path) -> None:
     lines[33] = f'the end",{ROWS["label"][33]}'
     path = tmp_path / "a.csv"
     path.write_text("text,label\n" + "\n".join(lines) + "\n")
-    refused(path, r'a quote " in line 32 makes one value of the lines to 35')
+    assert refused(path, r'a quote " in line 32 makes one value of the lines to 35')
 
 
 VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=20)
@@ -170,23 +174,23 @@ def test_a_table_of_too_many_columns_is_refused_at_once(tmp_path: Path) -> None:
     wide = [f"c{i}" for i in range(300_000)]
     path = tmp_path / "a.csv"
     path.write_text(",".join(wide) + "\n" + ",".join("1" * 300_000) + "\n")
-    refused(path, f"300000 columns, and at most {MOST_COLUMNS}")
+    assert refused(path, f"300000 columns, and at most {MOST_COLUMNS}")
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(dict.fromkeys(wide, 1)) + "\n")
-    refused(path, f"more than {MOST_COLUMNS} columns")
+    assert refused(path, f"more than {MOST_COLUMNS} columns")
 
 
 @pytest.mark.parametrize("line", ['{"text": ' + "[" * 50_000, "[" * 50_000, '{"a": ' * 9000])
 def test_deep_json_is_one_line(line: str, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "good", "label": "pos"}\n' + line + "\n")
-    refused(path, "line 2: (values are nested too deeply|no valid JSON)")
+    assert refused(path, "line 2: (values are nested too deeply|no valid JSON)")
 
 
 def test_a_number_of_many_digits_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "good", "label": ' + "9" * 5000 + "}\n")
-    refused(path, "line 1: a number is too long")
+    assert refused(path, "line 1: a number is too long")
 
 
 def test_a_small_parquet_of_gigabytes_is_refused(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class ReproductionOptions(OptionGroup):
     """What of a paper is run, and at which scale."""
 
     plan: Annotated[
-        bool, typer.Option("--plan", help="Tell runs, time, memory and hardware, and stop.")
+        bool, typer.Option("--plan", help="Print runs, time, memory and hardware, and stop.")
     ] = False
     cpu: Annotated[
         bool | None,
@@ -91,7 +91,7 @@ def reproduce(
 ) -> None:
     """Run the tables of a paper, and set ours beside the published figures.
 
-    Without a GPU a scaled-down set-up is run, and every difference is told with its reason.
+    Without a GPU a scaled-down set-up is run, and every difference is printed with its reason.
     """
     from valence.comparison.papers import read_paper, table_runs
 

@@ -39,7 +39,7 @@ def scaled_down(
     """In what tables differ from the published ones, each difference once, with its tables."""
     from valence.comparison.layers import SetupDifference
 
-    found: dict[tuple[str, str, str], tuple[list[str], SetupDifference]] = {}
+    rows: dict[tuple[str, str, str], tuple[list[str], SetupDifference]] = {}
     for table in tables:
         published = table.published.settings
         given = [
@@ -49,10 +49,10 @@ def scaled_down(
         overridden = {one.name for one in given}
         for one in (*(o for o in table.scaled_down if o.name not in overridden), *given):
             key = (one.name, str(one.published), str(one.here))
-            found.setdefault(key, ([], one))[0].append(table.name)
+            rows.setdefault(key, ([], one))[0].append(table.name)
     count = len(tables)
     return [
-        (EVERY if len(names) == count else ", ".join(names), one) for names, one in found.values()
+        (EVERY if len(names) == count else ", ".join(names), one) for names, one in rows.values()
     ]
 
 

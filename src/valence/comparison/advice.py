@@ -52,7 +52,7 @@ def learning_curve(
     Args:
         key: A finished run.
         data: Its rows.
-        store: Where it is; the other runs are kept there too.
+        store: Where it is; the other runs go there too.
         data_dir: Folder of corpora.
 
     Returns:

@@ -151,5 +151,5 @@ def _table_run(table: PaperTable, folder: Path, scale: Scale) -> TableRun:
         comparison = read_comparison(small).model_copy(update=changes)
         table = table.model_copy(update={"rows": table.cpu_rows or table.rows})
     axes = "".join(f"-{axis.rpartition('.')[2]}" for axis in table.sweep)
-    found = tuple(differences(published, comparison))
-    return TableRun(path.stem + axes, table, published, comparison, found)
+    changed = tuple(differences(published, comparison))
+    return TableRun(path.stem + axes, table, published, comparison, changed)

@@ -41,7 +41,7 @@ def load_network(
         kind: A class of transformers, such as ``AutoModel``.
         where: The folder, or a hub name.
         options: Further arguments of its ``from_pretrained``, such as ``dtype``.
-        local_only: Whether the hub is not asked.
+        local_only: Whether only the local cache is read.
 
     Raises:
         ModelError: if it needs code of its own, or has no safetensors.
@@ -61,7 +61,7 @@ def load_companion(kind: Any, where: str | Path, *, local_only: bool = False) ->
     Args:
         kind: A class of transformers, such as ``AutoTokenizer``.
         where: The folder, or a hub name.
-        local_only: Whether the hub is not asked.
+        local_only: Whether only the local cache is read.
 
     Raises:
         ModelError: if it needs code of its own.
@@ -210,7 +210,7 @@ def file_path(where: str, name: str, *, local_only: bool = False) -> Path | None
     Args:
         where: A folder or a hub name, whose files are fetched where the hub can be reached.
         name: The file, relative to it.
-        local_only: Whether the hub is not asked.
+        local_only: Whether only the local cache is read.
 
     Raises:
         ModelError: if the name leaves the folder, or the file is no plain file.

@@ -40,8 +40,8 @@ def pool_weights(
         return value, np.tensordot(parts, probs * counts[:, None], 2)
 
     start = np.full(len(parts), 1 / len(parts))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(parts))
-    weights: np.ndarray = found.x / scales
+    fit = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(parts))
+    weights: np.ndarray = fit.x / scales
     return weights
 
 
