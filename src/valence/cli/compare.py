@@ -92,6 +92,10 @@ class ComparisonOptions(OptionGroup):
             help="Train on each group alone (or on all but each), test on every group.",
         ),
     ] = None
+    target_rows: Annotated[
+        str | None,
+        typer.Option(help="With leave-one-out: also train with so many rows of it: 20,100."),
+    ] = None
     diff: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="BEFORE AFTER", help="Compare two report folders; runs nothing."),
@@ -211,13 +215,29 @@ def _transferred(comparison: Comparison, what: ComparisonOptions) -> Comparison:
     """The comparison as a transfer, of frozen features alone where no method was named."""
     from valence.config.spec import build
 
-    if what.transfer is None:
+    if what.transfer is None and what.target_rows is None:
         return comparison
     named = what.methods or comparison.methods != tuple(OWN_DATA_METHODS.split(","))
-    changes: dict[str, Any] = {"transfer": what.transfer}
+    changes: dict[str, Any] = {"transfer": what.transfer or comparison.transfer}
+    if what.target_rows is not None:
+        changes["target_rows"] = _row_counts(what.target_rows)
+        if changes["transfer"] != TRANSFERS[1]:
+            raise SpecError("--target-rows goes with --transfer leave-one-out; add it")
     if not named:
         changes |= {"methods": (TRANSFER_METHOD,), "baseline": TRANSFER_METHOD}
     return build(type(comparison), {**comparison.model_dump(), **changes})
+
+
+def _row_counts(text: str) -> tuple[int, ...]:
+    """``"20,100"`` → (20, 100).
+
+    Raises:
+        SpecError: if it is not a list of whole numbers above 0.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise SpecError(f"--target-rows {text!r}: write numbers of rows, such as 20,100")
+    return tuple(dict.fromkeys(int(part) for part in parts))
 
 
 def parse_seeds(text: str, known: tuple[int, ...]) -> tuple[int, ...]:

@@ -53,6 +53,8 @@ class Comparison(BaseModel):
     """The methods that are swept; all that read the setting when not given."""
     transfer: Literal["none", "matrix", "leave-one-out"] = "none"
     """Train on each group alone, or on all but each, and test on every group."""
+    target_rows: tuple[int, ...] = ()
+    """Numbers of labeled rows of the group left out, to compare with none of it."""
     published: dict[str, dict[str, float]] = {}
     """Published scores by method and metric, shown beside ours."""
     published_for: dict[str, Any] = {}
@@ -135,7 +137,7 @@ def with_transfer(
     for data in comparison.data:
         spec = RunSpec(data=data).override(settings).data
         rows = load_dataset(spec, seed=comparison.seeds[0], data_dir=data_dir)
-        sets += transfer_sets(spec, rows, comparison.transfer)
+        sets += transfer_sets(spec, rows, comparison.transfer, comparison.target_rows)
     return comparison.model_copy(update={"data": tuple(sets)})
 
 

@@ -54,6 +54,9 @@ class DataSpec(Section):
     """The groups whose rows are used; all when not given."""
     train_groups: tuple[str, ...] | None = None
     """The groups of the training and validation rows, where the test rows have others."""
+    group_rows: dict[str, Count] | None = None
+    """Labeled rows of single groups that training and validation have between them, drawn by
+    ``cut_seed`` with the group's class shares; all of them where a group is not named."""
     sample: Count | None = None
     """Training rows drawn at random, by ``cut_seed``, before any other subsampling; the
     source is not loaded whole. Where splits are made here, they are made of the drawn rows."""

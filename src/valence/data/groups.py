@@ -12,7 +12,7 @@ import pandas as pd
 
 from valence.config.data import DataSpec
 from valence.data.dataset import Dataset, Split
-from valence.data.sampling import stratified_split
+from valence.data.sampling import longtail_counts, stratified_split, take_counts
 from valence.errors import DataError, SpecError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -174,6 +174,57 @@ def with_groups(spec: DataSpec, data: Dataset) -> Dataset:
     )  # fmt: skip
 
 
+def limit_groups(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
+    """The data set with no more labeled rows of a group than ``spec.group_rows`` says.
+
+    The rows are drawn from the group's training rows. ``spec.validation_share`` of them, at
+    least one of every class that has two, are its validation rows; the ones it had are left
+    out, since nobody with so few labels would have them.
+
+    Raises:
+        DataError: if there are no groups, or a group has fewer rows.
+        UnknownNameError: if a group is in no training row.
+    """
+    if not spec.group_rows:
+        return data
+    if not data.group:
+        raise DataError(f"{spec.name} has no groups for data.group_rows; name them with --group")
+    names = group_values(data.train.extra[data.group]).to_numpy()
+    limited = list(spec.group_rows)
+    train, validation = [np.flatnonzero(~np.isin(names, limited))], []
+    for name, limit in spec.group_rows.items():
+        own = np.flatnonzero(names == name)
+        if not len(own):
+            raise UnknownNameError(data.group, name, sorted(set(names)))
+        labels = data.train.labels[own]
+        counts = longtail_counts(np.bincount(labels, minlength=len(data.classes)), total=limit)
+        drawn = own[take_counts(labels, counts, seed=seed, classes=data.classes)]
+        rest, held_out = stratified_split(
+            data.train.labels[drawn], spec.validation_share, seed=seed
+        )
+        train.append(drawn[rest])
+        validation.append(drawn[held_out])
+    before = group_values(data.validation.extra[data.group]).to_numpy()
+    others = data.validation.take(np.flatnonzero(~np.isin(before, limited)))
+    given = ", ".join(f"{limit} of {name}" for name, limit in spec.group_rows.items())
+    return replace(
+        data,
+        train=data.train.take(np.sort(np.concatenate(train))),
+        validation=_joined(others, data.train.take(np.sort(np.concatenate(validation)))),
+        notes=(*data.notes, f"labeled rows that training and validation have: {given}"),
+    )
+
+
+def _joined(first: Split, second: Split) -> Split:
+    """The rows of both."""
+    return Split(
+        [*first.texts, *second.texts],
+        np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.ids, second.ids]),
+        pd.concat([first.extra, second.extra], ignore_index=True),
+    )
+
+
 def _of_groups(
     rows: Split, values: np.ndarray, groups: tuple[str, ...] | None, column: str,
     known: Sequence[str],
@@ -186,21 +237,28 @@ def _of_groups(
     return rows.take(np.flatnonzero(np.isin(values, groups)))
 
 
-def transfer_sets(spec: DataSpec, data: Dataset, kind: TransferKind) -> tuple[DataSpec, ...]:
+def transfer_sets(
+    spec: DataSpec, data: Dataset, kind: TransferKind, target_rows: Sequence[int] = ()
+) -> tuple[DataSpec, ...]:
     """One spec per training of a transfer; each is tested on every group in one go.
 
     ``matrix``: every group alone. ``leave-one-out``: all groups but one, each in turn, and
-    all groups together, the baseline of leaving one out.
+    all groups together, the baseline of leaving one out. With ``target_rows``, each group is
+    also trained on with so many of its rows, beside all others and alone.
 
     Args:
         spec: What ``data`` was loaded from.
         data: The rows of all groups.
         kind: Which trainings.
+        target_rows: Numbers of labeled rows of the group left out.
 
     Raises:
         DataError: if there are fewer than two groups to train on.
-        SpecError: if the spec itself names groups to train on.
+        SpecError: if the spec itself names groups to train on, or rows of the group left out
+            are given and none is left out.
     """
+    if target_rows and kind == "matrix":
+        raise SpecError("target_rows are of the group left out; use --transfer leave-one-out")
     if spec.train_groups is not None:
         raise SpecError("A transfer chooses the groups to train on; leave out train_groups")
     names = data.group_names()
@@ -213,4 +271,10 @@ def transfer_sets(spec: DataSpec, data: Dataset, kind: TransferKind) -> tuple[Da
     if kind == "matrix":
         return tuple(spec.model_copy(update={"train_groups": (name,)}) for name in ordered)
     others = [tuple(n for n in ordered if n != name) for name in ordered]
-    return (spec, *(spec.model_copy(update={"train_groups": group}) for group in others))
+    few = [
+        spec.model_copy(update={"train_groups": groups, "group_rows": {name: rows}})
+        for rows in target_rows
+        for name in ordered
+        for groups in (tuple(ordered), (name,))
+    ]
+    return (spec, *(spec.model_copy(update={"train_groups": group}) for group in others), *few)

@@ -21,6 +21,7 @@ from valence.data.groups import (
     SOURCE_ROW,
     choose_rows,
     group_column,
+    limit_groups,
     split_by_group,
     with_groups,
 )
@@ -81,7 +82,7 @@ def load_dataset(
     whole = load_demo(spec) if spec.name == "demo" else _located(spec, data_dir, seed, most_rows)
     if spec.target == "intensity":
         return whole
-    return _subsample(spec, with_groups(spec, whole), seed)
+    return _subsample(spec, limit_groups(spec, with_groups(spec, whole), seed), seed)
 
 
 def _located(

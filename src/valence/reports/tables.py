@@ -24,6 +24,9 @@ def setup_label(result: RunResult) -> str:
         parts.append(f"only {', '.join(spec.data.groups)}")
     if spec.data.train_groups is not None:
         parts.append(f"trained on {', '.join(spec.data.train_groups)}")
+    if result.spec.data.group_rows is not None:
+        limits = result.spec.data.group_rows.items()
+        parts.append(", ".join(f"{rows} rows of {name}" for name, rows in limits))
     if result.encoder is not None:
         parts.append(Path(result.encoder).name)
     return ", ".join(parts)

@@ -19,6 +19,7 @@ from valence.storage import atomic
 
 ALL = "all"
 WITHOUT = "all but "
+BESIDE = " and the others"
 DARK = 0.6  # fraction of the color scale above which figures are written in white
 
 
@@ -28,10 +29,13 @@ def is_transfer(result: RunResult) -> bool:
 
 
 def trained_on(result: RunResult) -> str:
-    """``de``, ``all but de``, ``all``, or ``de + en``."""
-    groups = result.spec.data.train_groups
+    """``de``, ``all but de``, ``all``, ``de + en``, or ``20 rows of de and the others``."""
+    groups, limits = result.spec.data.train_groups, result.spec.data.group_rows
     if groups is None:
         return ALL
+    if limits:
+        few = ", ".join(f"{rows} rows of {name}" for name, rows in limits.items())
+        return few if len(groups) == len(limits) else f"{few}{BESIDE}"
     left = [name for name in result.groups if name not in groups]
     if len(groups) > 1 and len(left) == 1:
         return WITHOUT + left[0]
@@ -46,21 +50,24 @@ def transfer_table(results: Sequence[RunResult]) -> pd.DataFrame:
 
     Returns:
         setup, method, name (the method, with the settings in which its rows differ),
-        trained_on, tested_on, left_out (whether training saw no row of the group), rows,
+        trained_on, tested_on, left_out (whether training saw no row of the group),
+        target_rows (labeled rows of the group tested, where they were limited; else 0), rows,
         seeds, ``<metric>_mean`` and ``<metric>_sd``.
     """
     rows = []
     for label, group in _setups(results).items():
         names = setting_names(group)
         for result in group:
-            seen = result.spec.data.train_groups
-            for name, scores in result.groups.items():
+            seen, limits = result.spec.data.train_groups, result.spec.data.group_rows or {}
+            tested = {g: s for g, s in result.groups.items() if not limits or g in limits}
+            for name, scores in tested.items():
                 rows.append(
                     {
                         "setup": label, "method": result.spec.method,
                         "name": names[result.key],
                         "trained_on": trained_on(result), "tested_on": name,
                         "left_out": seen is not None and name not in seen,
+                        "target_rows": limits.get(name, 0),
                         "rows": scores["rows"], "seed": result.spec.seed,
                         **{metric: scores[metric] for metric in GROUP_METRICS},
                     }
@@ -69,7 +76,8 @@ def transfer_table(results: Sequence[RunResult]) -> pd.DataFrame:
         return pd.DataFrame()
     keys = ["setup", "method", "name", "trained_on", "tested_on"]
     by_key = pd.DataFrame(rows).astype({"rows": int}).groupby(keys, sort=False)
-    parts = [by_key.agg(left_out=("left_out", "first"), rows=("rows", "first"))]
+    firsts = {name: (name, "first") for name in ("left_out", "target_rows", "rows")}
+    parts = [by_key.agg(**firsts)]
     parts.append(by_key["seed"].nunique().rename("seeds").to_frame())
     for metric in GROUP_METRICS:
         own = by_key[metric]
@@ -84,7 +92,7 @@ def _setups(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
         if not result.groups:
             continue
         spec = result.spec
-        data = spec.data.model_copy(update={"train_groups": None})
+        data = spec.data.model_copy(update={"train_groups": None, "group_rows": None})
         key = f"{data.model_dump_json()} {result.encoder}"
         whole.setdefault(key, []).append(result)
     transfers = [group for group in whole.values() if any(is_transfer(r) for r in group)]
@@ -99,7 +107,8 @@ def _setups(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
 
 def transfer_matrix(table: pd.DataFrame, metric: str = "macro_f1") -> pd.DataFrame:
     """(trained on × tested on) means of one set-up and method, in one order of the groups."""
-    matrix = table.pivot_table(
+    whole = table[table["target_rows"] == 0]
+    matrix = whole.pivot_table(
         index="trained_on", columns="tested_on", values=f"{metric}_mean", sort=False
     )
     names = sorted(matrix.columns)
@@ -115,21 +124,38 @@ def transfer_columns(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def leave_one_out_columns(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """By group: macro-F1 where it was left out of the training, where not, and the loss."""
-    unseen = table[table["left_out"]].set_index("tested_on")
-    seen = table[table["trained_on"] == ALL].set_index("tested_on")
+    """By group and on their mean: macro-F1 with no row of it, with a few, and with all.
+
+    The difference is between none and all.
+    """
+    beside = table["trained_on"].str.endswith(BESIDE)
+    columns = {"left out": table[table["left_out"]]}
+    for count in sorted({int(n) for n in table["target_rows"]} - {0}):
+        few = table["target_rows"] == count
+        columns[f"{count} rows alone"] = table[few & ~beside]
+        columns[f"{count} rows{BESIDE}"] = table[few & beside]
+    columns["trained with"] = table[table["trained_on"] == ALL]
+    by_group = {head: own.set_index("tested_on") for head, own in columns.items()}
+    names = sorted(by_group["left out"].index)
+    means = pd.DataFrame({head: own["macro_f1_mean"] for head, own in by_group.items()})
+    means = means.loc[names].astype(float)
+    gaps = means["left out"] - means["trained with"]
     rows = []
-    for name in sorted(unseen.index):
-        own, beside = unseen.loc[name], seen.loc[name] if name in seen.index else None
-        gap = "–" if beside is None else f"{own['macro_f1_mean'] - beside['macro_f1_mean']:+.3f}"
-        rows.append(
-            [
-                name, str(own["rows"]), mean_sd(own["macro_f1_mean"], own["macro_f1_sd"]),
-                "–" if beside is None else mean_sd(beside["macro_f1_mean"], beside["macro_f1_sd"]),
-                gap,
-            ]
-        )  # fmt: skip
-    return ["group", "test rows", "left out", "trained with", "difference"], rows
+    for name in names:
+        cells = [
+            mean_sd(own.loc[name, "macro_f1_mean"], own.loc[name, "macro_f1_sd"])
+            if name in own.index else "–" for own in by_group.values()
+        ]  # fmt: skip
+        tested = by_group["left out"].loc[name, "rows"]
+        rows.append([name, str(tested), *cells, _signed(gaps[name])])
+    if len(names) > 1:
+        shown = [mean_sd(value, None) for value in means.mean(skipna=False)]
+        rows.append(["mean", "", *shown, _signed(gaps.mean(skipna=False))])
+    return ["group", "test rows", *columns, "difference"], rows
+
+
+def _signed(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:+.3f}"
 
 
 def _pivot(table: pd.DataFrame, metric: str = "macro_f1") -> PivotTable:
@@ -148,6 +174,7 @@ def _pivot(table: pd.DataFrame, metric: str = "macro_f1") -> PivotTable:
 
 def transfer_verdict(table: pd.DataFrame) -> str:
     """What the table of one set-up and method says, in a sentence or two."""
+    table = table[table["target_rows"] == 0]
     away = table[table["left_out"]]["macro_f1_mean"].mean()
     home = table[~table["left_out"] & (table["trained_on"] != ALL)]["macro_f1_mean"].mean()
     text = f"On groups it was trained on, macro-F1 is {home:.3f} on the mean; on others {away:.3f}."

@@ -12,7 +12,7 @@ from valence.config.data import DataSpec
 from valence.data.catalog import DATASETS
 from valence.data.groups import UNNAMED, transfer_sets
 from valence.data.sources import load_dataset
-from valence.errors import DataError, SpecError, UnknownNameError
+from valence.errors import DataError, SpecError, UnknownNameError, ValenceError
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +105,50 @@ def test_transfer_sets(folder: Path, reviews: Path) -> None:
     assert [s.train_groups for s in matrix] == [("de",), ("en",), ("sw",)]
     left_out = transfer_sets(spec, data, "leave-one-out")
     assert [s.train_groups for s in left_out] == [None, ("en", "sw"), ("de", "sw"), ("de", "en")]
+    few = transfer_sets(spec, data, "leave-one-out", (4,))[len(left_out) :]
+    assert [s.group_rows for s in few[::2]] == [{"de": 4}, {"en": 4}, {"sw": 4}]
+    assert [s.train_groups for s in few[:2]] == [("de", "en", "sw"), ("de",)]
+    with pytest.raises(SpecError, match="leave-one-out"):
+        transfer_sets(spec, data, "matrix", (4,))
     with pytest.raises(SpecError, match="train_groups"):
         transfer_sets(spec.model_copy(update={"train_groups": ("de",)}), data, "matrix")
     plain = DataSpec(name=str(reviews))
     with pytest.raises(DataError, match="needs two"):
         transfer_sets(plain, load_dataset(plain), "matrix")
+
+
+def test_few_labeled_rows_of_a_group(folder: Path) -> None:
+    """So many of a group in training and validation together, and the rest as without."""
+    whole = load_dataset(DataSpec(name=str(folder), cut_seed=1))
+    data = load_dataset(DataSpec(name=str(folder), cut_seed=1, group_rows={"sw": 12}))
+    had = whole.groups(whole.train) == "sw"
+    left, held = data.groups(data.train) == "sw", data.groups(data.validation) == "sw"
+    assert left.sum() + held.sum() == 12
+    assert 0 < held.sum() < left.sum()
+    drawn = {*data.train.ids[left], *data.validation.ids[held]}
+    assert len(drawn) == 12
+    assert drawn < set(whole.train.ids[had])
+    assert set(data.train.ids[~left]) == set(whole.train.ids[~had])
+    before = whole.groups(whole.validation) != "sw"
+    assert set(data.validation.ids[~held]) == set(whole.validation.ids[before])
+    np.testing.assert_array_equal(data.test.ids, whole.test.ids)
+    row = int(np.flatnonzero(left)[0])
+    source = list(whole.train.ids).index(data.train.ids[row])
+    assert data.train.texts[row] == whole.train.texts[source]
+    assert data.train.labels[row] == whole.train.labels[source]
+    other = load_dataset(DataSpec(name=str(folder), cut_seed=2, group_rows={"sw": 12}))
+    again = {*other.train.ids[other.groups(other.train) == "sw"]}
+    assert again != {*data.train.ids[left]}
+
+
+def test_rows_of_a_group_that_cannot_be_limited(folder: Path, reviews: Path) -> None:
+    for spec, text in (
+        (DataSpec(name=str(folder), group_rows={"xx": 4}), "'xx'"),
+        (DataSpec(name=str(folder), group_rows={"sw": 4000}), "ask for a number between"),
+        (DataSpec(name=str(reviews), group_rows={"sw": 4}), "--group"),
+    ):
+        with pytest.raises(ValenceError, match=text):
+            load_dataset(spec)
 
 
 def test_groups_are_part_of_what_names_a_result(tmp_path: Path) -> None:

@@ -58,10 +58,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def results(root: Path, kind: str, methods: tuple[str, ...], seeds: int) -> list[RunResult]:
+def results(
+    root: Path, kind: str, methods: tuple[str, ...], seeds: int, target_rows: tuple[int, ...] = ()
+) -> list[RunResult]:
     comparison = Comparison(
         data=(DataSpec(name=str(root / "reviews")),), methods=methods,
-        seeds=tuple(range(seeds)), transfer=kind,
+        seeds=tuple(range(seeds)), transfer=kind, target_rows=target_rows,
     )  # fmt: skip
     outcome = execute(plan(with_transfer(comparison)), store=RunStore(root / "runs"))
     assert not outcome.failures, outcome.failures[0].error
@@ -125,6 +127,21 @@ def test_leave_one_out(root: Path) -> None:
     table = transfer_table(found)
     heads, rows = leave_one_out_columns(table)
     assert heads[2:] == ["left out", "trained with", "difference"]
-    assert [row[0] for row in rows] == list(NAMES)
+    assert [row[0] for row in rows] == [*NAMES, "mean"]
     left = next(r for r in found if r.spec.data.train_groups == ("de", "en"))
     assert rows[2][2] == f"{left.groups['sw']['macro_f1']:.3f}"
+
+
+def test_a_few_rows_of_the_language_left_out(root: Path) -> None:
+    found = results(root, "leave-one-out", ("tfidf-lr",), 1, (12, 30))
+    table = transfer_table(found)
+    heads, rows = leave_one_out_columns(table)
+    few = ["12 rows alone", "12 rows and the others", "30 rows alone", "30 rows and the others"]
+    assert heads == ["group", "test rows", "left out", *few, "trained with", "difference"]
+    alone = next(r for r in found if r.spec.data.group_rows == {"sw": 30} and r.sizes["train"] < 30)
+    place = NAMES.index("sw")
+    assert rows[place][heads.index("30 rows alone")] == f"{alone.groups['sw']['macro_f1']:.3f}"
+    means = [float(row[2]) for row in rows[: len(NAMES)]]
+    assert float(rows[-1][2]) == pytest.approx(np.mean(means), abs=1e-3)
+    assert list(transfer_matrix(table).index) == [*(f"all but {name}" for name in NAMES), "all"]
+    assert "0." in transfer_verdict(table)
