@@ -9,6 +9,7 @@ import lzma
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -89,6 +90,27 @@ def test_11_half_a_character_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "good \\ud83d", "label": "a"}\n{"text": "bad", "label": "b"}\n' * 20)
     assert texts(load(path)) == {"good \ufffd", "bad"}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "xlsx"])
+def test_11_half_a_character_in_names_and_lists_is_replaced(
+    suffix: str, tmp_path: Path, valence: Any
+) -> None:
+    rows = [json.dumps({"text": f"film {i}", "label": "ab"[i % 2]}) for i in range(40)]
+    (tmp_path / "train.jsonl").write_text("\n".join(rows))
+    valence("train", tmp_path / "train.jsonl", "--method", "tfidf-lr", "--out", tmp_path / "model")
+    odd = {"text": "film", "note \ud800": "\udc00", "tags": [{"a\ud801": "b\ud801"}]}
+    (tmp_path / "new.jsonl").write_text(json.dumps(odd) + "\n")
+    out = tmp_path / f"scored.{suffix}"
+    valence("predict", tmp_path / "model", tmp_path / "new.jsonl", "--out", out)
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+        "csv": pd.read_csv, "parquet": pd.read_parquet,
+        "xlsx": lambda path: pd.read_excel(path, engine="openpyxl"),
+        "jsonl": lambda path: pd.read_json(path, lines=True),
+    }  # fmt: skip
+    frame = readers[suffix](out)
+    assert list(frame["note \ufffd"]) == ["\ufffd"]
+    assert "a\ufffd" in str(frame["tags"][0])
 
 
 SPELLED = [

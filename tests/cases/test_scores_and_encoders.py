@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -126,9 +125,7 @@ def test_29_truncated_weights_are_one_line(size: int, tiny_encoder: Path, tmp_pa
     assert "copy it again" in str(error.value)
 
 
-def test_29_gpt2_without_padding_works_or_says_what_it_is(
-    tiny_encoder: Path, tmp_path: Path
-) -> None:
+def test_29_gpt2_without_padding_works(tiny_encoder: Path, tmp_path: Path) -> None:
     from transformers import GPT2Config, GPT2Model
 
     folder = Path(shutil.copytree(tiny_encoder, tmp_path / "gpt2"))
@@ -137,7 +134,6 @@ def test_29_gpt2_without_padding_works_or_says_what_it_is(
         GPT2Config(vocab_size=60, n_positions=40, n_embd=16, n_layer=1, n_head=2)
     ).save_pretrained(folder)
     spec = EncoderSpec(name=str(folder), adaptation="frozen", max_length=16)
-    states: torch.Tensor | None = None
-    with contextlib.suppress(ModelError):
-        states = states_of(spec, ["good film"])
-    assert states is None or bool(states.isfinite().all())
+    states = states_of(spec, ["good film", "bad film"])
+    assert states.shape[-1] == 16
+    assert bool(states.isfinite().all())

@@ -46,6 +46,10 @@ def json_objects(lines: Iterable[str], path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
+            if "\\u" in line:  # the only way in which JSON holds half a character
+                text = json.dumps(row, ensure_ascii=False)
+                whole = whole_characters(text)
+                row = row if whole is text else json.loads(whole)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {number}: no valid JSON ({error.msg})") from None
         except RecursionError:
@@ -57,8 +61,6 @@ def json_objects(lines: Iterable[str], path: Path) -> Iterator[dict[str, Any]]:
         names.update(row)
         if len(names) > MOST_COLUMNS:
             raise DataError(f"{path}, line {number}: more than {MOST_COLUMNS} columns")
-        if "\\u" in line:  # the only way in which JSON holds half a character
-            row = {k: whole_characters(v) if isinstance(v, str) else v for k, v in row.items()}
         yield row
 
 

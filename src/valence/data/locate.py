@@ -200,7 +200,7 @@ def locate(
         if table_file(path).exists():
             files = tables_of_path(path, spec.group, spec.encoding, has_header=spec.header)
             return files, _reading_notes(files)
-    return _of_hub(spec), []
+    return _of_hub(spec, where), []
 
 
 def _reading_notes(tables: Mapping[str, Table]) -> list[str]:
@@ -303,7 +303,7 @@ def _of_folders(
     }
 
 
-def _of_hub(spec: DataSpec) -> dict[str, Table]:
+def _of_hub(spec: DataSpec, data_dir: str | Path | None) -> dict[str, Table]:
     name = spec.name
     card = DATASETS.get(name)
     if is_table(table_file(Path(name))):
@@ -314,7 +314,9 @@ def _of_hub(spec: DataSpec) -> dict[str, Table]:
             f"{name}/ and name the folder above it with --data-dir"
         )
     if card is None and (name.count("/") != 1 or name.startswith((".", "/"))):
-        raise UnknownNameError("file or data set", name, DATASETS)
+        folder = Path(data_dir) if data_dir else None
+        own = [p.name for p in folder.iterdir() if p.is_dir()] if folder and folder.is_dir() else []
+        raise UnknownNameError("file or data set", name, {*DATASETS, *own})
     refuse_encoding(spec, "rows of the hub")
     hub = card.hub if card is not None and card.hub is not None else (name, None)
     return {split: HubRows(rows) for split, rows in open_hub(*hub).items()}

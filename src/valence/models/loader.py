@@ -90,7 +90,7 @@ def load_model(folder: str | Path) -> Model:
         raise ModelError(f"No model folder at {path}; train one: valence train DATA --out {path}")
     check_plain(path)
     if not check_digests(path):
-        logger.info("%s has no digests of its files, as older versions wrote it", path)
+        logger.warning("%s has no digests, so a changed file is not noticed; train it again", path)
     try:
         return LOADERS[read_config(path).loader](path)
     except (SpecError, DataError) as error:
