@@ -173,3 +173,81 @@ def test_a_path_and_a_string_are_read_alike(tmp_path: Path) -> None:
     one = load_dataset(str(tmp_path / "x.csv"), seed=1)
     assert one.fingerprint == load_dataset(tmp_path / "x.csv", seed=1).fingerprint
     assert one.fingerprint == package.load_dataset(str(tmp_path / "x.csv"), seed=1).fingerprint
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "xlsx"])
+def test_a_sheet_without_a_header_loses_no_row(
+    suffix: str, trained: Path, tmp_path: Path, valence: Any
+) -> None:
+    """Whether the first row shows by its length or by a label that others have."""
+    rows = make_reviews(40)
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "xlsx":
+        rows.to_excel(path, header=False, index=False)
+    else:
+        rows.to_csv(path, header=False, index=False, sep="\t" if suffix == "tsv" else ",")
+    code, _, error = valence("predict", trained, path, "--out", tmp_path / "out.csv")
+    assert code == 1
+    assert "--no-header" in error
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_marker_column_is_no_label_of_a_missing_header(
+    trained: Path, tmp_path: Path, valence: Any
+) -> None:
+    rows = make_reviews(40).rename(columns={"text": "what they wrote"}).drop(columns="label")
+    marked = rows.assign(verified=["verified", ""] * 20)
+    marked.to_csv(tmp_path / "rows.csv", index=False)
+    code, _, error = valence(
+        "predict", trained, tmp_path / "rows.csv", "--out", tmp_path / "out.csv"
+    )
+    assert code == 0, error
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 40
+
+
+def test_two_columns_of_texts_of_one_name_are_refused(
+    trained: Path, tmp_path: Path, valence: Any
+) -> None:
+    (tmp_path / "rows.csv").write_text("text,text\n" + "good film,bad film\n" * 20)
+    code, _, error = valence("predict", trained, tmp_path / "rows.csv", "--out", "out.csv")
+    assert code == 1
+    assert "several columns 'text'" in error
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_lists_of_one_text_are_unwrapped_and_others_refused(
+    suffix: str, trained: Path, tmp_path: Path, valence: Any
+) -> None:
+    def predicted(texts: list[Any]) -> tuple[int, str]:
+        frame = pd.DataFrame({"text": texts})
+        path = tmp_path / f"rows.{suffix}"
+        if suffix == "jsonl":
+            frame.to_json(path, orient="records", lines=True)
+        else:
+            frame.to_parquet(path)
+        code, _, error = valence("predict", trained, path, "--out", tmp_path / "out.csv")
+        return code, error
+
+    code, error = predicted([["good film"], ["bad film"]])
+    assert code == 0, error
+    assert "every text is read from a list of one value" in error
+    nested = pd.read_csv(tmp_path / "out.csv")
+    predicted(["good film", "bad film"])
+    plain = pd.read_csv(tmp_path / "out.csv")
+    columns = [name for name in plain.columns if name != "text"]
+    pd.testing.assert_frame_equal(nested[columns], plain[columns])
+    code, error = predicted([["good film"], ["bad", "film"]])
+    assert code == 1
+    assert "row 2 is a list of 2" in error
+    code, error = predicted([{"a": "good"}, {"a": "bad"}])
+    assert code == 1
+    assert "is an object with 'a'" in error
+
+
+def test_messages_show_the_beginning_of_a_long_label(tmp_path: Path) -> None:
+    rows = make_reviews(40)
+    rows.to_csv(tmp_path / "train.csv", index=False)
+    rows.assign(label="x" * 5000).to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(DataError, match="label 'xxx") as error:
+        load_dataset(DataSpec(name=str(tmp_path)))
+    assert len(str(error.value)) < 400

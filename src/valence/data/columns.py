@@ -60,6 +60,22 @@ def is_sentence(name: str) -> bool:
     return len(name) > LONGEST_NAME or len(name.split()) > WORDS_OF_A_NAME
 
 
+def is_row(columns: Mapping[str, Sequence[object]], *, text: str, label: str = "") -> bool:
+    """Whether the names of columns are rather the first row, of a file without such a line.
+
+    Args:
+        columns: Values by column.
+        text: The column taken for the texts.
+        label: The column taken for the labels, if it is known; its name may be a number then.
+    """
+    named = {label} if label else {name for name in columns if not _NUMBER.fullmatch(name)}
+    values = {name: {str(value) for value in columns[name][:SAMPLE]} for name in named - {text}}
+    # A column "verified" that says "verified" or nothing is no label.
+    return is_sentence(text) or any(
+        name in own and len(own - {"", "None"}) > 1 for name, own in values.items()
+    )
+
+
 @dataclass(frozen=True)
 class ColumnChoice:
     """A column, and why it was taken.
@@ -122,6 +138,10 @@ def guess_text_column(columns: Mapping[str, Sequence[object]], *, where: str) ->
     profiles = [p for p in _profiles(columns) if p.is_prose]
     named = _named(profiles, TEXT_NAMES)
     candidates = sorted(named or profiles, key=lambda profile: -profile.length)
+    if not any(columns):
+        raise DataError(
+            f"{where}: the first line names no columns; put one such as text,label above"
+        )
     if not candidates:
         raise DataError(
             f"{where}: no column holds texts; columns: {', '.join(list(columns)[:20])}; name it "

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from valence.data.byte_texts import texts_of_bytes
 from valence.data.columns import guess_text_column
 from valence.data.files import TEXT_COLUMNS, find_column, usual_column
+from valence.data.plain_values import texts_of_bytes
 from valence.errors import DataError
 
 if TYPE_CHECKING:

@@ -6,18 +6,17 @@ import datetime
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from valence.data.byte_texts import texts_of_bytes
+from valence.data.plain_values import SHOWN, is_nested, shortened, texts_of_bytes, unwrapped
 from valence.errors import DataError
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _DECIMAL_WHOLE = re.compile(r"([+-]?[0-9]+)\.0+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-SHOWN = 4
 
 
 def plain_texts(column: pd.Series, where: str, *, what: str) -> tuple[pd.Series, list[str]]:
@@ -41,8 +40,8 @@ def plain_texts(column: pd.Series, where: str, *, what: str) -> tuple[pd.Series,
         return column.astype(str).where(column.notna(), ""), []
     values = column.tolist()
     notes = []
-    if any(_is_list(value) or isinstance(value, Mapping) for value in values):
-        values = [_unwrapped(value, row, where, what) for row, value in enumerate(values, start=1)]
+    if any(is_nested(value) for value in values):
+        values = [unwrapped(value, row, where, what) for row, value in enumerate(values, start=1)]
         notes.append(f"{where}: every {what} is read from a list of one value")
     missing = pd.isna(pd.Series(values, dtype=object)).to_numpy()
     filled = [value for value, gone in zip(values, missing, strict=True) if not gone]
@@ -58,27 +57,6 @@ def plain_texts(column: pd.Series, where: str, *, what: str) -> tuple[pd.Series,
     ]
     strings = texts_of_bytes(pd.Series(texts, index=column.index, dtype=object), where)
     return strings.astype(str), notes
-
-
-def _is_list(value: object) -> bool:
-    import numpy as np
-
-    return isinstance(value, list | tuple | np.ndarray)
-
-
-def _unwrapped(value: Any, row: int, where: str, what: str) -> Any:
-    if isinstance(value, Mapping):
-        raise DataError(
-            f"{where}: the {what} of row {row} is an object with "
-            f"{', '.join(map(repr, list(value)[:SHOWN])) or 'nothing'}; write its value instead"
-        )
-    if not _is_list(value):
-        return value
-    inner = list(value)
-    if len(inner) > 1:
-        advice = "one label is learned per row" if what == "label" else "join its words"
-        raise DataError(f"{where}: the {what} of row {row} is a list of {len(inner)}; {advice}")
-    return _unwrapped(inner[0], row, where, what) if inner else None
 
 
 def _text(value: Any, *, as_whole: bool) -> Any:
@@ -202,7 +180,7 @@ def class_names(frame: pd.DataFrame, given: Sequence[str], where: str) -> tuple[
         return tuple(given)
     present = set(frame["label"].unique())
     if len(present) < 2:
-        only = next(iter(present), "none")
+        only = shortened(next(iter(present), "none"))
         raise DataError(
             f"{where}: all training rows have the label {only!r}; "
             "a classifier needs at least two classes"
@@ -227,8 +205,8 @@ def unknown_label(frame: pd.DataFrame, classes: Sequence[str], where: str) -> Da
     alike = next((name for name in classes if folded(name) == folded(label)), None)
     advice = "correct it, or train with rows of that class"
     if alike is not None:
-        advice = f"write {alike!r}, or give --normalize-labels"
-    shown = ", ".join(classes[:20])
+        advice = f"write {shortened(alike)!r}, or give --normalize-labels"
+    shown = ", ".join(shortened(name) for name in classes[:20])
     return DataError(
-        f"{where}, row {row}: label {label!r} is none of the classes {shown}; {advice}"
+        f"{where}, row {row}: label {shortened(label)!r} is none of the classes {shown}; {advice}"
     )

@@ -10,11 +10,11 @@ import pandas as pd
 
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url
-from valence.data.byte_texts import text_of_bytes
 from valence.data.catalog import DATASETS
-from valence.data.columns import SAMPLE, guess_label_column, guess_text_column, is_sentence
+from valence.data.columns import SAMPLE, guess_label_column, guess_text_column, is_row
 from valence.data.groups import SOURCE_ROW
 from valence.data.locate import SPLITS, InMemoryRows, Table
+from valence.data.plain_values import text_of_bytes
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, usual_column
 from valence.errors import DataError
 
@@ -150,19 +150,13 @@ def with_columns(
         choice = guess_label_column(head, text=text, where=spec.name)
         guessed["label_column"] = choice.name
         words.append(f"labels from column {choice.name!r} ({choice.reason})")
-    if words and _is_row([text, guessed.get("label_column", "")], head):
+    if words and is_row(head, text=text, label=guessed.get("label_column", "")):
         raise DataError(
             f"{spec.name}: the first line looks like a row and names no columns; read it as one "
             "with --no-header, or put a line such as text,label above it"
         )
     note = f"{spec.name}: {', '.join(words)}; name others with --text-column, --label-column"
     return spec.model_copy(update=guessed), [note] if words else []
-
-
-def _is_row(names: list[str], head: Mapping[str, list[object]]) -> bool:
-    """Whether guessed names are values of their columns: a text, and a label that others have."""
-    text, label = names
-    return is_sentence(text) or label in {str(value) for value in head.get(label, ())}
 
 
 def _head(table: Table) -> dict[str, list[object]]:

@@ -17,11 +17,11 @@ from sqlalchemy.schema import CreateTable
 
 from valence.config.data import DataSpec
 from valence.config.database_url import is_sql_url, refuse_password
-from valence.data.byte_texts import texts_of_bytes
 from valence.data.catalog import DATASETS
 from valence.data.database import TEXTS, Database, open_database, split_table_name
 from valence.data.groups import choose_rows
 from valence.data.locate import SPLITS, Table, locate, refuse_subsampling
+from valence.data.plain_values import texts_of_bytes
 from valence.data.source_columns import column_of_splits, splits_of
 from valence.data.tables import LABEL_COLUMNS, TEXT_COLUMNS, find_column, whole_characters
 from valence.data.text import DEFAULT, clean_text

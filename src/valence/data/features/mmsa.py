@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from valence.data.byte_texts import text_of_bytes
+from valence.data.plain_values import text_of_bytes
 from valence.errors import DataError
 
 SPLITS = {

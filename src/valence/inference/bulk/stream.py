@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from valence.config.database_url import is_sql_url
 from valence.data.blank import is_blank
-from valence.data.byte_texts import text_of_bytes
-from valence.data.columns import guess_text_column, is_sentence
+from valence.data.columns import guess_text_column, is_row
 from valence.data.files import TEXT_COLUMNS, find_column, usual_column
 from valence.data.formats import reading_note, table_file
+from valence.data.plain_values import is_nested, text_of_bytes, unwrapped
 from valence.errors import DataError
 from valence.inference.bulk.checkpoint import (
     PartRecord,
@@ -200,7 +200,7 @@ class _StreamScorer:
         records: list[PartRecord] = []
         done = 0
         for number, part in enumerate(source.parts(self.options.part_rows)):
-            texts = self._texts(part, source.name)
+            texts = self._texts(part, source.name, done)
             digest = texts_digest(texts)
             total = max(done + len(part), round((done + len(part)) / part.fraction_read))
             if number < len(known):
@@ -236,13 +236,19 @@ class _StreamScorer:
         self.written += 1
         return written
 
-    def _texts(self, part: Part, where: str) -> list[str]:
+    def _texts(self, part: Part, where: str, before: int) -> list[str]:
         if self.column is None:
             self.column = self._choose(part, where)
         if self.column not in part.names and where.endswith(".jsonl"):
             return [""] * len(part)  # no row of this part has the column
         name = find_column(part.names, self.column, TEXT_COLUMNS, what="text", where=where)
+        if part.names.count(name) > 1:
+            raise DataError(f"{where}: there are several columns {name!r}; rename all but one")
         values = part.values(part.names.index(name))
+        if any(map(is_nested, values)):
+            note = f"{where}: every text is read from a list of one value"
+            self.notes += [note] * (note not in self.notes)
+            values = [unwrapped(v, before + i, where, "text") for i, v in enumerate(values, 1)]
         return ["" if value is None else str(text_of_bytes(value, where)) for value in values]
 
     def _choose(self, part: Part, where: str) -> str:
@@ -257,7 +263,7 @@ class _StreamScorer:
             return usual
         columns = {name: part.values(place) for place, name in enumerate(part.names)}
         choice = guess_text_column(columns, where=where)
-        if is_sentence(choice.name):
+        if is_row(columns, text=choice.name):
             raise DataError(
                 f"{where}: the first line looks like a row and names no columns; read it as one "
                 "with --no-header, or name the column with --text-column"
