@@ -75,8 +75,9 @@ def test_a_full_stdout_is_one_line(words: list[str]) -> None:
         done = run(words, stdout=full)
     assert done.returncode == 1, done
     lines = done.stderr.decode().splitlines()
-    assert lines == ["Error: Cannot write to standard output: No space left on device; "
-                     "send it elsewhere"]  # fmt: skip
+    assert lines == ["Error: Cannot write to standard output: No space left on device; write to "
+    "another "
+                     "place"]  # fmt: skip
 
 
 @pytest.mark.parametrize("words", [["methods"], ["methods", "--json"], ["--version"]])

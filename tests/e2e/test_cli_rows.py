@@ -119,7 +119,7 @@ def test_calibrate_takes_the_same_rows(
     code, _, err = valence("calibrate", model, "--label-column", "stars")
     assert (code, "name the rows with --data" in err) == (1, True)
     code, _, err = valence("calibrate", numeric_model)
-    assert (code, "it has no probabilities to calibrate" in err) == (1, True)
+    assert (code, "there are no probabilities to calibrate" in err) == (1, True)
 
 
 @dataclass
@@ -270,7 +270,7 @@ def test_a_killed_prediction_does_not_go_on_with_another_prior(
     assert (code, "60 rows made with another target prior" in err) == (1, True), err
     assert not (tmp_path / "scored.csv").exists()
     code, _, err = valence(*words, "bad=.98,good=.01,meh=.01", "--resume", "--json")
-    assert (code, "60 rows were done before" in err) == (0, True), err
+    assert (code, "60 rows were already done" in err) == (0, True), err
 
 
 def _small(make: Callable[..., None]) -> Callable[..., None]:

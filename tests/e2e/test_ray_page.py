@@ -31,7 +31,7 @@ OWN = [command for command in COMMANDS if command.startswith("valence")]
 SAID = {
     "--seeds 2": r"4 runs: 2 methods × 2 seeds",
     "--seeds 3": r"6 runs: 2 methods × 3 seeds",
-    "--resume": r"60 rows were done before",
+    "--resume": r"60 rows were already done",
 }
 
 

@@ -308,7 +308,9 @@ def find_class_sizes(source: LabeledSource) -> Finding:
     unseen = [str(c) for c in table.index[trained == 0]]
     few = [str(c) for c in table.index[(trained > 0) & (trained < MIN_TRAIN_ROWS)]]
     ratio = int(trained.max()) / max(1, int(trained[trained > 0].min()))
-    lines = [f"{len(table)} classes; the largest has {ratio:.1f} times as many rows as the smallest."]
+    lines = [
+        f"{len(table)} classes; the largest has {ratio:.1f} times as many rows as the smallest."
+    ]
     if unseen:
         lines.append(f"{_some(unseen)}: no rows in {source.training}, so no model can learn it.")
     if few:
@@ -317,7 +319,8 @@ def find_class_sizes(source: LabeledSource) -> Finding:
         thin = [str(c) for c in table.index[table["test"] < MIN_TEST_ROWS]]
         if thin:
             lines.append(
-                f"{_some(thin)}: fewer than {MIN_TEST_ROWS} test rows, so their scores are unreliable."
+                f"{_some(thin)}: fewer than {MIN_TEST_ROWS} test rows, so their scores are "
+                f"unreliable."
             )
     level: Level = "problem" if unseen else "warning" if len(lines) > 1 else "fine"
     shown = table.sort_values(source.training, ascending=False).reset_index()

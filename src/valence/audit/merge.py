@@ -39,7 +39,7 @@ class MergeReport:
     Attributes:
         changed: Rows that have another label now.
         confirmed: Rows whose label was right.
-        unanswered: Rows without an answer, which stay as they were.
+        unanswered: Rows not answered, which stay as they were.
         files: What was written.
     """
 

@@ -30,7 +30,8 @@ class CheckOptions(OptionGroup):
     """What is checked, and how strictly."""
 
     fast: Annotated[
-        bool, typer.Option("--fast", help="Find label errors with n-grams only, without the encoder.")
+        bool,
+        typer.Option("--fast", help="Find label errors with n-grams only, without the encoder."),
     ] = False
     near: Annotated[
         float, typer.Option(min=0.3, max=1, help="Minimum similarity of near-duplicates.")
@@ -38,9 +39,7 @@ class CheckOptions(OptionGroup):
     budget: Annotated[
         float, typer.Option(min=0, max=1, help="Maximum fraction of a class to list as doubtful.")
     ] = 0.05
-    language: Annotated[
-        str | None, typer.Option(help="Expected languages: en or en,fr.")
-    ] = None
+    language: Annotated[str | None, typer.Option(help="Expected languages: en or en,fr.")] = None
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with code 1 if there is a problem.")
     ] = False

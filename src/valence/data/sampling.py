@@ -52,7 +52,7 @@ def longtail_counts(
 
     Args:
         available: (C,) rows per class.
-        ratio: Largest class over smallest.
+        ratio: Ratio of the largest to the smallest class.
         total: Rows in all.
         head: Rows of the largest class.
         profile: Shape of the fall.

@@ -278,7 +278,7 @@ def _predict(dataset: Dataset, model: Model, split: str) -> Outputs:
 
 
 def _answered(dataset: Dataset, rows: Split, outputs: Outputs) -> Outputs:
-    """Rows without an answer count as wrong."""
+    """Rows not answered count as wrong."""
     logits = dataset.task.fill_unanswered(outputs.logits, rows.labels)
     return outputs if logits is outputs.logits else replace(outputs, logits=logits)
 

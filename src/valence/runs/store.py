@@ -135,7 +135,7 @@ class RunStore:
             raise RunError(f"{path} cannot be read: {error}") from None
         except (ValidationError, SpecError) as error:
             raise RunError(
-                f"{path} cannot be read ({_first_line(error)}); it is of another version of "
+                f"{path} cannot be read ({_first_line(error)}); it is from another version of "
                 "Valence, or damaged: update Valence, or delete the folder to run it again"
             ) from None
 

@@ -61,8 +61,8 @@ class ServeSettings:
 
     Attributes:
         folder: The model folder.
-        host: Address to listen at.
-        port: Port to listen at; 0 takes a free one.
+        host: Address to listen on.
+        port: Port to listen on; 0 picks a free one.
         workers: Processes, each with a model of its own.
         keys: SHA-256 digests of the valid keys; without any, everybody has access.
         limits: Bounds of requests.

@@ -223,7 +223,7 @@ def clear(kind: str | None = None) -> int:
     Entries that another process holds are left.
 
     Args:
-        kind: A name of :data:`KINDS`, or of a folder with entries of another version. When not
+        kind: A name of :data:`KINDS`, or of a folder with entries from another version. When not
             given, all kinds that are recomputable.
 
     Returns:

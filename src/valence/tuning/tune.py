@@ -353,6 +353,6 @@ def _none_done(study: Study, interrupted: bool) -> TuningResult:
     failed = table.loc[table["error"] != "", "error"]
     raise RunError(
         f"All {len(failed)} trials of study {study.study_name!r} failed, the last with: "
-        f"{failed.iloc[-1] if len(failed) else 'no reason'}; "
-        "mend the cause and give another --study"
+        f"{failed.iloc[-1] if len(failed) else 'no reason'}; mend the cause and give another "
+        "--study"
     )

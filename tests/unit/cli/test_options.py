@@ -205,6 +205,6 @@ def test_settings_that_no_method_reads_are_said(capsys: pytest.CaptureFixture[st
         "Note: majority does not read loss.gamma, train.epochs; left out" in capsys.readouterr().err
     )
     print_unread(["majority", "tfidf-lr"], given)
-    assert "Note: No method here reads loss.gamma, train.epochs" in capsys.readouterr().err
+    assert "Note: No method here uses loss.gamma, train.epochs" in capsys.readouterr().err
     print_unread(["majority", "focal"], given)
     assert capsys.readouterr().err == ""

@@ -92,7 +92,7 @@ def test_clearing_touches_nothing_else(root: Path) -> None:
     cache.clear()
     assert keys() == {other.name}
     assert (root / "photos" / "cat.jpg").exists()
-    assert "neighbours\tof another version\t1" in command("ls")[1]
+    assert "neighbours\tfrom another version\t1" in command("ls")[1]
     cache.clear("neighbours")
     assert keys() == set()
 

@@ -42,7 +42,7 @@ class FolderJob:
         out: The folder for scored files.
         hardware: How the model is run.
         long: What is done with long texts.
-        text_column: Name of the column of texts.
+        text_column: Column with the texts.
         target_prior: Class priors of the texts, as ``valence predict`` takes them.
         part_rows: Rows held at once.
         encoding: Of text files; UTF-8 when None.

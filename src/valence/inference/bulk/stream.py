@@ -43,7 +43,7 @@ class StreamOptions:
     """How a table is read and written.
 
     Attributes:
-        text_column: Name of the column of texts.
+        text_column: Column with the texts.
         query: A SELECT whose rows are read, of a database.
         table: The table that is read, of a database with several.
         to_table: The table that is written, where the target is a database.
