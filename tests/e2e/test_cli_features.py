@@ -95,8 +95,8 @@ def test_extract_a_clip_and_a_table_of_clips(valence, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("none.mp4,x,1,train", r"row 1 (none.mp4): the clip is no file"),
-        ("clips.csv,x,good,train", "the label is no number"),
+        ("none.mp4,x,1,train", r"row 1 (none.mp4): the clip does not exist"),
+        ("clips.csv,x,good,train", "the label is not a number"),
         ("clips.csv,x,1,later", "the split is none of"),
         ("clips.csv,x,1,train", "no row of split 'validation'"),
     ],

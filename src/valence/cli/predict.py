@@ -192,7 +192,7 @@ def _table(given: list[str], out: str | None) -> str | None:
     if not url and not is_table(file):
         return None
     if not url and not file.exists():
-        raise DataError(f"No file {file}; check the path")
+        raise DataError(f"File {file} does not exist; check the path")
     if out is None:
         raise DataError(f"Where should the predictions for {given[0]} go? Add --out scored.csv")
     return given[0]

@@ -141,8 +141,8 @@ def _fit_all(
     thin = [config.classes[c] for c in np.flatnonzero(counts < min_rows)]
     if thin:
         notes.append(
-            f"{', '.join(map(repr, thin[:5]))} have fewer than {min_rows} rows: one temperature "
-            "for all classes, no bias or threshold per class"
+            f"{', '.join(map(repr, thin[:5]))} have fewer than {min_rows} rows: one temperature for all classes, no bias or threshold per "
+            "class"
         )
     temperature, bias = fit_scale(logits, labels, with_bias=not thin)
     base = logits / temperature + bias

@@ -192,6 +192,6 @@ def _check_finite(model: Any, name: str) -> None:
 def _unavailable(name: str, error: Exception) -> ModelError:
     reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else "not found"
     there = f"its folder {name} lacks files or they are broken; copy it again"
-    elsewhere = f"give a folder with its files, or fetch it once with a network: hf download {name}"
+    elsewhere = f"use a local folder, or download it once: hf download {name}"
     advice = there if Path(name).is_dir() else elsewhere
     return ModelError(f"Encoder {name!r} cannot be loaded ({reason}); {advice}")

@@ -265,5 +265,5 @@ def load_classifier(folder: Path) -> Any:
         )
     for name, values in model.named_parameters():
         if not bool(torch.isfinite(values).all()):
-            raise ModelError(f"{folder}: {name} holds numbers that are not finite; copy it again")
+            raise ModelError(f"{folder}: {name} contains numbers that are not finite; copy it again")
     return model

@@ -51,7 +51,7 @@ def _problem(values: np.ndarray | None, shape: tuple[int, ...] | None) -> str:
         return f"has the shape {values.shape}, not {shape}"
     if not np.issubdtype(values.dtype, np.floating):
         return f"has the type {values.dtype}"
-    return "" if np.isfinite(values).all() else "holds numbers that are not finite"
+    return "" if np.isfinite(values).all() else "contains numbers that are not finite"
 
 
 @contextmanager

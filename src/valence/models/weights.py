@@ -43,7 +43,7 @@ def _misfit(own: Tensor | None, given: Tensor | None) -> str:
     if own.dtype != given.dtype:
         return f"has the type {given.dtype}, not {own.dtype}"
     if given.is_floating_point() and not bool(given.isfinite().all()):
-        return "holds numbers that are not finite"
+        return "contains numbers that are not finite"
     return ""
 
 

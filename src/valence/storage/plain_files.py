@@ -57,7 +57,7 @@ def _check_entry(path: Path, roots: list[Path]) -> None:
         reason = error.strerror or str(error)
         raise ModelError(f"{path} cannot be read ({reason}); copy the folder again") from None
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise ModelError(f"{path} is no plain file; copy the folder again")
+        raise ModelError(f"{path} is not a regular file; copy the folder again")
     if linked and roots:
         target = Path(os.path.realpath(path))
         if stat.S_ISDIR(mode) or not any(target.is_relative_to(root) for root in roots):

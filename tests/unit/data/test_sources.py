@@ -121,7 +121,7 @@ def test_settings_that_cut_are_refused_where_a_model_is_held_to_rows(tmp_path: P
         load_split(cut, ("bad", "good", "so-so"))
     with pytest.raises(SpecError, match=r"an audit looks at all rows, leave it out"):
         read_source(cut)
-    with pytest.raises(SpecError, match=r"an import takes all rows, leave it out"):
+    with pytest.raises(SpecError, match=r"an import reads all rows, leave it out"):
         import_rows(cut, f"sqlite:///{tmp_path}/x.db")
 
 

@@ -361,7 +361,7 @@ def test_sources_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(DataError, match="no column 'text'") as told:
         import_rows(DataSpec(name=str(tmp_path / "t.csv"), text_column="text"), to)
     assert "did you mean 'tekst'" in str(told.value)
-    with pytest.raises(SpecError, match="is no database URL; write sqlite:///"):
+    with pytest.raises(SpecError, match="is not a database URL; write sqlite:///"):
         import_rows(str(tmp_path / "t.csv"), "x.db")
     with pytest.raises(UnknownNameError, match="file or data set"):
         import_rows("nothing", to)

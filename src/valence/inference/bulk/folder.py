@@ -146,7 +146,7 @@ def find_tables(given: Sequence[str]) -> list[Path]:
         else:
             matches = sorted(glob.glob(name))
             if not matches:
-                raise DataError(f"No file {name}; check the path")
+                raise DataError(f"File {name} does not exist; check the path")
             paths += [Path(match) for match in matches]
     files = [path for path in dict.fromkeys(paths) if not path.name.startswith(".")]
     names: dict[str, Path] = {}

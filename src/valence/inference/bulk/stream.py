@@ -263,7 +263,7 @@ class _StreamScorer:
                 "with --no-header, or name the column with --text-column"
             )
         self.notes.append(
-            f"texts are read from column {choice.name!r} ({choice.reason}); name another with "
+            f"texts from column {choice.name!r} ({choice.reason}); name another with "
             "--text-column"
         )
         return choice.name
