@@ -87,7 +87,7 @@ def test_a_refused_row_is_unanswered_and_named_and_the_run_goes_on(
     outputs = model.predict(rows("fine", "FORBIDDEN words " * 40, "nice", "well"))
     assert np.isfinite(outputs.logits).all(axis=1).tolist() == [True, False, True, True]
     (note,) = [line for line in outputs.notes if "refused" in line]
-    assert note.startswith("1 of 4 questions were refused and count as unanswered: row test-1 (")
+    assert note.startswith("1 of 4 prompts were refused and count as not answered: row test-1 (")
     assert reason in note
     assert not any("name no label" in line for line in outputs.notes)
 
@@ -225,7 +225,7 @@ def test_several_labels_are_said(server: FailingServer) -> None:
     outputs = prompted(
         server, lambda number, sent: (200, answer("bad or good", {"bad": math.log(0.9)}), {})
     ).predict(rows("a", "b"))
-    assert "2 of 2 answers name several labels, and so none" in outputs.notes
+    assert "2 of 2 answers name several labels and count as none" in outputs.notes
     assert not np.isfinite(outputs.logits).any()
 
 

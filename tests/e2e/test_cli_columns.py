@@ -68,5 +68,5 @@ def test_scored_rows_do_not_replace_their_source(valence, rows: Path) -> None:
     before = rows.read_bytes()
     code, _, err = valence("predict", "m", rows, "--out", rows)
     assert code == 1
-    assert "is the file that is read; give another --out" in err
+    assert "is the input file; use another --out" in err
     assert rows.read_bytes() == before

@@ -141,8 +141,8 @@ def _print(fitted: CalibrationFit, path: Path, output: OutputOptions) -> None:
         print_table(["score (first four: lower is better)", "before", "after"], lines)
         if fitted.answered is not None:
             console.out().print(
-                f"With --abstain {calibration.level:g}, {fitted.answered:.0%} of texts get a label; "
-                f"of these {fitted.answered_error:.0%} are wrong"
+                f"With --abstain {calibration.level:g}, {fitted.answered:.0%} of texts get a "
+                f"label; of these {fitted.answered_error:.0%} are wrong"
             )
     if output.quiet:
         return

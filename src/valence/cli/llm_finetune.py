@@ -75,7 +75,7 @@ class FineTuneOptions(OptionGroup):
         }  # fmt: skip
         values |= {name: value for name, value in named.items() if value is not None}
         if not values.get("model"):
-            raise SpecError("No language model is named; give --model NAME")
+            raise SpecError("No language model given; use --model NAME")
         return build(FinetuneSpec, values)
 
 

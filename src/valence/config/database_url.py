@@ -39,7 +39,8 @@ def refuse_password(url: str) -> None:
     secrets += _SECRET.findall(unquote(url.partition("?")[2]))
     if any(secret and not VARIABLE.fullmatch(secret) for secret in secrets):
         raise SpecError(
-            "The database URL contains a password, which run folders would store; put it in an environment variable and use "
+            "The database URL contains a password, which run folders would store; put it in an "
+            "environment variable and use "
             "that: postgresql://user:${PGPASSWORD}@host/db"
         )
 

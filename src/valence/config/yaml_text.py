@@ -36,7 +36,9 @@ def parse_yaml(text: str, *, where: str) -> Any:
         SpecError: naming ``where`` and the line that is wrong, or the budget it exceeds.
     """
     if len(text) > MOST_CHARACTERS:
-        raise SpecError(f"{where}: longer than {MOST_CHARACTERS} characters; is this a settings file?")
+        raise SpecError(
+            f"{where}: longer than {MOST_CHARACTERS} characters; is this a settings file?"
+        )
     try:
         _measure(text, where)
         return yaml.safe_load(text)

@@ -121,7 +121,8 @@ class _Checked:
             if any(record[self.width :]):
                 raise ValueError(
                     f"line {self.lines.number} has {len(record)} values and the first line "
-                    f"{self.width}; put values with {_shown(self.layout.separator)} in quotes, and double quotes inside "
+                    f"{self.width}; put values with {_shown(self.layout.separator)} in quotes, "
+                    f"and double quotes inside "
                     'them: ""'
                 )
             del record[self.width :]
@@ -144,7 +145,8 @@ class _Checked:
         if broken:
             end = start + len(lines) - 1
             raise ValueError(
-                f'a quote " in line {start} makes one value of the lines to {end}; close it, or double quotes inside '
+                f'a quote " in line {start} makes one value of the lines to {end}; close it, or '
+                f"double quotes inside "
                 'values: ""'
             )
 

@@ -57,7 +57,9 @@ class Database:
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
         for secret in self.secrets:
             reason = reason.replace(secret, "***")
-        return f"the database reports an error ({reason}); check the URL, table, query and permissions"
+        return (
+            f"the database reports an error ({reason}); check the URL, table, query and permissions"
+        )
 
     def tables(self) -> list[str]:
         """Names of tables and views."""
@@ -174,8 +176,8 @@ def _expand_variables(name: str) -> tuple[URL, tuple[str, ...]]:
         text = os.environ.get(match.group(1))
         if text is None:
             raise DataError(
-                f"The database URL uses the environment variable {match.group(1)}, which is not set; set it "
-                "first"
+                f"The database URL uses the environment variable {match.group(1)}, which is not "
+                "set; set it first"
             )
         if len(text) > 1:
             secrets.append(text)
@@ -228,7 +230,8 @@ def _check_file(name: str, url: URL, create: bool) -> None:
     # SQLite creates an empty database under any name it is given.
     if not create and not os.path.isfile(path):
         raise DataError(
-            f"{name}: the file does not exist; check the path, or create it with valence data import"
+            f"{name}: the file does not exist; check the path, or create it with valence data "
+            f"import"
         )
 
 

@@ -64,8 +64,8 @@ class Budget:
         self._since = None
         if spent:
             raise DataError(
-                f"{self.name}: the query took longer than {self.seconds:g} s; select fewer rows with --query, or allow more time with "
-                "--query-timeout"
+                f"{self.name}: the query took longer than {self.seconds:g} s; select fewer rows "
+                "with --query, or allow more time with --query-timeout"
             )
 
 
@@ -296,7 +296,8 @@ def _query_rows(
         columns = list(connection.execute(probe).keys())
         if _is_postgres(database) and _is_superuser(connection):  # no role to lend
             notes.append(
-                f"{database.name}: the query would run as a superuser, who can read the server's files; connect as a role that can only read these "
+                f"{database.name}: the query would run as a superuser, who can read the server's "
+                f"files; connect as a role that can only read these "
                 "tables"
             )
     by_content: tuple[str, ...] = ()
@@ -305,8 +306,8 @@ def _query_rows(
             by_content = tuple(columns)
         else:
             notes.append(
-                f"{database.name}: the query has no ORDER BY, so the order of its rows may change; add "
-                "one"
+                f"{database.name}: the query has no ORDER BY, so the order of its rows may change; "
+                "add one"
             )
     rows = SqlRows(database.name, inner, by_content=by_content, timeout_seconds=seconds)
     return rows, columns, notes

@@ -67,7 +67,9 @@ def as_frame(data: object) -> pd.DataFrame | None:
             return pd.api.interchange.from_dataframe(data)
         except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
             kind = type(data).__name__
-            raise DataError(f"The {kind} cannot be read ({error}); pass a pandas DataFrame") from None
+            raise DataError(
+                f"The {kind} cannot be read ({error}); pass a pandas DataFrame"
+            ) from None
     return None
 
 

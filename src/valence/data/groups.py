@@ -47,8 +47,8 @@ def group_column(spec: DataSpec, columns: Sequence[str], where: str) -> str:
     close = difflib.get_close_matches(requested, columns, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise DataError(
-        f"{where}: no column {requested!r} for groups; {hint}columns: {', '.join(columns[:20])}; set it with "
-        "--group"
+        f"{where}: no column {requested!r} for groups; {hint}columns: {', '.join(columns[:20])}; "
+        "set it with --group"
     )
 
 
@@ -206,7 +206,8 @@ def transfer_sets(spec: DataSpec, data: Dataset, kind: TransferKind) -> tuple[Da
     names = data.group_names()
     if len(names) < 2:
         raise DataError(
-            f"{spec.name} has {len(names) or 'no'} group to train on, but a transfer needs two; set the column with --group, or use one folder per "
+            f"{spec.name} has {len(names) or 'no'} group to train on, but a transfer needs two; "
+            f"set the column with --group, or use one folder per "
             "language"
         )
     ordered = [n for n in spec.groups if n in names] if spec.groups else list(names)

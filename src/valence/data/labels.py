@@ -69,8 +69,8 @@ def _is_list(value: object) -> bool:
 def _unwrapped(value: Any, row: int, where: str, what: str) -> Any:
     if isinstance(value, Mapping):
         raise DataError(
-            f"{where}: the {what} of row {row} is an object with {', '.join(map(repr, "
-            f"list(value)[:SHOWN])) or 'nothing'}; write its value instead"
+            f"{where}: the {what} of row {row} is an object with "
+            f"{', '.join(map(repr, list(value)[:SHOWN])) or 'nothing'}; write its value instead"
         )
     if not _is_list(value):
         return value
@@ -120,8 +120,8 @@ def one_spelling(labels: pd.Series, where: str, *, names: Sequence[str], normali
     elif variants:
         shown = ", ".join(f"{old!r} and {new!r}" for old, new in list(variants.items())[:SHOWN])
         notes.append(
-            f"{where}: labels {shown} differ only in case, spaces or invisible characters; merge them with "
-            "--normalize-labels"
+            f"{where}: labels {shown} differ only in case, spaces or invisible characters; merge "
+            "them with --normalize-labels"
         )
     if not names or set(counts) - set(numbers) <= set(names):
         return labels.map(lambda label: numbers.get(label, label)), notes
@@ -178,8 +178,8 @@ def _positions(
         )
     if all(1 <= number <= len(names) for number in numbers.values()):
         raise DataError(
-            f"{where}: labels 1 to {len(names)} may number the classes {', '.join(names[:10])} from 1; use the names, or the positions 0 "
-            f"to {len(names) - 1}"
+            f"{where}: labels 1 to {len(names)} may number the classes {', '.join(names[:10])} "
+            f"from 1; use the names, or the positions 0 to {len(names) - 1}"
         )
     return {}, ""
 

@@ -294,7 +294,8 @@ def _of_folders(
     for name, own in parts.items():
         if set(own) != set(splits):
             raise DataError(
-                f"Folder {folders[0].parent / name} has {', '.join(own)}, but {folders[0].name} has {', '.join(splits)}; every folder needs the same "
+                f"Folder {folders[0].parent / name} has {', '.join(own)}, but {folders[0].name} "
+                f"has {', '.join(splits)}; every folder needs the same "
                 f"splits"
             )
     return {
@@ -310,8 +311,8 @@ def _of_hub(spec: DataSpec) -> dict[str, Table]:
         raise DataError(f"File {name} does not exist; check the path (now in {Path.cwd().name}/)")
     if card is not None and card.hub is None:
         raise DataError(
-            f"Data set {name!r} is not on the hub; put its files into a folder {name}/ and pass the folder above it with "
-            f"--data-dir"
+            f"Data set {name!r} is not on the hub; put its files into a folder {name}/ and pass "
+            "the folder above it with --data-dir"
         )
     if card is None and (name.count("/") != 1 or name.startswith((".", "/"))):
         raise UnknownNameError("file or data set", name, DATASETS)

@@ -48,8 +48,8 @@ def find_archive(spec: DataSpec, data_dir: str | Path | None) -> FeatureArchive 
         named = next((path for path in places if path.exists()), None)
         if named is None:
             raise DataError(
-                f"No features at {spec.features}; use a pickle, a folder that valence features wrote, "
-                f"or {NONE}"
+                f"No features at {spec.features}; use a pickle, a folder that valence features "
+                f"wrote, or {NONE}"
             )
         return _open(named)
     for path in folders:
@@ -71,7 +71,8 @@ def _in_folder(folder: Path) -> FeatureArchive | None:
     if len(paths) > 1:
         names = ", ".join(path.name for path in paths)
         raise DataError(
-            f"{folder} has several feature files ({names}); choose one with --set data.features=NAME"
+            f"{folder} has several feature files ({names}); choose one with --set "
+            f"data.features=NAME"
         )
     return _open(paths[0]) if paths else None
 
@@ -86,7 +87,9 @@ def _open(path: Path) -> FeatureArchive:
             convert(path, folder)
         archive = cache.load(cache.FEATURES, key, _held)
     if archive is None:
-        raise DataError(f"{path}: its converted features were deleted in the meantime; run the command again")
+        raise DataError(
+            f"{path}: its converted features were deleted in the meantime; run the command again"
+        )
     return archive
 
 
@@ -221,8 +224,8 @@ def rows_with_numbers(spec: DataSpec, frame: pd.DataFrame, name: str, notes: lis
     if odd.any():
         row = int(np.flatnonzero(odd)[0])
         raise DataError(
-            f"{where}, row {row + 1}: label {given.iloc[row]!r} is not a number; choose a column of numbers with --label-column, or use "
-            "data.target=classes"
+            f"{where}, row {row + 1}: label {given.iloc[row]!r} is not a number; choose a column "
+            "of numbers with --label-column, or use data.target=classes"
         )
     texts = frame[text].fillna("").astype(str)
     rows = np.flatnonzero(numbers.notna() & (texts.str.strip() != ""))
@@ -256,8 +259,8 @@ def _subsampled(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
     for field in CLASS_SETTINGS:
         if getattr(spec, field):
             raise SpecError(
-                f"data.{field} needs classes, but the target is an intensity; remove it (data.train_total subsamples the "
-                "rows)"
+                f"data.{field} needs classes, but the target is an intensity; remove it "
+                "(data.train_total subsamples the rows)"
             )
     total = spec.train_total
     if total is None and spec.sample is not None:

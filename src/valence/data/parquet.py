@@ -87,8 +87,8 @@ def _check_groups(path: Path, metadata: Any) -> None:
         size = sum(group.column(i).total_uncompressed_size for i in range(group.num_columns))
         if not 0 <= size <= min(MOST_BYTES, ALWAYS + 1100 * path.stat().st_size):
             raise DataError(
-                f"{path} cannot be read: its row group {number} says it has {size} bytes; write it with smaller row "
-                "groups"
+                f"{path} cannot be read: its row group {number} says it has {size} bytes; write it "
+                "with smaller row groups"
             )
 
 

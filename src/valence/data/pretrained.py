@@ -175,8 +175,9 @@ def check_source(where: str | Path, *, weights: bool = False) -> None:
         values = read_json(str(where), name)
         if isinstance(values, Mapping) and values.get(CODE_KEY):
             raise ModelError(
-                f"{where} needs Python code from its own folder ({CODE_KEY} in {name}), which is never run; use one whose architecture transformers has, or remove that entry if it has "
-                "it"
+                f"{where} needs Python code from its own folder ({CODE_KEY} in {name}), which is "
+                "never run; use one whose architecture transformers has, or remove that entry if "
+                "it has it"
             )
         if name == "config.json" and values is not None:
             _check_numbers(values, f"{where}, {name}")
@@ -268,8 +269,8 @@ def _check_weights(folder: Path) -> None:
 
 def _without_safetensors(folder: Path) -> ModelError:
     return ModelError(
-        f"{folder} has no safetensors; other weights can contain code and are not loaded. Save it again with save_pretrained of a recent "
-        "transformers"
+        f"{folder} has no safetensors; other weights can contain code and are not loaded. Save it "
+        "again with save_pretrained of a recent transformers"
     )
 
 
@@ -279,7 +280,9 @@ def _check_numbers(values: Any, where: str) -> None:
         for name, value in values.items():
             limit = 10_000 if "layers" in str(name) else LARGEST_NUMBER
             if isinstance(value, int) and abs(value) > limit:
-                raise ModelError(f"{where}: {name} is {value}, which is not plausible; copy it again")
+                raise ModelError(
+                    f"{where}: {name} is {value}, which is not plausible; copy it again"
+                )
             _check_numbers(value, where)
     elif isinstance(values, list):
         for value in values:

@@ -76,8 +76,8 @@ def longtail_counts(
         present = int((sizes > 0).sum())
         if total > sizes.sum() or total < present:
             raise DataError(
-                f"Subsampling to {total} rows is not possible: there are {sizes.sum()} rows of {present} classes; choose a number "
-                f"between"
+                f"Subsampling to {total} rows is not possible: there are {sizes.sum()} rows of "
+                f"{present} classes; choose a number between"
             )
         if ratio is not None and total > targets.sum() + len(sizes):
             raise DataError(

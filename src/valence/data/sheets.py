@@ -108,8 +108,8 @@ def _sheet(rows: Sequence[Sequence[str]], where: str, name: str, *, several: boo
     unnamed = [i for i in used if not header[i]]
     if unnamed:
         raise DataError(
-            f"{where}: row {at + 1} has the column names, but not column {_letter(unnamed[0])}, which has values; add a name, or delete the "
-            "column"
+            f"{where}: row {at + 1} has the column names, but not column {_letter(unnamed[0])}, "
+            "which has values; add a name, or delete the column"
         )
     notes = [f"sheet {name!r} was used"] if several else []
     notes += [f"row {at + 1} has the column names"] if at else []

@@ -108,8 +108,8 @@ def splits_of(values: Any, where: str, *, before: int = 0) -> Any:
 
 def _wrong_split(where: str, column: str, what: str) -> DataError:
     return DataError(
-        f"{where}: column {column!r} names splits, but {what}; use train, validation or test, or ignore the column with --split-column "
-        "none"
+        f"{where}: column {column!r} names splits, but {what}; use train, validation or test, or "
+        "ignore the column with --split-column none"
     )
 
 
@@ -152,8 +152,8 @@ def with_columns(
         words.append(f"labels from column {choice.name!r} ({choice.reason})")
     if words and _is_row([text, guessed.get("label_column", "")], head):
         raise DataError(
-            f"{spec.name}: the first line looks like data, not column names; use --no-header, or add a header line such as "
-            "text,label"
+            f"{spec.name}: the first line looks like data, not column names; use --no-header, or "
+            "add a header line such as text,label"
         )
     note = f"{spec.name}: {', '.join(words)}; choose others with --text-column, --label-column"
     return spec.model_copy(update=guessed), [note] if words else []

@@ -73,8 +73,8 @@ def load_dataset(
     seed = spec.cut_seed if spec.cut_seed is not None else seed
     if spec.target == "intensity" and (spec.group or spec.groups or spec.train_groups):
         raise SpecError(
-            "Groups can be scored for classes only; remove data.group, data.groups and data.train_groups with "
-            "data.target=intensity"
+            "Groups can be scored for classes only; remove data.group, data.groups and "
+            "data.train_groups with data.target=intensity"
         )
     from valence.data.demo import load_demo
 
@@ -305,11 +305,13 @@ def _complete(
         rest, held_out = split_by_group(train, group, share, seed=seed)
         if not len(held_out):
             raise DataError(
-                f"{spec.name}: {len(train)} rows are too few for a {name} split; add rows, at least two per "
-                "class"
+                f"{spec.name}: {len(train)} rows are too few for a {name} split; add rows, at "
+                "least two per class"
             )
         complete["train"], complete[name] = train.take(rest), train.take(held_out)
-        notes.append(f"{name} split drawn at random: {len(held_out)} of {len(train)} rows, stratified")
+        notes.append(
+            f"{name} split drawn at random: {len(held_out)} of {len(train)} rows, stratified"
+        )
     return complete, notes
 
 

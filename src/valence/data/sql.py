@@ -116,7 +116,9 @@ def import_rows(
         raise SpecError(f"Invalid batch size {options.batch_rows}; use at least 1")
     refuse_password(to)
     if not is_sql_url(to):
-        raise SpecError(f"{to} is not a database URL; write sqlite:///{Path(to).stem or 'texts'}.db")
+        raise SpecError(
+            f"{to} is not a database URL; write sqlite:///{Path(to).stem or 'texts'}.db"
+        )
     clock = time.perf_counter()
     located = choose_rows(spec, locate(spec, data_dir)[0])
     column = column_of_splits(spec, located) if options.split is None else None
@@ -157,8 +159,8 @@ class _Writer:
         dialect = database.engine.dialect.name
         if dialect not in INSERTS:
             raise DataError(
-                f"Rows can be imported into SQLite and PostgreSQL, not {dialect}; use sqlite:///file.db or "
-                "postgresql://…"
+                f"Rows can be imported into SQLite and PostgreSQL, not {dialect}; use "
+                "sqlite:///file.db or postgresql://…"
             )
         self.table = _definition(name)
         insert = INSERTS[dialect](self.table)
@@ -187,7 +189,8 @@ class _Writer:
         missing = [column.name for column in self.table.c if column.name not in names]
         if missing:
             raise DataError(
-                f"{self.database.name}: the table {self.table.fullname} was not created by an import (it has no {missing[0]}); choose another with "
+                f"{self.database.name}: the table {self.table.fullname} was not created by an "
+                f"import (it has no {missing[0]}); choose another with "
                 f"--table"
             )
         self.ready = True

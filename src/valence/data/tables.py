@@ -70,8 +70,8 @@ def open_hub(name: str, configuration: str | None) -> dict[str, Any]:
     except Exception as error:  # the library raises errors of many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise DataError(
-            f"Data set {name} cannot be loaded from the hub ({reason}); check the name and the network, or pass its folder with "
-            "--data-dir"
+            f"Data set {name} cannot be loaded from the hub ({reason}); check the name and the "
+            "network, or pass its folder with --data-dir"
         ) from None
     aliases = {"valid": "validation", "val": "validation", "dev": "validation"}
     return {
@@ -144,7 +144,8 @@ def _refuse_measures(labels: pd.Series, where: str) -> None:
     distinct = labels[labels != ""].unique()
     if len(distinct) > REGRESSION_VALUES and _all_fractions(distinct):
         raise DataError(
-            f"{where}: the label column has {len(distinct)} different numbers, so it looks like a measurement, not classes; bin it, or choose another column with "
+            f"{where}: the label column has {len(distinct)} different numbers, so it looks like a "
+            f"measurement, not classes; bin it, or choose another column with "
             "--label-column"
         )
 

@@ -97,8 +97,8 @@ def _copy(path: Path, target: Path, size: int) -> None:
                 file.write(block)
                 if file.tell() > most:
                     raise DataError(
-                        f"{path} unpacks to more than {MOST_TIMES} times its size; unpack it yourself if that is "
-                        "right"
+                        f"{path} unpacks to more than {MOST_TIMES} times its size; unpack it "
+                        "yourself if that is right"
                     )
     except BROKEN as error:
         raise _broken(path, error) from None

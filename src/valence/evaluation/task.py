@@ -166,7 +166,7 @@ class Task(ABC):
         if value is None:
             known = ", ".join(n for n, v in scores.items() if v is not None and n in self.titles)
             raise SpecError(
-                f"train.metric {metric!r} has no value on the validation rows; use one of {known}"
+                f"train.metric {metric!r} is undefined on the validation rows; use one of {known}"
             )
         return self.signed(metric, value)
 

@@ -78,7 +78,7 @@ def fit(
         SpecError: if a setting cannot be.
     """
     if adjust not in ADJUSTMENTS:
-        raise SpecError(f"Adjustment {adjust!r} is unknown; write {', '.join(ADJUSTMENTS)}")
+        raise SpecError(f"Adjustment {adjust!r} is unknown; use {', '.join(ADJUSTMENTS)}")
     if abstain is not None and not 0 < abstain < 1:
         raise SpecError(f"--abstain {abstain:g} is not a fraction; write 0.1 for 10% of a class")
     _refuse_few(labels, config.classes, min_rows)
@@ -141,8 +141,8 @@ def _fit_all(
     thin = [config.classes[c] for c in np.flatnonzero(counts < min_rows)]
     if thin:
         notes.append(
-            f"{', '.join(map(repr, thin[:5]))} have fewer than {min_rows} rows: one temperature for all classes, no bias or threshold per "
-            "class"
+            f"{', '.join(map(repr, thin[:5]))} have fewer than {min_rows} rows: one temperature "
+            "for all classes, no bias or threshold per class"
         )
     temperature, bias = fit_scale(logits, labels, with_bias=not thin)
     base = logits / temperature + bias

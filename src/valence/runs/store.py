@@ -135,8 +135,9 @@ class RunStore:
             raise RunError(f"{path} cannot be read: {error}") from None
         except (ValidationError, SpecError) as error:
             raise RunError(
-                f"{path} cannot be read ({_first_line(error)}); it is from another version of "
-                "Valence, or damaged: update Valence, or delete the folder to run it again"
+                f"{path} cannot be read ({_first_line(error)}); it is damaged or from another "
+                f"version of Valence; update Valence, or delete the folder to run it "
+                "again"
             ) from None
 
     def all(self) -> list[RunResult]:

@@ -48,7 +48,7 @@ def test_a_card_is_saved_with_the_model(model: Path) -> None:
         assert f"| {shown} | {count} | {score:.3f} |" in body
     chosen, tested = result.validation["macro_f1"], result.test["macro_f1"]
     assert f"| macro-F1 | {chosen:.3f} | {tested:.3f} |" in body
-    assert "Fewer than 20 training rows, so hardly known: so\\|so" in body
+    assert "Fewer than 20 training rows, so unreliable: so\\|so" in body
     assert str(model.parents[2]) not in card, "no path of this machine"
     assert not any(text in card for text in make_reviews(140)["text"]), "no text of the data"
 

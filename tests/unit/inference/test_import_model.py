@@ -152,7 +152,7 @@ def test_labels_without_names_are_said_and_given(tmp_path: Path) -> None:
     )
     done = import_model(theirs, tmp_path / "plain")
     assert done.notes == (
-        "Its labels have no names; give them in their order: --labels name0,name1,name2",
+        "Its labels have no names; set them in their order: --labels name0,name1,name2",
     )
     words = ["import-model", str(theirs), "--out", str(tmp_path / "named"), "--labels", "no,so,yes"]
     told = json.loads(valence(*words, "--json"))

@@ -220,7 +220,7 @@ def test_a_transfer_takes_demonstrations_from_the_language_trained_on(
     for result in outcome.results:
         (own,) = result.spec.data.train_groups or ()
         assert set(result.groups) == {"en", "de"}, "tested on both"
-        assert f"demonstrations of all texts are of the groups trained on: {own}" in result.notes
+        assert f"demonstrations come from the groups trained on: {own}" in result.notes
         dataset = load_dataset(result.spec.data, seed=45)
         builder = QuestionBuilder(prompt_settings(result.spec), dataset.without_test())
         questions = builder.questions(dataset.test.examples("language"))

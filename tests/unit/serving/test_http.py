@@ -86,7 +86,7 @@ def test_a_model_of_numbers_gives_numbers(numeric_model: Path) -> None:
     assert len(set(expected)) > 1
     assert (info["target"], info["classes"]) == ("intensity", [])
     assert (why.status, why.json["error"]) == (
-        501, "This model gives a number; only labels are explained here",
+        501, "This model predicts a number; only labels can be explained",
     )  # fmt: skip
 
 

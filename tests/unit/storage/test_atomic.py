@@ -105,9 +105,9 @@ def test_refusals_of_other_libraries_and_other_paths(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"Cannot write .*file.c: "):
         atomic.write_text(tmp_path / "file" / "c", "text")
-    with pytest.raises(RunError, match="it is a folder; name a file"):
+    with pytest.raises(RunError, match="it is a folder; use a file name"):
         atomic.write_text(tmp_path, "text")
-    file = "it is a file; name a folder"
+    file = "it is a file; use a folder"
     with pytest.raises(RunError, match=file), atomic.new_folder(tmp_path / "file"):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -140,8 +140,8 @@ def test_the_longest_unused_go_when_the_limit_is_passed(
     assert keys() == {"paid", "used-last", "new"}
     (record,) = caplog.records
     assert record.getMessage() == (
-        "The cache was above its limit of 3.4 KiB: 2 entries (2.0 KiB) that were not used for the "
-        "longest time are deleted; VALENCE_CACHE_LIMIT sets the limit"
+        "The cache was above its limit of 3.4 KiB: 2 entries (2.0 KiB) least recently used were "
+        "deleted; change the limit with VALENCE_CACHE_LIMIT"
     )
     assert "limit 3.4 KiB" in command("ls")[2]
 

@@ -165,8 +165,8 @@ class Extractor:
             except (OSError, ValueError) as error:
                 reason = (str(error).strip().splitlines() or ["not found"])[0][:160]
                 raise ModelError(
-                    f"Encoder {name!r} cannot be loaded ({reason}); use a local folder, or download it once: hf "
-                    f"download {name}"
+                    f"Encoder {name!r} cannot be loaded ({reason}); use a local folder, or "
+                    f"download it once: hf download {name}"
                 ) from None
         processor, model = self._loaded[name]
         return processor, model.eval()

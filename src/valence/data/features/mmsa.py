@@ -55,7 +55,9 @@ def find_splits(content: object, where: str) -> dict[str, dict[str, Any]]:
         DataError: if it is no such file or a split is missing.
     """
     if not isinstance(content, dict):
-        raise DataError(f"{where}: not in the MMSA layout, which is a dict of train, valid and test")
+        raise DataError(
+            f"{where}: not in the MMSA layout, which is a dict of train, valid and test"
+        )
     splits = {}
     for ours, names in SPLITS.items():
         name = next((name for name in names if name in content), None)
@@ -131,8 +133,8 @@ def _no_double(ids: np.ndarray, place: str) -> None:
     names, counts = np.unique(ids.astype(str), return_counts=True)
     if (counts > 1).any():
         raise DataError(
-            f"{place}: id {str(names[counts > 1][0])!r} stands there {counts.max()} times; ids must be "
-            "unique"
+            f"{place}: id {str(names[counts > 1][0])!r} stands there {counts.max()} times; ids "
+            "must be unique"
         )
 
 
@@ -154,7 +156,8 @@ def _lengths(
     most = np.array([shape[0] for shape in shapes])
     given = values.get(f"{key}_lengths")
     if given is None:
-        notes.append(f"{key} lengths are missing; they were inferred from the zeros at the end of each "
+        notes.append(f"{key} lengths are missing; they were inferred from the zeros at the end of "
+        f"each "
                      "row")  # fmt: skip
         return np.array([_without_zero_end(row) for row in features], dtype=np.int64)
     lengths = _numbers(given, f"{key}_lengths", place).astype(np.int64)

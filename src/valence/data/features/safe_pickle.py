@@ -205,20 +205,21 @@ def read_pickle(stream: _ByteStream, where: str | Path) -> Any:
         raise
     except TooCostly as costly:
         raise DataError(
-            f"{where} is refused: it needs {costly}, which no feature file does; download the file from its "
-            "authors"
+            f"{where} is refused: it needs {costly}, which no feature file does; download the file "
+            "from its authors"
         ) from None
     except _Refused as refused:
         raise DataError(
-            f"{where} is refused: it contains {refused}, which could run code and no feature file needs; download the file from its "
-            "authors"
+            f"{where} is refused: it contains {refused}, which could run code and no feature file "
+            "needs; download the file from its authors"
         ) from None
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # a broken pickle fails in any way there is
         reason = (str(error).strip().splitlines() or [""])[0][:120]
         raise DataError(
-            f"{where} is not a complete pickle ({type(error).__name__}: {reason}); download it again"
+            f"{where} is not a complete pickle ({type(error).__name__}: {reason}); download it "
+            f"again"
         ) from None
 
 
@@ -242,8 +243,7 @@ class _Maker:
     def __call__(self, value: Any) -> Any:
         if isinstance(value, str) and not value.isascii() and _ESCAPED.search(value):
             raise DataError(
-                f"{self.where}: a text is not valid UTF-8; fix it at the source of the "
-                "file"
+                f"{self.where}: a text is not valid UTF-8; fix it at the source of the file"
             )
         if isinstance(value, _PLAIN):
             return value

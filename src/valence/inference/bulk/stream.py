@@ -145,7 +145,7 @@ def predict_stream(
 def _refuse_own_source(source: str, target: str) -> None:
     file = table_file(Path(source))
     if file.is_file() and Path(target).exists() and file.samefile(target):
-        raise DataError(f"{target} is the file that is read; give another --out")
+        raise DataError(f"{target} is the input file; use another --out")
 
 
 def _streamed(
@@ -207,7 +207,7 @@ class _StreamScorer:
                 if known[number].source != digest or known[number].rows != len(part):
                     raise DataError(
                         f"{source.name} has changed since the {sum(r.rows for r in known)} rows "
-                        "that are done; begin anew with --no-resume"
+                        "that are done; start over with --no-resume"
                     )
                 records.append(known[number])
             else:
@@ -219,7 +219,7 @@ class _StreamScorer:
                 self.progress(done, total)
         if len(records) < len(known):
             raise DataError(
-                f"{source.name} has fewer rows than are done; begin anew with --no-resume"
+                f"{source.name} has fewer rows than are done; start over with --no-resume"
             )
         return records
 
@@ -250,7 +250,7 @@ class _StreamScorer:
         trained_on = self.predictor.config.data
         name = trained_on.text_column if trained_on is not None else None
         if name is not None and name in part.names:
-            self.notes.append(f"texts are read from column {name!r}, as in the training")
+            self.notes.append(f"texts from column {name!r}, as in training")
             return name
         usual = usual_column(part.names, TEXT_COLUMNS)
         if usual is not None:
@@ -259,11 +259,11 @@ class _StreamScorer:
         choice = guess_text_column(columns, where=where)
         if is_sentence(choice.name):
             raise DataError(
-                f"{where}: the first line looks like a row and names no columns; read it as one "
-                "with --no-header, or name the column with --text-column"
+                f"{where}: the first line looks like data, not column names; use --no-header, or "
+                "set the column with --text-column"
             )
         self.notes.append(
-            f"texts from column {choice.name!r} ({choice.reason}); name another with "
+            f"texts from column {choice.name!r} ({choice.reason}); choose another with "
             "--text-column"
         )
         return choice.name
