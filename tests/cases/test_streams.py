@@ -204,7 +204,7 @@ def test_safe_csv_of_the_command(tmp_path: Path, valence) -> None:  # type: igno
     assert valence("predict", "m", "in", "--out", "folder", "--safe-csv", "--quiet")[0] == 0
     assert "'=1+1" in (tmp_path / "folder" / "new.csv").read_text()
     code, _, said = valence("predict", "m", "new.csv", "--out", "o.parquet", "--safe-csv")
-    assert (code, "--safe-csv is for CSV" in said) == (1, True)
+    assert (code, "--safe-csv works with CSV" in said) == (1, True)
 
 
 def test_a_workbook_holds_texts_and_no_formula(tmp_path: Path) -> None:

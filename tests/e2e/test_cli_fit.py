@@ -41,7 +41,7 @@ def test_a_file_becomes_a_model_without_naming_a_column(
     assert "comment" in err
     assert "kernel-ridge" in out_text
     assert "95% interval" in err
-    assert "Against always the largest class" in err
+    assert "Compared with always predicting the largest class" in err
     assert "What would help most" in err
     assert f"valence predict {out}" in err
     new = tmp_path / "new.csv"

@@ -117,7 +117,7 @@ def test_calibrate_takes_the_same_rows(
         assert json.loads(out)["calibration"]["rows"] == int(counted.split()[0])
     assert valence("calibrate", model, "--off")[0] == 0
     code, _, err = valence("calibrate", model, "--label-column", "stars")
-    assert (code, "name the rows with --data" in err) == (1, True)
+    assert (code, "needs --data" in err) == (1, True)
     code, _, err = valence("calibrate", numeric_model)
     assert (code, "there are no probabilities to calibrate" in err) == (1, True)
 
@@ -235,10 +235,10 @@ def test_an_encoding_is_named_once_and_everywhere(valence: Call, tmp_path: Path)
     for words, said in (
         (("evaluate", "model", "latin.csv", "--encoding", "ascii"), "line 2: not ascii; name"),
         (("evaluate", "model", "latin.csv", "--encoding", "utf9"), "Encoding 'utf9' is unknown"),
-        (("evaluate", "model", "demo", *latin), "leave --encoding out"),
-        (("predict", "model", "a.parquet", *latin, "--out", "b.csv"), "leave --encoding out"),
+        (("evaluate", "model", "demo", *latin), "remove --encoding"),
+        (("predict", "model", "a.parquet", *latin, "--out", "b.csv"), "remove --encoding"),
         (("predict", "model", "sqlite:///a.db", *latin, "--out", "b.csv"), "is for files"),
-        (("llm", "finetune", "x", "--out", "y", "--model", "m", *latin), "name the texts"),
+        (("llm", "finetune", "x", "--out", "y", "--model", "m", *latin), "need --unlabeled"),
     ):
         frame.to_parquet("a.parquet")
         code, _, err = valence(*words)

@@ -87,7 +87,7 @@ def test_what_cannot_be_done_is_one_line(
         "compare reviews.csv --workers 0": "0 workers are not possible",
         "predict models/reviews parts/0.parquet --out x.csv --engine ray": "into a folder",
         "predict models/reviews parts/0.parquet parts/1.parquet --out x.csv": "--out scored/",
-        "predict models/reviews parts --out y/ --table t": "--table does not go with files",
+        "predict models/reviews parts --out y/ --table t": "--table cannot be used with files",
         "predict models/reviews parts --out by-ray/ --long windows --resume": "another long",
     }
     for words, line in refused.items():

@@ -38,12 +38,13 @@ _TEXT_NAMES = (
 )
 TEXT_NAMES = frozenset(_TEXT_NAMES.split())
 _LABEL_NAMES = (
-    "label labels sentiment category class target polarity emotion rating ratings stars star score "
-    "bewertung stimmung klasse kategorie sterne gefühl note étiquette etiquette classe catégorie "
-    "sentimento étoiles etiqueta sentimiento clase categoría calificación estrellas valoración "
-    "avaliação nota etichetta valutazione stelle categoria ocena etykieta sentyment klasa "
-    "beoordeling sterren categorie оценка метка тональность класс рейтинг оцінка 标签 标注 情感 类别 评分 標籤 "
-    "ラベル 感情 評価 星 레이블 라벨 감정 평점 تصنيف تقييم مشاعر etiket duygu puan hisia लेबल"
+    "label labels sentiment category class target polarity emotion rating ratings stars "
+    "star score bewertung stimmung klasse kategorie sterne gefühl note étiquette etiquette "
+    "classe catégorie sentimento étoiles etiqueta sentimiento clase categoría calificación "
+    "estrellas valoración avaliação nota etichetta valutazione stelle categoria ocena "
+    "etykieta sentyment klasa beoordeling sterren categorie оценка метка тональность класс "
+    "рейтинг оцінка 标签 标注 情感 类别 评分 標籤 ラベル 感情 評価 星 레이블 라벨 감정 "
+    "평점 تصنيف تقييم مشاعر etiket duygu puan hisia लेबल"
 )
 LABEL_NAMES = frozenset(_LABEL_NAMES.split())
 NEVER_LABELS = frozenset({"language", "lang", "split", "id", "date", "user", "author", "source"})

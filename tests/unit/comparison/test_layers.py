@@ -83,7 +83,7 @@ def test_a_file_that_extends_itself_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"gone\.yaml cannot be read"):
         read_comparison(tmp_path / "c.yaml")
     (tmp_path / "d.yaml").write_text("extends: [a.yaml]")
-    with pytest.raises(SpecError, match="extends must name a file"):
+    with pytest.raises(SpecError, match="extends must be a file name"):
         read_comparison(tmp_path / "d.yaml")
 
 

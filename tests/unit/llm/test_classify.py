@@ -168,9 +168,9 @@ def test_errors_are_told(spec: RunSpec, data: Dataset, tmp_path: Path) -> None:
         run(spec.override({"llm.model": "no/such"}), store=store, dataset=data)
     with pytest.raises(UnknownNameError, match=r"llm\.fallback"):
         run(spec.override({"llm.fallback": "mehh"}), store=store, dataset=data)
-    with pytest.raises(ModelError, match="leaves no model to keep"):
+    with pytest.raises(ModelError, match="cannot be saved"):
         run(spec, store=store, dataset=data, keep_model=True)
-    with pytest.raises(SpecError, match="questions are longer than the model's context"):
+    with pytest.raises(SpecError, match="prompts are longer than the model's context"):
         run(spec.override({"llm.max_length": 40}), store=store, dataset=data)
     with pytest.raises(UnknownNameError, match="did you mean"):
         make_spec("llm-zero-shoot", spec.data)

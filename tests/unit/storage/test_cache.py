@@ -122,7 +122,7 @@ def test_limits(text: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("text", ["much", "-1GB", "1XB", "20 Gold", "IB"])
 def test_a_wrong_limit_is_said_before_the_work(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VALENCE_CACHE_LIMIT", text)
-    with pytest.raises(SpecError, match=r"VALENCE_CACHE_LIMIT=.* is no size; write 20GB"):
+    with pytest.raises(SpecError, match=r"VALENCE_CACHE_LIMIT=.* is not a size; write 20GB"):
         write(cache.VIEWS, "a")
     assert keys() == set()
 
