@@ -211,7 +211,7 @@ def test_an_encoding_is_named_once_and_everywhere(valence: Call, tmp_path: Path)
     code, _, err = valence(*train)
     assert (code, err) == (
         1, "Error: latin.csv, line 2: not UTF-8, probably cp1252; try --encoding cp1252 and "
-        "look at texts\n",
+        "check the texts\n",
     )  # fmt: skip
     latin = ("--encoding", "latin-1")
     assert valence(*train, *latin, "--quiet")[0] == 0
