@@ -116,7 +116,7 @@ def _labels(result: RunResult) -> str:
 def _limits(result: RunResult) -> str:
     lines = [
         "It predicts one of the labels above for every text, even if none fits."
-        if result.classes else "It predicts a number for every text, whatever the text is about.",
+        if result.classes else "It predicts a number for every text about any topic.",
         "The scores hold for texts like the test rows. Test again for other topics, languages and "
         "times.",
     ]  # fmt: skip

@@ -196,7 +196,7 @@ class RunStore:
         Raises:
             RunError: if the disk refuses (full, read-only).
         """
-        with atomic.new_folder(self.path(key), advice="finished runs are kept") as folder:
+        with atomic.new_folder(self.path(key), advice="finished runs are saved") as folder:
             yield folder
         atomic.remove_file(self.root / f"{key}.failed.json")
         shutil.rmtree(self.checkpoint(key), ignore_errors=True)

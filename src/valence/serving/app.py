@@ -165,7 +165,7 @@ def _add_inference_routes(app: FastAPI, service: Service) -> None:
         responses={**usual, 501: {"model": Failure, "description": "This model cannot explain"}},
     )
     async def explain(body: ExplainRequest, request: Request) -> Response:
-        """Which words speak for the label, and the nearest training examples."""
+        """How much each word adds to a label, and similar training examples."""
         texts = checked_texts(body.inputs, limits, limits.explained)
         explanations = service.batcher.run(
             lambda predictor: explain_texts(predictor, texts, body.target),

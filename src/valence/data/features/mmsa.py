@@ -133,7 +133,7 @@ def _no_double(ids: np.ndarray, place: str) -> None:
     names, counts = np.unique(ids.astype(str), return_counts=True)
     if (counts > 1).any():
         raise DataError(
-            f"{place}: id {str(names[counts > 1][0])!r} stands there {counts.max()} times; ids "
+            f"{place}: id {str(names[counts > 1][0])!r} occurs {counts.max()} times; ids "
             "must be unique"
         )
 
