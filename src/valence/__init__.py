@@ -91,8 +91,8 @@ def fit(  # noqa: PLR0913 - the options of the command
         budget: Time for models that train the encoder: ``"90s"``, ``"5m"``, ``"2h"``, a number of
             seconds, or None for no limit.
         encoder: An encoder, or ``auto``: the built-in ones that can read the texts.
-        seed: Seed of splits and everything random.
-        runs: Folder of run folders.
+        seed: Random seed.
+        runs: Folder for finished runs.
         data_dir: Folder of corpora.
         track: A tool to log to: tensorboard, mlflow, wandb or trackio.
         settings: Dotted settings of ``auto``, for example ``{"portfolio.epochs": 3}``.
@@ -145,7 +145,7 @@ def train(
         method: A name of ``METHODS``.
         settings: Dotted settings, for example ``{"train.epochs": 3}``.
         seed: Seed of everything random.
-        runs: Folder of run folders.
+        runs: Folder for finished runs.
         data_dir: Folder of corpora.
         track: A tool to log to: tensorboard, mlflow, wandb or trackio.
 
@@ -180,7 +180,7 @@ def compare(
         methods: Names of ``METHODS``.
         seeds: Seeds.
         settings: Dotted settings of all methods.
-        runs: Folder of run folders.
+        runs: Folder for finished runs.
         data_dir: Folder of corpora.
         track: A tool to log to: tensorboard, mlflow, wandb or trackio.
 

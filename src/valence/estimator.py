@@ -109,9 +109,11 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         texts = self._texts(X)
         labels = np.asarray(y)
         if len(labels) != len(texts):
-            raise DataError(f"There are {len(texts)} texts and {len(labels)} labels; give one each")
+            raise DataError(
+                f"There are {len(texts)} texts but {len(labels)} labels; pass one label per text"
+            )
         if pd.isna(labels).any():
-            raise DataError("Some labels are missing (NaN or None); leave those rows out")
+            raise DataError("Some labels are missing (NaN or None); remove those rows")
         weights = None if sample_weight is None else _checked_weights(sample_weight, len(texts))
         if weights is not None:
             texts = [text for text, weight in zip(texts, weights, strict=True) if weight]
@@ -136,8 +138,8 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         others = [name for name in method.inputs if name != "text"]
         if others:
             raise SpecError(
-                f"Method {self.method!r} reads {' and '.join(others)} beside the text, which an "
-                "estimator of texts is not given; train it with valence train"
+                f"Method {self.method!r} needs {' and '.join(others)} besides texts, which this "
+                "estimator does not take; use valence train"
             )
 
     def _texts(self, X: Any) -> list[str]:
@@ -176,7 +178,7 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         config = read_config(Path(folder))
         if not config.classes:
-            raise SpecError(f"{folder} predicts an intensity and no classes; use valence.Predictor")
+            raise SpecError(f"{folder} predicts an intensity, not classes; use valence.Predictor")
         spec = parse_spec(config.spec)
         defaults = make_spec(spec.method, DataSpec())
         paths = type(spec.config).paths()
@@ -250,9 +252,9 @@ def _checked_weights(given: Any, count: int) -> np.ndarray:
     except (TypeError, ValueError):
         raise DataError("sample_weight must be numbers, one per text") from None
     if weights.shape != (count,):
-        raise DataError(f"sample_weight has the shape {weights.shape}; give {count} numbers")
+        raise DataError(f"sample_weight has the shape {weights.shape}; pass {count} numbers")
     if not np.isfinite(weights).all() or (weights < 0).any():
-        raise DataError("sample_weight has a negative number or one that is not finite")
+        raise DataError("sample_weight has a negative or non-finite number")
     return weights
 
 
@@ -261,7 +263,7 @@ def _training_data(
 ) -> TrainingData:
     train, validation = stratified_split(rows.labels, fraction, seed=seed)
     if not len(validation):
-        raise DataError("Too few rows to keep some for validation; give two of a class at least")
+        raise DataError("Too few rows for a validation split; pass at least two rows per class")
     train_rows = rows.take(train)
     tail = tail_classes(train_rows.counts(len(classes)))
     return TrainingData(

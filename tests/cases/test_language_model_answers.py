@@ -108,7 +108,7 @@ def test_a_thought_is_no_answer_and_an_open_one_none_at_all(raw: str, label: str
 def test_open_thoughts_are_counted_and_advised_on() -> None:
     answers = Answers(one_hot([None, 1], 2), ("<think>Let me", "good"))
     note = answers.summary()[-1]
-    assert note.startswith("1 of these answers end within a thought")
+    assert note.startswith("1 of these answers were cut off while the model was thinking")
     assert "llm.max_new_tokens" in note
 
 

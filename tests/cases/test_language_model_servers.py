@@ -87,21 +87,21 @@ def test_a_refused_row_is_unanswered_and_named_and_the_run_goes_on(
     outputs = model.predict(rows("fine", "FORBIDDEN words " * 40, "nice", "well"))
     assert np.isfinite(outputs.logits).all(axis=1).tolist() == [True, False, True, True]
     (note,) = [line for line in outputs.notes if "refused" in line]
-    assert note.startswith("1 of 4 questions were refused and count as unanswered: row test-1 (")
+    assert note.startswith("1 of 4 prompts were refused and count as not answered: row test-1 (")
     assert reason in note
-    assert not any("name no label" in line for line in outputs.notes)
+    assert not any("contain no label" in line for line in outputs.notes)
 
 
 def test_where_every_row_is_refused_the_run_ends_and_promises_nothing(
     server: FailingServer,
 ) -> None:
     model = prompted(server, lambda number, sent: (400, error("unknown field 'top_k'"), {}))
-    with pytest.raises(RunError, match="refuses the question") as ended:
+    with pytest.raises(RunError, match="rejects the prompt") as ended:
         model.predict(rows("a", "b"))
     assert "goes on" not in str(ended.value)
     assert str(ended.value).endswith("0 of 2 answers are kept")
     model = prompted(server, lambda number, sent: (503, "busy", {}))
-    with pytest.raises(RunError, match="the same command goes on from there"):
+    with pytest.raises(RunError, match="run the same command again to resume"):
         model.predict(rows("a", "b"))
 
 
@@ -174,7 +174,7 @@ def test_a_socks_proxy_is_one_line(
     with pytest.raises(RunError, match=r"SOCKS proxy.*pip install 'httpx\[socks\]'"):
         ChatClient(server.url, "m")
     monkeypatch.setenv(name, "ftp://127.0.0.1:9")
-    with pytest.raises(SpecError, match="no URL that can be used"):
+    with pytest.raises(SpecError, match="not a valid URL"):
         ChatClient(server.url, "m")
 
 
@@ -191,7 +191,7 @@ def test_probabilities_that_are_no_numbers_leave_the_label(
     assert outputs.logits.argmax(1).tolist() == [1]
     assert np.isfinite(outputs.logits).all()
     assert any("without probabilities" in line for line in outputs.notes)
-    assert not any("name no label" in line for line in outputs.notes)
+    assert not any("contain no label" in line for line in outputs.notes)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_several_labels_are_said(server: FailingServer) -> None:
     outputs = prompted(
         server, lambda number, sent: (200, answer("bad or good", {"bad": math.log(0.9)}), {})
     ).predict(rows("a", "b"))
-    assert "2 of 2 answers name several labels, and so none" in outputs.notes
+    assert "2 of 2 answers name several labels and count as none" in outputs.notes
     assert not np.isfinite(outputs.logits).any()
 
 

@@ -133,7 +133,7 @@ def test_a_file_of_another_kind_is_told(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as refused:
         read(raw)
     assert kind in str(refused.value)
-    assert "get it again" not in str(refused.value)
+    assert "download it again" not in str(refused.value)
     for suffix in (".csv", ".tsv", ".jsonl", ".parquet"):
         path = tmp_path / f"file{suffix}"
         path.write_bytes(raw)

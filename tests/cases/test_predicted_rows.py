@@ -60,7 +60,7 @@ def test_08_positions_of_named_classes_are_said_with_the_mapping(tmp_path: Path)
 
 @pytest.mark.parametrize("labels", [["1", "2", "3"], ["3"], ["1", "3"]])
 def test_08_counts_from_one_are_refused_with_a_hint(labels: list[str], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="may count the classes bad, good, meh from 1; write"):
+    with pytest.raises(DataError, match="may number the classes bad, good, meh from 1; use"):
         truth(tmp_path, labels)
 
 
@@ -71,7 +71,7 @@ def test_08_other_numbers_are_unknown_labels(labels: list[str], tmp_path: Path) 
 
 
 def test_08_a_label_in_other_case_has_a_hint(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="write 'bad', or give --normalize-labels"):
+    with pytest.raises(DataError, match="write 'bad', or use --normalize-labels"):
         truth(tmp_path, ["BAD", "good"])
     path = tmp_path / "truth.csv"
     spec = DataSpec(name=str(path), normalize_labels=True)
@@ -135,7 +135,7 @@ def test_the_file_that_is_read_is_not_written(trained: Path, tmp_path: Path, val
     for out in ("a.csv", "./a.csv", "link.csv"):
         code, _, error = valence("predict", trained, "a.csv", "--out", out)
         assert code == 1
-        assert "is the file that is read" in error
+        assert "is the input file" in error
     assert (tmp_path / "a.csv").read_bytes() == before
 
 
@@ -152,10 +152,10 @@ def test_a_table_without_a_header_loses_no_row(trained: Path, tmp_path: Path, va
 def test_one_text_is_no_list_of_letters(trained: Path) -> None:
     predictor = Predictor(trained)
     for call in (predictor.predict, predictor.predict_proba, predictor.table, predictor.columns):
-        with pytest.raises(DataError, match="list of texts, not one text"):
+        with pytest.raises(DataError, match="list of texts, not a single text"):
             call("good film")
     classifier = package.SentimentClassifier.load(trained)
-    with pytest.raises(DataError, match="list of texts, not one text"):
+    with pytest.raises(DataError, match="list of texts, not a single text"):
         classifier.predict("good film")
 
 
@@ -211,7 +211,7 @@ def test_two_columns_of_texts_of_one_name_are_refused(
     (tmp_path / "rows.csv").write_text("text,text\n" + "good film,bad film\n" * 20)
     code, _, error = valence("predict", trained, tmp_path / "rows.csv", "--out", "out.csv")
     assert code == 1
-    assert "several columns 'text'" in error
+    assert "several columns are named 'text'" in error
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])

@@ -43,7 +43,7 @@ def test_13_an_unknown_metric_is_named(metric: str) -> None:
 
 def test_13_a_metric_without_a_value_is_refused_before_anything_is_fitted() -> None:
     TASK.check_metric("auc", np.array([0, 1, 2]))
-    with pytest.raises(SpecError, match="'auc' has no value on the validation rows"):
+    with pytest.raises(SpecError, match="'auc' is undefined on the validation rows"):
         TASK.check_metric("auc", np.array([0, 1, 1]))
 
 
@@ -59,7 +59,7 @@ def test_13_a_study_whose_trials_must_fail_ends_at_once(
         *tiny_words, "--out", tmp_path / "study",
     )  # fmt: skip
     assert code == 1
-    assert "'auc' has no value on the validation rows" in error
+    assert "'auc' is undefined on the validation rows" in error
 
 
 @pytest.mark.parametrize("present", [150, 100, 40, 3])

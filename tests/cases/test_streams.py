@@ -75,8 +75,9 @@ def test_a_full_stdout_is_one_line(words: list[str]) -> None:
         done = run(words, stdout=full)
     assert done.returncode == 1, done
     lines = done.stderr.decode().splitlines()
-    assert lines == ["Error: Cannot write to standard output: No space left on device; "
-                     "send it elsewhere"]  # fmt: skip
+    assert lines == ["Error: Cannot write to standard output: No space left on device; write to "
+    "another "
+                     "place"]  # fmt: skip
 
 
 @pytest.mark.parametrize("words", [["methods"], ["methods", "--json"], ["--version"]])
@@ -203,7 +204,7 @@ def test_safe_csv_of_the_command(tmp_path: Path, valence) -> None:  # type: igno
     assert valence("predict", "m", "in", "--out", "folder", "--safe-csv", "--quiet")[0] == 0
     assert "'=1+1" in (tmp_path / "folder" / "new.csv").read_text()
     code, _, said = valence("predict", "m", "new.csv", "--out", "o.parquet", "--safe-csv")
-    assert (code, "--safe-csv is for CSV" in said) == (1, True)
+    assert (code, "--safe-csv works with CSV" in said) == (1, True)
 
 
 def test_a_workbook_holds_texts_and_no_formula(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_a_table_of_too_many_columns_is_refused_at_once(tmp_path: Path) -> None:
 def test_deep_json_is_one_line(line: str, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "good", "label": "pos"}\n' + line + "\n")
-    assert refused(path, "line 2: (values are nested too deeply|no valid JSON)")
+    assert refused(path, "line 2: (values are nested too deeply|not valid JSON)")
 
 
 def test_a_number_of_many_digits_is_one_line(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_small_parquet_of_gigabytes_is_refused(tmp_path: Path) -> None:
     label = pa.array(["a", "b"] * 1500)
     pq.write_table(pa.table({"text": text, "label": label}), path)
     assert path.stat().st_size < 3 * 10**6
-    with pytest.raises(DataError, match=r"bytes and its rows more than|says it has"):
+    with pytest.raises(DataError, match=r"bytes but its rows more than|says it has"):
         load(path)
     first = next(iter(open_source(str(path)).parts(4096)))
     assert len(first) < 200, "a stream holds a bounded part"
@@ -237,7 +237,7 @@ def test_17_invisible_texts_are_empty(text: str, tmp_path: Path) -> None:
 def test_19_a_file_without_a_header(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     ROWS.to_csv(path, index=False, header=False)
-    with pytest.raises(DataError, match=r"first line looks like a row.*--no-header"):
+    with pytest.raises(DataError, match=r"first line looks like data.*--no-header"):
         load(path)
     data = load(path, header=False)
     assert size(data) == streamed(path, has_header=False) == 90

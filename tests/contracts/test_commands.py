@@ -204,7 +204,7 @@ def test_a_device_that_is_not_there_is_one_line(
         cli.main()
     shown = capsys.readouterr()
     assert (ended.value.code, shown.out) == (1, "")
-    assert shown.err == ("Error: Device 'cuda' is not available here; use --device auto or cpu\n")
+    assert shown.err == ("Error: Device 'cuda' is not available; use --device auto or cpu\n")
     assert not list(tmp_path.iterdir())
 
 

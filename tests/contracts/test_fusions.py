@@ -185,7 +185,7 @@ def test_almt_reference_depends_on_padding_and_the_default_does_not() -> None:
 def test_almt_refuses_more_steps_than_it_has_positions() -> None:
     model, batch = model_named("almt"), inputs(2)
     longer = torch.zeros(2, 11, WIDTHS["audio"])
-    with pytest.raises(ModelError, match="audio has 11 steps and the model reads 9"):
+    with pytest.raises(ModelError, match="audio has 11 steps but the model reads 9"):
         model(**{**batch, "audio": longer, "audio_mask": torch.ones(2, 11)})
 
 

@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, reviews: Path, tiny_words: l
     )
     assert done.returncode == 0, done.stderr
     assert "macro-F1" in done.stdout
-    assert "Note: test split made here" in done.stderr
+    assert "Note: test split drawn at random" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr
     return folder / "model"
@@ -117,7 +117,7 @@ ERRORS = {
     "no target": (["predict", "nowhere", "sqlite:///rows.db"], "--out scored.csv"),
     "no such table": (["predict", "nowhere", "rows.csv"], "No file rows.csv"),
     "no config": (["compare", "--config", "none.yaml"], "none.yaml cannot be read"),
-    "seeds": (["compare", "--seeds", "many"], "no whole numbers"),
+    "seeds": (["compare", "--seeds", "many"], "not whole numbers"),
     "baseline": (["compare", "--methods", "lora", "--baseline", "full"], "not among"),
     "no cut": (["data", "longtail", "demo", "--out", "x"], "--ratio 20"),
     "no methods file": (["data", "show", "./nothing"], "Unknown file or data set"),

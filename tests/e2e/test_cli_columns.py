@@ -23,31 +23,31 @@ def rows(tmp_path: Path) -> Path:
 def test_train_and_predict_find_the_columns(valence, rows: Path, tmp_path: Path) -> None:
     code, _, err = valence("train", rows, "--method", "tfidf-lr", "--out", "m")
     assert code == 0, err
-    assert err.count("texts are read from column 'comment' (by its name)") == 1
+    assert err.count("texts from column 'comment' (by its name)") == 1
     other = pd.DataFrame({"text": ["no text of a person"] * 3, "comment": ["good"] * 3})
     other.to_excel(tmp_path / "other.xlsx", index=False)
     code, _, err = valence("predict", "m", "other.xlsx", "--out", "scored.csv")
     assert code == 0, err
-    assert "Note: texts are read from column 'comment', as in the training" in err
+    assert "Note: texts from column 'comment', as in training" in err
     assert list(pd.read_csv(tmp_path / "scored.csv")["label"]) == ["good"] * 3
     foreign = pd.DataFrame({"n": range(40), "words": make_reviews(40)["text"]})
     foreign.to_csv(tmp_path / "foreign.csv", index=False)
     code, _, err = valence("predict", "m", "foreign.csv", "--out", "scored.csv")
     assert code == 0, err
-    assert "texts are read from column 'words' (the longest texts" in err
+    assert "texts from column 'words' (the longest texts" in err
 
 
 def test_compare_says_what_it_guessed_once(valence, rows: Path) -> None:
     code, _, err = valence("compare", rows, "--methods", "majority,tfidf-lr", "--seeds", "45,46")
     assert code == 0, err
-    assert err.count("texts are read from column 'comment'") == 1
+    assert err.count("texts from column 'comment'") == 1
 
 
 def test_audit_and_data_show_guess_too(valence, rows: Path) -> None:
     for words in (("data", "show", rows), ("audit", rows, "--fast")):
         code, _, err = valence(*words)
         assert code == 0, err
-        assert err.count("texts are read from column 'comment'") == 1
+        assert err.count("texts from column 'comment'") == 1
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,5 @@ def test_scored_rows_do_not_replace_their_source(valence, rows: Path) -> None:
     before = rows.read_bytes()
     code, _, err = valence("predict", "m", rows, "--out", rows)
     assert code == 1
-    assert "is the file that is read; give another --out" in err
+    assert "is the input file; use another --out" in err
     assert rows.read_bytes() == before

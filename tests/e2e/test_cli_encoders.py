@@ -29,7 +29,7 @@ def test_a_terminal_of_80_columns_shows_whole_lines(
     code, out, _ = valence("encoders")
     assert code == 0
     assert max(len(re.sub(r"\x1b\[\d*m", "", line)) for line in out.splitlines()) <= 80
-    head, _, dropped = out.partition("Not shown for lack of room")
+    head, _, dropped = out.partition("Hidden columns")
     assert "license" in head
     assert "source" not in head
     assert "source" in dropped

@@ -46,7 +46,7 @@ def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 EXPECTED = {
     "audit reviews.csv --out": ("label-errors", "Fixed: reviews.csv: "),
     "--html": ("near\t", "Page: why.html"),
-    "calibrate models/reviews --data": ("texts that get a label", "calibration.json"),
+    "calibrate models/reviews --data": ("of texts get a label", "calibration.json"),
     "--off": ("", "as they are"),
 }
 
@@ -102,7 +102,7 @@ def test_explain_for_machines_and_its_errors(call: Call) -> None:
         ("explain", "m", "x", "--target", "goood"): "did you mean 'good'",
         ("calibrate", "m", "--abstain", "10"): "write 0.1",
         ("calibrate", "m", "--target-prior", "good"): "good=0.7",
-        ("predict", "m", "x", "--target-prior", "good=1"): "needs a fraction of every class",
+        ("predict", "m", "x", "--target-prior", "good=1"): "needs a fraction for every class",
     }.items():
         code, _, err = call(*words)
         assert code == 1

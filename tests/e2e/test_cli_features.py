@@ -38,7 +38,7 @@ def test_convert_and_show(valence, file: Path) -> None:
     assert code == 0, err
     assert out.splitlines()[1].split("\t") == ["train", "4", "-1 to 1", "2.0", "2", "4.0", "4"]
     assert "Note: 3 of -inf in audio read as 0" in err
-    assert "Note: audio lengths are not in the file" in err
+    assert "Note: audio lengths are missing" in err
     assert "Archive: archive" in err
     code, out, _ = valence("features", "show", "archive", "--json")
     assert code == 0
@@ -95,9 +95,9 @@ def test_extract_a_clip_and_a_table_of_clips(valence, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("none.mp4,x,1,train", r"row 1 (none.mp4): the clip is no file"),
-        ("clips.csv,x,good,train", "the label is no number"),
-        ("clips.csv,x,1,later", "the split is none of"),
+        ("none.mp4,x,1,train", r"row 1 (none.mp4): the clip does not exist"),
+        ("clips.csv,x,good,train", "the label is not a number"),
+        ("clips.csv,x,1,later", "the split is not"),
         ("clips.csv,x,1,train", "no row of split 'validation'"),
     ],
 )

@@ -41,7 +41,7 @@ def test_a_file_becomes_a_model_without_naming_a_column(
     assert "comment" in err
     assert "kernel-ridge" in out_text
     assert "95% interval" in err
-    assert "Against always the largest class" in err
+    assert "Compared with always predicting the largest class" in err
     assert "What would help most" in err
     assert f"valence predict {out}" in err
     new = tmp_path / "new.csv"
@@ -121,7 +121,9 @@ def test_an_interrupt_keeps_the_best_so_far_and_the_same_command_goes_on(
         interrupted_at("lora-balanced", patch)
         code, table, err = valence(*arguments)
     assert code == 130
-    assert "stopped: lora-balanced was not tried; the same command goes on" in one_line(err)
+    assert "stopped: lora-balanced was not tried; run the same command again to resume" in one_line(
+        err
+    )
     assert "95% interval" in err
     assert "ldam" in table
     assert valence("predict", str(out), "not good")[0] == 0

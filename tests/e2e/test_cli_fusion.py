@@ -169,7 +169,7 @@ def _broken(case: str) -> bytes:
         ("hostile", "bad.pkl"),
         ("shapes", "each row must be (steps"),
         ("widths", "steps of different widths"),
-        ("label", "split 'validation', row 2: 'regression_labels' is no finite number"),
+        ("label", "split 'validation', row 2: 'regression_labels' is not a finite number"),
         ("empty", "split 'test': no rows"),
         ("split", "valid"),
     ],
@@ -201,7 +201,10 @@ def test_what_is_not_finite_is_read_as_zero_and_said(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("reviews.csv", "--method", "almt"), "reads audio and vision and reviews.csv has none"),
+        (
+            ("reviews.csv", "--method", "almt"),
+            "needs audio and vision, which reviews.csv does not have",
+        ),
         (("reviews.csv", "--method", "text-only", "--label-column", "text"), "is no number"),
         (("talks.pkl", "--method", "lora", "--set", "data.target=intensity"), "predicts classes"),
         (("talks.pkl", "--method", "almt", "--set", "loss.name=focal"), "is not for an intensity"),

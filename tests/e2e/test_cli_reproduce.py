@@ -91,7 +91,7 @@ def test_a_paper_is_run_to_its_end_with_the_built_in_encoder(
     words += ["--methods", "majority,sharprecl", "--set", "data.imbalance_ratio=10"]
     code, out, err = valence(*words)
     assert code == 0, err
-    assert "Note: no GPU here, so the scaled-down set-ups are taken" in err
+    assert "Note: no GPU found, so the scaled-down set-ups run" in err
     assert "Published: SharpReCL, arXiv 2405.11524" in err
     assert "method\tscore\tpublished\tours\tΔ\tn\nsharprecl\taccuracy\t0.972\t" in out
     page = (data_dir.parent / "reproduction" / "reproduction.md").read_text(encoding="utf-8")

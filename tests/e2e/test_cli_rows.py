@@ -117,9 +117,9 @@ def test_calibrate_takes_the_same_rows(
         assert json.loads(out)["calibration"]["rows"] == int(counted.split()[0])
     assert valence("calibrate", model, "--off")[0] == 0
     code, _, err = valence("calibrate", model, "--label-column", "stars")
-    assert (code, "name the rows with --data" in err) == (1, True)
+    assert (code, "needs --data" in err) == (1, True)
     code, _, err = valence("calibrate", numeric_model)
-    assert (code, "it has no probabilities to calibrate" in err) == (1, True)
+    assert (code, "there are no probabilities to calibrate" in err) == (1, True)
 
 
 @dataclass
@@ -211,7 +211,7 @@ def test_an_encoding_is_named_once_and_everywhere(valence: Call, tmp_path: Path)
     code, _, err = valence(*train)
     assert (code, err) == (
         1, "Error: latin.csv, line 2: not UTF-8, probably cp1252; try --encoding cp1252 and "
-        "look at texts\n",
+        "check the texts\n",
     )  # fmt: skip
     latin = ("--encoding", "latin-1")
     assert valence(*train, *latin, "--quiet")[0] == 0
@@ -235,10 +235,10 @@ def test_an_encoding_is_named_once_and_everywhere(valence: Call, tmp_path: Path)
     for words, said in (
         (("evaluate", "model", "latin.csv", "--encoding", "ascii"), "line 2: not ascii; name"),
         (("evaluate", "model", "latin.csv", "--encoding", "utf9"), "Encoding 'utf9' is unknown"),
-        (("evaluate", "model", "demo", *latin), "leave --encoding out"),
-        (("predict", "model", "a.parquet", *latin, "--out", "b.csv"), "leave --encoding out"),
+        (("evaluate", "model", "demo", *latin), "remove --encoding"),
+        (("predict", "model", "a.parquet", *latin, "--out", "b.csv"), "remove --encoding"),
         (("predict", "model", "sqlite:///a.db", *latin, "--out", "b.csv"), "is for files"),
-        (("llm", "finetune", "x", "--out", "y", "--model", "m", *latin), "name the texts"),
+        (("llm", "finetune", "x", "--out", "y", "--model", "m", *latin), "need --unlabeled"),
     ):
         frame.to_parquet("a.parquet")
         code, _, err = valence(*words)
@@ -270,7 +270,7 @@ def test_a_killed_prediction_does_not_go_on_with_another_prior(
     assert (code, "60 rows made with another target prior" in err) == (1, True), err
     assert not (tmp_path / "scored.csv").exists()
     code, _, err = valence(*words, "bad=.98,good=.01,meh=.01", "--resume", "--json")
-    assert (code, "60 rows were done before" in err) == (0, True), err
+    assert (code, "60 rows were already done" in err) == (0, True), err
 
 
 def _small(make: Callable[..., None]) -> Callable[..., None]:

@@ -56,7 +56,7 @@ def test_from_a_file_to_a_model_by_way_of_a_database(
         (["data", "import", "a.csv", "--to", "sqlite:///x.db", "--clean", "url"],
          "Unknown cleaner 'url'; did you mean 'urls'?"),
         (["data", "import", "a.csv", "--to", "sqlite:///x.db", "--label-map", "4"],
-         "write it as 0=negative,4=positive"),
+         "write 0=negative,4=positive"),
         (["train", "postgresql://me:secret@h/d", "--out", "m"], "${PGPASSWORD}"),
         (["compare", "postgresql://me:secret@h/d"], "${PGPASSWORD}"),
         (["train", "a.csv", "--table", "t", "--out", "m"], "is for databases"),

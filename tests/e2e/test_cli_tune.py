@@ -103,9 +103,9 @@ ERRORS = {
         ["tune", "demo", "--method", "tfidf-lr", "--storage", "nonsense"], "check --storage"
     ),
     "two sources": (
-        ["train", "demo", "--out", "m", "--method", "lora", "--from", "x"], "Give one of"
+        ["train", "demo", "--out", "m", "--method", "lora", "--from", "x"], "Use only one of"
     ),
-    "extend what": (["train", "demo", "--out", "m", "--extend-labels"], "goes with --from"),
+    "extend what": (["train", "demo", "--out", "m", "--extend-labels"], "needs --from"),
     "no config": (["train", "demo", "--out", "m", "--config", "no.yaml"], "cannot be read"),
 }  # fmt: skip
 
@@ -207,7 +207,7 @@ def test_ctrl_c_keeps_finished_trials(
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "the same command goes on from here" in err
+    assert "run the same command again to resume" in err
     assert "Traceback" not in err
     found = states(tmp_path)
     assert "COMPLETE" in found

@@ -76,7 +76,7 @@ def test_command_of_the_page(
          "Label 'bad' is not in the template"),
         (["instructions", "reviews.csv", "--out", "x", "--pool", "none"], "Unknown pool"),
         (["instructions", "reviews.csv", "--out", "x", "--group", "tongue"], "no column 'tongue'"),
-        (["finetune", "nothing", "--model", "MODEL", "--out", "x"], "holds no instructions"),
+        (["finetune", "nothing", "--model", "MODEL", "--out", "x"], "has no instructions"),
         (["finetune", "nothing", "--out", "x"], "No language model is named"),
         (["finetune", "nothing", "--model", "M", "--out", "x", "--set", "epoch=1"],
          "did you mean 'epochs'"),

@@ -110,7 +110,7 @@ def test_goes_on_after_a_real_kill(tmp_path: Path, reviews: Path) -> None:
     assert not (tmp_path / "out.csv").exists()
     done = subprocess.run([*words, "--resume"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    resumed = int(re.search(r"Note: (\d+) rows were done before", done.stderr)[1])  # type: ignore[index]
+    resumed = int(re.search(r"Note: (\d+) rows were already done", done.stderr)[1])  # type: ignore[index]
     assert resumed >= 2 * 4096
     scored = pd.read_csv(tmp_path / "out.csv")
     assert list(scored["text"]) == list(rows["text"])

@@ -31,7 +31,7 @@ OWN = [command for command in COMMANDS if command.startswith("valence")]
 SAID = {
     "--seeds 2": r"4 runs: 2 methods × 2 seeds",
     "--seeds 3": r"6 runs: 2 methods × 3 seeds",
-    "--resume": r"60 rows were done before",
+    "--resume": r"60 rows were already done",
 }
 
 
@@ -87,7 +87,7 @@ def test_what_cannot_be_done_is_one_line(
         "compare reviews.csv --workers 0": "0 workers are not possible",
         "predict models/reviews parts/0.parquet --out x.csv --engine ray": "into a folder",
         "predict models/reviews parts/0.parquet parts/1.parquet --out x.csv": "--out scored/",
-        "predict models/reviews parts --out y/ --table t": "--table does not go with files",
+        "predict models/reviews parts --out y/ --table t": "--table cannot be used with files",
         "predict models/reviews parts --out by-ray/ --long windows --resume": "another long",
     }
     for words, line in refused.items():

@@ -96,7 +96,7 @@ def test_a_method_that_rests_on_another_fits_that_one_too(
 
 
 def test_a_method_that_reads_more_than_texts_says_so() -> None:
-    with pytest.raises(SpecError, match="reads audio and vision beside the text"):
+    with pytest.raises(SpecError, match="needs audio and vision besides texts"):
         valence.SentimentClassifier("almt").fit(TEXTS, LABELS)
 
 
@@ -197,7 +197,7 @@ def test_rows_of_weight_zero_are_left_out() -> None:
 
 @pytest.mark.parametrize("method", ["hy-mora", "auto", "majority"])
 def test_a_method_that_cannot_weigh_rows_says_so(method: str) -> None:
-    with pytest.raises(SpecError, match=r"cannot weigh rows.*kernel-ridge"):
+    with pytest.raises(SpecError, match=r"cannot weight rows.*kernel-ridge"):
         valence.SentimentClassifier(method).fit(TEXTS, LABELS, np.ones(len(TEXTS)))
 
 

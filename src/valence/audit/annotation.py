@@ -30,7 +30,7 @@ def rows_to_check(audit: Audit) -> pd.DataFrame:
     """
     doubtful = next(finding.rows for finding in audit.findings if finding.check == CHECK)
     if not len(doubtful):
-        raise DataError(f"{audit.source.name}: no label looks doubtful; there is nothing to check")
+        raise DataError(f"{audit.source.name}: no label looks doubtful; nothing to check")
     table = doubtful[["split", "row", "text", "label"]].copy()
     table.insert(0, ROW_ID, table["split"] + ":" + table["row"].astype(str))
     score = (1.0 - doubtful["chance_of_label"].astype(float)).round(4)
@@ -100,7 +100,7 @@ def argilla_records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def argilla_settings(labels: list[str]) -> dict[str, Any]:
     """The settings of a data set for these records, as ``Settings.from_json`` reads them."""
     return {
-        "guidelines": "Choose the right label of each text.", "allow_extra_metadata": True,
+        "guidelines": "Choose the right label for each text.", "allow_extra_metadata": True,
         "distribution": {"strategy": "overlap", "min_submitted": 1},
         "fields": [{"name": "text", "title": "Text", "required": True,
                     "settings": {"type": "text", "use_markdown": False}}],

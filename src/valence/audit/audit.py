@@ -53,7 +53,7 @@ class Audit:
             for level in LEVELS[:2]
             if (n := sum(finding.level == level for finding in self.findings))
         ]
-        return f"{self.source.name}: {' and '.join(counts) or 'nothing wrong'} in {rows}."
+        return f"{self.source.name}: {' and '.join(counts) or 'no problems'} in {rows}."
 
 
 def audit(
@@ -108,7 +108,7 @@ def audit(
     few = len(source.of(source.training)) <= MAX_ENCODER_ROWS
     labels = find_label_errors(source, embed if encoder_features and few else None, budget=budget)
     if encoder_features and not few:
-        note = f" The encoder was not run: there are more than {MAX_ENCODER_ROWS:,} rows."
+        note = f" The encoder was skipped: there are more than {MAX_ENCODER_ROWS:,} rows."
         labels = replace(labels, line=labels.line + note)
     findings.append(labels)
     on_step("done", 1.0)

@@ -108,7 +108,7 @@ def read_source(spec: DataSpec, data_dir: str | Path | None = None) -> LabeledSo
         DataError: if something cannot be found, read or used.
         SpecError: if the spec subsamples rows.
     """
-    refuse_subsampling(spec, "an audit looks at all rows")
+    refuse_subsampling(spec, "an audit reads all rows")
     card = DATASETS.get(spec.name)
     notes: list[str] = []
     if spec.name == "demo":
@@ -180,17 +180,18 @@ def _leak(source: LabeledSource, near: pd.DataFrame, name: str, other: str) -> F
     fraction, total = len(pairs) / max(1, len(own)), len(own)
     check = f"leak-{name}-{other}"
     if not len(pairs):
-        return Finding(check, "fine", f"No {name} text is in {other}.")
+        return Finding(check, "fine", f"No {name} text is also in {other}.")
     line = (
-        f"{len(exact)} of {total} {name} texts ({len(exact) / total:.1%}) are in {other} word "
-        f"for word, {len(best)} more nearly; {differ} of them with another label. "
+        f"{len(pairs)} of {total} {name} texts ({fraction:.1%}) are also in {other}: "
+        f"{len(exact)} identical, {_count(len(best), 'near-duplicate')}; {differ} with "
+        "different labels. "
     )
-    if name == "test":
-        line += (
-            "Scores on test are too high." if fraction >= SERIOUS_FRACTION else "Too few to matter."
-        )
+    if fraction < SERIOUS_FRACTION:
+        line += "Too few to matter."
+    elif name == "test":
+        line += "Test scores will be too high."
     else:
-        line += f"Choices made on {name} reward memorization."
+        line += f"Choices made on {name} rows will favor memorization."
     level: Level = "problem" if fraction >= SERIOUS_FRACTION else "warning"
     return Finding(check, level, line, len(pairs), _pair_table(rows, pairs))
 
@@ -226,12 +227,14 @@ def find_duplicates(source: LabeledSource, near: pd.DataFrame) -> list[Finding]:
         pairs = pd.concat([pairs, swapped], ignore_index=True)
         name = f"copies-{split}"
         if not len(pairs):
-            findings.append(Finding(name, "fine", f"No {source.shown(split)}text occurs twice."))
+            findings.append(Finding(name, "fine", f"No {source.shown(split)}text is repeated."))
             continue
+        labels = rows["label"].to_numpy()
+        differ = int((labels[pairs["first"]] != labels[pairs["second"]]).sum())
         line = (
-            f"{len(duplicates)} of {len(own)} {source.shown(split)}rows "
-            f"({len(duplicates) / len(own):.1%}) repeat an earlier text word for word, "
-            f"{len(inside)} more nearly."
+            f"{_count(len(duplicates), 'exact duplicate')} and "
+            f"{_count(len(inside), 'near-duplicate')} among {len(own)} {source.shown(split)}rows; "
+            f"{differ} with different labels."
         )
         level: Level = "warning" if len(pairs) >= SERIOUS_FRACTION * len(own) else "fine"
         findings.append(Finding(name, level, line, len(pairs), _pair_table(rows, pairs)))
@@ -251,7 +254,7 @@ def find_contradictions(source: LabeledSource) -> Finding:
         drop=True
     )
     level: Level = "problem" if len(bad) >= SERIOUS_FRACTION * len(rows) else "warning"
-    line = f"{count} texts have more than one label, in {len(bad)} rows; no model can predict both."
+    line = f"{count} texts have more than one label ({len(bad)} rows); no model can predict both."
     return Finding("contradictions", level, line, len(bad), table)
 
 
@@ -267,13 +270,13 @@ def find_label_variants(source: LabeledSource) -> Finding:
                 records.append({"label": rare, "rows": int(counts[rare]), "is_like": common,
                                 "rows_of_it": int(counts[common]), "why": why})  # fmt: skip
     if not records:
-        return Finding("labels", "fine", f"The {len(names)} labels are clearly different names.")
+        return Finding("labels", "fine", f"The {len(names)} label names are clearly different.")
     table = pd.DataFrame(records)
     sure = table[table["why"] != "looks alike"]
     first = records[0]
     line = (
-        f"{len(table)} labels look like another spelling of a label (such as {first['label']!r} "
-        f"and {first['is_like']!r}); each counts as a class of its own until you rename them."
+        f"{len(table)} labels look like different spellings of another (such as "
+        f"{first['label']!r} and {first['is_like']!r}); rename them, or each counts as a class."
     )
     return Finding("labels", "problem" if len(sure) else "warning", line, len(table), table)
 
@@ -305,16 +308,19 @@ def find_class_sizes(source: LabeledSource) -> Finding:
     unseen = [str(c) for c in table.index[trained == 0]]
     few = [str(c) for c in table.index[(trained > 0) & (trained < MIN_TRAIN_ROWS)]]
     ratio = int(trained.max()) / max(1, int(trained[trained > 0].min()))
-    lines = [f"{len(table)} classes; the largest has {ratio:.1f} times the rows of the smallest."]
+    lines = [
+        f"{len(table)} classes; the largest has {ratio:.1f} times as many rows as the smallest."
+    ]
     if unseen:
-        lines.append(f"{_some(unseen)}: no row in {source.training}, so no model can learn it.")
+        lines.append(f"{_some(unseen)}: no rows in {source.training}, so no model can learn it.")
     if few:
         lines.append(f"{_some(few)}: fewer than {MIN_TRAIN_ROWS} rows in {source.training}.")
     if "test" in table and source.training != "test":
         thin = [str(c) for c in table.index[table["test"] < MIN_TEST_ROWS]]
         if thin:
             lines.append(
-                f"{_some(thin)}: fewer than {MIN_TEST_ROWS} test rows; its scores vary widely."
+                f"{_some(thin)}: fewer than {MIN_TEST_ROWS} test rows, so their scores are "
+                f"unreliable."
             )
     level: Level = "problem" if unseen else "warning" if len(lines) > 1 else "fine"
     shown = table.sort_values(source.training, ascending=False).reset_index()
@@ -334,20 +340,29 @@ def find_truncated(source: LabeledSource, lengths: np.ndarray, limit: int) -> Fi
     long = rows[rows["tokens"] > limit]
     if not len(long):
         most = int(lengths.max(initial=0))
-        line = f"All texts fit into {limit} tokens; the longest has {most}."
+        line = f"No text is longer than {limit} tokens; the longest has {most}."
         return Finding("cut", "fine", line)
     enough = int(np.ceil(np.quantile(lengths, 0.99)))
     per = long["split"].value_counts() / rows["split"].value_counts()
     fractions = ", ".join(f"{split} {float(per.get(split, 0) or 0):.1%}" for split in source.splits)
-    line = (
-        f"{len(long)} texts ({len(long) / len(rows):.1%}) are truncated at {limit} "
-        f"tokens ({fractions}); 99% fit into {enough}: --set encoder.max_length={enough}."
-    )
+    are = "text is" if len(long) == 1 else "texts are"
+    line = f"{len(long)} {are} longer than {limit} tokens"
+    if enough > limit:
+        line += (
+            f" ({fractions}) and will be truncated; --set encoder.max_length={enough} reads 99% "
+            "of the texts whole."
+        )
+    else:
+        line += "; nothing to do."
     level: Level = "problem" if len(long) > 0.2 * len(rows) else "warning"
     table = long.sort_values("tokens", ascending=False)[["tokens", *ROW_COLUMNS]].reset_index(
         drop=True
     )
     return Finding("cut", level, line, len(long), table)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _some(names: Sequence[str]) -> str:

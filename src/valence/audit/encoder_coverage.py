@@ -155,7 +155,7 @@ def _warnings(
             )
         elif per_token < LETTERS_PER_TOKEN_LIMIT and script not in CHARACTER_SCRIPTS:
             yield (
-                f"the encoder knows letters of {_title(script)}, not words ({per_token:.1f} "
+                f"the encoder splits {_title(script)} into letters, not words ({per_token:.1f} "
                 "letters per token); use --encoder multilingual-e5-small"
             )
     few = [f"{data.classes[c]} {n}" for c, n in enumerate(counts) if n < FEW_ROWS]

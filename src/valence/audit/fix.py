@@ -43,15 +43,15 @@ def write_fixed(source: LabeledSource, folder: Path) -> list[str]:
             whole = table[~dropped].drop(columns=SOURCE_ROW, errors="ignore")
             whole.to_csv(path, index=False)
         parts = [f"{count} {reason}" for reason, count in why[why != ""].value_counts().items()]
-        done = f"{int(dropped.sum())} of {len(table)} rows left out" if parts else "as it was"
-        lines.append(f"{name}: {done}{' (' + ', '.join(parts) + ')' if parts else ''}")
+        done = f"removed {int(dropped.sum())} of {len(table)} rows ({', '.join(parts)})"
+        lines.append(f"{name}: {done if parts else 'nothing to fix; copied unchanged'}")
     return lines
 
 
 def _reasons(rows: pd.DataFrame, seen: set[str]) -> pd.Series:
     """Why each row is left out; empty for the others."""
     why = pd.Series("", index=rows.index)
-    why[rows["key"].isin(seen)] = "in test or validation"
+    why[rows["key"].isin(seen)] = "also in test or validation"
     left = rows[why == ""]
     sizes = left.groupby("key")["label"].transform("size")
     votes = left.groupby(["key", "label"])["text"].transform("size")

@@ -46,13 +46,13 @@ def find_label_errors(
     try:
         from cleanlab.filter import find_label_issues
     except ImportError:
-        line = "Label errors are not checked; install the extra: pip install 'valence[audit]'"
+        line = "Label errors were not checked; install the extra: pip install 'valence[audit]'"
         return Finding("label-errors", "skipped", line)
     rows = source.of(source.training)
     groups = rows.drop_duplicates("key")["label"].value_counts()
     classes = sorted(str(name) for name in groups.index[groups >= FOLDS])
     if len(classes) < 2:
-        line = f"Too few classes have {FOLDS} different texts to look for label errors."
+        line = f"Label errors were not checked: too few classes have {FOLDS} different texts."
         return Finding("label-errors", "skipped", line)
     rows = rows[rows["label"].isin(classes)].reset_index(drop=True)
     labels = np.searchsorted(classes, rows["label"].to_numpy(dtype=str))
@@ -62,12 +62,15 @@ def find_label_errors(
     table = rows.loc[named, ROW_COLUMNS].reset_index(drop=True)
     table.insert(0, "suggested", [classes[i] for i in probs[named].argmax(axis=1)])
     table.insert(1, "chance_of_label", probs[named, labels[named]].round(4))
-    unlimited = f" ({len(ranked)} before the budget of {budget:.0%} per class)"
+    judge = "n-grams" if embed is None else "n-grams and the encoder"
+    looks = "label looks" if len(ranked) == 1 else "labels look"
     line = (
-        f"{len(named)} of {len(rows)} {source.shown(source.training)}labels are likely wrong "
-        f"by {'n-grams' if embed is None else 'n-grams and the encoder'}"
-        f"{unlimited if len(ranked) > len(named) else ''}; read them before you trust the list."
+        f"{len(ranked)} of {len(rows)} {source.shown(source.training)}{looks} doubtful "
+        f"(judged by {judge})"
     )
+    if len(ranked) > len(named):
+        line += f"; the {len(named)} most doubtful are listed (at most {budget:.0%} per class)"
+    line += ". Check them by hand." if len(named) else "."
     level: Level = "warning" if len(named) else "fine"
     return Finding("label-errors", level, line, len(named), table)
 

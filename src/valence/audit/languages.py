@@ -86,7 +86,7 @@ def find_languages(source: LabeledSource, languages: Sequence[str] = ()) -> Find
     )
     shifted = [s for s in source.splits if _distance(rows, s, source.training) > SHIFT_FRACTION]
     if shifted:
-        line += f" The languages of {', '.join(shifted)} are not those of {source.training}."
+        line += f" The languages of {', '.join(shifted)} differ from those of {source.training}."
     level: Level = "warning" if shifted or len(foreign) >= USUAL_FRACTION * len(rows) else "fine"
     shown = ["script", "language", "confidence", *ROW_COLUMNS]
     return Finding("languages", level, line, len(foreign), foreign[shown].reset_index(drop=True))

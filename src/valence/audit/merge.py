@@ -39,7 +39,7 @@ class MergeReport:
     Attributes:
         changed: Rows that have another label now.
         confirmed: Rows whose label was right.
-        unanswered: Rows without an answer, which stay as they were.
+        unanswered: Rows not answered, which stay as they were.
         files: What was written.
     """
 
@@ -63,7 +63,7 @@ def read_corrections(path: Path) -> dict[str, Correction]:
         if path.suffix.lower() == ".json":
             records = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(records, list):
-                raise ValueError("it is no list")
+                raise ValueError("not a list")
             return dict(_of_json(record) for record in records)
         if path.suffix.lower() == ".xlsx":
             table = pd.read_excel(path, dtype=str, keep_default_na=False, engine="calamine")
@@ -78,8 +78,8 @@ def read_corrections(path: Path) -> dict[str, Correction]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{ROW_ID} is missing" if isinstance(error, KeyError) else error
         raise DataError(
-            f"{path} holds no corrections ({reason}); give the export of Label Studio (JSON or "
-            f"CSV) or Argilla (JSON), or a table with the columns {ROW_ID} and {CORRECTED}"
+            f"{path} has no corrections ({reason}); use an export of Label Studio (JSON or CSV) "
+            f"or Argilla (JSON), or a table with the columns {ROW_ID} and {CORRECTED}"
         ) from None
 
 
@@ -155,8 +155,7 @@ def _check(
     unknown = [name for name in corrections if name not in texts]
     if unknown:
         raise DataError(
-            f"Row ids that are not in the data: {_some(unknown)}; merge into the file that was "
-            "audited"
+            f"Row ids {_some(unknown)} are not in the data; merge into the file you audited"
         )
     moved = [
         name for name, own in corrections.items()
@@ -164,12 +163,11 @@ def _check(
     ]  # fmt: skip
     if moved:
         raise DataError(
-            f"The text of {_some(moved)} is another one in the data; merge into the file that was "
-            "audited"
+            f"The texts of {_some(moved)} differ in the data; merge into the file you audited"
         )
     new = sorted({own.label for own in corrections.values() if own.label} - labels)
     if new:
-        raise DataError(f"Unknown labels {_some(new)}; known are {_some(sorted(labels))}")
+        raise DataError(f"Unknown labels {_some(new)}; known labels: {_some(sorted(labels))}")
 
 
 def _some(names: list[str]) -> str:

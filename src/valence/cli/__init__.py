@@ -44,7 +44,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Train, compare and use sentiment models where the data is unfair.",
+    help="Train, compare and serve sentiment models for imbalanced data.",
 )
 app.command("fit")(fit.fit)
 app.command("compare", cls=compare.CompareCommand)(compare.compare)
@@ -86,14 +86,15 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
     log_file: Annotated[
-        Path | None, typer.Option(help="Also write what stands on stderr here, with the time.")
+        Path | None, typer.Option(help="Also write stderr to this file, with timestamps.")
     ] = None,
 ) -> None:
     if context.invoked_subcommand not in TOGETHER:
         process_group.require_single_process(
             f"valence {context.invoked_subcommand}",
-            "start it without a launcher; for more speed give it --workers or --executor, or "
-            "split one training: torchrun --nproc_per_node 2 -m valence train",
+            "start it without a launcher; to go faster use --workers or --executor, or train one "
+            "model with several processes: torchrun --nproc_per_node 2 -m valence "
+            "train",
         )
     if process_group.launched_alone():
         console.info(
@@ -130,20 +131,20 @@ def _run() -> None:
     except ValenceError as error:
         _fail(f"Error: {error}", 1)
     except KeyboardInterrupt:
-        _fail("Stopped. What is finished is kept; the same command goes on from here.", 130)
+        _fail("Stopped. Finished work is saved; run the same command again to resume.", 130)
     except BrokenPipeError:  # the reader of stdout has gone, as with `| head`
         give_up_stdout()
         raise SystemExit(0) from None
     except (MemoryError, RecursionError) as error:
         what = "has too little memory" if isinstance(error, MemoryError) else "nests too deeply"
-        _fail(f"Error: This input {what}; give less of it at once, or check it", 1)
+        _fail(f"Error: This input {what}; split it into smaller parts, or check it", 1)
     except Exception as error:
         if os.environ.get("VALENCE_DEBUG"):
             raise
         reason = (str(error).strip().splitlines() or [""])[0]
         _fail(
             f"Unexpected error: {type(error).__name__}: {reason}; "
-            "run again with VALENCE_DEBUG=1 to see where, and report it",
+            "run again with VALENCE_DEBUG=1 to see where, and please report it",
             70,
         )
 

@@ -30,19 +30,18 @@ class CheckOptions(OptionGroup):
     """What is checked, and how strictly."""
 
     fast: Annotated[
-        bool, typer.Option("--fast", help="Judge labels by n-grams alone, --encoder or not.")
+        bool,
+        typer.Option("--fast", help="Find label errors with n-grams only, without the encoder."),
     ] = False
     near: Annotated[
-        float, typer.Option(min=0.3, max=1, help="Least similarity of near-duplicates.")
+        float, typer.Option(min=0.3, max=1, help="Minimum similarity of near-duplicates.")
     ] = 0.8
     budget: Annotated[
-        float, typer.Option(min=0, max=1, help="Most labels of a class to doubt, as a fraction.")
+        float, typer.Option(min=0, max=1, help="Maximum fraction of a class to list as doubtful.")
     ] = 0.05
-    language: Annotated[
-        str | None, typer.Option(help="Languages the texts should be in: en or en,fr.")
-    ] = None
+    language: Annotated[str | None, typer.Option(help="Expected languages: en or en,fr.")] = None
     strict: Annotated[
-        bool, typer.Option("--strict", help="End with exit code 1 where there is a problem.")
+        bool, typer.Option("--strict", help="Exit with code 1 if there is a problem.")
     ] = False
 
 
@@ -53,18 +52,18 @@ def audit(
     output: OutputOptions,
     encoder: Encoder = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for audit.html and a CSV per check.")
+        Path | None, typer.Option(help="Folder for audit.html and one CSV per check.")
     ] = None,
     to: Annotated[
         Literal["label-studio", "argilla", "xlsx"] | None,
-        typer.Option(help="Write the doubtful labels for this tool into --out, to be corrected."),
+        typer.Option(help="Write doubtful labels to --out, for this tool."),
     ] = None,
     fix: Annotated[
         Path | None,
-        typer.Option(help="Folder for a copy without leaks, duplicates, contradictions."),
+        typer.Option(help="Folder for a copy without leaks, duplicates and contradictions."),
     ] = None,
 ) -> None:
-    """Check for leaks, duplicates, contradictions, wrong labels and languages, truncation."""
+    """Check your data: leaks, duplicates, contradictions, label errors, languages, long texts."""
     from valence.audit.annotation import write_rows_to_check
     from valence.audit.audit import audit as audit_rows
     from valence.audit.fix import write_fixed
@@ -73,7 +72,7 @@ def audit(
 
     data.refuse_other_settings("data", "encoder")
     if to is not None and out is None:
-        raise SpecError("--to writes into --out; name a folder with --out")
+        raise SpecError("--to needs a folder; set one with --out")
     rows = data.spec(data.data)
     settings = {**encoder_settings(encoder), **data.settings()}
     named = "encoder.name" in settings
@@ -89,10 +88,13 @@ def audit(
         console.info(result.verdict)
     page = write_audit(result, out) if out else None
     fixed = write_fixed(result.source, fix) if fix else []
+    if fix and not output.quiet:
+        for line in fixed:
+            console.info(str(fix / line))
     if to is not None and out is not None:
         files = write_rows_to_check(result, to, out)
         if not output.quiet:
-            console.info(f"To check: {', '.join(map(str, files))}")
+            console.info(f"Written: {', '.join(map(str, files))}")
     _print(result, page, fixed, output)
     if checks.strict and any(finding.level == "problem" for finding in result.findings):
         raise typer.Exit(1)
@@ -105,11 +107,8 @@ def _print(result: Audit, page: Path | None, fixed: list[str], output: OutputOpt
         console.print_json({**summary(result), "fixed": fixed})
     else:
         lines = [[f.level, f.check, f.line] for f in result.findings]
-        print_table(["", "check", "what it means"], lines)
+        print_table(["", "check", "finding"], lines)
     if not output.quiet:
         for note in result.source.notes:
             console.info(f"Note: {note}")
-        for line in fixed:
-            console.info(f"Fixed: {line}")
-        where = f"Details: {page}" if page else "Details as tables and a page: --out audit"
-        console.info(where)
+        console.info(f"Report: {page}" if page else "For a report and CSV tables: --out audit")

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="What was computed once and is read again: list, clear.",
+    help="Manage cached results.",
 )
 
-Kind = Annotated[str | None, typer.Option(help="One kind; valence cache ls shows them.")]
+Kind = Annotated[str | None, typer.Option(help="Only this kind; see valence cache ls.")]
 
 
 @app.command("ls")
 def list_(kind: Kind = None, json: Json = False) -> None:
-    """List the kinds of entries and their sizes, or with --kind the entries of one."""
+    """List cached entries and their sizes."""
     from valence.storage import cache
 
     there = cache.entries()
@@ -56,7 +56,7 @@ def list_(kind: Kind = None, json: Json = False) -> None:
 
 @app.command()
 def clear(kind: Kind = None) -> None:
-    """Delete entries; all kinds when none is named, but for what cannot be made again for free."""
+    """Delete cached entries, except those that cost money to recompute."""
     from valence.storage import cache
 
     console.info(f"Freed {cache.readable_bytes(cache.clear(kind))} in {cache.cache_root()}")
@@ -65,12 +65,12 @@ def clear(kind: Kind = None) -> None:
         size = sum(entry.size for entry in left if entry.kind_name == name)
         if kind is None and size and not one.recomputable:
             console.info(
-                f"Left {cache.readable_bytes(size)} of {one.description}; to delete them too: "
+                f"Left {cache.readable_bytes(size)} of {one.description}; to delete them: "
                 f"valence cache clear --kind {name}"
             )
         elif size and kind in (None, name):
             console.info(
-                f"Left {cache.readable_bytes(size)} of {name}: in use, or not yours to delete"
+                f"Left {cache.readable_bytes(size)} of {name}: in use, or you may not delete it"
             )
 
 
@@ -82,7 +82,7 @@ def _print_kinds(entries: Sequence[Entry]) -> None:
         own = [entry for entry in entries if entry.kind_name == name]
         known = cache.KINDS.get(name)
         rows.append(
-            [name, known.description if known else "of another version", str(len(own)),
+            [name, known.description if known else "from another version", str(len(own)),
              cache.readable_bytes(sum(entry.size for entry in own)),
              _time(max(entry.used for entry in own)) if own else "–"]
         )  # fmt: skip

@@ -34,19 +34,20 @@ class FittingOptions(OptionGroup):
     """What is fitted."""
 
     adjust: Annotated[
-        str, typer.Option(help="Move decisions for macro-F1: none, prior, or classes.")
+        str, typer.Option(help="Shift decisions to raise macro-F1: none, prior or classes.")
     ] = "none"
     abstain: Annotated[
         float | None,
         typer.Option(
-            help="Give no label rather than a wrong one to more than this fraction of a class."
+            help="Abstain when unsure: at most this fraction of each class gets a wrong label."
         ),
     ] = None
     target_prior: Annotated[
-        str | None, typer.Option(help="Class priors where it is used: good=0.7,bad=0.3.")
+        str | None,
+        typer.Option(help="Class frequencies where you use the model: good=0.7,bad=0.3."),
     ] = None
     min_rows: Annotated[
-        int, typer.Option(min=1, help="Rows of a class below which nothing is fitted for it.")
+        int, typer.Option(min=1, help="Minimum rows of a class to fit a bias or threshold for it.")
     ] = 20
 
 
@@ -60,9 +61,10 @@ def calibrate(
     split: SplitName = "validation",
     off: Annotated[bool, typer.Option("--off", help="Remove the calibration.")] = False,
 ) -> None:
-    """Fit temperature, class biases and limits; write calibration.json into the model's folder.
+    """Calibrate probabilities; the model folder gets a calibration.json.
 
-    On the rows of --data, which the model has not seen, or on the validation rows of its training.
+    Uses the rows of --data, which the model must not have seen, or the validation rows of its
+    training.
     """
     from valence.inference.calibrate import fit
     from valence.inference.calibration import (
@@ -76,12 +78,12 @@ def calibrate(
 
     if off:
         remove_calibration(model)
-        console.info(f"{model} gives its probabilities as they are")
+        console.info(f"Removed the calibration of {model}")
         return
     target = parse_prior(fitting.target_prior) if fitting.target_prior else None
     predictor = Predictor(model, hardware=hardware.requested())
     if not predictor.classes:
-        raise SpecError(f"{model} predicts a number; it has no probabilities to calibrate")
+        raise SpecError(f"{model} predicts a number; there are no probabilities to calibrate")
     spec = data.other_rows(target=predictor.target)
     loaded = validation_rows(predictor.config, spec, split=split, data_dir=data.data_dir)
     if not output.quiet:
@@ -91,7 +93,9 @@ def calibrate(
     if loaded.source == OWN_ROWS:
         known = read_held_out(model, loaded.rows.ids, len(predictor.classes))
     if known is not None and not output.quiet:
-        console.info("The model was fitted on these rows too: their out-of-fold scores are used")
+        console.info(
+            "The model was also fitted on these rows, so their out-of-fold scores are used"
+        )
     logits = predictor.model.predict(loaded.rows.examples()).logits if known is None else known
     fitted = fit(
         logits, loaded.rows.labels, predictor.config,
@@ -103,8 +107,8 @@ def calibrate(
     _print(fitted, path, output)
     if predictor.config.holds_encoder and not output.quiet:
         console.info(
-            "Other tools that load this folder read it without the calibration; valence export "
-            "makes it a part of the model"
+            "Other tools ignore the calibration of this folder; valence export builds it into the "
+            "model"
         )
 
 
@@ -125,6 +129,7 @@ def _print(fitted: CalibrationFit, path: Path, output: OutputOptions) -> None:
     if output.json:
         console.print_json(
             {"before": fitted.before, "after": fitted.after, "answered": fitted.answered,
+             "answered_error": fitted.answered_error,
              "calibration": calibration.model_dump(mode="json")}
         )  # fmt: skip
     else:
@@ -133,14 +138,18 @@ def _print(fitted: CalibrationFit, path: Path, output: OutputOptions) -> None:
             [titles[n].title, console.number(fitted.before[n]), console.number(fitted.after[n])]
             for n in (*LOWER, *(name for name in fitted.before if name not in LOWER))
         ]
+        print_table(["score (first four: lower is better)", "before", "after"], lines)
         if fitted.answered is not None:
-            lines.append(["texts that get a label", "1.000", console.number(fitted.answered)])
-        print_table(["score (the first four: lower is better)", "before", "after"], lines)
+            console.out().print(
+                f"With --abstain {calibration.level:g}, {fitted.answered:.0%} of texts get a "
+                f"label; of these {fitted.answered_error:.0%} are wrong"
+            )
     if output.quiet:
         return
     for note in calibration.notes:
         console.info(f"Note: {note}")
     console.info(
-        f"{calibration.rows} rows, temperature {calibration.temperature:.3f}; scores after: fitted "
-        f"on one half, measured on the other. Written: {path}"
+        f"{calibration.rows} rows, temperature {calibration.temperature:.3f}; the scores after "
+        f"calibration are cross-fitted (fit on one half, measured on the other). "
+        f"Written: {path}"
     )

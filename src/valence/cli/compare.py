@@ -61,7 +61,9 @@ class ComparedData(RowOptions):
 
     data: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders, cards or hub ids; the built-in corpus when none."),
+        typer.Argument(
+            help="Files, folders, corpus names or hub ids; default: the built-in corpus."
+        ),
     ] = None
 
 
@@ -69,27 +71,26 @@ class ComparedData(RowOptions):
 class ComparisonOptions(OptionGroup):
     """What is compared."""
 
-    config: Annotated[Path | None, typer.Option(help="A comparison in YAML; see configs/.")] = None
+    config: Annotated[Path | None, typer.Option(help="Comparison in YAML; see configs/.")] = None
     methods: Annotated[
         str | None, typer.Option(help="Methods, comma-separated; see valence methods.")
     ] = None
     seeds: Annotated[
-        str | None, typer.Option(help="How many (up to 30), or which: 45,123,789.")
+        str | None, typer.Option(help="Number of seeds (up to 30), or a list: 45,123,789.")
     ] = None
-    baseline: Annotated[str | None, typer.Option(help="Method the others are tested against.")] = (
-        None
-    )
+    baseline: Annotated[str | None, typer.Option(help="Method to test the others against.")] = None
     sweep: Annotated[
-        list[str] | None, typer.Option(help="A setting at several values: loss.temperature=.05,.1")
+        list[str] | None,
+        typer.Option(help="Try several values of a setting: loss.temperature=.05,.1"),
     ] = None
     train_groups: Annotated[
-        str | None, typer.Option(help="Groups to train on, where they differ from those tested.")
+        str | None, typer.Option(help="Groups to train on, if not those to test on.")
     ] = None
     transfer: Annotated[
         str | None,
         typer.Option(
             metavar="[matrix|leave-one-out]",
-            help="Train on each group alone (or on all but each), test on every group.",
+            help="Train on each group alone (or all but each); test on every group.",
         ),
     ] = None
     target_rows: Annotated[
@@ -98,7 +99,7 @@ class ComparisonOptions(OptionGroup):
     ] = None
     diff: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(metavar="BEFORE AFTER", help="Compare two report folders; runs nothing."),
+        typer.Option(metavar="BEFORE AFTER", help="Compare two report folders and exit."),
     ] = None
 
 
@@ -107,10 +108,10 @@ class ExecutorOptions(ClusterOptions):
     """Who makes the runs."""
 
     executor: Annotated[
-        str, typer.Option(help="local, or ray: a cluster whose machines all see --runs.")
+        str, typer.Option(help="local, or ray (a cluster that shares the --runs folder).")
     ] = HERE
-    cpus_per_run: Annotated[float, typer.Option(help="Cores a run requests of Ray.")] = 1.0
-    gpus_per_run: Annotated[float, typer.Option(help="GPUs a run requests of Ray.")] = 0.0
+    cpus_per_run: Annotated[float, typer.Option(help="CPU cores per run on Ray.")] = 1.0
+    gpus_per_run: Annotated[float, typer.Option(help="GPUs per run on Ray.")] = 0.0
 
     def made(self) -> Executor:
         """The executor.
@@ -134,14 +135,12 @@ def compare(
     machines: ExecutorOptions,
     output: TrackedRunsOptions,
     encoder: Encoder = None,
-    out: Annotated[Path, typer.Option(help="Folder for the report and the tables.")] = Path(
-        "report"
-    ),
-    dry_run: Annotated[bool, typer.Option(help="Show what would be run, and stop.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the report and tables.")] = Path("report"),
+    dry_run: Annotated[bool, typer.Option(help="List the runs and exit.")] = False,
 ) -> None:
-    """Compare methods on equal terms: same rows and seeds, choice on validation, one test.
+    """Compare methods: same rows and seeds, model selection on validation, one test.
 
-    Runs only what is missing under --runs, prints a leaderboard and writes report.html.
+    Reuses finished runs in --runs, prints a leaderboard and writes report.html.
     """
     from valence.comparison import grid
     from valence.comparison.sweep import separate_sweep
@@ -170,7 +169,8 @@ def compare(
         if comparison.scaled_down:
             names = ", ".join(comparison.scaled_down)
             console.info(
-                f"Note: scaled down from a published set-up: {names}; {what.config} says why"
+                f"Note: scaled down from a published set-up: {names}; see {what.config} for the "
+                f"reasons"
             )
     with console.Meter(quiet=output.quiet) as meter:
         outcome = grid.execute(
@@ -249,11 +249,11 @@ def parse_seeds(text: str, known: tuple[int, ...]) -> tuple[int, ...]:
     try:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise SpecError(f"Seeds {text!r} are no whole numbers; write 3, or 45,123,789") from None
+        raise SpecError(f"Seeds {text!r} are not whole numbers; write 3, or 45,123,789") from None
     if len(numbers) > 1 or numbers[0] > MOST_SEEDS:
         return numbers
     if numbers[0] < 1:
-        raise SpecError(f"Seeds {text!r}: there must be at least one")
+        raise SpecError(f"Seeds {text!r}: give at least one")
     more = range(1, 1 + max(0, numbers[0] - len(known)))
     return (*known[: numbers[0]], *more)
 
@@ -354,8 +354,8 @@ def print_guessed_columns(outcome: Outcome) -> None:
             cell.spec.data.text_column, cell.spec.data.label_column,
         ):  # fmt: skip
             named = (("texts", used.text_column), ("labels", used.label_column))
-            words = [f"{what} are read from column {name!r}" for what, name in named if name]
-            lines[f"Note: {used.name}: {', '.join(words)}, as guessed"] = None
+            words = [f"{what} from column {name!r}" for what, name in named if name]
+            lines[f"Note: {used.name}: {', '.join(words)} (guessed)"] = None
     for line in lines:
         console.info(line)
 
@@ -369,15 +369,15 @@ def end_grid(outcome: Outcome, runs: Path) -> None:
     for cell in outcome.cells:
         if cell.repeats:
             times = f"{cell.repeats} time{'s' * (cell.repeats > 1)}"
-            console.info(f"Note: {cell_name(cell)} lost its worker {times} and was run again")
+            console.info(f"Note: {cell_name(cell)} lost its worker {times} and was restarted")
     for cell in outcome.failures:
         console.info(f"Failed: {cell_name(cell)}: {cell.error}")
     if outcome.interrupted:
         waiting = sum(cell.status == "waiting" for cell in outcome.cells)
-        console.info(f"Stopped with {waiting} runs left; the same command goes on from here.")
+        console.info(f"Stopped with {waiting} runs left; run the same command again to resume.")
         raise typer.Exit(130)
     if outcome.failures:
         raise RunError(
             f"{len(outcome.failures)} of {len(outcome.cells)} runs failed (reasons above and in "
-            f"{runs}); mend the cause and give the same command, finished runs are kept"
+            f"{runs}); fix the cause and run the same command again; finished runs are saved"
         )

@@ -74,7 +74,7 @@ class Logged:
                 file.write(text)
         except OSError as error:  # a full disk for the log is no reason to end a training
             reason = error.strerror or str(error)
-            self.stream.write(f"Note: nothing more is written to {self.path.name}: {reason}\n")
+            self.stream.write(f"Note: cannot write to {self.path.name}: {reason}\n")
             self.path = None
 
     def __getattr__(self, name: str) -> Any:

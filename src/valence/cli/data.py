@@ -31,7 +31,7 @@ SHOWN_ROWS = 1_000_000
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Corpora: list, show, import, subsample to a long tail.",
+    help="Inspect, import and subsample data sets.",
 )
 app.command("import")(import_.import_)
 app.command("readiness")(encoder_coverage.readiness)
@@ -39,7 +39,7 @@ app.command("readiness")(encoder_coverage.readiness)
 
 @app.command("list")
 def list_(json: Json = False) -> None:
-    """List the corpora known by name."""
+    """List the corpora you can use by name."""
     from valence.data.catalog import DATASETS
 
     if json:
@@ -52,7 +52,7 @@ def list_(json: Json = False) -> None:
          card.hub[0] if card.hub else "built in" if name == "demo" else "files"]
         for name, card in DATASETS.items()
     ]  # fmt: skip
-    print_table(["name", "classes", "language", "what it is", "from"], rows)
+    print_table(["name", "classes", "language", "description", "from"], rows)
 
 
 @app.command()
@@ -61,11 +61,9 @@ def show(
     data: DataOptions,
     output: OutputOptions,
     seed: Seed = 45,
-    rows: Annotated[
-        int, typer.Option(min=1, help="Rows of each split that are read at most.")
-    ] = SHOWN_ROWS,
+    rows: Annotated[int, typer.Option(min=1, help="Maximum rows to read per split.")] = SHOWN_ROWS,
 ) -> None:
-    """Show rows per class and split, notes, and a few texts."""
+    """Show rows per class and split, and a few texts."""
     from valence.data.sources import load_dataset
 
     data.refuse_other_settings("data")
@@ -89,10 +87,14 @@ def show(
 class LongTailOptions(OptionGroup):
     """How the training rows are subsampled."""
 
-    ratio: Annotated[float | None, typer.Option(help="Largest class over smallest.")] = None
-    total: Annotated[int | None, typer.Option(help="Training rows in all.")] = None
+    ratio: Annotated[
+        float | None, typer.Option(help="Ratio of the largest to the smallest class.")
+    ] = None
+    total: Annotated[int | None, typer.Option(help="Total training rows.")] = None
     head: Annotated[int | None, typer.Option(help="Training rows of the largest class.")] = None
-    profile: Annotated[str, typer.Option(help="exponential or step.")] = "exponential"
+    profile: Annotated[str, typer.Option(help="Shape of the tail: exponential or step.")] = (
+        "exponential"
+    )
     noise: Annotated[float, typer.Option(help="Fraction of wrong training labels.")] = 0.0
     noise_kind: Annotated[str, typer.Option(help="symmetric or confusable.")] = "symmetric"
 
@@ -103,7 +105,7 @@ class LongTailOptions(OptionGroup):
             DataError: if nothing is subsampled.
         """
         if self.ratio is None and self.total is None and not self.noise:
-            raise DataError("Say how to subsample: --ratio 20, --total 1000, or both")
+            raise DataError("Choose how to subsample: --ratio 20, --total 1000, or both")
         return {
             "data.imbalance_ratio": self.ratio, "data.train_total": self.total,
             "data.head_count": self.head, "data.profile": self.profile,
@@ -120,7 +122,7 @@ def longtail(
     output: OutputOptions,
     seed: Seed = 45,
 ) -> None:
-    """Subsample training rows to a long tail; write the splits and a picture; test stays whole."""
+    """Subsample the training rows to a long tail; test rows stay unchanged."""
     from valence.config.spec import RunSpec
     from valence.reports.longtail import write_long_tail
 
@@ -144,14 +146,14 @@ def merge(
     data: DataOptions,
     corrected: Annotated[
         Path,
-        typer.Argument(help="What Label Studio or Argilla exports, or the sheet you filled."),
+        typer.Argument(help="Export of Label Studio or Argilla, or the sheet you filled in."),
     ],
     out: Annotated[
-        Path, typer.Option(help="The new CSV file; a folder where DATA has several splits.")
+        Path, typer.Option(help="New CSV file, or a folder if DATA has several splits.")
     ],
     output: OutputOptions,
 ) -> None:
-    """Merge corrected labels into the data, by the row ids that audit --to wrote."""
+    """Merge corrected labels into your data, by the row ids of audit --to."""
     from dataclasses import asdict
 
     from valence.audit.checks import read_source
@@ -159,7 +161,7 @@ def merge(
 
     data.refuse_other_settings("data")
     if not data.data.startswith(("http", "demo")) and Path(data.data).resolve() == out.resolve():
-        raise DataError(f"--out {out} is the data itself; give another name")
+        raise DataError(f"--out {out} is the input; choose another name")
     source = read_source(data.spec(data.data), data.data_dir)
     report = merge_corrections(source, read_corrections(corrected), out)
     if output.json:
@@ -167,7 +169,7 @@ def merge(
         return
     rows = [
         ["labels changed", str(report.changed)], ["labels confirmed", str(report.confirmed)],
-        ["without an answer", str(report.unanswered)],
+        ["not answered", str(report.unanswered)],
     ]  # fmt: skip
     print_table(["corrections", "rows"], rows)
     if not output.quiet:

@@ -14,8 +14,8 @@ from valence.cli.tables import print_table
 def doctor(json: Json = False) -> None:
     """Check the installation: versions, extras, cores, GPU, disk, hub access, credentials.
 
-    Paste what it prints into a bug report: there is no token, path or name in it. The exit code
-    is 1 where something needs mending.
+    Paste the output into a bug report: it holds no token, path or name. The exit code is 1 if there
+    is a problem.
     """
     from valence.cli.installation import examine
 
@@ -26,6 +26,6 @@ def doctor(json: Json = False) -> None:
     else:
         rows = [[one.name, one.found, one.state, one.advice] for one in findings]
         print_table(["what", "found", "state", "what to do"], rows)
-        console.info(f"{len(bad)} to mend" if bad else "Nothing needs mending.")
+        console.info(f"{len(bad)} to fix" if bad else "No problems.")
     if bad:
         raise typer.Exit(1)

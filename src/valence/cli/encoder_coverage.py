@@ -32,10 +32,10 @@ def readiness(
     data: DataOptions,
     output: OutputOptions,
     encoder: Encoder = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table to this file, too.")] = None,
     seed: Seed = 45,
 ) -> None:
-    """Say how well an encoder can read the texts of every language, before any training."""
+    """Check how well an encoder reads your texts, per language."""
     from valence.audit.encoder_coverage import readiness as read_by_group
     from valence.audit.encoder_coverage import write_readiness
     from valence.data.sources import load_dataset

@@ -37,19 +37,19 @@ COLUMNS: dict[str, Cell] = {
 
 def encoders(
     language: Annotated[
-        str | None, typer.Option(help="Only those that read a language: an ISO 639-1 code, as sw.")
+        str | None, typer.Option(help="Only encoders for a language: an ISO 639-1 code such as sw.")
     ] = None,
     license_: Annotated[
-        str | None, typer.Option("--license", help="Only those under a license, as MIT.")
+        str | None, typer.Option("--license", help="Only encoders under a license, such as MIT.")
     ] = None,
     wide: Annotated[
-        bool, typer.Option("--wide", help="Print all columns, however wide the terminal is.")
+        bool, typer.Option("--wide", help="Print all columns, even if the terminal is too narrow.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """List encoders: what they read, how large they are, what to use them for.
+    """List encoders with their languages, sizes and uses.
 
-    `*` stands at those that are built in, `+` at those the hub's cache of this machine holds.
+    `*` marks built-in encoders, `+` those in this machine's hub cache.
     """
     cards = _chosen(language, license_)
     if json:
@@ -59,7 +59,7 @@ def encoders(
     rows = [[name, *(cell(card) for cell in COLUMNS.values())] for name, card in marked.items()]
     print_table(["encoder", *COLUMNS], rows, wide=wide)
     if sys.stdout.isatty():
-        console.info("* built in, + in the cache of the hub")
+        console.info("* built in, + in the hub cache")
     if language is not None and any(card.languages is None for card in cards.values()):
         unsure = ", ".join(name for name, card in cards.items() if card.languages is None)
         console.info(f"Note: whether these read {language!r} is not on their cards: {unsure}")

@@ -37,10 +37,10 @@ def evaluate(
     output: TableOptions,
     split: SplitName = "test",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the record; MODEL/report when none.")
+        Path | None, typer.Option(help="Folder for the results; default: MODEL/report.")
     ] = None,
 ) -> None:
-    """Score a saved model on labeled rows: all of a file, or a split of a source with several."""
+    """Evaluate a saved model on labeled rows."""
     import pandas as pd
 
     from valence.data.sources import load_split

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from valence.inference.predictor import Predictor
 
 SHOWN_TEXT = 90
+VISIBLE_ERROR = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +40,16 @@ class ExplainOptions(OptionGroup):
     """What is explained, and how."""
 
     target: Annotated[
-        str | None, typer.Option(help="The label to explain; the most probable one when none.")
+        str | None, typer.Option(help="Label to explain; default: the predicted one.")
     ] = None
     neighbors: Annotated[
-        int, typer.Option(min=0, help="How many nearest texts."), OldName("--neighbours")
+        int, typer.Option(min=0, help="Number of similar texts to show."), OldName("--neighbours")
     ] = 5
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the texts of --data in the model folder.")
+        bool, typer.Option("--keep", help="Save the texts of --data in the model folder.")
     ] = False
-    steps: Annotated[int, typer.Option(min=1, help="Points of the integral.")] = 32
-    html: Annotated[Path | None, typer.Option(help="Also write a page.")] = None
+    steps: Annotated[int, typer.Option(min=1, help="Steps of integrated gradients.")] = 32
+    html: Annotated[Path | None, typer.Option(help="Also write an HTML page.")] = None
 
 
 @with_groups
@@ -59,14 +60,14 @@ def explain(
     hardware: ModelHardware,
     output: OutputOptions,
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts, or a clip; lines of stdin when none.")
+        list[str] | None, typer.Argument(help="Texts or a clip; default: the lines of stdin.")
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Beside a clip, what is said in it.")] = None,
+    text: Annotated[str | None, typer.Option(help="Transcript of the clip.")] = None,
     split: SplitName = "train",
 ) -> None:
-    """Show what every word adds to the label, and the rows of --data nearest to each text.
+    """Show how much each word adds to the label, and similar rows of --data.
 
-    Of a clip and a model trained on clips: what words, sound and picture add.
+    For a clip: how much words, sound and picture add.
     """
     from valence.inference.explain.explain import explain as explain_texts
     from valence.inference.explain.explain import explain_clip
@@ -79,7 +80,7 @@ def explain(
     rows = _rows(predictor, data, split)
     if clip is not None:
         if rows is not None:
-            raise SpecError("A clip is explained without the nearest rows; leave --data out")
+            raise SpecError("A clip has no similar rows to show; omit --data")
         explanations = [explain_clip(predictor, clip, text or "", target=how.target)]
     else:
         index = None if rows is None else _index(predictor, rows, how, output)
@@ -93,7 +94,7 @@ def explain(
     if how.html is not None:
         console.info(f"Page: {how.html}")
     if not clip and how.neighbors and not any(one.neighbors for one in explanations):
-        console.info("Note: give labeled rows with --data to see the nearest of them")
+        console.info("Note: to see similar labeled rows, pass --data FILE")
 
 
 def _rows(predictor: Predictor, data: OtherDataOptions, split: str) -> LabeledRows | None:
@@ -156,8 +157,9 @@ def _print(one: Explanation) -> None:
 def _method(one: Explanation) -> list[str]:
     if not one.method:
         return []
-    error = "" if one.error is None else f"; the sum is off by {one.error:.2g}"
-    return [f"method\t{one.method}, {one.unit}{error}"]
+    off = one.error is not None and one.error > VISIBLE_ERROR
+    more = f"; the scores add up to within {one.error:.2g}, more --steps help" if off else ""
+    return [f"method\tHow much each word adds to this label ({one.method}, {one.unit}){more}"]
 
 
 def _draw(one: Explanation) -> None:

@@ -17,7 +17,7 @@ TITLES = {"macro_f1": "macro-F1", "macro_recall": "macro recall", "worst_f1": "w
 
 @with_groups
 def export(
-    model: Annotated[Path, typer.Argument(help="A model folder that valence train wrote.")],
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the exported model.")],
     data: OtherDataOptions,
     output: OutputOptions,
@@ -26,19 +26,21 @@ def export(
         Literal["onnx", "openvino", "transformers", "sentence-transformers"],
         typer.Option(
             "--format",
-            help="onnx (also for Optimum, text-embeddings-inference and "
-            "transformers.js), openvino (bulk), or folders of the two libraries.",
+            help="onnx (also Optimum, text-embeddings-inference, transformers.js), openvino "
+            "(fastest in bulk), transformers or sentence-transformers.",
         ),
     ] = "onnx",
-    int8: Annotated[bool, typer.Option("--int8", help="8-bit weights: smaller, faster.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantize weights to 8 bits: smaller and faster.")
+    ] = False,
     max_drop: Annotated[
-        float, typer.Option(help="Points of macro-F1 and of the worst class's F1 it may lose.")
+        float, typer.Option(help="Maximum loss in points of macro-F1 and of the worst class's F1.")
     ] = 0.5,
 ) -> None:
-    """Write a model for other tools, after comparing the two on labeled rows.
+    """Export a model for other tools, and check that it predicts the same.
 
-    On the rows of --data, or on the validation rows of the training. The folder is a model
-    folder: predict and evaluate take it as it is.
+    Checks on the rows of --data, or on the validation rows of the training. Predict and evaluate
+    accept the exported folder, too.
     """
     from valence.inference.export.export import CHECKED_ROWS, export_model, rows_of
     from valence.inference.export.job import ExportOptions

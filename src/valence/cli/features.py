@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Audio and vision features: convert, extract, show.",
+    help="Prepare audio and vision features.",
 )
 
 
 @app.command()
 @with_groups
 def convert(
-    file: Annotated[Path, typer.Argument(help="A feature file of the MMSA layout (.pkl).")],
+    file: Annotated[Path, typer.Argument(help="Feature file in the MMSA layout (.pkl).")],
     out: Annotated[Path, typer.Option(help="Folder for the archive.")],
     output: OutputOptions,
 ) -> None:
-    """Convert a pickle of features to an archive that is read row by row; nothing in it runs."""
+    """Convert a feature pickle to a safe archive, without running its code."""
     from valence.data.features.convert import convert as convert_file
 
     archive = convert_file(file, out)
@@ -44,14 +44,14 @@ def convert(
 class ExtractorOptions(OptionGroup):
     """How features are made."""
 
-    audio: Annotated[
-        str, typer.Option(help="mel, or a hub name or folder of an audio encoder.")
-    ] = "mel"
+    audio: Annotated[str, typer.Option(help="mel, or an audio encoder (hub name or folder).")] = (
+        "mel"
+    )
     vision: Annotated[
-        str, typer.Option(help="frames, or a hub name or folder of an image encoder.")
+        str, typer.Option(help="frames, or an image encoder (hub name or folder).")
     ] = "frames"
-    frames_per_second: Annotated[float, typer.Option(min=0.01, help="Frames to read.")] = 5.0
-    max_seconds: Annotated[float, typer.Option(min=0.1, help="Most of a clip to read.")] = 120.0
+    frames_per_second: Annotated[float, typer.Option(min=0.01, help="Frames per second.")] = 5.0
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Maximum seconds per clip.")] = 120.0
 
     def settings(self) -> ExtractorSettings:
         """The same as the extractor takes it."""
@@ -68,16 +68,16 @@ class ExtractorOptions(OptionGroup):
 def extract(
     clip: Annotated[
         Path,
-        typer.Argument(help="A sound or video file, or a table: clip, text, label, split."),
+        typer.Argument(help="A clip, or a table with the columns clip, text, label, split."),
     ],
     out: Annotated[
-        Path, typer.Option(help="A .safetensors file for a clip, a folder for a table.")
+        Path, typer.Option(help="A .safetensors file (for a clip) or folder (for a table).")
     ],
     how: ExtractorOptions,
     output: OutputOptions,
     encoding: Encoding = None,
 ) -> None:
-    """Make features of one's own clips; a table of clips becomes an archive to train on."""
+    """Extract features from your own clips."""
     from valence.data.features.clip_table import archive_clips
     from valence.data.features.extractor import Extractor
     from valence.data.tables import SUFFIXES
@@ -85,7 +85,7 @@ def extract(
     settings = how.settings()
     if clip.suffix.lower() not in SUFFIXES:
         if encoding is not None:
-            raise SpecError("--encoding is for a table of clips; leave it out")
+            raise SpecError("--encoding is for tables of clips; omit it")
         _extract_one(clip, settings, out, output)
         return
     with console.Meter(quiet=output.quiet) as meter:
@@ -115,10 +115,10 @@ def _extract_one(clip: Path, settings: ExtractorSettings, out: Path, output: Out
 @app.command()
 @with_groups
 def show(
-    folder: Annotated[Path, typer.Argument(help="A folder that valence features convert wrote.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of valence features convert or extract.")],
     output: OutputOptions,
 ) -> None:
-    """Show rows, labels, widths and lengths of an archive, and what was mended in it."""
+    """Show the rows, labels and sizes of an archive."""
     from valence.data.features.archive import FeatureArchive
 
     _print(FeatureArchive.open(folder), output)
@@ -126,7 +126,7 @@ def show(
 
 @app.command()
 def cards(json: Json = False) -> None:
-    """List the multimodal corpora known by name, and where their feature files are."""
+    """List multimodal corpora and where to get their feature files."""
     from dataclasses import asdict
 
     from valence.data.features.archive import FEATURE_CARDS
@@ -168,7 +168,7 @@ def _print(archive: FeatureArchive, output: OutputOptions) -> None:
     if output.quiet:
         return
     widths = ", ".join(f"{m} {manifest.widths[m]}" for m in FEATURES)
-    console.info(f"Numbers in a step: {widths}")
+    console.info(f"Features per step: {widths}")
     for modality, kinds in manifest.zeroed.items():
         for kind, count in kinds.items():
             if count:

@@ -37,14 +37,14 @@ def fit(
     output: TrackedRunsOptions,
     encoder: Encoder = None,
     budget: Annotated[
-        str, typer.Option(help="Time for models with an encoder: 90s, 5m, 2h.")
+        str, typer.Option(help="Time budget for models with an encoder: 90s, 5m, 2h.")
     ] = DEFAULT_BUDGET,
-    seed: Annotated[int, typer.Option(help="Seed of splits and everything random.")] = 45,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 45,
 ) -> None:
-    """Fit the best model for your rows, and say how good it is.
+    """Fit the best model for your data and estimate its score.
 
-    Tries several models, chooses on validation rows, and scores the chosen one once on test rows.
-    The same command goes on where an earlier one was stopped; Ctrl-C keeps the best so far.
+    Tries several models, selects on validation rows and scores the best one once on test rows.
+    Ctrl-C keeps the best so far; the same command resumes.
     """
     from valence.comparison.best_model import fit_best
     from valence.runs.store import RunStore
@@ -64,7 +64,7 @@ def fit(
                 progress=lambda fraction, words: meter.show("fit", fraction, words),
             )  # fmt: skip
     except KeyboardInterrupt:
-        console.info("Stopped. What is finished is kept; the same command goes on from here.")
+        console.info("Stopped. Finished work is saved; run the same command again to resume.")
         raise typer.Exit(INTERRUPTED) from None
     copy_model(best.model, out)
     if output.json:

@@ -28,13 +28,13 @@ class ImportedData(RowOptions):
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A file, folder of splits, card, hub id, kaggle:owner/dataset (or …/file), or "
-            "database URL.",
+            help="File, folder of splits, corpus name, hub id, kaggle:owner/dataset (or …/file) "
+            "or database URL.",
         ),
     ]
     table: Annotated[
         str | None,
-        typer.Option("--from-table", help="The table to read, of a database with several."),
+        typer.Option("--from-table", help="Table to read, if the database has several."),
     ] = None
 
 
@@ -42,20 +42,20 @@ class ImportedData(RowOptions):
 class StoringOptions(OptionGroup):
     """Which rows are stored, and how."""
 
-    to_table: Annotated[str, typer.Option("--table", help="Table; made if it is not there.")] = (
-        "texts"
+    to_table: Annotated[
+        str, typer.Option("--table", help="Table to write; created if missing.")
+    ] = "texts"
+    clean: Annotated[str, typer.Option(help="default, none, or a list: urls,mentions,lemmas.")] = (
+        "default"
     )
-    clean: Annotated[
-        str, typer.Option(help="default, none, or cleaners: urls,mentions,lemmas.")
-    ] = "default"
     split: Annotated[
         str | None,
-        typer.Option(help="Split to store a file's rows under; of several splits the one to take."),
+        typer.Option(help="Split of the rows; if DATA has several, the one to import."),
     ] = None
     label_map: Annotated[
-        str | None, typer.Option(help="0=negative,4=positive; other labels are left out.")
+        str | None, typer.Option(help="Rename labels: 0=negative,4=positive; others are dropped.")
     ] = None
-    batch_rows: Annotated[int, typer.Option(help="Rows at once, each time a transaction.")] = 10_000
+    batch_rows: Annotated[int, typer.Option(help="Rows per transaction.")] = 10_000
 
     def options(self) -> ImportOptions:
         """The same as the importer takes it.
@@ -83,11 +83,11 @@ def import_(
     storing: StoringOptions,
     output: OutputOptions,
 ) -> None:
-    """Copy rows into a database, cleaned beside the original.
+    """Import rows into a database and clean their texts.
 
-    The same command completes an import that was interrupted; rows that are there are not added
-    again and keep their cleaned text. Cleaners: html, urls, mentions, hashtags, whitespace
-    (these are default), contractions, negation, digits, punctuation, stop-words, lemmas.
+    The original text is stored, too. Run the same command again to resume; no row is added twice.
+    Cleaners: html, urls, mentions, hashtags, whitespace
+    (the default), contractions, negation, digits, punctuation, stop-words, lemmas.
     """
     from valence.data.sql import import_rows
 
@@ -109,10 +109,10 @@ def import_(
 def _lines(report: ImportReport) -> list[list[str]]:
     lines = [
         ["read", report.read], ["added", report.added], ["there already", report.present],
-        *([f"left out: {reason}", count] for reason, count in report.left_out.items() if count),
+        *([f"skipped: {reason}", count] for reason, count in report.left_out.items() if count),
     ]  # fmt: skip
     if report.mended:
-        lines.append(["with NUL or broken characters mended", report.mended])
+        lines.append(["with repaired characters", report.mended])
     return [[str(name), str(count)] for name, count in lines]
 
 
@@ -121,7 +121,7 @@ def _label_map(text: str | None) -> dict[str, str] | None:
         return None
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
     if not pairs or not all(sign and old.strip() and new.strip() for old, sign, new in pairs):
-        raise SpecError(f"Label map {text!r} is not understood; write it as 0=negative,4=positive")
+        raise SpecError(f"Label map {text!r} is invalid; write 0=negative,4=positive")
     return {old.strip(): new.strip() for old, _, new in pairs}
 
 

@@ -15,22 +15,22 @@ from valence.cli.options import OutputOptions, with_groups
 @with_groups
 def import_model(
     folder: Annotated[
-        Path, typer.Argument(help="A folder of AutoModelForSequenceClassification, safetensors.")
+        Path, typer.Argument(help="Folder of a transformers sequence classifier (safetensors).")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
     output: OutputOptions,
     labels: Annotated[
-        str | None, typer.Option(help="Names of the labels in the order of their ids: a,b,c.")
+        str | None, typer.Option(help="Label names in the order of their ids: a,b,c.")
     ] = None,
     max_length: Annotated[
         int | None,
-        typer.Option(min=4, help="Tokens of a text that are read; 512 at most if not given."),
+        typer.Option(min=4, help="Maximum tokens per text; default: at most 512."),
     ] = None,
 ) -> None:
-    """Take a classifier that another tool trained, for predict, explain, calibrate and the rest.
+    """Import a classifier that you trained with another tool.
 
-    Its weights stay as they are; it gives the probabilities that pipeline("text-classification")
-    gives, which is checked. Code that a folder brings along is never run.
+    Checks that the probabilities equal those of pipeline("text-classification"). Code in the
+    folder is never run.
     """
     from valence.inference.import_model import import_model as bring
 

@@ -55,7 +55,7 @@ def _system() -> Iterator[InstallationCheck]:
         low = memory < 4
         yield InstallationCheck(
             "memory", f"{memory:.1f} GiB", "note" if low else "ok",
-            "Little for fine-tuning: linear-probe, or a smaller train.batch_size" if low else "",
+            "Low for fine-tuning: use linear-probe or a smaller train.batch_size" if low else "",
         )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def _torch() -> Iterator[InstallationCheck]:
         yield InstallationCheck("GPU", "Apple (mps)")
     elif built:
         yield InstallationCheck(
-            "GPU", f"none that torch (CUDA {built}) can use", "note",
+            "GPU", f"torch (CUDA {built}) cannot use any", "note",
             "Install a driver for this CUDA, or the smaller CPU build of torch",
         )  # fmt: skip
     else:
@@ -128,7 +128,7 @@ def _torch() -> Iterator[InstallationCheck]:
     yield InstallationCheck(
         "threads", f"{threads} for torch; OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', '')}",
         "bad" if many else "ok",
-        f"More threads than cores is many times slower: OMP_NUM_THREADS={cores}" if many else "",
+        f"More threads than cores is much slower: OMP_NUM_THREADS={cores}" if many else "",
     )  # fmt: skip
 
 
@@ -142,11 +142,14 @@ def _disk() -> Iterator[InstallationCheck]:
     low = free < LOW_DISK_GIB
     yield InstallationCheck(
         "disk of the cache", f"{free:.1f} GiB free", "bad" if low else "ok",
-        "Free some: valence cache clear, or set VALENCE_CACHE to a larger disk" if low else "",
+        "Free space with valence cache clear, or set VALENCE_CACHE to a larger disk" if low else "",
     )  # fmt: skip
     if not os.access(place, os.W_OK):
         yield InstallationCheck(
-            "cache folder", "cannot be written", "bad", "Set VALENCE_CACHE to one that can"
+            "cache folder",
+            "cannot be written",
+            "bad",
+            "Set VALENCE_CACHE to a folder you can write to",
         )
 
 
@@ -157,7 +160,7 @@ def _hub() -> Iterator[InstallationCheck]:
     yield InstallationCheck(
         "hub", f"offline by {', '.join(offline)}" if offline else "online when needed",
         "note" if offline else "ok",
-        "Encoders and corpora by hub name load only if they are cached" if offline else "",
+        "Only cached encoders and corpora can be loaded by hub name" if offline else "",
     )  # fmt: skip
     yield InstallationCheck("hub token", "present" if get_token() else "none")
     key = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle") / "kaggle.json"
@@ -168,5 +171,5 @@ def _hub() -> Iterator[InstallationCheck]:
         gone = not Path(data).is_dir()
         yield InstallationCheck(
             "VALENCE_DATA", "no such folder" if gone else "set", "bad" if gone else "ok",
-            "Set it to the folder that holds a folder per corpus" if gone else "",
+            "Set it to the folder with one subfolder per corpus" if gone else "",
         )  # fmt: skip

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from valence.llm.records import InstructionsInfo
     from valence.llm.retrieval import Embedder
 
-app = typer.Typer(no_args_is_help=True, help="Language models: instructions, answers, fine-tuning.")
+app = typer.Typer(no_args_is_help=True, help="Prompt and fine-tune language models.")
 
 
 @app.callback()
@@ -48,9 +48,11 @@ class RecordOptions(OptionGroup):
     )
     pool: Pool = "language"
     pooling: Annotated[
-        str, typer.Option(help="How texts become vectors: mean, cls, last, max, pooler.")
+        str, typer.Option(help="Pooling of texts into vectors: mean, cls, last, max, pooler.")
     ] = "mean"
-    max_length: Annotated[int, typer.Option(help="Tokens of a text that are compared.")] = 128
+    max_length: Annotated[int, typer.Option(help="Maximum tokens per text for the comparison.")] = (
+        128
+    )
 
     def source(self) -> Literal["language", "all"]:
         """The texts that demonstrations are taken from.
@@ -87,9 +89,9 @@ def instructions(
     encoder: Encoder = None,
     seed: Seed = 0,
 ) -> None:
-    """Write a record for every text: the question, the most similar training text of each label.
+    """Write instructions for fine-tuning: a prompt per text, with similar training texts.
 
-    Files for LLaMA-Factory, chat and prompt-completion JSONL; one folder per language.
+    Writes LLaMA-Factory, chat and prompt-completion JSONL files; one folder per language.
     """
     from valence.llm.instruct import make_instructions
 
@@ -135,7 +137,7 @@ def merge(
     hardware: HardwareOptions,
     quiet: Quiet = False,
 ) -> None:
-    """Write base and adapter as one plain checkpoint; its label probabilities are checked."""
+    """Merge base model and adapter into one checkpoint, and check its probabilities."""
     from valence.llm.merge import merge as merge_adapter
 
     checked = merge_adapter(adapter, out, device=hardware.prepared())

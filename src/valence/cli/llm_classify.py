@@ -29,14 +29,18 @@ if TYPE_CHECKING:
 
 SHOTS = {"zero": "llm-zero-shot", "fixed": "llm-fixed", "retrieved": "llm-retrieved"}
 
-Pool = Annotated[str, typer.Option(help="Take demonstrations from: language (its own), or all.")]
+Pool = Annotated[
+    str, typer.Option(help="Take demonstrations from the text's own language, or from all.")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptOptions(OptionGroup):
     """Which model is prompted, and how."""
 
-    model: Annotated[str, typer.Option(help="Hub name, folder, or a name the server knows.")]
+    model: Annotated[
+        str, typer.Option(help="Hub name, folder, or the server's name for the model.")
+    ]
     server: Annotated[
         str | None,
         typer.Option(help="Base URL of an OpenAI-compatible server.", envvar="OPENAI_BASE_URL"),
@@ -46,7 +50,7 @@ class PromptOptions(OptionGroup):
     ] = "zero"
     per_label: Annotated[int, typer.Option(help="Demonstrations of each label.")] = 1
     shots_total: Annotated[
-        int | None, typer.Option(help="Demonstrations in all, of --shots fixed; 3 are published.")
+        int | None, typer.Option(help="Total demonstrations with --shots fixed; 3 are published.")
     ] = None
     template: Annotated[str, typer.Option(help="options, self-alignment, or a YAML file.")] = (
         "options"
@@ -55,7 +59,7 @@ class PromptOptions(OptionGroup):
         str, typer.Option(help="likelihood (score every label) or greedy (read a few tokens).")
     ] = "likelihood"
     correct_prior: Annotated[
-        bool, typer.Option(help="Divide by the answer to a text without content.")
+        bool, typer.Option(help="Calibrate with the answer to a content-free text.")
     ] = False
     pool: Pool = "language"
 
@@ -89,14 +93,14 @@ def classify(
     encoder: Encoder = None,
     seed: Seed = 45,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for a report with all runs on this data.")
+        Path | None, typer.Option(help="Folder for a report of all runs on this data.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Show calls, tokens and time, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show calls, tokens and time, and exit.")] = False,
 ) -> None:
-    """Ask a language model about every test row; the result is a run like any other.
+    """Classify the test rows with a language model.
 
-    Demonstrations come from training rows alone. Answers of a server are cached, so that the same
-    command goes on after an interruption. Trained methods under --runs stand in the same table.
+    Demonstrations come from training rows only. A server's answers are cached, so you can run the
+    same command again to resume. Trained methods in --runs appear in the same table.
     """
     from valence.data.sources import load_dataset
     from valence.methods.registry import make_spec

@@ -45,7 +45,7 @@ class FineTuneOptions(OptionGroup):
         Path | None, typer.Option(help="Settings in YAML; see configs/finetune/.")
     ] = None
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting: epochs=3. Repeatable.")
+        list[str] | None, typer.Option("--set", help="Set a setting: epochs=3. Repeatable.")
     ] = None
 
     def spec(self, hardware: TrainingHardware) -> FinetuneSpec:
@@ -75,7 +75,7 @@ class FineTuneOptions(OptionGroup):
         }  # fmt: skip
         values |= {name: value for name, value in named.items() if value is not None}
         if not values.get("model"):
-            raise SpecError("No language model is named; give --model NAME")
+            raise SpecError("No language model given; use --model NAME")
         return build(FinetuneSpec, values)
 
 
@@ -85,23 +85,23 @@ class AlignmentOptions(OptionGroup):
 
     unlabeled: Annotated[
         str | None,
-        typer.Option(help="Texts whose own sure answers train further rounds (self-alignment)."),
+        typer.Option(help="Unlabeled texts for self-training (self-alignment)."),
         OldName("--unlabelled"),
     ] = None
-    rounds: Annotated[int, typer.Option(help="Most rounds of self-alignment.")] = 3
+    rounds: Annotated[int, typer.Option(help="Maximum rounds of self-alignment.")] = 3
     threshold: Annotated[
         float | None,
-        typer.Option(help="Least probability of a sure answer; each language's own if not given."),
+        typer.Option(help="Minimum probability of a pseudo-label; default: chosen per language."),
     ] = None
     sets: Annotated[
         int | None,
-        typer.Option(help="Sets of demonstrations that must agree; each language's own if not."),
+        typer.Option(help="Sets of demonstrations that must agree; default: chosen per language."),
     ] = None
     accuracy: Annotated[
-        float, typer.Option(help="Share of validation answers that must be right when sure.")
+        float, typer.Option(help="Accuracy that pseudo-labels must reach on validation rows.")
     ] = 0.8
     pool: Annotated[
-        str, typer.Option(help="Take demonstrations from: language (its own), or all.")
+        str, typer.Option(help="Take demonstrations from the text's own language, or from all.")
     ] = "language"
 
     def spec(self) -> AlignSpec:
@@ -128,10 +128,10 @@ def finetune(
     output: OutputOptions,
     encoder: Encoder = None,
 ) -> None:
-    """Fine-tune a language model with LoRA on instructions; the same command goes on when stopped.
+    """Fine-tune a language model with LoRA on instructions.
 
-    Loss on the answers alone; the epoch with the best validation macro-F1 is kept. On a GPU with
-    bitsandbytes the base is held in 4 bits.
+    Trains on the answers only and keeps the epoch with the best validation macro-F1. With a GPU and
+    bitsandbytes, the base model is loaded in 4 bits. Run the same command again to resume.
     """
     from valence.llm.finetune import finetune as train
     from valence.llm.sft_data import read_sft_data
@@ -139,7 +139,7 @@ def finetune(
 
     hardware.prepared()
     if alignment.unlabeled is None and texts.settings():
-        raise SpecError("--text-column and its like say how --unlabeled is read; name the texts")
+        raise SpecError("--text-column and similar options need --unlabeled")
     spec = how.spec(hardware)
     check_device(spec.device)
     sft_data = read_sft_data(instructions, spec)
@@ -162,7 +162,9 @@ def finetune(
     if not output.quiet:
         for note in result.notes:
             console.info(f"Note: {note}")
-        console.info(f"Adapter: {out}; make it a plain model: valence llm merge {out} --out MODEL")
+        console.info(
+            f"Adapter: {out}; merge it into one model: valence llm merge {out} --out MODEL"
+        )
     _print_validation(result, as_json=output.json)
 
 
@@ -178,8 +180,8 @@ def _align(
     texts = _texts(rows)
     if texts.groups is None and len({e.language for e in sft_data.train}) > 1:
         console.info(
-            f"Note: {rows.name} has no column {LANGUAGE!r}, so that its texts get demonstrations "
-            "of any language, and the limits of all"
+            f"Note: {rows.name} has no column {LANGUAGE!r}, so demonstrations of any language are "
+            "used, with the limits of all"
         )
     return self_align(
         spec, alignment.spec(), sft_data, texts, out,
@@ -222,7 +224,7 @@ def _print_rounds(rounds: list[Round]) -> None:
         )
         for name, limits in one.limits.items():
             if limits.none_taken:
-                reached = "no answer is taken: too few sure ones are right on validation rows"
+                reached = "no pseudo-labels used: they are too often wrong on validation rows"
             else:
                 reached = f"{limits.sets} sets, probability ≥ {limits.threshold:.2f}"
             console.info(f"  {name or 'all languages'}: {reached}")

@@ -20,4 +20,4 @@ def methods(json: Json = False) -> None:
         )
         return
     rows = [[name, method.family, method.title, method.paper] for name, method in METHODS.items()]
-    print_table(["method", "family", "what it is", "paper"], rows)
+    print_table(["method", "family", "description", "paper"], rows)

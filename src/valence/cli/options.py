@@ -26,20 +26,22 @@ if TYPE_CHECKING:
 ModelFolder = Annotated[Path, typer.Argument(help="A model folder.")]
 Encoder = Annotated[
     str | None,
-    typer.Option(help="multilingual-e5-small, a hub name, a folder, or auto: one for the texts."),
+    typer.Option(
+        help="multilingual-e5-small, a hub name, a folder, or auto (chosen for your texts)."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Hide progress and notes.")]
 Encoding = Annotated[
     str | None,
-    typer.Option(help="Encoding of CSV, TSV and JSONL files, as latin-1; UTF-8 when none."),
+    typer.Option(help="Encoding of CSV, TSV and JSONL files, such as latin-1; default: UTF-8."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of splits and everything random.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 SplitName = Annotated[
     str,
     typer.Option(
         rich_help_panel="Data",
-        help="Which split, of a source with several; of a file all rows are used.",
+        help="Split to use, if the data has several.",
     ),
 ]
 
@@ -49,19 +51,17 @@ class TextOptions(OptionGroup):
     """How a source of texts is read."""
 
     panel: ClassVar[str] = "Data"
-    text_column: Annotated[str | None, typer.Option(help="Name of the column of texts.")] = None
+    text_column: Annotated[str | None, typer.Option(help="Column with the texts.")] = None
     encoding: Encoding = None
-    no_header: Annotated[
-        bool, typer.Option("--no-header", help="The first line of a CSV is a row, no column names.")
-    ] = False
-    query: Annotated[
-        str | None, typer.Option(help="A SELECT whose rows are used, of a database.")
-    ] = None
+    no_header: Annotated[bool, typer.Option("--no-header", help="The CSV has no header line.")] = (
+        False
+    )
+    query: Annotated[str | None, typer.Option(help="SELECT statement for a database.")] = None
     table: Annotated[
-        str | None, typer.Option(help="The table to read, of a database with several.")
+        str | None, typer.Option(help="Table to read, if the database has several.")
     ] = None
     query_timeout: Annotated[
-        float | None, typer.Option(help="Seconds that a database may work on the rows [300].")
+        float | None, typer.Option(help="Maximum seconds for the database query [300].")
     ] = None
 
     def settings(self) -> dict[str, Any]:
@@ -93,31 +93,32 @@ class TextOptions(OptionGroup):
 class RowOptions(TextOptions):
     """How a source of labeled rows is read."""
 
-    label_column: Annotated[str | None, typer.Option(help="Name of the column of labels.")] = None
+    label_column: Annotated[str | None, typer.Option(help="Column with the labels.")] = None
     split_column: Annotated[
         str | None,
-        typer.Option(help="Column that says which split a row is of [split]; none ignores it."),
+        typer.Option(help="Column with the split of each row [split]; none ignores it."),
     ] = None
     normalize_labels: Annotated[
         bool,
         typer.Option(
             "--normalize-labels", "--normalise-labels",
-            help="Labels that differ in case, spaces or invisible characters alone are one.",
+            help="Merge labels that differ only in case, spaces or invisible characters.",
         ),
     ] = False  # fmt: skip
     group: Annotated[
-        str | None, typer.Option(help="Column of groups that are scored one by one [language].")
+        str | None,
+        typer.Option(
+            help="Column with the group of each row, to score groups separately [language]."
+        ),
     ] = None
-    groups: Annotated[str | None, typer.Option(help="Only these groups: en,de.")] = None
+    groups: Annotated[str | None, typer.Option(help="Use only these groups: en,de.")] = None
     data_dir: Annotated[
         Path | None,
         typer.Option(help="Folder of corpora.", envvar="VALENCE_DATA", show_envvar=True),
     ] = None
     set_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", help="A setting: data.features=none, in training train.epochs=6. Repeatable."
-        ),
+        typer.Option("--set", help="Change a setting: train.epochs=6. Repeatable."),
     ] = None
 
     def settings(self) -> dict[str, Any]:
@@ -151,7 +152,7 @@ class RowOptions(TextOptions):
         for path in self.settings():
             if path.partition(".")[0] not in read:
                 raise SpecError(
-                    f"--set {path} changes nothing here; settings of {' and '.join(read)} do"
+                    f"--set {path} has no effect here; only {' and '.join(read)} settings do"
                 )
 
 
@@ -160,7 +161,7 @@ class DataOptions(RowOptions):
     """Labeled rows that a command cannot do without."""
 
     data: Annotated[
-        str, typer.Argument(help="A file, folder, card, hub id or database URL, with labels.")
+        str, typer.Argument(help="Labeled file, folder, corpus name, hub id or database URL.")
     ]
 
 
@@ -187,7 +188,7 @@ class OtherDataOptions(RowOptions):
             return self.spec(self.data, target=target)
         given = next(iter(self.settings()), None)
         if given is not None:
-            raise SpecError(f"{given} says how --data is read; name the rows with --data")
+            raise SpecError(f"{given} needs --data")
         return None
 
 
@@ -196,12 +197,8 @@ class HardwareOptions(OptionGroup):
     """What a command computes with."""
 
     panel: ClassVar[str] = "Hardware"
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps, or auto: the best there is.")
-    ] = None
-    threads: Annotated[
-        int | None, typer.Option(help="Processor threads; all usable ones when none.")
-    ] = None
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto.")] = None
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None
 
     def prepared(self, *, elsewhere: bool = False) -> str:
         """The device, which is there, after this process has got its threads.
@@ -230,7 +227,7 @@ class TrainingHardware(HardwareOptions):
 
     precision: Annotated[
         Literal["fp32", "bf16", "auto"] | None,
-        typer.Option(help="Of torch models; auto: bfloat16 on a GPU that has it."),
+        typer.Option(help="fp32, bf16, or auto: bf16 on GPUs that support it."),
     ] = None
 
     def settings(self, *, elsewhere: bool = False) -> dict[str, Any]:
@@ -244,7 +241,7 @@ class ModelHardware(TrainingHardware):
     """What a saved model is run with."""
 
     batch_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens of a batch; suits the device when none.")
+        int | None, typer.Option(help="Maximum tokens per batch; default: chosen for the device.")
     ] = None
 
     def requested(self, *, elsewhere: bool = False) -> Hardware:
@@ -272,11 +269,13 @@ class ClusterOptions(OptionGroup):
     panel: ClassVar[str] = "Hardware"
     workers: Annotated[
         int | None,
-        typer.Option(help="Processes at a time; local: 1, ray: what there is room for."),
+        typer.Option(help="Parallel processes; default: 1 locally, as many as fit on Ray."),
     ] = None
     ray_address: Annotated[
         str | None,
-        typer.Option(help="A running Ray cluster; else one is started here.", envvar="RAY_ADDRESS"),
+        typer.Option(
+            help="Address of a running Ray cluster; default: start one here.", envvar="RAY_ADDRESS"
+        ),
     ] = None
 
     def cluster(self, *, cpus: float, gpus: float) -> Cluster:
@@ -304,7 +303,7 @@ class TableOptions(OutputOptions):
     """What a command prints, where it is a table of many columns."""
 
     wide: Annotated[
-        bool, typer.Option("--wide", help="Print all columns, however wide the terminal is.")
+        bool, typer.Option("--wide", help="Print all columns, even if the terminal is too narrow.")
     ] = False
 
 
@@ -312,7 +311,7 @@ class TableOptions(OutputOptions):
 class RunsOptions(TableOptions):
     """Where runs are stored, and what is printed."""
 
-    runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs")
+    runs: Annotated[Path, typer.Option(help="Folder for finished runs.")] = Path("runs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,7 +322,7 @@ class TrackedRunsOptions(RunsOptions):
         str | None,
         typer.Option(
             metavar="[tensorboard|mlflow|wandb|trackio]",
-            help="Log curves, settings and scores to this tool; on this machine by default.",
+            help="Also log to this experiment tracker.",
         ),
     ] = None
 
@@ -363,7 +362,7 @@ def print_unread(methods: Sequence[str], settings: Mapping[str, Any]) -> None:
     skipped = [set(unread(name, settings)) for name in methods]
     names = sorted(set.intersection(*skipped) - {"train.device", "train.precision"})
     if names:
-        who = f"{methods[0]} does not read" if len(methods) == 1 else "No method here reads"
+        who = f"{methods[0]} does not use" if len(methods) == 1 else "No method here uses"
         console.info(f"Note: {who} {', '.join(names)}; left out")
 
 
@@ -384,7 +383,7 @@ def _use_threads(threads: int) -> None:
     from valence.distributed.ray_cluster import use_threads
 
     if threads < 1:
-        raise SpecError(f"{threads} threads are not possible; give at least 1")
+        raise SpecError(f"Invalid number of threads: {threads}; use at least 1")
     use_threads(threads)
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:  # loaded before, it has read the environment already

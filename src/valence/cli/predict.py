@@ -40,29 +40,27 @@ class ScoringOptions(OptionGroup):
     """What is scored, how, and where the scored rows go."""
 
     out: Annotated[
-        str | None, typer.Option(help="File, folder or database URL for the scored rows.")
+        str | None, typer.Option(help="File, folder or database URL for the predictions.")
     ] = None
     safe_csv: Annotated[
         bool,
-        typer.Option("--safe-csv", help="Mark cells a spreadsheet would carry out (=, +, -, @)."),
+        typer.Option(
+            "--safe-csv", help="Escape cells that a spreadsheet would run as formulas (=, +, -, @)."
+        ),
     ] = False
     to_table: Annotated[
-        str | None, typer.Option(help="The new table, where --out is a database; scored.")
+        str | None, typer.Option(help="New table, if --out is a database; default: scored.")
     ] = None
-    text: Annotated[str | None, typer.Option(help="A text; beside a clip, what is said in it.")] = (
-        None
-    )
+    text: Annotated[str | None, typer.Option(help="A text, or the transcript of a clip.")] = None
     target_prior: Annotated[
-        str | None, typer.Option(help="Class priors of these texts: good=0.7,bad=0.3.")
+        str | None, typer.Option(help="Class frequencies of these texts: good=0.7,bad=0.3.")
     ] = None
     long: Annotated[
         Literal["cut", "windows"],
-        typer.Option(
-            help="Texts over the limit: cut, or read in windows whose probabilities are averaged."
-        ),
+        typer.Option(help="Long texts: cut (truncate), or windows (average over parts)."),
     ] = "cut"
     resume: Annotated[
-        bool | None, typer.Option(help="Go on after a kill, or begin anew; parts are kept.")
+        bool | None, typer.Option(help="Resume an interrupted run, or start over.")
     ] = None
 
 
@@ -76,16 +74,18 @@ def predict(
     output: TableOptions,
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders or a database URL, or texts; else lines of stdin."),
+        typer.Argument(
+            help="Files, folders, a database URL or texts; default: the lines of stdin."
+        ),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="For files into a folder: local, or ray, a cluster.")
+        str, typer.Option(help="How to predict files into a folder: local or ray.")
     ] = "local",
 ) -> None:
-    """Label texts, a clip, or every row of a CSV, TSV, JSONL, Parquet, Excel, ODS file or database.
+    """Predict labels for texts, a clip, files or a database.
 
-    All columns are kept; label and one probability per class are added. Several files, or a
-    folder of them, go into a folder, each under its own name.
+    Reads CSV, TSV, JSONL, Parquet, Excel and ODS. Keeps all columns and adds the label and one
+    probability per class. Several files go into a folder, under their own names.
     """
     given = list(inputs or [])
     requested = hardware.requested(elsewhere=engine != "local")
@@ -95,7 +95,7 @@ def predict(
         return
     for name in NOT_OF_A_FOLDER:
         if any(getattr(part, name, None) not in (None, False) for part in (scoring, source)):
-            raise SpecError(f"--{name.replace('_', '-')} does not go with files into a folder")
+            raise SpecError(f"--{name.replace('_', '-')} cannot be used with files into a folder")
     from valence.inference.bulk.folder import FolderJob
 
     job = FolderJob(
@@ -128,7 +128,7 @@ def _predict_here(
         safe_csv=scoring.safe_csv, has_header=not source.no_header,
     )  # fmt: skip
     if scoring.safe_csv and Path(scoring.out).suffix.lower() not in (".csv", ".tsv"):
-        raise SpecError(f"--safe-csv is for CSV and TSV files; {scoring.out} is neither")
+        raise SpecError(f"--safe-csv works with CSV and TSV files only, not {scoring.out}")
     _stream(predictor, table, scoring.out, options, quiet=output.quiet)
 
 
@@ -173,7 +173,7 @@ def _print_best(records: list[dict[str, Any]], texts: list[str]) -> None:
     heads = [*names, *(["most probable"] if probabilities else []), "text"]
     print_table(heads, rows, keep=heads, wide=False)
     if (hidden := len(probabilities) - MOST_PROBABLE) > 0:
-        console.info(f"{hidden} less probable labels are not shown; --wide or --json shows all")
+        console.info(f"{hidden} less probable labels are hidden; show all with --wide or --json")
 
 
 def _cell(value: Any) -> str:
@@ -192,9 +192,9 @@ def _table(given: list[str], out: str | None) -> str | None:
     if not url and not is_table(file):
         return None
     if not url and not file.exists():
-        raise DataError(f"No file {file}; check the path")
+        raise DataError(f"File {file} does not exist; check the path")
     if out is None:
-        raise DataError(f"Say where the scored rows of {given[0]} go: --out scored.csv")
+        raise DataError(f"Where should the predictions for {given[0]} go? Add --out scored.csv")
     return given[0]
 
 
@@ -212,7 +212,7 @@ def _files(given: list[str], out: str | None, engine: str) -> list[Path] | None:
     )
     if tables and len(tables) == len(given) and (folder or many):
         if not folder:
-            raise DataError("Several files go into a folder: --out scored/")
+            raise DataError("Several files need a folder: --out scored/")
         return find_tables(given)
     if engine != "local":
         raise SpecError(f"--engine {engine} scores files into a folder: parts/*.csv --out scored/")
@@ -231,7 +231,7 @@ def _stream(
     for note in report.notes if not quiet else ():
         console.info(f"Note: {note}")
     if report.resumed and not quiet:
-        console.info(f"Note: {report.resumed} rows were done before")
+        console.info(f"Note: {report.resumed} rows were already done")
     print_truncated(predictor, report.truncated, quiet=quiet)
     if not quiet:
         console.info(f"{report.rows} rows in {console.duration(report.seconds)}: {out}")

@@ -45,19 +45,20 @@ def score_folder(
 def _print_report(report: FolderReport, out: Path, *, quiet: bool) -> None:
     empty = sum(not file.rows and not file.error for file in report.files)
     if not quiet:
-        _note(sum(file.before for file in report.files), "rows were done before")
+        _note(sum(file.before for file in report.files), "rows were already done")
         _note(
             sum(file.truncated for file in report.files), "texts were truncated at the length limit"
         )
-        _note(empty, "files have no rows and were left out")
+        _note(empty, "files have no rows and were skipped")
     for file in report.failures:
         console.info(f"Failed: {file.error}")
     done = len(report.files) - empty - len(report.failures)
     console.info(f"{report.rows} rows of {done} files in {console.duration(report.seconds)}: {out}")
     if report.failures:
         raise DataError(
-            f"{len(report.failures)} of {len(report.files)} files failed (reasons above); mend "
-            "them and go on with --resume, finished files are kept"
+            f"{len(report.failures)} of {len(report.files)} files failed (reasons above); fix "
+            f"them and continue with --resume; finished files are "
+            "saved"
         )
 
 
@@ -106,5 +107,5 @@ def print_truncated(predictor: Predictor, truncated: int, *, quiet: bool) -> Non
     """Say how many texts were truncated, and what reads them whole."""
     if truncated and not quiet:
         limit = predictor.model.max_tokens
-        more = "" if predictor.long == "windows" else "; --long windows reads them whole"
+        more = "" if predictor.long == "windows" else "; use --long windows to read them whole"
         console.info(f"Note: {truncated} texts were truncated at {limit} tokens{more}")

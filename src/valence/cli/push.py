@@ -14,11 +14,11 @@ def push(
     model: Annotated[Path, typer.Argument(help="A model folder.")],
     repo: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
     public: Annotated[
-        bool, typer.Option("--public", help="A new repository is public, not private.")
+        bool, typer.Option("--public", help="Make a new repository public; default: private.")
     ] = False,
-    message: Annotated[str, typer.Option(help="Message of the commit.")] = "A model of Valence",
+    message: Annotated[str, typer.Option(help="Commit message.")] = "A model of Valence",
 ) -> None:
-    """Put a model on the Hugging Face hub; what has texts of the data stays here."""
+    """Push a model to the Hugging Face hub, without texts of your data."""
     from valence.inference.hub import push as send
 
     address = send(model, repo, private=not public, message=message)

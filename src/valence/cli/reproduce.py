@@ -51,23 +51,24 @@ class ReproductionOptions(OptionGroup):
     """What of a paper is run, and at which scale."""
 
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print runs, time, memory and hardware, and stop.")
+        bool, typer.Option("--plan", help="Show runs, time, memory and hardware, and exit.")
     ] = False
     cpu: Annotated[
         bool | None,
         typer.Option(
             "--cpu/--published",
-            help="Scaled down for a small machine, or as published; by default what suits it.",
+            help="Scaled down for a small machine, or as published; default: what suits this "
+            "machine.",
         ),
     ] = None
     only: Annotated[
-        str | None, typer.Option(help="Only these tables, as --plan names them, comma-separated.")
+        str | None, typer.Option(help="Only these tables, comma-separated; see --plan.")
     ] = None
     methods: Annotated[
         str | None, typer.Option(help="Methods, comma-separated; see valence methods.")
     ] = None
     seeds: Annotated[
-        str | None, typer.Option(help="How many (up to 30), or which: 45,123,789.")
+        str | None, typer.Option(help="Number of seeds (up to 30), or a list: 45,123,789.")
     ] = None
 
 
@@ -75,9 +76,7 @@ class ReproductionOptions(OptionGroup):
 def reproduce(
     name: Annotated[
         str,
-        typer.Argument(
-            help="hy-mora, self-alignment, sharprecl, almt, lstm-han, or a paper's file."
-        ),
+        typer.Argument(help="hy-mora, self-alignment, sharprecl, almt, lstm-han, or a YAML file."),
     ],
     what: ReproductionOptions,
     data: RowOptions,
@@ -85,13 +84,13 @@ def reproduce(
     machines: ExecutorOptions,
     output: TrackedRunsOptions,
     encoder: Encoder = None,
-    out: Annotated[Path, typer.Option(help="Folder for the report and the tables.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the report and tables.")] = Path(
         "reproduction"
     ),
 ) -> None:
-    """Run the tables of a paper, and set ours beside the published figures.
+    """Reproduce the tables of a paper.
 
-    Without a GPU a scaled-down set-up is run, and every difference is printed with its reason.
+    Without a GPU, a scaled-down set-up runs, and every difference is listed with its reason.
     """
     from valence.comparison.papers import read_paper, table_runs
 
@@ -157,8 +156,8 @@ def _scale(what: ReproductionOptions, settings: dict[str, Any], *, quiet: bool) 
         return "published"
     if not quiet:
         console.info(
-            "Note: no GPU here, so the scaled-down set-ups are taken; --published takes the "
-            "published ones"
+            "Note: no GPU found, so the scaled-down set-ups run; use --published for the published "
+            "ones"
         )
     return "cpu"
 

@@ -111,7 +111,7 @@ def _print_figures(figures: Sequence[PublishedFigure]) -> None:
     from valence.reports.reproduction import HEADS
 
     if not figures:
-        console.info("No published figures are known for these tables.")
+        console.info("There are no published figures for these tables.")
     for setup in dict.fromkeys(one.setup for one in figures):
         own = [one for one in figures if one.setup == setup]
         rows = [one.cells() for one in own]
@@ -122,7 +122,7 @@ def _print_figures(figures: Sequence[PublishedFigure]) -> None:
 
 def _print_differences(changed: Sequence[tuple[str, SetupDifference]]) -> None:
     if not changed:
-        console.info("Nothing was scaled down: the set-ups are the published ones.")
+        console.info("Nothing was scaled down; these are the published set-ups.")
         return
     rows = _merged([
         [_with_tables(name, names), change, reason]
@@ -203,19 +203,19 @@ def _hardware_lines(taken: Sequence[TableResources], scale: Scale) -> list[str]:
     memory = max((one.memory_gib or 0.0 for one in taken), default=0.0)
     if None not in gpu:
         lines.append(
-            f"In all {sum(one.runs for one in taken)} runs (a run that two tables share counts "
-            f"twice): about {_hours(sum(gpu))} on one large GPU, {_hours(sum(cpu))} on the "
-            "cores of this machine. An order of magnitude."
+            f"Total: {sum(one.runs for one in taken)} runs (shared runs count once per table): "
+            f"about {_hours(sum(gpu))} on one large GPU, {_hours(sum(cpu))} on this machine's "
+            "cores. These are rough estimates."
         )
     else:
-        lines.append("Time unknown: the size of some rows, or of a model, is not known.")
+        lines.append("Time unknown: the size of some data or of a model is unknown.")
     what = "of a GPU" if scale == "published" else "of main memory"
-    lines.append(f"Memory: at most {memory:.1f} GiB {what}, where long texts fill a batch.")
+    lines.append(f"Memory: at most {memory:.1f} GiB {what}, if long texts fill a batch.")
     models = dict.fromkeys(name for one in taken for name in one.models)
     lines.append(f"Models: {', '.join(models) or 'none'}")
     missing = dict.fromkeys(
         name for one in taken for name, where in one.rows.items() if where == "missing"
     )
     if missing:
-        lines.append(f"Rows not found: {', '.join(missing)}; name their folder with --data-dir")
+        lines.append(f"Data not found: {', '.join(missing)}; name their folder with --data-dir")
     return lines

@@ -25,17 +25,17 @@ RELOAD_SECONDS = 2.0
 class AddressOptions(OptionGroup):
     """Address, processes and keys."""
 
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1"
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080
-    workers: Annotated[int, typer.Option(min=1, help="Processes, each with a model.")] = 1
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8080
+    workers: Annotated[
+        int, typer.Option(min=1, help="Worker processes, each with its own copy of the model.")
+    ] = 1
     allowed_host: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A name it is asked by, as in a proxy's Host: x.org, *.x.org. Repeatable."
-        ),
+        typer.Option(help="Host name to accept: x.org, *.x.org. Repeatable."),
     ] = None
     api_key_file: Annotated[
-        Path | None, typer.Option(help="Valid keys, one per line; or VALENCE_API_KEY.")
+        Path | None, typer.Option(help="File with API keys, one per line; or set VALENCE_API_KEY.")
     ] = None
 
 
@@ -44,23 +44,26 @@ class LimitOptions(OptionGroup):
     """Bounds of requests."""
 
     panel = "Limits"
-    queue: Annotated[int, typer.Option(min=1, help="Texts that may wait, per process.")] = 1024
+    queue: Annotated[int, typer.Option(min=1, help="Maximum queued texts per process.")] = 1024
     max_wait: Annotated[
-        float, typer.Option(min=0.01, help="Seconds that the queue may take; beyond it 429.")
+        float,
+        typer.Option(
+            min=0.01, help="Maximum seconds of queued work; above it the server answers 429."
+        ),
     ] = 5.0
-    batch: Annotated[int, typer.Option(min=1, help="Texts scored together.")] = 64
-    max_texts: Annotated[int, typer.Option(min=1, help="Most texts of a request.")] = 256
+    batch: Annotated[int, typer.Option(min=1, help="Maximum batch size.")] = 64
+    max_texts: Annotated[int, typer.Option(min=1, help="Maximum texts per request.")] = 256
     max_chars: Annotated[int, typer.Option(min=1, help="Longest text.")] = 20_000
-    max_body: Annotated[int, typer.Option(min=1, help="Largest body in bytes.")] = 1_048_576
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to an answer.")] = 30.0
+    max_body: Annotated[int, typer.Option(min=1, help="Maximum request size in bytes.")] = 1_048_576
+    timeout: Annotated[float, typer.Option(min=0.1, help="Maximum seconds per request.")] = 30.0
     max_connections: Annotated[
-        int, typer.Option(min=1, help="Connections open at once, per process.")
+        int, typer.Option(min=1, help="Maximum connections per process.")
     ] = 1000
     header_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds to the end of a header.")
+        float, typer.Option(min=0.1, help="Maximum seconds to receive the headers.")
     ] = 10.0
     idle_timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds without a request, or without reading.")
+        float, typer.Option(min=1, help="Maximum idle seconds of a connection.")
     ] = 30.0
 
     def connections(self) -> ConnectionLimits:
@@ -87,13 +90,13 @@ def serve(
     bounds: LimitOptions,
     hardware: ModelHardware,
     reload: Annotated[
-        bool, typer.Option("--reload/--no-reload", help="Load the model anew when it changes.")
+        bool, typer.Option("--reload/--no-reload", help="Reload the model when its folder changes.")
     ] = True,
     quiet: Quiet = False,
 ) -> None:
-    """Answer over HTTP, with a page at /: labels or numbers, explanations, scored files.
+    """Serve a model over HTTP, with a web page at /.
 
-    Stops on Ctrl-C or SIGTERM when what it has accepted is answered.
+    Ctrl-C or SIGTERM stops it after the accepted requests are answered.
     """
     requested = hardware.requested()
     try:
@@ -120,7 +123,9 @@ def _started(settings: ServeSettings, *, quiet: bool) -> Callable[[str, int], No
     def started(address: str, listening: int) -> None:
         shown = f"[{address}]" if ":" in address else address
         if settings.is_open:
-            console.info("Warning: anybody who reaches this address has access; see --api-key-file")
+            console.info(
+                "Warning: anyone who can reach this address can use the model; see --api-key-file"
+            )
         if not quiet:
             console.info(
                 f"Serving {settings.folder} at http://{shown}:{listening}/  (Ctrl-C stops)"

@@ -103,7 +103,7 @@ def _said() -> Iterator[None]:
         raise
     except OSError as error:
         raise RunError(
-            f"Cannot write to standard output: {error.strerror or error}; send it elsewhere"
+            f"Cannot write to standard output: {error.strerror or error}; write to another place"
         ) from None
 
 

@@ -52,8 +52,8 @@ def print_table(
     out.print(_drawn(heads, cells, shown, title, wide=bool(wide)))
     dropped = [head for i, head in enumerate(heads) if i not in shown]
     if dropped:
-        how = "a wider window shows them" if wide is None else "--wide shows them"
-        words = f"Not shown for lack of room: {', '.join(dropped)} ({how})"
+        how = "show them in a wider window" if wide is None else "show them with --wide"
+        words = f"Hidden columns: {', '.join(dropped)} ({how})"
         out.print(words, style="dim", markup=False)
 
 

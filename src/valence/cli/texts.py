@@ -54,13 +54,15 @@ def refuse_files(given: Sequence[str]) -> None:
         if any(c.isspace() for c in path.stem) and not path.exists():
             continue  # a text that ends like one
         if not path.exists():
-            raise DataError(f"No file {word}; check the path, or give a text with --text")
+            raise DataError(
+                f"File {word} does not exist; check the path, or pass a text with --text"
+            )
         if not is_table(path) and path.suffix.lower() not in CLIP_SUFFIXES:
             raise DataError(
-                f"{word}: cannot read {path.suffix} as a table; give {', '.join(SUFFIXES)}, or its "
-                f"lines on stdin: valence predict MODEL < {path.name}"
+                f"{word}: cannot read {path.suffix} as a table; use {', '.join(SUFFIXES)}, or send "
+                f"its lines to stdin: valence predict MODEL < {path.name}"
             )
-        raise DataError(f"{word} is one of several inputs; give files alone, with --out FOLDER")
+        raise DataError(f"{word} is mixed with other inputs; pass only files, with --out FOLDER")
 
 
 def texts_of(given: Sequence[str]) -> list[str]:
@@ -71,7 +73,7 @@ def texts_of(given: Sequence[str]) -> list[str]:
     """
     texts = list(given) or _lines_of_stdin()
     if not texts:
-        raise DataError("There is no text; give some, or a file, or lines on stdin")
+        raise DataError("No text given; pass texts, a file, or lines on stdin")
     return texts
 
 

@@ -42,20 +42,18 @@ class WhatToTrain(OptionGroup):
     """Which methods with which settings, or which saved model."""
 
     method: Annotated[
-        list[str] | None, typer.Option(help="A method; see valence methods. Repeatable.")
+        list[str] | None, typer.Option(help="Method; see valence methods. Repeatable.")
     ] = None
     config: Annotated[
-        Path | None, typer.Option(help="A spec in YAML, as tune's best.yaml; DATA stands in.")
+        Path | None, typer.Option(help="Settings in YAML, such as tune's best.yaml.")
     ] = None
-    from_: Annotated[
-        Path | None, typer.Option("--from", help="Model folder whose training goes on.")
-    ] = None
-    extend_labels: Annotated[
-        bool, typer.Option(help="With --from: take labels the model does not know as new classes.")
-    ] = False
-    seed: Annotated[int | None, typer.Option(help="Seed of splits and everything random; 45.")] = (
+    from_: Annotated[Path | None, typer.Option("--from", help="Model folder to train further.")] = (
         None
     )
+    extend_labels: Annotated[bool, typer.Option(help="With --from: add new labels as classes.")] = (
+        False
+    )
+    seed: Annotated[int | None, typer.Option(help="Random seed; default: 45.")] = None
 
     def check(self) -> None:
         """Refuse what does not go together.
@@ -64,25 +62,26 @@ class WhatToTrain(OptionGroup):
             SpecError: if several things to train are named.
         """
         if sum((bool(self.method), self.config is not None, self.from_ is not None)) > 1:
-            raise SpecError("Give one of --method, --config and --from")
+            raise SpecError("Use only one of --method, --config and --from")
         if self.extend_labels and self.from_ is None:
-            raise SpecError("--extend-labels goes with --from MODEL; a new model takes all labels")
+            raise SpecError(
+                "--extend-labels needs --from MODEL; a new model learns all labels anyway"
+            )
 
 
 @with_groups
 def train(
     data: DataOptions,
-    out: Annotated[
-        Path, typer.Option(help="Folder for the model; of a folder per method for several.")
-    ],
+    out: Annotated[Path, typer.Option(help="Output folder (one subfolder per method if several).")],
     what: WhatToTrain,
     hardware: TrainingHardware,
     output: TrackedRunsOptions,
     encoder: Encoder = None,
 ) -> None:
-    """Train a model, choose its weights on validation, report on test, and save it.
+    """Train a model, evaluate it on test rows and save it.
 
-    Scores, settings and examples are added to report/results.json in the model's folder.
+    The weights are selected on validation rows. Results are added to report/results.json in the
+    model folder.
     """
     from valence.runs.store import RunStore
 
@@ -151,8 +150,8 @@ def _continued(
     from valence.runs.continued import continued_spec
 
     console.info(
-        "Note: rows that the model was trained on before may be among the new test rows; its "
-        "test scores hold only where the data is new"
+        "Note: the new test rows may include rows the model was trained on before; its test scores "
+        "are valid only for new data"
     )
     return continued_spec(
         folder, data.spec(data.data), seed=what.seed, settings=settings, data_dir=data.data_dir,
@@ -212,7 +211,7 @@ def _print_all(scores: dict[str, dict[str, Any]], output: TrackedRunsOptions) ->
 def check_target_folder(target: Path) -> None:
     """Refuse a folder that holds something else before the training, not after it."""
     if target.exists() and not (target / "config.json").exists() and any(target.iterdir()):
-        raise RunError(f"{target} is no model folder and not empty; give another --out")
+        raise RunError(f"{target} is not empty and not a model folder; use another --out")
 
 
 def copy_model(source: Path, target: Path) -> None:

@@ -31,22 +31,26 @@ class StudyOptions(OptionGroup):
     """How a study is made, and where it is stored."""
 
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Trials in all, earlier calls counted.")
+        int | None, typer.Option(min=1, help="Total trials, including earlier calls.")
     ] = None
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial.")] = None
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs per trial.")] = None
     sample: Annotated[
-        float | None, typer.Option(help="Fraction of the training rows that trials are fitted on.")
+        float | None, typer.Option(help="Fraction of the training rows to use in trials.")
     ] = None
-    space: Annotated[Path | None, typer.Option(help="Ranges in YAML, a section a method.")] = None
+    space: Annotated[
+        Path | None, typer.Option(help="Search space in YAML, one section per method.")
+    ] = None
     storage: Annotated[
         str | None,
-        typer.Option(help="postgresql://… or journal://FILE; else an SQLite file."),
+        typer.Option(help="postgresql://… or journal://FILE; default: an SQLite file."),
     ] = None
-    study: Annotated[str | None, typer.Option(help="Name; data and method when none.")] = None
-    workers: Annotated[int, typer.Option(min=1, help="Processes that make trials.")] = 1
+    study: Annotated[
+        str | None, typer.Option(help="Name of the study; default: data and method.")
+    ] = None
+    workers: Annotated[int, typer.Option(min=1, help="Parallel processes.")] = 1
     seed: Seed = 45
     final: Annotated[
-        bool, typer.Option("--final/--no-final", help="Train with the best on everything.")
+        bool, typer.Option("--final/--no-final", help="Train a final model with the best settings.")
     ] = True
 
     def plan(self) -> TuningPlan:
@@ -77,18 +81,19 @@ class StudyOptions(OptionGroup):
 @with_groups
 def tune(
     data: DataOptions,
-    method: Annotated[list[str], typer.Option(help="A method; see valence methods. Repeatable.")],
+    method: Annotated[list[str], typer.Option(help="Method; see valence methods. Repeatable.")],
     study: StudyOptions,
     hardware: TrainingHardware,
     output: TrackedRunsOptions,
     encoder: Encoder = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results; tuning/STUDY when none.")
+        Path | None, typer.Option(help="Folder for the results; default: tuning/STUDY.")
     ] = None,
 ) -> None:
-    """Choose settings on validation rows with Optuna; train with the best, test once.
+    """Tune a method's settings with Optuna, then train with the best.
 
-    The same command goes on with a study that was stopped; given twice at once, both share it.
+    Selects on validation rows; test rows are used once, at the end. Run the same command again to
+    resume, or in parallel to share a study.
     """
     from valence.reports.tuning_plots import write_study
     from valence.runs.store import RunStore
@@ -116,7 +121,7 @@ def tune(
         if not output.quiet:
             console.info(f"{name}: {folder}/best.yaml, trials.csv, pictures")
         if result.interrupted:
-            console.info("Stopped. What is finished is kept; the same command goes on from here.")
+            console.info("Stopped. Finished work is saved; run the same command again to resume.")
             break
     output.print_place()
     _print(results, output)

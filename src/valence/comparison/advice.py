@@ -109,11 +109,11 @@ def advice_of(result: RunResult, curve: LearningCurve | None = None) -> str:
     name = result.spec.data.name
     look = "valence audit" if name.startswith(FRAME) else f"valence audit {name}"
     if curve is None:
-        return f"more labels of {where}, or a look at those it has: {look}"
+        return f"more labels of {where}, or a check of its labels: {look}"
     measured = (
         f"macro-F1 on validation is {curve.half:.3f} with half of the {curve.rows} training rows "
         f"and {curve.full:.3f} with all ({curve.gain:+.3f} ± {curve.error:.3f})"
     )
     if curve.gain > curve.error:
         return f"more labels, above all of {where}: {measured}"
-    return f"a look at the labels of {where}: {look}; more of the same may not help: {measured}"
+    return f"a check of the labels of {where}: {look}. More rows may not help: {measured}"

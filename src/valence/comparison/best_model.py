@@ -104,7 +104,7 @@ def fit_best(
         data: Which rows.
         store: Where run folders are.
         settings: Dotted settings of ``auto``.
-        seed: Seed of splits and everything random.
+        seed: Random seed.
         data_dir: Folder of corpora.
         progress: Called with the fraction done and a message.
         track: A tool to log to.

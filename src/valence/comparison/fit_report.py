@@ -36,7 +36,8 @@ def score_lines(best: BestModel) -> Iterator[str]:
     """How good it is, how sure that is, and what would help most."""
     tested = best.result.sizes["test"]
     yield f"Macro-F1 {interval(best.score)} on {tested} test rows"
-    sure = f"Against always the largest class: {interval(best.over_floor, signed=True)}"
+    over = interval(best.over_floor, signed=True)
+    sure = f"Compared with always predicting the largest class: {over}"
     if best.over_next is not None:
         sure += f"; against {best.next_name}: {interval(best.over_next, signed=True)}"
     yield sure

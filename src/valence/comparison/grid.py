@@ -88,7 +88,7 @@ def plan(comparison: Comparison, overrides: Mapping[str, Any] | None = None) -> 
         SpecError: if a sweep changes nothing in any method.
     """
     if not comparison.methods:
-        raise SpecError("There are no methods to compare; name some with --methods")
+        raise SpecError("There are no methods to compare; add some with --methods")
     for name in comparison.method_settings:
         find_method(name)
     specs: dict[tuple[str, int, str], RunSpec] = {}
@@ -104,7 +104,7 @@ def plan(comparison: Comparison, overrides: Mapping[str, Any] | None = None) -> 
             specs.setdefault((name, seed, variant.digest()), variant)
     if comparison.sweep and not swept:
         axes = ", ".join(comparison.sweep)
-        raise SpecError(f"No compared method reads {axes}; sweep a setting that one of them uses")
+        raise SpecError(f"No compared method uses {axes}; sweep another setting")
     return sorted(specs.values(), key=_is_trained)
 
 
@@ -260,7 +260,7 @@ def execute(
         RunError: if the executor cannot begin, or writes results that are not seen here.
     """
     process_group.require_single_process(
-        "A comparison", "give --workers or --executor, or train one method with several processes"
+        "A comparison", "use --workers or --executor, or train one method with several processes"
     )
     check_tracker(track)
     outcome = Outcome([Cell(spec) for spec in specs])
@@ -315,8 +315,8 @@ class _ProgressTable:
         while (result := self.store.get(key)) is None:
             if time.monotonic() > deadline:
                 raise RunError(
-                    f"Run {key} is done but not to be seen in {self.store.root}; name with --runs "
-                    "a folder that all machines see under the same path"
+                    f"Run {key} is done but missing in {self.store.root}; set --runs to a folder "
+                    "that all machines share under the same path"
                 )
             time.sleep(0.2)
         return result

@@ -35,7 +35,7 @@ def read_layers(path: str | Path) -> dict[str, Any]:
 
 def _read(path: Path, before: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in before:
-        raise SpecError(f"Config {path} extends itself; name another file there")
+        raise SpecError(f"Config {path} extends itself; use another file")
     try:
         text = read_settings_file(path)
     except (OSError, UnicodeDecodeError) as error:
@@ -47,7 +47,7 @@ def _read(path: Path, before: tuple[Path, ...]) -> dict[str, Any]:
     if base is None:
         return values
     if not isinstance(base, str):
-        raise SpecError(f"Config {path}: {BASE} must name a file")
+        raise SpecError(f"Config {path}: {BASE} must be a file name")
     below = _read(path.parent / base, (*before, path.resolve()))
     inherited = {name: value for name, value in below.items() if name not in OWN}
     merged = {name: _merged(below.get(name), values.get(name)) for name in MERGED}

@@ -147,7 +147,7 @@ def _table_run(table: PaperTable, folder: Path, scale: Scale) -> TableRun:
     if scale == "cpu":
         small = path.with_stem(path.stem + SMALL)
         if not small.exists():
-            raise SpecError(f"{path} has no {small.name} for a small machine; give --published")
+            raise SpecError(f"{path} has no {small.name} for a small machine; use --published")
         comparison = read_comparison(small).model_copy(update=changes)
         table = table.model_copy(update={"rows": table.cpu_rows or table.rows})
     axes = "".join(f"-{axis.rpartition('.')[2]}" for axis in table.sweep)

@@ -50,7 +50,7 @@ def by_setting(results: Sequence[RunResult]) -> list[Setting]:
         known = groups.setdefault(names[result.key], {}).setdefault(result.spec.seed, result)
         if known.key != result.key:
             raise DataError(
-                f"Runs {known.key} and {result.key} have the same settings and seed, and other "
+                f"Runs {known.key} and {result.key} have the same settings and seed but different "
                 "rows; compare runs of one data set"
             )
     return [

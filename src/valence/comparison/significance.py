@@ -1,7 +1,7 @@
 """How sure a difference is: paired bootstrap, t-test over seeds and Holm, from run folders alone.
 
 The bootstrap resamples test rows; both methods and all seeds on the same rows see the same
-draws. It says how far the difference would move with other test rows of the same kind. The
+draws. It says how far the difference would move with different test rows of the same kind. The
 spread over seeds (other training draws, other initial weights) is shown beside it, as a
 standard deviation, and tested by itself from three seeds on.
 """

@@ -106,30 +106,30 @@ class DataSpec(Section):
             name = codecs.lookup(encoding).name
         except (LookupError, ValueError):
             raise SpecError(
-                f"Encoding {encoding!r} is unknown; write for example latin-1, cp1252 or utf-16"
+                f"Encoding {encoding!r} is unknown; use for example latin-1, cp1252 or utf-16"
             ) from None
         return None if name in ("utf-8", "utf-8-sig") else name
 
     @model_validator(mode="after")
     def _one_query(self) -> DataSpec:
         if self.query and self.table:
-            raise SpecError("Give a query or a table of the database, not both")
+            raise SpecError("Use either a query or a table, not both")
         if self.encoding and is_sql_url(self.name):
-            raise SpecError("The setting encoding is for files; a database has its own, leave it")
+            raise SpecError("The setting encoding is for files, not databases; remove it")
         if (self.query or self.table) and not is_sql_url(self.name):
             option = "query" if self.query else "table"
             raise SpecError(
-                f"The setting {option} is for databases, and {self.name!r} is none; "
-                "give a URL such as sqlite:///tweets.db"
+                f"The setting {option} is for databases, not for {self.name!r}; "
+                "use a URL such as sqlite:///tweets.db"
             )
         if self.query_timeout and not is_sql_url(self.name):
-            raise SpecError("The setting query_timeout is for databases; leave it out")
+            raise SpecError("The setting query_timeout is for databases; remove it")
         return self
 
     @model_validator(mode="after")
     def _one_subsampling(self) -> DataSpec:
         if self.train_counts is not None and (self.train_total or self.imbalance_ratio):
-            raise ValueError("give train_counts, or train_total and imbalance_ratio, not both")
+            raise ValueError("use either train_counts, or train_total and imbalance_ratio")
         if self.head_count is not None and (self.train_total or self.imbalance_ratio is None):
-            raise ValueError("head_count needs imbalance_ratio, and goes without train_total")
+            raise ValueError("head_count needs imbalance_ratio and excludes train_total")
         return self

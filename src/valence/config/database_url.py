@@ -39,8 +39,9 @@ def refuse_password(url: str) -> None:
     secrets += _SECRET.findall(unquote(url.partition("?")[2]))
     if any(secret and not VARIABLE.fullmatch(secret) for secret in secrets):
         raise SpecError(
-            "The database URL holds a password, which would be kept in run folders; put it into "
-            "an environment variable and write the variable: postgresql://user:${PGPASSWORD}@host/db"
+            "The database URL contains a password, which run folders would store; put it in an "
+            "environment variable and use "
+            "that: postgresql://user:${PGPASSWORD}@host/db"
         )
 
 

@@ -17,7 +17,7 @@ def parse_duration(text: str) -> float:
     """
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text.lower())
     if parts is None or not float(parts[1]):
-        raise SpecError(f"The budget {text!r} is no duration; write 90s, 5m or 2h")
+        raise SpecError(f"The budget {text!r} is not a duration; write 90s, 5m or 2h")
     return float(parts[1]) * UNIT_SECONDS[parts[2] or "s"]
 
 

@@ -61,7 +61,7 @@ class LlmSpec(Section):
     @classmethod
     def _no_key(cls, server: str | None) -> str | None:
         if server is not None and "@" in server.partition("://")[2].partition("/")[0]:
-            raise ValueError("write no password into the URL; set OPENAI_API_KEY")
+            raise ValueError("do not put a password into the URL; set OPENAI_API_KEY")
         return None if server is None else server.rstrip("/")
 
 

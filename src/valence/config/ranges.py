@@ -36,14 +36,14 @@ class Range:
     def __post_init__(self) -> None:
         if self.choices:
             if self.low is not None or self.high is not None:
-                raise SpecError("A range has low and high, or choices, not both")
+                raise SpecError("A range has either low and high, or choices")
             return
         if self.low is None or self.high is None or self.low > self.high:
             raise SpecError(
-                f"Range from {self.low} to {self.high}: low and high must both be given, low first"
+                f"Range from {self.low} to {self.high}: set both low and high, low first"
             )
         if self.log and (self.low <= 0 or self.step is not None):
-            raise SpecError("A log range needs low above 0, and goes without a step")
+            raise SpecError("A log range needs low above 0 and no step")
         if self.step is not None and self.step <= 0:
             raise SpecError(f"A range's step must be above 0, not {self.step}")
 
@@ -81,7 +81,7 @@ def parse_range(path: str, value: Any) -> Range | None:
         return None
     if isinstance(value, list):
         if not value:
-            raise SpecError(f"Range of {path} is an empty list; give values, or null to leave it")
+            raise SpecError(f"Range of {path} is an empty list; add values, or use null to skip it")
         return Range(choices=tuple(_number(one) for one in value))
     if not isinstance(value, dict):
         return Range(choices=(_number(value),))
@@ -91,7 +91,7 @@ def parse_range(path: str, value: Any) -> Range | None:
     ends = {name: _number(value[name]) for name in value.keys() - {"log"}}
     for name, end in ends.items():
         if isinstance(end, bool) or not isinstance(end, int | float):
-            raise SpecError(f"Range of {path}: {name} = {end!r} is no number")
+            raise SpecError(f"Range of {path}: {name} = {end!r} is not a number")
     try:
         return Range(log=value.get("log") is True, **ends)
     except SpecError as error:

@@ -180,7 +180,7 @@ def build(model: type[Model], values: Any, *, prefix: str = "") -> Model:
         reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
             # YAML reads no, on and 1 as other things than texts.
-            reason += "; quote it where it is a text, as in data.tail='[\"no\"]'"
+            reason += "; put text in quotes, as in data.tail='[\"no\"]'"
         raise SpecError(f"Setting {field} = {_shown(first['input'])}: {reason}") from None
 
 

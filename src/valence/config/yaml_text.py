@@ -36,7 +36,9 @@ def parse_yaml(text: str, *, where: str) -> Any:
         SpecError: naming ``where`` and the line that is wrong, or the budget it exceeds.
     """
     if len(text) > MOST_CHARACTERS:
-        raise SpecError(f"{where}: longer than {MOST_CHARACTERS} characters; is it settings?")
+        raise SpecError(
+            f"{where}: longer than {MOST_CHARACTERS} characters; is this a settings file?"
+        )
     try:
         _measure(text, where)
         return yaml.safe_load(text)
@@ -48,7 +50,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
         raise SpecError(f"{where}{line}: not valid YAML; check indentation and colons") from None
     except Exception as error:  # values of a type they are not, as !!int x, fail in any way
         raise SpecError(
-            f"{where}: a value cannot be read ({type(error).__name__}); put it in quotes"
+            f"{where}: cannot read a value ({type(error).__name__}); put it in quotes"
         ) from None
 
 
@@ -89,8 +91,8 @@ class _YamlSizes:
             raise SpecError(f"{self.where}, line {line}: nested deeper than {DEEPEST} levels")
         if self.total > MOST_VALUES:
             raise SpecError(
-                f"{self.where}, line {line}: more than {MOST_VALUES} values, aliases counted as "
-                "what they stand for; write it without them"
+                f"{self.where}, line {line}: more than {MOST_VALUES} values after "
+                "aliases are expanded; write it without aliases"
             )
 
 

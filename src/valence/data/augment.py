@@ -110,7 +110,7 @@ def _column(view: ViewSpec, source: Texts, progress: ProgressCallback | None) ->
     if view.column not in source.extra:
         columns = ", ".join(source.extra.columns) or "no further columns"
         raise DataError(
-            f"The training rows have no column {view.column!r} of second views (there are: "
+            f"The training rows have no column {view.column!r} of second views (columns: "
             f"{columns}); set view.column, or view.name=edits"
         )
     cells = source.extra[view.column].fillna("").astype(str).tolist()
@@ -163,8 +163,8 @@ def _substitution(view: ViewSpec, source: Texts, progress: ProgressCallback | No
 
     if not has_language_model(source.encoder):
         raise DataError(
-            f"Encoder {source.encoder!r} has no masked language model to substitute words with; "
-            "set view.name=edits, dropout or column"
+            f"Encoder {source.encoder!r} has no masked language model, which word substitution "
+            "needs; set view.name=edits, dropout or column"
         )
     tokenizer = load_companion(AutoTokenizer, source.encoder)
     model = load_network(AutoModelForMaskedLM, source.encoder).eval()

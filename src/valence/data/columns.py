@@ -8,6 +8,7 @@ are alike, that is an error which names them. Nothing here needs pandas.
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -144,8 +145,8 @@ def guess_text_column(columns: Mapping[str, Sequence[object]], *, where: str) ->
         )
     if not candidates:
         raise DataError(
-            f"{where}: no column holds texts; columns: {', '.join(list(columns)[:20])}; name it "
-            "with --text-column"
+            f"{where}: which column holds the texts? Columns: {', '.join(list(columns)[:20])}. "
+            "Set it with --text-column"
         )
     first, *others = candidates
     alike = [p for p in others if p.length >= ALIKE * first.length and _varies(p, first)]
@@ -176,13 +177,13 @@ def guess_label_column(
         candidates = [p for p in profiles if not _words(p.name) & NEVER_LABELS]
     if not candidates:
         raise DataError(
-            f"{where}: no column holds labels (few values, each in several rows); columns: "
-            f"{', '.join(list(columns)[:20])}; name it with --label-column"
+            f"{where}: which column holds the labels? None has few values that repeat. Columns: "
+            f"{', '.join(list(columns)[:20])}. Set it with --label-column"
         )
     if len(candidates) > 1:
         raise _alike(where, candidates, "labels", "label")
     (only,) = candidates
-    reason = "by its name" if by_name else f"the only one of few values, {only.distinct}"
+    reason = "by its name" if by_name else f"the only column with few values ({only.distinct})"
     return ColumnChoice(only.name, reason)
 
 
@@ -190,7 +191,8 @@ def _alike(where: str, profiles: Sequence[_Profile], what: str, option: str) -> 
     """The error on columns that are alike, in the order of the table."""
     names = " and ".join(repr(p.name) for p in profiles[:4])
     return DataError(
-        f"{where}: columns {names} may all hold {what}; name one with --{option}-column"
+        f"{where}: which column holds the {what}? Columns {names} look alike. "
+        f"Try --{option}-column {shlex.quote(profiles[0].name)}"
     )
 
 

@@ -61,7 +61,7 @@ def check_width(columns: int) -> None:
         ValueError: with their number.
     """
     if columns > MOST_COLUMNS:
-        raise ValueError(f"it has {columns} columns, and at most {MOST_COLUMNS} are read")
+        raise ValueError(f"it has {columns} columns; at most {MOST_COLUMNS} can be read")
 
 
 class _Lines:
@@ -121,8 +121,9 @@ class _Checked:
             if any(record[self.width :]):
                 raise ValueError(
                     f"line {self.lines.number} has {len(record)} values and the first line "
-                    f"{self.width}; put values that hold {_shown(self.layout.separator)} in "
-                    'quotes, and write a quote in them twice: ""'
+                    f"{self.width}; put values with {_shown(self.layout.separator)} in quotes, "
+                    f"and double quotes inside "
+                    'them: ""'
                 )
             del record[self.width :]
         if self.seen and self.counted < NAMED_ROWS:
@@ -145,7 +146,8 @@ class _Checked:
             end = start + len(lines) - 1
             raise ValueError(
                 f'a quote " in line {start} makes one value of the lines to {end}; close it, or '
-                'write a quote within a value twice: ""'
+                f"double quotes inside "
+                'values: ""'
             )
 
     def _are_rows(self, lines: list[str]) -> bool:

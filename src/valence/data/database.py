@@ -57,7 +57,9 @@ class Database:
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
         for secret in self.secrets:
             reason = reason.replace(secret, "***")
-        return f"the database refuses ({reason}); check the URL, the table, the query and rights"
+        return (
+            f"the database reports an error ({reason}); check the URL, table, query and permissions"
+        )
 
     def tables(self) -> list[str]:
         """Names of tables and views."""
@@ -78,12 +80,12 @@ class Database:
             schema, bare = None, str(name)
         if not schema:
             if not known:
-                raise DataError(f"{self.name} has no tables; fill one with valence data import")
+                raise DataError(f"{self.name} has no tables; create one with valence data import")
             bare = bare or (known[0] if len(known) == 1 else TEXTS)
             if name is None and bare not in known:
                 raise DataError(
-                    f"{self.name} has several tables ({', '.join(known[:20])}); "
-                    "name one with --table"
+                    f"{self.name} has several tables ({', '.join(known[:20])}); choose one with "
+                    "--table"
                 )
             if bare not in known:
                 raise UnknownNameError("table", bare, known)
@@ -174,8 +176,8 @@ def _expand_variables(name: str) -> tuple[URL, tuple[str, ...]]:
         text = os.environ.get(match.group(1))
         if text is None:
             raise DataError(
-                f"The database URL names the environment variable {match.group(1)}, "
-                "which is not set; export it first"
+                f"The database URL uses the environment variable {match.group(1)}, which is not "
+                "set; set it first"
             )
         if len(text) > 1:
             secrets.append(text)
@@ -194,7 +196,7 @@ def _expand_variables(name: str) -> tuple[URL, tuple[str, ...]]:
         url = make_url(whole)
     except (exc.ArgumentError, ValueError):
         raise SpecError(
-            f"{name} is no database URL; write sqlite:///file.db or "
+            f"{name} is not a database URL; write sqlite:///file.db or "
             "postgresql://user:${PGPASSWORD}@host/database"
         ) from None
     secrets += [url.password] if isinstance(url.password, str) and url.password else []
@@ -219,16 +221,17 @@ def _with_driver(url: URL) -> URL:
 def _check_file(name: str, url: URL, create: bool) -> None:
     path = url.database
     if not path or path == ":memory:":
-        raise DataError(f"{name} names no file; write sqlite:///file.db")
+        raise DataError(f"{name} has no file name; write sqlite:///file.db")
     if path.startswith("file:"):
         return
     folder = os.path.dirname(path)
     if folder and not os.path.isdir(folder):
-        raise DataError(f"{name}: there is no folder {folder}; check the path, or create it")
+        raise DataError(f"{name}: the folder {folder} does not exist; check the path, or create it")
     # SQLite creates an empty database under any name it is given.
     if not create and not os.path.isfile(path):
         raise DataError(
-            f"{name}: no such file; check the path, or fill it with valence data import"
+            f"{name}: the file does not exist; check the path, or create it with valence data "
+            f"import"
         )
 
 
@@ -247,7 +250,7 @@ def _engine(name: str, url: URL) -> Engine:
         needed = f"an extra: pip install '{extra}'" if extra else f"its driver: {error.name}"
         raise DataError(f"Opening {name} needs {needed}") from None
     except (exc.ArgumentError, TypeError) as error:
-        raise SpecError(f"{name} is no usable database URL ({type(error).__name__})") from None
+        raise SpecError(f"{name} is not a valid database URL ({type(error).__name__})") from None
 
 
 def _query_only(connection: Any, _: object) -> None:

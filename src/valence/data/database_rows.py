@@ -64,8 +64,8 @@ class Budget:
         self._since = None
         if spent:
             raise DataError(
-                f"{self.name}: the database has worked {self.seconds:g} s on the rows; choose "
-                "fewer with --query, or allow more with --query-timeout"
+                f"{self.name}: the query took longer than {self.seconds:g} s; select fewer rows "
+                "with --query, or allow more time with --query-timeout"
             )
 
 
@@ -203,7 +203,7 @@ class SqlRows:
         """
         parts = list(self.batches(READ_ROWS))
         if not parts:
-            raise DataError(f"{self.name}: there are no rows; check the table or the query")
+            raise DataError(f"{self.name}: no rows found; check the table or the query")
         return pd.concat(parts, ignore_index=True)
 
 
@@ -296,8 +296,9 @@ def _query_rows(
         columns = list(connection.execute(probe).keys())
         if _is_postgres(database) and _is_superuser(connection):  # no role to lend
             notes.append(
-                f"{database.name}: the query has the rights of a superuser, who may read the "
-                "server's files; connect as a role that may only read these tables"
+                f"{database.name}: the query would run as a superuser, who can read the server's "
+                f"files; connect as a role that can only read these "
+                "tables"
             )
     by_content: tuple[str, ...] = ()
     if _is_postgres(database) and not _ORDERED.search(query):
@@ -305,8 +306,8 @@ def _query_rows(
             by_content = tuple(columns)
         else:
             notes.append(
-                f"{database.name}: the query names no order, and its rows may come in another at "
-                "the next reading; add ORDER BY"
+                f"{database.name}: the query has no ORDER BY, so the order of its rows may change; "
+                "add one"
             )
     rows = SqlRows(database.name, inner, by_content=by_content, timeout_seconds=seconds)
     return rows, columns, notes

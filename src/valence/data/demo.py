@@ -57,8 +57,8 @@ def load_demo(spec: DataSpec) -> Dataset:
     refuse_encoding(spec, "rows of the built-in corpus")
     if spec.target == "intensity":
         raise DataError(
-            "The built-in corpus has classes, no intensities; name a corpus with numbers as "
-            "labels, or use data.target=classes"
+            "The built-in corpus has classes, not intensities; use data with numbers as labels, or "
+            "data.target=classes"
         )
     return demo_dataset()
 

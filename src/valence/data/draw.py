@@ -54,7 +54,7 @@ def draw_rows(
             for name in (text, label):
                 if columns.count(name) > 1:
                     raise DataError(
-                        f"{where}: there are several columns {name!r}; rename all but one"
+                        f"{where}: several columns are named {name!r}; rename all but one"
                     )
         usable = batch[_filled(batch, text) & _filled(batch, label)]
         usable = usable.set_axis(np.arange(seen, seen + len(usable)))

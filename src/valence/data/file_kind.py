@@ -7,8 +7,8 @@ from pathlib import Path
 from valence.errors import DataError
 
 HEAD = 512
-LFS = "a pointer of Git LFS in place of the file; fetch it with: git lfs pull"
-HTML = "an HTML page, as a download gives that was answered by a website; download it again"
+LFS = "a Git LFS pointer instead of the file; fetch it with: git lfs pull"
+HTML = "an HTML page instead of the file; download it again"
 GZIP = "gzip-compressed; unpack it with gunzip"
 _MARKS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", LFS),

@@ -51,7 +51,7 @@ def json_objects(lines: Iterable[str], path: Path) -> Iterator[dict[str, Any]]:
                 whole = whole_characters(text)
                 row = row if whole is text else json.loads(whole)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: no valid JSON ({error.msg})") from None
+            raise DataError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
         except RecursionError:
             raise DataError(f"{path}, line {number}: values are nested too deeply") from None
         except ValueError:  # of a number with thousands of digits
@@ -85,9 +85,9 @@ def wrong_encoding(path: Path, encoding: str | None, *, name: Path | None = None
     if encoding is None:
         likely = _likely_encoding(path)
         if likely is None:
-            return f"{where}: not UTF-8; name its encoding, for example --encoding cp1252"
-        return f"{where}: not UTF-8, probably {likely}; try --encoding {likely} and look at texts"
-    return f"{where}: not {encoding}; name its encoding with --encoding"
+            return f"{where}: not UTF-8; set its encoding, for example --encoding cp1252"
+        return f"{where}: not UTF-8, probably {likely}; try --encoding {likely} and check the texts"
+    return f"{where}: not {encoding}; set its encoding with --encoding"
 
 
 def _likely_encoding(path: Path) -> str | None:
@@ -140,10 +140,14 @@ def find_column(
     known = usual_column(columns, usual) if requested is None else None
     if known is not None:
         return known
-    close = difflib.get_close_matches(requested or what, columns, n=1, cutoff=0.5)
+    names = ", ".join(columns[:20])
+    if requested is None:
+        raise DataError(
+            f"{where}: which column holds the {what}s? Columns: {names}. Set it with "
+            f"--{what}-column"
+        )
+    close = difflib.get_close_matches(requested, columns, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    missing = repr(requested) if requested else f"for the {what}"
     raise DataError(
-        f"{where}: no column {missing}; {hint}columns: {', '.join(columns[:20])}; "
-        f"name it with --{what}-column"
+        f"{where}: no column {requested!r}; {hint}Columns: {names}. Set it with --{what}-column"
     )

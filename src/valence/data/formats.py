@@ -167,7 +167,7 @@ def reading(
     file = path
     try:
         if path.stat().st_size == 0:
-            raise DataError(f"{path} is empty; it needs a text and a label column")
+            raise DataError(f"{path} is empty; add a text and a label column")
         refuse_foreign(path)
         file = unpacked(path)
         if file != path:
@@ -190,12 +190,12 @@ def reading(
 
 def _check_options(path: Path, suffix: str, encoding: str | None, has_header: bool) -> None:
     if suffix not in FORMATS:
-        raise DataError(f"{path}: cannot read {suffix or 'no suffix'}; give {', '.join(FORMATS)}")
+        raise DataError(f"{path}: cannot read {suffix or 'no suffix'}; use {', '.join(FORMATS)}")
     if not has_header and suffix not in (".csv", ".tsv"):
-        raise DataError(f"{path}: --no-header is for CSV and TSV files; leave it out")
+        raise DataError(f"{path}: --no-header is for CSV and TSV files; remove it")
     if encoding is not None and not FORMATS[suffix].has_encoding:
         raise DataError(
-            f"{path}: a {suffix[1:].capitalize()} file has its own encoding; leave --encoding out"
+            f"{path}: a {suffix[1:].capitalize()} file has its own encoding; remove --encoding"
         )
 
 

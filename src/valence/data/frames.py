@@ -67,7 +67,9 @@ def as_frame(data: object) -> pd.DataFrame | None:
             return pd.api.interchange.from_dataframe(data)
         except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
             kind = type(data).__name__
-            raise DataError(f"The {kind} cannot be read ({error}); give it as pandas") from None
+            raise DataError(
+                f"The {kind} cannot be read ({error}); pass a pandas DataFrame"
+            ) from None
     return None
 
 
@@ -123,9 +125,9 @@ def list_of_texts(data: Any, column: str | None = None) -> list[str]:
         DataError: if it is one text or a mapping, or holds other things than strings.
     """
     if isinstance(data, str | bytes):
-        raise DataError("Give a list of texts, not one text")
+        raise DataError("Pass a list of texts, not a single text")
     if isinstance(data, Mapping | Set) or not _is_iterable(data):
-        raise DataError(f"Give texts as a list or a DataFrame, not {type(data).__name__}")
+        raise DataError(f"Pass texts as a list or DataFrame, not {type(data).__name__}")
     frame = None if isinstance(data, list | tuple) else as_frame(data)
     if frame is not None:
         return texts_of_column(frame, column or text_column(frame))
@@ -186,7 +188,7 @@ def held_frame(name: str) -> pd.DataFrame | None:
     if not name.startswith(PREFIX):
         return None
     if name not in _held:
-        raise DataError(f"{name} was a DataFrame in memory; give its rows again, or a file")
+        raise DataError(f"{name} was a DataFrame in memory; pass its rows again, or a file")
     return _held[name]
 
 

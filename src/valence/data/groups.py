@@ -48,7 +48,7 @@ def group_column(spec: DataSpec, columns: Sequence[str], where: str) -> str:
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise DataError(
         f"{where}: no column {requested!r} for groups; {hint}columns: {', '.join(columns[:20])}; "
-        "name it with --group"
+        "set it with --group"
     )
 
 
@@ -161,13 +161,13 @@ def with_groups(spec: DataSpec, data: Dataset) -> Dataset:
         values = group_values(rows.extra[column])
         blank = int((values == UNNAMED).sum())
         if blank:
-            notes = (*notes, f"{name}: {blank} rows without {column} stand under {UNNAMED!r}")
+            notes = (*notes, f"{name}: {blank} rows without {column} are in group {UNNAMED!r}")
         rows = replace(rows, extra=rows.extra.assign(**{column: values}))
         splits[name] = _of_groups(
             rows, values.to_numpy(), requested_groups(spec, name), column, known
         )
         if len(rows) and not len(splits[name]):
-            raise DataError(f"{spec.name} has no {name} rows of the groups that were named")
+            raise DataError(f"{spec.name} has no {name} rows of the chosen groups")
     return replace(
         data, group=column, notes=notes,
         train=splits["train"], validation=splits["validation"], test=splits["test"],
@@ -260,12 +260,13 @@ def transfer_sets(
     if target_rows and kind == "matrix":
         raise SpecError("target_rows are of the group left out; use --transfer leave-one-out")
     if spec.train_groups is not None:
-        raise SpecError("A transfer chooses the groups to train on; leave out train_groups")
+        raise SpecError("A transfer chooses the groups to train on; remove train_groups")
     names = data.group_names()
     if len(names) < 2:
         raise DataError(
-            f"{spec.name} has {len(names) or 'no'} group to train on, and a transfer needs two; "
-            "name the column with --group, or give one folder per language"
+            f"{spec.name} has {len(names) or 'no'} group to train on, but a transfer needs two; "
+            f"set the column with --group, or use one folder per "
+            "language"
         )
     ordered = [n for n in spec.groups if n in names] if spec.groups else list(names)
     if kind == "matrix":

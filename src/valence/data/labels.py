@@ -93,13 +93,13 @@ def one_spelling(labels: pd.Series, where: str, *, names: Sequence[str], normali
     variants = _variants(counts, names)
     if variants and normalize:
         old, new = next(iter(variants.items()))
-        notes.append(f"{where}: {len(variants)} spellings of labels are normalized, as {old!r}")
+        notes.append(f"{where}: {len(variants)} spellings of labels were merged, such as {old!r}")
         numbers |= variants
     elif variants:
         shown = ", ".join(f"{old!r} and {new!r}" for old, new in list(variants.items())[:SHOWN])
         notes.append(
-            f"{where}: labels {shown} differ in case, spaces or invisible characters alone; "
-            "--normalize-labels makes them one class"
+            f"{where}: labels {shown} differ only in case, spaces or invisible characters; merge "
+            "them with --normalize-labels"
         )
     if not names or set(counts) - set(numbers) <= set(names):
         return labels.map(lambda label: numbers.get(label, label)), notes
@@ -152,12 +152,12 @@ def _positions(
     if all(0 <= number < len(names) for number in numbers.values()):
         shown = ", ".join(f"{i} = {name}" for i, name in list(enumerate(names))[:10])
         return {label: names[number] for label, number in numbers.items()}, (
-            f"{where}: labels are read as positions of classes: {shown}"
+            f"{where}: labels are read as class positions: {shown}"
         )
     if all(1 <= number <= len(names) for number in numbers.values()):
         raise DataError(
-            f"{where}: labels 1 to {len(names)} may count the classes {', '.join(names[:10])} "
-            f"from 1; write the names, or the positions 0 to {len(names) - 1}"
+            f"{where}: labels 1 to {len(names)} may number the classes {', '.join(names[:10])} "
+            f"from 1; use the names, or the positions 0 to {len(names) - 1}"
         )
     return {}, ""
 
@@ -203,10 +203,10 @@ def unknown_label(frame: pd.DataFrame, classes: Sequence[str], where: str) -> Da
         return None
     label, row = str(wrong["label"].iloc[0]), int(wrong["row"].iloc[0]) + 1
     alike = next((name for name in classes if folded(name) == folded(label)), None)
-    advice = "correct it, or train with rows of that class"
+    advice = "correct it, or train with rows of this class"
     if alike is not None:
-        advice = f"write {shortened(alike)!r}, or give --normalize-labels"
+        advice = f"write {shortened(alike)!r}, or use --normalize-labels"
     shown = ", ".join(shortened(name) for name in classes[:20])
     return DataError(
-        f"{where}, row {row}: label {shortened(label)!r} is none of the classes {shown}; {advice}"
+        f"{where}, row {row}: unknown label {shortened(label)!r}; the classes are {shown}; {advice}"
     )

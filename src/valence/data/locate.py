@@ -217,7 +217,7 @@ def refuse_encoding(spec: DataSpec, what: str) -> None:
         DataError: if the spec names an encoding.
     """
     if spec.encoding is not None:
-        raise DataError(f"{spec.name}: {what} have their own encoding; leave --encoding out")
+        raise DataError(f"{spec.name}: {what} have their own encoding; remove --encoding")
 
 
 NAMING = {
@@ -239,7 +239,7 @@ def refuse_subsampling(spec: DataSpec, why: str) -> None:
     """
     settings = sorted(spec.model_dump(exclude_defaults=True).keys() - NAMING)
     if settings:
-        raise SpecError(f"data.{settings[0]} is for trainings; {why}, leave it out")
+        raise SpecError(f"data.{settings[0]} is for training; {why}, so remove it")
 
 
 def tables_of_path(
@@ -273,7 +273,7 @@ def tables_of_path(
     if folders and not files:
         return _of_folders(folders, group or LANGUAGE, encoding, has_header)
     raise DataError(
-        f"Folder {path} has no train file; name one train{SUFFIXES[0]} "
+        f"Folder {path} has no train file; add one named train{SUFFIXES[0]} "
         f"(also validation and test; {', '.join(SUFFIXES)} are read), or make one such folder "
         "per language"
     )
@@ -295,7 +295,8 @@ def _of_folders(
         if set(own) != set(splits):
             raise DataError(
                 f"Folder {folders[0].parent / name} has {', '.join(own)}, but {folders[0].name} "
-                f"has {', '.join(splits)}; give every folder files of the same splits"
+                f"has {', '.join(splits)}; every folder needs the same "
+                f"splits"
             )
     return {
         split: FolderRows({name: own[split] for name, own in parts.items()}, column)
@@ -307,11 +308,11 @@ def _of_hub(spec: DataSpec, data_dir: str | Path | None) -> dict[str, Table]:
     name = spec.name
     card = DATASETS.get(name)
     if is_table(table_file(Path(name))):
-        raise DataError(f"No file {name}; check the path (now in {Path.cwd().name}/)")
+        raise DataError(f"File {name} does not exist; check the path (now in {Path.cwd().name}/)")
     if card is not None and card.hub is None:
         raise DataError(
-            f"Data set {name!r} is not on the hub; put its files into a folder "
-            f"{name}/ and name the folder above it with --data-dir"
+            f"Data set {name!r} is not on the hub; put its files into a folder {name}/ and pass "
+            "the folder above it with --data-dir"
         )
     if card is None and (name.count("/") != 1 or name.startswith((".", "/"))):
         folder = Path(data_dir) if data_dir else None
@@ -334,7 +335,7 @@ def download_kaggle(name: str) -> Path:
     owner, _, rest = name.partition("/")
     dataset, _, file = rest.partition("/")
     if not owner or not dataset:
-        raise DataError(f"kaggle:{name} names no data set; write kaggle:owner/dataset")
+        raise DataError(f"kaggle:{name} is not a data set; write kaggle:owner/dataset")
     if not _kaggle_credentials():
         raise DataError(
             f"Reading kaggle:{name} needs your Kaggle credentials: set KAGGLE_API_TOKEN, or put "

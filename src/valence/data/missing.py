@@ -39,7 +39,7 @@ def remaining_mask(
         SpecError: if the rate is not in [0, 1].
     """
     if not 0.0 <= rate <= 1.0:
-        raise SpecError(f"missing rate {rate} is no share; give a number from 0 to 1")
+        raise SpecError(f"missing rate {rate} is not a fraction; use a number from 0 to 1")
     real = np.asarray(mask) != 0
     name = int.from_bytes(modality.encode(), "little")
     draws = np.empty(real.shape if what == "steps" else (len(real), 1))

@@ -48,7 +48,7 @@ def find_archive(spec: DataSpec, data_dir: str | Path | None) -> FeatureArchive 
         named = next((path for path in places if path.exists()), None)
         if named is None:
             raise DataError(
-                f"No features at {spec.features}; give a pickle, a folder that valence features "
+                f"No features at {spec.features}; use a pickle, a folder that valence features "
                 f"wrote, or {NONE}"
             )
         return _open(named)
@@ -71,7 +71,8 @@ def _in_folder(folder: Path) -> FeatureArchive | None:
     if len(paths) > 1:
         names = ", ".join(path.name for path in paths)
         raise DataError(
-            f"{folder} has several feature files ({names}); name one with --set data.features=NAME"
+            f"{folder} has several feature files ({names}); choose one with --set "
+            f"data.features=NAME"
         )
     return _open(paths[0]) if paths else None
 
@@ -86,7 +87,9 @@ def _open(path: Path) -> FeatureArchive:
             convert(path, folder)
         archive = cache.load(cache.FEATURES, key, _held)
     if archive is None:
-        raise DataError(f"{path}: its converted features were deleted meanwhile; run it again")
+        raise DataError(
+            f"{path}: its converted features were deleted in the meantime; run the command again"
+        )
     return archive
 
 
@@ -113,7 +116,7 @@ def archive_dataset(spec: DataSpec, archive: FeatureArchive, *, seed: int) -> Da
     """
     refuse_encoding(spec, "features and their texts")
     if spec.group or spec.groups or spec.train_groups:
-        raise SpecError(f"{spec.name}: features have no groups; leave --group and --groups out")
+        raise SpecError(f"{spec.name}: features have no groups; remove --group and --groups")
     notes = [f"features: {archive.manifest.source}", *archive.manifest.notes]
     for modality, kinds in archive.manifest.zeroed.items():
         notes += [f"{n} of {kind} in {modality} read as 0" for kind, n in kinds.items() if n]
@@ -191,7 +194,7 @@ def intensity_dataset(
             count = max(1, round(share * len(train)))
             splits["train"] = train.take(np.sort(order[count:]))
             splits[name] = train.take(np.sort(order[:count]))
-            lines.append(f"{name} split made here: {count} of {len(train)} rows")
+            lines.append(f"{name} split drawn at random: {count} of {len(train)} rows")
     data = Dataset(
         Path(spec.name).stem, (), (), splits["train"], splits["validation"], splits["test"],
         notes=tuple(lines), scale=_scale(spec, splits["train"].labels),
@@ -221,13 +224,13 @@ def rows_with_numbers(spec: DataSpec, frame: pd.DataFrame, name: str, notes: lis
     if odd.any():
         row = int(np.flatnonzero(odd)[0])
         raise DataError(
-            f"{where}, row {row + 1}: label {given.iloc[row]!r} is no number; name a column of "
-            "numbers with --label-column, or use data.target=classes"
+            f"{where}, row {row + 1}: label {given.iloc[row]!r} is not a number; choose a column "
+            "of numbers with --label-column, or use data.target=classes"
         )
     texts = frame[text].fillna("").astype(str)
     rows = np.flatnonzero(numbers.notna() & (texts.str.strip() != ""))
     if len(rows) < len(frame):
-        notes.append(f"{where}: {len(frame) - len(rows)} rows without text or label left out")
+        notes.append(f"{where}: {len(frame) - len(rows)} rows without text or label were skipped")
     if not len(rows):
         raise DataError(f"{where}: no row has both a text and a number; check the columns")
     labels = numbers.to_numpy(dtype=np.float32, na_value=np.nan)[rows]
@@ -239,7 +242,7 @@ def _classes(spec: DataSpec, archive: FeatureArchive) -> tuple[tuple[str, ...], 
     column = next((c for c in ("annotation", "class_id") if c in archive.table), None)
     if column is None:
         raise DataError(
-            f"{archive.manifest.source} has no classes, only intensities; use data.target=intensity"
+            f"{archive.manifest.source} has only intensities, no classes; use data.target=intensity"
         )
     present = set(archive.table[column].astype(str))
     if spec.classes is not None:
@@ -256,7 +259,7 @@ def _subsampled(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
     for field in CLASS_SETTINGS:
         if getattr(spec, field):
             raise SpecError(
-                f"data.{field} needs classes and the target is an intensity; leave it out "
+                f"data.{field} needs classes, but the target is an intensity; remove it "
                 "(data.train_total subsamples the rows)"
             )
     total = spec.train_total

@@ -31,7 +31,7 @@ def with_label_noise(
         likelihood = np.ones((class_count, class_count))
     labels = wrong_labels(train.labels, spec.noise_share, likelihood, seed=seed)
     changed = int((labels != train.labels).sum())
-    note = f"label noise on purpose ({spec.noise}): {changed} of {len(labels)} training labels"
+    note = f"label noise ({spec.noise}) added to {changed} of {len(labels)} training labels"
     return replace(train, labels=labels), note
 
 

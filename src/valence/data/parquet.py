@@ -63,8 +63,8 @@ def parquet_batches(path: Path, rows: int, *, held: bool = False) -> Iterator[pa
             total += size
             if held and total > most:
                 raise DataError(
-                    f"{path} has {path.stat().st_size} bytes and its rows more than {most}; give "
-                    "fewer rows, or write it again"
+                    f"{path} has {path.stat().st_size} bytes but its rows more than {most}; "
+                    "use fewer rows, or write it again"
                 )
             batch.validate(full=True)  # such as texts that are no UTF-8
             for part in _parts(batch, size):
@@ -88,7 +88,7 @@ def _check_groups(path: Path, metadata: Any) -> None:
         if not 0 <= size <= min(MOST_BYTES, ALWAYS + 1100 * path.stat().st_size):
             raise DataError(
                 f"{path} cannot be read: its row group {number} says it has {size} bytes; write it "
-                "again, in smaller groups"
+                "with smaller row groups"
             )
 
 

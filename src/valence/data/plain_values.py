@@ -25,8 +25,7 @@ def text_of_bytes(value: Any, where: str) -> Any:
     except UnicodeDecodeError:
         start = raw[:12].hex(" ")
         raise DataError(
-            f"{where}: a text or label is bytes that are no UTF-8 ({start} …); convert the column "
-            "to text where it comes from"
+            f"{where}: a text or label is not valid UTF-8 ({start} …); convert the column to text"
         ) from None
 
 

@@ -105,7 +105,7 @@ def load_adapter(base: Any, folder: str | Path, *, is_trainable: bool = False) -
             f"{Path(folder) / ADAPTER_WEIGHTS} does not fit its configuration: {wrong[0]}"
         )
     if not all(bool(value.isfinite().all()) for value in tensors.values()):
-        raise ModelError(f"{Path(folder) / ADAPTER_WEIGHTS} holds numbers that are not finite")
+        raise ModelError(f"{Path(folder) / ADAPTER_WEIGHTS} contains numbers that are not finite")
     return adapted
 
 
@@ -127,8 +127,8 @@ def load_adapted(kind: Any, folder: str | Path, *, options: Mapping[str, Any] | 
     local_only = not Path(base).is_dir() and not is_pinned
     if local_only and file_path(base, "config.json", local_only=True) is None:
         raise ModelError(
-            f"{folder} names the base {base!r} without a revision, and it is not fetched so; "
-            f"fetch it once: hf download {base}"
+            f"{folder} names the base {base!r} without a revision, so it is not downloaded; "
+            f"download it once: hf download {base}"
         )
     check_source(base, weights=True)
     with quiet_transformers():
@@ -150,7 +150,7 @@ def check_adapter(folder: str | Path) -> Mapping[str, Any]:
     mapping = config.get("auto_mapping")
     library = mapping.get("parent_library") if isinstance(mapping, Mapping) else None
     if library is not None and str(library).partition(".")[0] != "transformers":
-        raise ModelError(f"{path} names Python code ({library}), which is never run")
+        raise ModelError(f"{path} needs Python code ({library}), which is never run")
     if not (path / ADAPTER_WEIGHTS).is_file():
         raise _without_safetensors(path)
     check_source(path)
@@ -176,8 +176,8 @@ def check_source(where: str | Path, *, weights: bool = False) -> None:
         if isinstance(values, Mapping) and values.get(CODE_KEY):
             raise ModelError(
                 f"{where} needs Python code from its own folder ({CODE_KEY} in {name}), which is "
-                "never run; take one whose architecture transformers has, or a copy without that "
-                "entry if it has it"
+                "never run; use one whose architecture transformers has, or remove that entry if "
+                "it has it"
             )
         if name == "config.json" and values is not None:
             _check_numbers(values, f"{where}, {name}")
@@ -217,11 +217,11 @@ def file_path(where: str, name: str, *, local_only: bool = False) -> Path | None
     """
     parts = Path(name).parts
     if Path(name).is_absolute() or ".." in parts:
-        raise ModelError(f"{where} names the file {name}, which is not in it")
+        raise ModelError(f"{where} names the file {name}, which is missing")
     if Path(where).is_dir():
         path = Path(where) / name
         if path.exists() and not path.is_file() and not path.is_dir():
-            raise ModelError(f"{path} is no plain file; copy the folder again")
+            raise ModelError(f"{path} is not a regular file; copy the folder again")
         return path if path.is_file() else None
     from transformers.utils.hub import cached_file
 
@@ -244,7 +244,7 @@ def _object(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error}); copy its folder again") from None
     if not isinstance(values, Mapping):
-        raise ModelError(f"{path} is no JSON object; copy its folder again")
+        raise ModelError(f"{path} is not a JSON object; copy its folder again")
     return values
 
 
@@ -269,8 +269,8 @@ def _check_weights(folder: Path) -> None:
 
 def _without_safetensors(folder: Path) -> ModelError:
     return ModelError(
-        f"{folder} has no safetensors, and other weights are not loaded, since they can hold code; "
-        "save it again with save_pretrained of a recent transformers"
+        f"{folder} has no safetensors; other weights can contain code and are not loaded. Save it "
+        "again with save_pretrained of a recent transformers"
     )
 
 
@@ -280,7 +280,9 @@ def _check_numbers(values: Any, where: str) -> None:
         for name, value in values.items():
             limit = 10_000 if "layers" in str(name) else LARGEST_NUMBER
             if isinstance(value, int) and abs(value) > limit:
-                raise ModelError(f"{where}: {name} is {value}, which no model has; copy it again")
+                raise ModelError(
+                    f"{where}: {name} is {value}, which is not plausible; copy it again"
+                )
             _check_numbers(value, where)
     elif isinstance(values, list):
         for value in values:

@@ -52,7 +52,7 @@ def longtail_counts(
 
     Args:
         available: (C,) rows per class.
-        ratio: Largest class over smallest.
+        ratio: Ratio of the largest to the smallest class.
         total: Rows in all.
         head: Rows of the largest class.
         profile: Shape of the fall.
@@ -77,12 +77,12 @@ def longtail_counts(
         if total > sizes.sum() or total < present:
             raise DataError(
                 f"Subsampling to {total} rows is not possible: there are {sizes.sum()} rows of "
-                f"{present} classes; ask for a number between"
+                f"{present} classes; choose a number between"
             )
         if ratio is not None and total > targets.sum() + len(sizes):
             raise DataError(
                 f"Subsampling to {total} rows at ratio {ratio:g} is not possible: the rarest "
-                f"classes allow {int(targets.sum())}; ask for fewer rows or a larger ratio"
+                f"classes allow {int(targets.sum())}; use fewer rows or a larger ratio"
             )
         return _apportion(targets, total, sizes)
     return np.minimum(np.maximum(np.round(targets).astype(np.int64), sizes > 0), sizes)
@@ -137,7 +137,7 @@ def take_counts(
     for c in np.flatnonzero(requested > sizes):
         name = repr(classes[int(c)]) if len(classes) else str(c)
         raise DataError(
-            f"Class {name} has {sizes[c]} rows, {requested[c]} were requested; ask for fewer"
+            f"Class {name} has {sizes[c]} rows, {requested[c]} were requested; use fewer"
         )
     rows: np.ndarray = np.sort(order[rank < requested[labels[order]]])
     return rows

@@ -71,7 +71,7 @@ def read_sheet(path: Path) -> Sheet:
             rows = [[_text(value) for value in row] for row in cells]
             if any(map(_filled, rows)):
                 return _sheet(rows, f"{file}, sheet {name!r}", name, several=len(names) > 1)
-    raise DataError(f"{path} has no cell with a value; it needs a text and a label column")
+    raise DataError(f"{path} has no values; add a text and a label column")
 
 
 def sheet_note(path: Path) -> str:
@@ -90,7 +90,7 @@ def _opened(file: Path) -> Iterator[Any]:
         book = CalamineWorkbook.from_path(file)
     except CalamineError as error:
         raise DataError(
-            f"{file} is no {file.suffix[1:].upper()} file ({error}); save it again, or as CSV"
+            f"{file} is not a valid {file.suffix[1:].upper()} file ({error}); save it again, or as CSV"
         ) from None
     try:
         yield book
@@ -108,11 +108,11 @@ def _sheet(rows: Sequence[Sequence[str]], where: str, name: str, *, several: boo
     unnamed = [i for i in used if not header[i]]
     if unnamed:
         raise DataError(
-            f"{where}: row {at + 1} names the columns, but not column {_letter(unnamed[0])}, which "
-            "has values; name it in the file, or delete it"
+            f"{where}: row {at + 1} has the column names, but not column {_letter(unnamed[0])}, "
+            "which has values; add a name, or delete the column"
         )
-    notes = [f"sheet {name!r} is read"] if several else []
-    notes += [f"row {at + 1} names the columns"] if at else []
+    notes = [f"sheet {name!r} was used"] if several else []
+    notes += [f"row {at + 1} has the column names"] if at else []
     return Sheet(
         [header[i] for i in used],
         [[row[i] or None for i in used] for row in below if _filled(row)],

@@ -54,7 +54,7 @@ def _split_by_column(
     whole = tables["all"].read()
     splits = splits_of(whole[column], spec.name)
     if not (splits == "train").any():
-        raise _wrong_split(spec.name, column, "none is train")
+        raise _wrong_split(spec.name, column, "no row is train")
     parts: dict[str, Table] = {
         name: InMemoryRows(whole[splits == name].reset_index(drop=True))
         for name in SPLIT_VALUES
@@ -62,7 +62,7 @@ def _split_by_column(
     }
     sizes = ", ".join(f"{int((splits == name).sum())} {name}" for name in parts)
     notes.append(
-        f"{spec.name}: splits by column {column!r}: {sizes}; --split-column none ignores it"
+        f"{spec.name}: splits by column {column!r}: {sizes}; ignore it with --split-column none"
     )
     return parts
 
@@ -80,7 +80,7 @@ def column_of_splits(spec: DataSpec, tables: Mapping[str, Table]) -> str | None:
     head = _head(tables["all"])
     column = requested or usual_column(list(head), [SPLIT])
     if column is not None and column not in head:
-        raise DataError(f"{spec.name}: no column {column!r} of splits; columns: {', '.join(head)}")
+        raise DataError(f"{spec.name}: no split column {column!r}; columns: {', '.join(head)}")
     if column is None or requested is not None:
         return column
     return column if {_plain(value) for value in head[column]} <= set(_SPLIT_OF) else None
@@ -108,8 +108,8 @@ def splits_of(values: Any, where: str, *, before: int = 0) -> Any:
 
 def _wrong_split(where: str, column: str, what: str) -> DataError:
     return DataError(
-        f"{where}: column {column!r} names splits, but {what}; write train, validation or "
-        "test, or ignore it with --split-column none"
+        f"{where}: column {column!r} names splits, but {what}; use train, validation or test, or "
+        "ignore the column with --split-column none"
     )
 
 
@@ -145,17 +145,17 @@ def with_columns(
     if text is None:
         choice = guess_text_column(head, where=spec.name)
         text = guessed["text_column"] = choice.name
-        words.append(f"texts are read from column {choice.name!r} ({choice.reason})")
+        words.append(f"texts from column {choice.name!r} ({choice.reason})")
     if spec.label_column is None and usual_column(list(head), LABEL_COLUMNS) is None:
         choice = guess_label_column(head, text=text, where=spec.name)
         guessed["label_column"] = choice.name
         words.append(f"labels from column {choice.name!r} ({choice.reason})")
     if words and is_row(head, text=text, label=guessed.get("label_column", "")):
         raise DataError(
-            f"{spec.name}: the first line looks like a row and names no columns; read it as one "
-            "with --no-header, or put a line such as text,label above it"
+            f"{spec.name}: the first line looks like data, not column names; use --no-header, or "
+            "add a header line such as text,label"
         )
-    note = f"{spec.name}: {', '.join(words)}; name others with --text-column, --label-column"
+    note = f"{spec.name}: {', '.join(words)}; choose others with --text-column, --label-column"
     return spec.model_copy(update=guessed), [note] if words else []
 
 

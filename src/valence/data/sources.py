@@ -74,7 +74,7 @@ def load_dataset(
     seed = spec.cut_seed if spec.cut_seed is not None else seed
     if spec.target == "intensity" and (spec.group or spec.groups or spec.train_groups):
         raise SpecError(
-            "Groups are scored one by one for classes only; leave out data.group, data.groups and "
+            "Groups can be scored for classes only; remove data.group, data.groups and "
             "data.train_groups with data.target=intensity"
         )
     from valence.data.demo import load_demo
@@ -106,7 +106,7 @@ def _located(
     parts = [name for name, table in firsts.items() if table.has_more]
     more = [
         *more,
-        *(f"{spec.name}: only the first {most_rows} rows of {n} are read" for n in parts),
+        *(f"{spec.name}: only the first {most_rows} rows of {n} were read" for n in parts),
     ]
     whole = _assemble(spec, card, frames, seed, [*notes, *guessed, *more])
     return replace(whole, columns=columns_beyond(given, spec))
@@ -191,8 +191,8 @@ def _relabeled(rows: Split, data: Dataset, classes: tuple[str, ...]) -> Split:
     unknown = [name for name in data.classes if name not in classes]
     if unknown:
         raise DataError(
-            f"{data.name}: label {unknown[0]!r} is none of the classes "
-            f"{', '.join(classes[:20])}; give rows with labels of the model"
+            f"{data.name}: unknown label {unknown[0]!r}; the model has the classes "
+            f"{', '.join(classes[:20])}"
         )
     ids = np.array([classes.index(name) for name in data.classes], dtype=np.int64)
     return replace(rows, labels=ids[rows.labels])
@@ -306,11 +306,13 @@ def _complete(
         rest, held_out = split_by_group(train, group, share, seed=seed)
         if not len(held_out):
             raise DataError(
-                f"{spec.name}: {len(train)} rows are too few to make a {name} split; "
-                "give at least two rows of a class"
+                f"{spec.name}: {len(train)} rows are too few for a {name} split; add rows, at "
+                "least two per class"
             )
         complete["train"], complete[name] = train.take(rest), train.take(held_out)
-        notes.append(f"{name} split made here: {len(held_out)} of {len(train)} rows, stratified")
+        notes.append(
+            f"{name} split drawn at random: {len(held_out)} of {len(train)} rows, stratified"
+        )
     return complete, notes
 
 
@@ -341,7 +343,7 @@ def _subsample(spec: DataSpec, data: Dataset, seed: int) -> Dataset:
         have = "has" if len(lone) == 1 else "have"
         more = f" and {len(lone) - 5} more" if len(lone) > 5 else ""
         shown = f"{', '.join(lone[:5])}{more}"
-        notes = (*notes, f"{shown} {have} one training row; scores of such classes vary")
+        notes = (*notes, f"{shown} {have} one training row; their scores are unreliable")
     tail = _tail(spec, data, train_counts)
     return replace(data, train=train, validation=validation, test=test, tail=tail, notes=notes)
 

@@ -111,12 +111,14 @@ def import_rows(
     """
     options = options or ImportOptions()
     spec = DataSpec(name=source) if isinstance(source, str) else source
-    refuse_subsampling(spec, "an import takes all rows")
+    refuse_subsampling(spec, "an import reads all rows")
     if options.batch_rows < 1:
-        raise SpecError(f"Batches of {options.batch_rows} rows are not possible; give at least 1")
+        raise SpecError(f"Invalid batch size {options.batch_rows}; use at least 1")
     refuse_password(to)
     if not is_sql_url(to):
-        raise SpecError(f"{to} is no database URL; write sqlite:///{Path(to).stem or 'texts'}.db")
+        raise SpecError(
+            f"{to} is not a database URL; write sqlite:///{Path(to).stem or 'texts'}.db"
+        )
     clock = time.perf_counter()
     located = choose_rows(spec, locate(spec, data_dir)[0])
     column = column_of_splits(spec, located) if options.split is None else None
@@ -157,8 +159,8 @@ class _Writer:
         dialect = database.engine.dialect.name
         if dialect not in INSERTS:
             raise DataError(
-                f"Rows are imported into SQLite and PostgreSQL, not {dialect}; "
-                "give sqlite:///file.db or postgresql://…"
+                f"Rows can be imported into SQLite and PostgreSQL, not {dialect}; use "
+                "sqlite:///file.db or postgresql://…"
             )
         self.table = _definition(name)
         insert = INSERTS[dialect](self.table)
@@ -187,8 +189,9 @@ class _Writer:
         missing = [column.name for column in self.table.c if column.name not in names]
         if missing:
             raise DataError(
-                f"{self.database.name}: the table {self.table.fullname} was not made by an import "
-                f"(it has no {missing[0]}); name another with --table"
+                f"{self.database.name}: the table {self.table.fullname} was not created by an "
+                f"import (it has no {missing[0]}); choose another with "
+                f"--table"
             )
         self.ready = True
 
@@ -196,7 +199,7 @@ class _Writer:
 def _definition(name: str) -> sa.Table:
     schema, bare = split_table_name(name)
     if not bare:
-        raise SpecError(f"{name!r} is no name of a table; write a word such as {TEXTS}")
+        raise SpecError(f"{name!r} is not a table name; use a word such as {TEXTS}")
     return sa.Table(
         bare,
         sa.MetaData(),
@@ -269,7 +272,7 @@ class _Rows:
             for name in (text, label):
                 if names.count(name) > 1:
                     raise DataError(
-                        f"{self.source}: there are several columns {name!r}; rename all but one"
+                        f"{self.source}: several columns are named {name!r}; rename all but one"
                     )
             self.columns = (text, label)
         return self.columns

@@ -71,7 +71,7 @@ def open_hub(name: str, configuration: str | None) -> dict[str, Any]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise DataError(
             f"Data set {name} cannot be loaded from the hub ({reason}); check the name and the "
-            "network, or give its files with --data-dir"
+            "network, or pass its folder with --data-dir"
         ) from None
     aliases = {"valid": "validation", "val": "validation", "dev": "validation"}
     return {
@@ -114,7 +114,7 @@ def clean(
     label = find_column(columns, label_column, LABEL_COLUMNS, what="label", where=where)
     for name in (text, label):
         if name in double:
-            raise DataError(f"{where}: there are several columns {name!r}; rename all but one")
+            raise DataError(f"{where}: several columns are named {name!r}; rename all but one")
     table = table.loc[:, [name not in double for name in columns]]
     texts, notes = plain_texts(table[text], where, what="text")
     labels, more = plain_texts(table[label], where, what="label")
@@ -144,8 +144,9 @@ def _refuse_measures(labels: pd.Series, where: str) -> None:
     distinct = labels[labels != ""].unique()
     if len(distinct) > REGRESSION_VALUES and _all_fractions(distinct):
         raise DataError(
-            f"{where}: the label column has {len(distinct)} different numbers and looks like a "
-            "measure, not classes; bin it, or name another column with --label-column"
+            f"{where}: the label column has {len(distinct)} different numbers, so it looks like a "
+            f"measurement, not classes; bin it, or choose another column with "
+            "--label-column"
         )
 
 

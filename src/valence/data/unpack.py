@@ -97,8 +97,8 @@ def _copy(path: Path, target: Path, size: int) -> None:
                 file.write(block)
                 if file.tell() > most:
                     raise DataError(
-                        f"{path} holds more than {MOST_TIMES} times its size; unpack it yourself "
-                        "if that is right"
+                        f"{path} unpacks to more than {MOST_TIMES} times its size; unpack it "
+                        "yourself if that is right"
                     )
     except BROKEN as error:
         raise _broken(path, error) from None
@@ -117,10 +117,10 @@ def _only_name(path: Path) -> str:
     files = [name for name in files if not Path(name).name.startswith((".", "__MACOSX"))]
     files = [name for name in files if "__MACOSX" not in Path(name).parts]
     if len(files) != 1:
-        raise DataError(f"{path} holds {len(files)} files; unpack it and name the table")
+        raise DataError(f"{path} contains {len(files)} files; unpack it and pass the table")
     return files[0]
 
 
 def _broken(path: Path, error: Any) -> DataError:
     reason = (str(error).strip().splitlines() or ["broken"])[0][:120]
-    return DataError(f"{path} cannot be unpacked ({reason}); get it again")
+    return DataError(f"{path} cannot be unpacked ({reason}); download it again")

@@ -30,10 +30,10 @@ class Hardware:
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16", "auto"):
-            raise SpecError(f"Precision {self.precision!r} is unknown; write fp32, bf16 or auto")
+            raise SpecError(f"Precision {self.precision!r} is unknown; use fp32, bf16 or auto")
         for name, value in (("threads", self.threads), ("batch tokens", self.batch_tokens)):
             if value is not None and value < 1:
-                raise SpecError(f"{value} {name} are not possible; give at least 1")
+                raise SpecError(f"{value} {name} are not possible; use at least 1")
 
 
 def pick_device(requested: str) -> str:
@@ -45,14 +45,14 @@ def pick_device(requested: str) -> str:
     if requested == "cpu":
         return requested
     if requested not in DEVICES:
-        raise SpecError(f"Device {requested!r} is unknown; write {', '.join(DEVICES)}")
+        raise SpecError(f"Device {requested!r} is unknown; use {', '.join(DEVICES)}")
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if requested == "auto":
         return next((name for name, ok in there.items() if ok), "cpu")
     if not there[requested]:
-        raise SpecError(f"Device {requested!r} is not available here; use --device auto or cpu")
+        raise SpecError(f"Device {requested!r} is not available; use --device auto or cpu")
     return requested
 
 

@@ -90,7 +90,7 @@ def per_process_batch_size(batch: int, setting: str) -> int:
     if batch % several:
         nearest = -(-batch // several) * several
         raise SpecError(
-            f"{setting} = {batch} cannot be shared by {several} processes evenly; set it to a "
+            f"{setting} = {batch} cannot be divided evenly among {several} processes; use a "
             f"multiple, such as {nearest}"
         )
     return batch // several
@@ -103,7 +103,7 @@ def require_single_process(what: str, instead: str) -> None:
         RunError: if there are several processes.
     """
     if world_size() > 1:
-        raise RunError(f"{what} runs in one process, and {world_size()} were started; {instead}")
+        raise RunError(f"{what} runs in one process, but {world_size()} were started; {instead}")
 
 
 def init_process_group(device: str) -> None:
@@ -133,7 +133,7 @@ def init_process_group(device: str) -> None:
     except (ValueError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
-            f"The {world_size()} processes cannot meet ({reason}); start them with torchrun or "
+            f"The {world_size()} processes cannot connect ({reason}); start them with torchrun or "
             "accelerate launch"
         ) from None
 
@@ -202,8 +202,8 @@ def assert_equal_across_ranks(value: str, what: str) -> None:
     """
     if broadcast_object(value) != value:
         raise RunError(
-            f"Process {rank()} has other {what} than process 0; give all machines the same data, "
-            "settings and versions"
+            f"Process {rank()} has different {what} than process 0; use the same data, settings "
+            "and versions on all machines"
         )
 
 

@@ -47,9 +47,9 @@ class Cluster:
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
-            raise RunError(f"{self.workers} workers are not possible; give --workers 1 or more")
+            raise RunError(f"{self.workers} workers are not possible; use --workers 1 or more")
         if self.cpus <= 0 or self.gpus < 0:
-            raise RunError("Work needs more than 0 CPUs and not less than 0 GPUs")
+            raise RunError("A run needs more than 0 CPUs and at least 0 GPUs")
 
     @property
     def threads(self) -> int:
@@ -68,7 +68,7 @@ class Cluster:
             largest = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
             raise RunError(
                 f"No machine of the Ray cluster has {self.cpus:g} CPUs and {self.gpus:g} GPUs "
-                f"(the largest has {largest:g} CPUs); ask for less"
+                f"(the largest has {largest:g} CPUs); request less"
             )
         return min(fits, self.workers or fits)
 

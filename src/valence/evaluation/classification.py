@@ -22,14 +22,14 @@ class MetricInfo:
 
 
 METRICS: dict[str, MetricInfo] = {
-    "macro_f1": MetricInfo("macro-F1", "mean F1 of the classes in truth or prediction, all alike"),
-    "tail_f1": MetricInfo("tail-F1", "mean F1 of the tail classes in truth or prediction"),
+    "macro_f1": MetricInfo("macro-F1", "mean F1 over classes, each weighted equally"),
+    "tail_f1": MetricInfo("tail-F1", "mean F1 of the tail classes"),
     "middle_f1": MetricInfo("middle-F1", "mean F1 of the classes between head and tail"),
     "head_f1": MetricInfo("head-F1", "mean F1 of the largest classes"),
-    "worst_f1": MetricInfo("worst-F1", "F1 of the class that does worst"),
-    "weighted_f1": MetricInfo("weighted-F1", "mean F1 weighted by class size in the truth"),
-    "accuracy": MetricInfo("accuracy", "fraction of rows that are right"),
-    "balanced_accuracy": MetricInfo("macro recall", "mean recall of the classes in the truth"),
+    "worst_f1": MetricInfo("worst-F1", "F1 of the worst class"),
+    "weighted_f1": MetricInfo("weighted-F1", "mean F1 weighted by class size"),
+    "accuracy": MetricInfo("accuracy", "fraction of correct predictions"),
+    "balanced_accuracy": MetricInfo("macro recall", "mean recall over classes"),
     "g_mean": MetricInfo("G-mean", "geometric mean of the recalls; 0 if a class has recall 0"),
     "auc": MetricInfo("AUC", "area under the ROC curve, one class against the rest, mean"),
 }

@@ -166,7 +166,7 @@ class Task(ABC):
         if value is None:
             known = ", ".join(n for n, v in scores.items() if v is not None and n in self.titles)
             raise SpecError(
-                f"train.metric {metric!r} has no value on the validation rows; use one of {known}"
+                f"train.metric {metric!r} is undefined on the validation rows; use one of {known}"
             )
         return self.signed(metric, value)
 
@@ -243,7 +243,7 @@ class Classification(Task):
         return group_scores(truth, logits.argmax(axis=1), groups, self.names)
 
     def fill_unanswered(self, logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """Rows without an answer get the most frequent training class that is not their truth."""
+        """Rows not answered get the most frequent training class that is not their truth."""
         missing = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if not len(missing):
             return logits

@@ -39,6 +39,7 @@ class CalibrationFit:
         before, after: Scores without it, and with it fitted on the other half of the rows.
         probs_before, probs_after: (N, C) the probabilities behind these scores.
         answered: Fraction of the rows that get a label where the model may abstain; else None.
+        answered_error: Fraction of these whose label is wrong.
     """
 
     calibration: Calibration
@@ -47,6 +48,7 @@ class CalibrationFit:
     probs_before: np.ndarray
     probs_after: np.ndarray
     answered: float | None = None
+    answered_error: float | None = None
 
 
 def fit(
@@ -76,9 +78,9 @@ def fit(
         SpecError: if a setting cannot be.
     """
     if adjust not in ADJUSTMENTS:
-        raise SpecError(f"Adjustment {adjust!r} is unknown; write {', '.join(ADJUSTMENTS)}")
+        raise SpecError(f"Adjustment {adjust!r} is unknown; use {', '.join(ADJUSTMENTS)}")
     if abstain is not None and not 0 < abstain < 1:
-        raise SpecError(f"--abstain {abstain:g} is no fraction; write 0.1 for 10% of a class")
+        raise SpecError(f"--abstain {abstain:g} is not a fraction; write 0.1 for 10% of a class")
     _refuse_few(labels, config.classes, min_rows)
     logits = logits.astype(np.float64)
     calibration = _fit_all(logits, labels, config, adjust, min_rows)
@@ -89,29 +91,29 @@ def fit(
     for own, other in (halves, halves[::-1]):
         part = _fit_all(logits[own], labels[own], config, adjust, min_rows // 2)
         after[other] = probabilities(part, logits[other])
-    answered = None
+    answered = error = None
     if abstain is not None:
-        calibration, answered = _with_limits(calibration, logits, labels, abstain, halves)
+        calibration, answered, error = _with_limits(calibration, logits, labels, abstain, halves)
     return CalibrationFit(
         calibration, _scores(config, labels, before), _scores(config, labels, after), before, after,
-        answered,
+        answered, error,
     )  # fmt: skip
 
 
 def _refuse_few(labels: np.ndarray, classes: Sequence[str], min_rows: int) -> None:
     """Refuse rows that nothing can be learned from, before anything is written."""
     if not len(labels):
-        raise DataError("There are no rows to calibrate on; give some with --data")
+        raise DataError("There are no rows to calibrate on; add some with --data")
     needed = min(min_rows, FEWEST_ROWS)
     if len(labels) < needed:
         raise DataError(
-            f"{len(labels)} rows are too few to calibrate on, at least {needed} are needed; give "
+            f"{len(labels)} rows are too few to calibrate on ({needed} are needed); add "
             "more with --data, or accept fewer with --min-rows"
         )
     present = np.unique(labels)
     if len(present) < 2:
         raise DataError(
-            f"All {len(labels)} rows to calibrate on are of class {classes[present[0]]!r}; give "
+            f"All {len(labels)} rows to calibrate on have the class {classes[present[0]]!r}; give "
             "rows of every class"
         )
 
@@ -150,7 +152,7 @@ def _fit_all(
             _prior_shift(base, labels, config) if adjust == "prior" else _class_shift(base, labels)
         )
         if not shift.any():
-            notes.append("no shift of decisions does better on rows it was not chosen on")
+            notes.append("decisions were not shifted: no shift improves held-out rows")
     prior = counts / counts.sum()
     return plain.model_copy(
         update={"temperature": temperature, "bias": _floats(bias), "shift": _floats(shift),
@@ -202,8 +204,8 @@ def _with(shift: np.ndarray, place: int, value: float) -> np.ndarray:
 def _with_limits(
     calibration: Calibration, logits: np.ndarray, labels: np.ndarray, level: float,
     halves: tuple[np.ndarray, np.ndarray],
-) -> tuple[Calibration, float]:  # fmt: skip
-    """Limits per class, and the fraction of the rows that would get a label.
+) -> tuple[Calibration, float, float]:  # fmt: skip
+    """Limits per class, the fraction of the rows that get a label, and of these that are wrong.
 
     Temperature and biases are fitted anew on one half, so that the limits are set on rows
     which they have not seen, as the guarantee requires.
@@ -227,18 +229,20 @@ def _with_limits(
         names = ", ".join(map(repr, free[:5]))
         notes = (
             *notes,
-            f"{names}: fewer than {required} rows in the half that sets limits, so it is never "
-            "ruled out and few texts get a label",
+            f"{names}: fewer than {required} rows in the half that sets the limits, so it is "
+            "never ruled out and few texts get a label",
         )
     done = own.model_copy(update={"level": level, "limits": tuple(limits), "notes": notes})
-    answered = float(np.mean([label != "" for label in done.labels(probabilities(done, logits))]))
+    given = np.array(done.labels(probabilities(done, logits)))
+    answered = float((given != "").mean())
     if len(free) > 1 or not answered:  # two that are never ruled out are always two answers
         rows = int(np.ceil(1 / level)) - 1
         raise DataError(
-            f"With these {len(labels)} rows and --abstain {level:g} no text would ever get a label "
-            f"(each class needs about {2 * rows} rows); give more rows, or a larger fraction"
+            f"With these {len(labels)} rows, --abstain {level:g} would leave every text without a "
+            f"label; use about {2 * rows} rows per class, or a larger fraction"
         )
-    return done, answered
+    wrong = given != np.array(own.classes)[labels]
+    return done, answered, float(wrong[given != ""].mean())
 
 
 def conformal_limit(scores: np.ndarray, level: float) -> float | None:

@@ -130,8 +130,8 @@ class Calibration(BaseModel):
         """
         if not any(self.prior):
             raise SpecError(
-                "A target prior needs the priors the model was trained with, and this one was "
-                "trained elsewhere; run valence calibrate on labeled rows first"
+                "A target prior needs the training priors, which are unknown for this model; run "
+                "valence calibrate on labeled rows first"
             )
         for name in priors:
             if name not in self.classes:
@@ -140,7 +140,9 @@ class Calibration(BaseModel):
         total = sum(priors.values())
         if missing or abs(total - 1) > SUM_SLACK or min(priors.values()) < 0:
             what = f"{missing[0]!r} has none" if missing else f"they sum to {total:g}"
-            raise SpecError(f"A target prior needs a fraction of every class, in all 1; {what}")
+            raise SpecError(
+                f"A target prior needs a fraction for every class, with a sum of 1; {what}"
+            )
         target = tuple(priors[name] / total for name in self.classes)
         return self.model_copy(update={"target": target})
 
@@ -164,7 +166,7 @@ def parse_prior(text: str) -> dict[str, float]:
         except ValueError:
             sign = ""
         if not sign:
-            raise SpecError(f"A target prior is written good=0.7,bad=0.3; {part!r} is not")
+            raise SpecError(f"Cannot read the target prior {part!r}; write good=0.7,bad=0.3")
     return prior
 
 
@@ -183,17 +185,21 @@ def read_calibration(folder: Path, config: ModelConfig) -> Calibration:
         ModelError: if the file is broken or of another model.
     """
     path = folder / FILE
-    check_later(folder, FILE, advice="make it again, after: valence calibrate MODEL --off")
+    check_later(
+        folder, FILE, advice="remove it with valence calibrate MODEL --off and calibrate again"
+    )
     try:
         calibration = Calibration.model_validate(load_json(path))
     except FileNotFoundError:
         return no_calibration(config)
     except (OSError, ValueError, ValidationError):
-        raise ModelError(f"{path} cannot be read; make it again: valence calibrate") from None
+        raise ModelError(f"{path} cannot be read; run valence calibrate again") from None
     c = calibration
     sizes = {len(x) for x in (c.bias, c.shift, c.prior, c.target, c.limits) if x}
     if c.classes != config.classes or sizes != {len(config.classes)}:
-        raise ModelError(f"{path} is of a model with other classes; make it again or delete it")
+        raise ModelError(
+            f"{path} belongs to a model with other classes; calibrate again or delete it"
+        )
     return calibration
 
 

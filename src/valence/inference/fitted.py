@@ -183,5 +183,5 @@ def budget_settings(budget: str | float | None, encoder: str) -> dict[str, Any]:
     if budget is None:
         return chosen
     if isinstance(budget, bool) or not isinstance(budget, str | int | float):
-        raise SpecError(f"The budget {budget!r} is no duration; write 90s, 5m or 2h")
+        raise SpecError(f"The budget {budget!r} is not a duration; write 90s, 5m or 2h")
     return {"portfolio.budget_seconds": parse_duration(str(budget)), **chosen}

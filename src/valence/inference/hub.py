@@ -67,7 +67,7 @@ def fetch(name: str, *, revision: str | None = None, token: str | None = None) -
     if path.is_dir():
         return path
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise ModelError(f"No model folder at {name}; a model on the hub is called owner/name")
+        raise ModelError(f"No model folder at {name}; for a model on the hub, use owner/name")
     from huggingface_hub import snapshot_download
 
     try:
@@ -77,7 +77,9 @@ def fetch(name: str, *, revision: str | None = None, token: str | None = None) -
             )
         )
     except Exception as error:
-        raise ModelError(f"No folder {name}, and not on the hub: {_reason(error)}") from None
+        raise ModelError(
+            f"{name} is not a folder, nor a model on the hub: {_reason(error)}"
+        ) from None
 
 
 def _check_whole(folder: Path) -> None:
@@ -86,8 +88,8 @@ def _check_whole(folder: Path) -> None:
     name = config.base_encoder
     if name is not None and Path(name).is_dir():
         raise ModelError(
-            f"{folder} needs the encoder of the local folder {name}, which others do not "
-            "have; train it with a hub name, or with --set encoder.adaptation=full"
+            f"{folder} needs the encoder in the local folder {name}, which others do not have; "
+            "train with a hub name, or with --set encoder.adaptation=full"
         )
 
 
@@ -104,16 +106,18 @@ def _reason(error: Exception) -> str:
     )
 
     if isinstance(error, OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE forbids the network; unset it, or give a local folder"
+        return "HF_HUB_OFFLINE is set; unset it, or use a local folder"
     if isinstance(error, GatedRepoError):
-        return "access must be requested on its page; then log in: hf auth login"
+        return "request access on its page, then log in: hf auth login"
     if isinstance(error, RepositoryNotFoundError):
-        return "there is no such repository, or it is private; check its name, or: hf auth login"
+        return (
+            "the repository does not exist or is private; check its name, or log in: hf auth login"
+        )
     if isinstance(error, RevisionNotFoundError):
-        return "it has no such revision; check --revision"
+        return "the revision does not exist; check --revision"
     if isinstance(error, HfHubHTTPError):
         return f"the hub answered {error.response.status_code}; check the name and: hf auth login"
     if isinstance(error, LocalEntryNotFoundError | OSError) or "Connect" in type(error).__name__:
-        return "the hub cannot be reached; check the network, or give a local folder"
+        return "the hub cannot be reached; check the network, or use a local folder"
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}"

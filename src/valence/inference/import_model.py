@@ -75,8 +75,8 @@ def import_model(
     gap = _gap(model)
     if not gap <= TOLERANCE:
         raise ModelError(
-            f"{source} gives other probabilities here than in transformers (by {gap:.1e}), for "
-            "example because it reads token types; it was not imported"
+            f"{source} was not imported: its probabilities differ from those in transformers (by "
+            f"{gap:.1e}), for example because it reads token types; it was not imported"
         )
     with atomic.new_folder(out, marker="config.json") as scratch:
         model.save(scratch)
@@ -98,22 +98,22 @@ def _checked_config(source: Path) -> dict[str, Any]:
         about = json.loads(tokenizer.read_text(encoding="utf-8")) if tokenizer.exists() else {}
     except FileNotFoundError:
         more = "; merge the adapter into its model first" if _is_adapter(source) else ""
-        raise ModelError(f"{path} is missing; give a model folder of transformers{more}") from None
+        raise ModelError(f"{path} is missing; use a model folder of transformers{more}") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from None
     if "auto_map" in config or "auto_map" in about:
-        raise ModelError(f"{source} needs code that it brings along, which is never run")
+        raise ModelError(f"{source} needs code from its own folder, which is never run")
     names = config.get("architectures") or []
     if not any(str(name).endswith("ForSequenceClassification") for name in names):
         what = ", ".join(map(str, names)) or "no architecture"
         raise ModelError(
-            f"{source} is no sequence classifier of transformers ({what}); train one on its "
+            f"{source} is not a sequence classifier of transformers ({what}); train one on its "
             f"encoder: valence train DATA --encoder {source}"
         )
     _check_target(config, source)
     if not list(source.glob("*.safetensors")):
         raise ModelError(
-            f"{source} has no safetensors, and other weights are not loaded; save it again with "
+            f"{source} has no safetensors; other weights are not loaded. Save it again with "
             "save_pretrained of a recent transformers"
         )
     return dict(config)
@@ -122,14 +122,12 @@ def _checked_config(source: Path) -> dict[str, Any]:
 def _check_target(config: dict[str, Any], source: Path) -> None:
     problem, count = config.get("problem_type"), len(config.get("id2label") or {})
     if problem == "multi_label_classification":
-        raise ModelError(f"{source} gives a text several labels; models here give it one")
+        raise ModelError(f"{source} predicts several labels per text; Valence models predict one")
     if problem == "regression" or count == 1:
-        raise ModelError(
-            f"{source} gives a text a number on a scale of its own; models here give it a label"
-        )
+        raise ModelError(f"{source} predicts a number; only classifiers can be imported")
     applied = config.get("function_to_apply")
     if applied not in (None, "softmax"):
-        raise ModelError(f"{source} applies {applied} to its scores; models here have a softmax")
+        raise ModelError(f"{source} applies {applied} to its scores; Valence models use a softmax")
 
 
 def _is_adapter(source: Path) -> bool:
@@ -143,14 +141,14 @@ def _names(
     names = tuple(str(own[key]) for key in sorted(own, key=int))
     if labels is not None:
         if len(labels) != len(names):
-            raise ModelError(f"{source} has {len(names)} labels and --labels names {len(labels)}")
+            raise ModelError(f"{source} has {len(names)} labels but --labels has {len(labels)}")
         names = tuple(labels)
     if len(set(names)) < len(names) or not all(names):
-        raise ModelError(f"{source} calls two labels the same, or one nothing; give --labels")
+        raise ModelError(f"{source} has duplicate or empty label names; set --labels")
     if not all(UNNAMED.fullmatch(name) for name in names):
         return names, []
     order = ",".join(f"name{i}" for i in range(len(names)))
-    return names, [f"Its labels have no names; give them in their order: --labels {order}"]
+    return names, [f"Its labels have no names; set them in their order: --labels {order}"]
 
 
 def _loaded(
@@ -171,10 +169,10 @@ def _loaded(
     able = min(position_count(str(source)) or DEFAULT_LENGTH, tokenizer.backend.model_max_length)
     if max_length is None and able > DEFAULT_LENGTH:
         notes.append(
-            f"It reads {DEFAULT_LENGTH} tokens of a text and could read {able:,}: --max-length"
+            f"It uses {DEFAULT_LENGTH} tokens per text, but supports {able:,}: --max-length"
         )
     if max_length is not None and tokenizer.max_length < max_length:
-        notes.append(f"It can read {tokenizer.max_length} tokens of a text and no more")
+        notes.append(f"It can read at most {tokenizer.max_length} tokens per text")
     task = Classification(names, (0,) * len(names), ())
     provenance = {"method": "imported", "source": source.name}
     spec = ImportedSpec(max_length=tokenizer.max_length)
@@ -201,7 +199,7 @@ def _set_padding(network: Any, tokenizer: Any, source: Path) -> list[str]:
     if config.pad_token_id is not None:
         return []
     config.pad_token_id = tokenizer.pad_token_id
-    return [f"Its config names no padding token; that of the tokenizer is taken: "
+    return [f"Its config has no padding token; the tokenizer's is used: "
             f"{tokenizer.pad_token}"]  # fmt: skip
 
 

@@ -24,13 +24,13 @@ def training_dataset(config: ModelConfig, *, data_dir: str | Path | None = None)
         DataError: if they cannot be had; says to name others.
     """
     if config.data is None:
-        raise DataError("The model was trained on rows in memory; give labeled rows with --data")
+        raise DataError("The model was trained on rows in memory; pass labeled rows with --data")
     spec = config.data.model_copy(update={"classes": config.classes or None})
     try:
         return load_dataset(spec, seed=config.seed, data_dir=data_dir)
     except DataError as error:
         raise DataError(
-            f"{error}; the rows of the training are needed: give others with --data"
+            f"{error}; the training rows are not available; pass others with --data"
         ) from None
 
 

@@ -48,7 +48,7 @@ class Predictor:
         self, folder: str | Path, *, long: str = "cut", hardware: Hardware | None = None
     ) -> None:
         if long not in ("cut", "windows"):
-            raise SpecError(f"Long texts cannot be handled by {long!r}; write cut or windows")
+            raise SpecError(f"Unknown mode for long texts: {long!r}; use cut or windows")
         self.folder = Path(folder)
         self.long = long
         self.model = load_model(self.folder)
@@ -98,8 +98,8 @@ class Predictor:
         if not np.isfinite(outputs.logits).all():
             raise ModelError(
                 f"{self.folder} gives {int((~np.isfinite(outputs.logits)).any(axis=1).sum())} of "
-                f"{len(outputs.logits)} rows no number as an answer; its weights are broken, train "
-                "or copy the model again"
+                f"{len(outputs.logits)} rows invalid outputs (NaN); its weights are broken, so "
+                "train or copy the model again"
             )
         return self.calibration.apply(outputs)
 
@@ -116,7 +116,7 @@ class Predictor:
             DataError: if there is one text and no list of them, or something else than strings.
         """
         if not self.classes:
-            raise SpecError("The model predicts an intensity and no classes; use table()")
+            raise SpecError("The model predicts an intensity, not classes; use table()")
         return self.outputs(Examples(self._texts(texts)), progress).probs
 
     def predict(self, texts: Any) -> list[str]:

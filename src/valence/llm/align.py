@@ -107,7 +107,7 @@ def self_align(
         DataError, ModelError, SpecError, RunError: as ``finetune``.
     """
     process_group.require_single_process(
-        "Self-alignment", "start it without a launcher, or leave out the texts"
+        "Self-alignment", "start it without a launcher, or without the texts"
     )
     atomic.refuse_foreign(out, ABOUT)
     rounds_of = _Rounds(spec, align_spec, sft_data, texts, out, embedder, progress)

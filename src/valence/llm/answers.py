@@ -60,20 +60,21 @@ class Answers:
         notes = list(self.notes)
         total = len(self.logits)
         if self.shortened:
-            notes.append(f"{self.shortened} of {total} questions were shortened to fit "
-                         "the model's context")  # fmt: skip
+            notes.append(f"{self.shortened} of {total} prompts were shortened to fit the model's "
+                         "context")  # fmt: skip
         if self.refused:
-            notes.append(f"{len(self.refused)} of {total} questions were refused and count as "
-                         f"unanswered: {self._refusals(names)}")  # fmt: skip
+            notes.append(f"{len(self.refused)} of {total} prompts were refused and count as not "
+                         f"answered: {self._refusals(names)}")  # fmt: skip
         wrong = [i for i in np.flatnonzero(self.invalid).tolist() if i not in self.refused]
         if wrong:
             rate = len(wrong) / total
             example = f", such as {self.raw[wrong[0]][:SHOWN]!r}" if self.raw else ""
-            notes.append(f"{len(wrong)} of {total} answers ({rate:.1%}) name no label{example}")
+            notes.append(f"{len(wrong)} of {total} answers ({rate:.1%}) contain no label{example}")
         open_ended = sum(without_thoughts(self.raw[i]) is None for i in wrong if self.raw)
         if open_ended:
-            notes.append(f"{open_ended} of these answers end within a thought; switch thinking off "
-                         "on the server, or raise llm.max_new_tokens")  # fmt: skip
+            notes.append(f"{open_ended} of these answers were cut off while the model was "
+            f"thinking; turn thinking off on the server, or raise "
+                         "llm.max_new_tokens")  # fmt: skip
         return tuple(notes)
 
     def _refusals(self, names: Sequence[str] | None) -> str:

@@ -128,8 +128,9 @@ class ServerBackend:
         notes = (*self.client.notes, *several_note(raw, self.renderer))
         answered = len(replies) - len(refused)
         if self.llm.answer == "likelihood" and counted < answered:
-            notes = (*notes, f"{answered - counted} of {answered} answers came without "
-                     "probabilities of the labels; their probabilities mean nothing")  # fmt: skip
+            notes = (*notes, f"{answered - counted} of {answered} answers came without label "
+            f"probabilities, so their probabilities are "
+                     "meaningless")  # fmt: skip
         return Answers(logits, raw, shortened, notes, refused)
 
     def _subtract_prior(self, questions: Sequence[Question], logits: np.ndarray) -> np.ndarray:
@@ -162,11 +163,11 @@ class ServerBackend:
         long = [i for i, reply in enumerate(replies) if reply.too_long]
         if len(long) == len(replies):
             raise SpecError(
-                f"{len(long)} questions do not fit the context of {self.client.model!r}, however "
-                "short; give fewer demonstrations or another template"
+                f"{len(long)} prompts do not fit the context of {self.client.model!r}; use fewer "
+                "demonstrations or another template"
             )
         for i in long:
-            replies[i] = Reply("", refused="too long for the model's context, however short")
+            replies[i] = Reply("", refused="too long for the model's context")
         return replies, len(shortened - set(long))
 
     def close(self) -> None:
@@ -181,7 +182,9 @@ class ServerBackend:
 def several_note(raw: Sequence[str], renderer: PromptRenderer) -> tuple[str, ...]:
     """A note where answers name more than one label, and so none."""
     count = sum(len(named_labels(text, renderer)) > 1 for text in raw)
-    return (f"{count} of {len(raw)} answers name several labels, and so none",) if count else ()
+    return (
+        (f"{count} of {len(raw)} answers name several labels and count as none",) if count else ()
+    )
 
 
 def encode_truncated(
@@ -217,9 +220,9 @@ def encode_truncated(
                 high = middle
         if low < MIN_CHARACTERS:
             raise SpecError(
-                f"{len(long)} questions are longer than the model's context ({room} tokens "
-                f"without the answer), even around almost empty texts; raise {setting}, give fewer "
-                "demonstrations, or take another template or model"
+                f"{len(long)} prompts are longer than the model's context ({room} tokens without "
+                f"the answer), even with almost empty texts; raise {setting}, use fewer "
+                "demonstrations, or another template or model"
             )
     return prompts, len(long)
 

@@ -135,8 +135,7 @@ class PromptedModel(Model):
             ModelError: always, saying what to do.
         """
         raise ModelError(
-            "A prompted language model leaves no model to keep; "
-            "prompt it again: valence llm classify DATA"
+            "A prompted language model cannot be saved; prompt it again: valence llm classify DATA"
         )
 
 

@@ -98,6 +98,6 @@ def model_shape(name: str) -> Any:
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or ["not found"])[0][:160]
         raise ModelError(
-            f"Language model {name!r} cannot be read ({reason}); give a folder with its files, or "
-            f"fetch it once with a network: hf download {name}"
+            f"Language model {name!r} cannot be read ({reason}); use a local folder, or download "
+            f"it once: hf download {name}"
         ) from None

@@ -35,7 +35,7 @@ def train_adapter(
     """
     llm = settings.llm
     if llm.server is not None:
-        raise SpecError("A model behind a server cannot be fine-tuned; leave out llm.server")
+        raise SpecError("A model on a server cannot be fine-tuned; remove llm.server")
     if (out / ABOUT).exists():
         return read_finetune_result(out)
     builder = QuestionBuilder(settings, data)

@@ -56,7 +56,7 @@ def finetune(
     device = pick_device(spec.device)
     process_group.init_process_group(device)
     if out.exists() and any(out.iterdir()) and not (out / ABOUT).exists():
-        raise RunError(f"{out} is no adapter and not empty; give another --out")
+        raise RunError(f"{out} is not empty and not an adapter; use another --out")
     with process_group.main_process_first():
         work = _prepare_work_folder(spec, sft_data, out, start)
     model = _trained_model(spec, start, device)

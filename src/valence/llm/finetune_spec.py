@@ -92,5 +92,5 @@ def read_finetune_result(folder: Path) -> FineTuneResult:
         return FineTuneResult.model_validate_json((folder / ABOUT).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError):
         raise ModelError(
-            f"{folder} holds no adapter that valence llm finetune wrote; give its --out"
+            f"{folder} is not an adapter of valence llm finetune; use the folder of its --out"
         ) from None

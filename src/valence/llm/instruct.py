@@ -56,8 +56,8 @@ def make_instructions(
         group=group if pool == "language" else None, progress=progress,
     )  # fmt: skip
     notes = missing_labels(splits, loaded.classes, group)
-    made_here = "made here"
-    data_notes = [n for n in loaded.notes if made_here not in n or n.startswith("test")]
+    drawn = "validation split drawn"
+    data_notes = [note for note in loaded.notes if not note.startswith(drawn)]
     return write_instructions(
         renderer, splits, retriever, out,
         lambda groups: InstructionsInfo(

@@ -142,6 +142,6 @@ def weight_note(weight_format: str, quantization: str, device: str) -> str:
 def _unavailable(name: str, error: Exception) -> ModelError:
     reason = (str(error).strip().splitlines() or ["not found"])[0][:160]
     return ModelError(
-        f"Language model {name!r} cannot be loaded ({reason}); give a folder with its files, or "
-        f"fetch it once with a network: hf download {name}"
+        f"Language model {name!r} cannot be loaded ({reason}); use a local folder, or download it "
+        f"once: hf download {name}"
     )

@@ -72,8 +72,9 @@ class HalvedBatches:
                 continue
             if len(rows) == 1:
                 raise ModelError(
-                    f"One question does not fit into memory beside the model ({reason}); lower "
-                    "the limit of tokens, quantize the model to 4 bits, or take a smaller one"
+                    f"The model and one prompt do not fit into memory ({reason}); lower the token "
+                    f"limit, quantize the model to 4 bits, or use a smaller "
+                    "one"
                 )
             self.halvings += 1
             self.most_rows = (len(rows) + 1) // 2

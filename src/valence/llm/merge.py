@@ -74,7 +74,7 @@ def merge(adapter: Path, out: Path, *, device: str = "auto") -> MergeCheck:
     """
     result = read_finetune_result(adapter)
     if out.exists() and any(out.iterdir()):
-        raise RunError(f"{out} is not empty; give another --out")
+        raise RunError(f"{out} is not empty; use another --out")
     place = pick_device(device)
     weight_format = "bf16" if place == "cuda" else "fp32"
     tokenizer = load_tokenizer(str(adapter))
@@ -91,8 +91,8 @@ def merge(adapter: Path, out: Path, *, device: str = "auto") -> MergeCheck:
         gap = _gap(before, after)
         if not gap <= TOLERANCE[place]:
             raise ModelError(
-                f"The merged model gives other label probabilities than the adapter (by "
-                f"{gap:.1e}); nothing was written; please report this with finetune.json"
+                f"The merged model predicts different probabilities than the adapter (by "
+                f"{gap:.1e}); it was not saved; please report this with finetune.json"
             )
     return _checked(gap, after, result, weight_format)
 

@@ -198,7 +198,7 @@ def make_renderer(name: str, classes: tuple[str, ...]) -> PromptRenderer:
         if shown.lower() not in question:
             raise SpecError(
                 f"Label {label!r} is not in the template {name!r}; write {{options}} or "
-                "{labels} where the labels should stand"
+                "{labels} where the labels belong"
             )
     return renderer
 

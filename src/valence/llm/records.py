@@ -265,11 +265,11 @@ def read_instructions_info(folder: Path) -> InstructionsInfo:
         return InstructionsInfo.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError:
         raise DataError(
-            f"{folder} holds no instructions; make them: valence llm instructions DATA "
+            f"{folder} has no instructions; create them: valence llm instructions DATA "
             f"--out {folder}"
         ) from None
     except (ValidationError, UnicodeDecodeError):
-        raise DataError(f"{path} is broken; make the instructions again") from None
+        raise DataError(f"{path} is broken; create the instructions again") from None
 
 
 def read_rows(folder: Path, split: str) -> list[Example]:
@@ -291,7 +291,7 @@ def read_rows(folder: Path, split: str) -> list[Example]:
                 label = info.answers.index(row["answer"])
                 examples.append(Example(Question(row["text"], demos), label, language))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} cannot be read ({error}); make it again") from None
+            raise DataError(f"{path} cannot be read ({error}); create it again") from None
     return examples
 
 
@@ -302,7 +302,7 @@ def missing_labels(
     train = splits["train"]
     groups = _by_language(train, group)
     return [
-        f"{language or 'the data'} has no training text of {name!r}; its demonstrations lack it"
+        f"{language or 'the data'} has no training text of {name!r}, so no demonstration of it"
         for language, rows in groups
         for label, name in enumerate(classes)
         if not (train.labels[rows] == label).any()

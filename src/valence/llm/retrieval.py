@@ -60,7 +60,7 @@ class Embedder:
         self.pooling = pooling
         self.device = pick_device(device)
         if pooling == "pooler" and self.encoder.pooler_weights is None:
-            raise ModelError(f"Encoder {spec.name!r} has no pooler of its own; take mean")
+            raise ModelError(f"Encoder {spec.name!r} has no pooler; use mean")
         check_pooling(pooling, self.encoder)
         own = tensors_digest(self._pooler().items())
         self._weights = output_key(weights_key(self.encoder), pooling, own)
@@ -296,8 +296,8 @@ class Retriever:
             own = np.flatnonzero(self.languages == language)
             if not len(own):
                 raise DataError(
-                    f"Language {language!r} has no training rows to take demonstrations from; "
-                    "leave it out, or search all languages with --pool all"
+                    f"Language {language!r} has no training rows for demonstrations; exclude it, "
+                    "or search all languages with --pool all"
                 )
             pool = DemonstrationPool(
                 self.pool.vectors[own],

@@ -67,7 +67,7 @@ class ChatClient:
     ) -> None:  # fmt: skip
         url = url or os.environ.get("OPENAI_BASE_URL")
         if not url:
-            raise SpecError("No server is named; give --server URL or set OPENAI_BASE_URL")
+            raise SpecError("No server given; use --server URL or set OPENAI_BASE_URL")
         self.url, self.model = url.rstrip("/"), model
         self.max_new_tokens, self.concurrency, self.tries = max_new_tokens, concurrency, tries
         self.requests = 0
@@ -109,7 +109,7 @@ class ChatClient:
         except RunError as error:
             done = sum(key in replies for key in chats)
             ending = (
-                "" if isinstance(error, RefusedError) else ", the same command goes on from there"
+                "" if isinstance(error, RefusedError) else "; run the same command again to resume"
             )
             words = self.masked(f"{error}; {done} of {len(chats)} answers are kept{ending}")
             raise RunError(words) from None
@@ -236,7 +236,7 @@ class ChatClient:
         """What a user should know of how the server was asked."""
         if self.temperature:
             return ()
-        return ("the server takes no temperature, so that its answers may vary from run to run",)
+        return ("the server ignores the temperature, so its answers may vary from run to run",)
 
     def masked(self, text: str) -> str:
         """A foreign text without the key."""
@@ -253,7 +253,7 @@ class ChatClient:
             for chunk in response.iter_bytes():
                 chunks.append(chunk)
                 if time.monotonic() > deadline:
-                    raise TransientError(f"has not answered whole within {ANSWER_SECONDS:g} s")
+                    raise TransientError(f"did not complete an answer within {ANSWER_SECONDS:g} s")
         headers = without_encoding(response.headers)
         return type(response)(response.status_code, headers=headers, content=b"".join(chunks))
 
@@ -281,8 +281,8 @@ def api_key() -> str:
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise SpecError(
-            f"OPENAI_API_KEY ({len(key)} characters) holds a space, a line end or a character "
-            "that no key has; set it anew"
+            f"OPENAI_API_KEY ({len(key)} characters) contains a space, line end or invalid "
+            "character; set it again"
         )
     return key
 
@@ -293,23 +293,23 @@ def _client(url: str, key: str) -> httpx.Client:
         import tenacity  # noqa: F401 - comes with the same extra
     except ImportError:
         raise RunError(
-            "Asking a server needs httpx, which is not installed: pip install 'valence[llm]'"
+            "Servers need httpx, which is not installed: pip install 'valence[llm]'"
         ) from None
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         return httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
     except ImportError:  # httpx raises it for one kind of proxy
         raise RunError(
-            "A proxy in the environment (ALL_PROXY or its like) is a SOCKS proxy, which needs an "
-            "extra package: pip install 'httpx[socks]'; or unset the variable"
+            "A proxy in the environment (such as ALL_PROXY) is a SOCKS proxy, which needs an extra "
+            "package: pip install 'httpx[socks]'; or unset the variable"
         ) from None
     except (httpx.InvalidURL, ValueError) as error:
         if "proxy" in str(error).lower():
             raise SpecError(
-                "A proxy in the environment (ALL_PROXY, HTTPS_PROXY …) is no URL that can be "
-                "used; write http://host:port, or unset it"
+                "A proxy in the environment (ALL_PROXY, HTTPS_PROXY …) is not a valid URL; write "
+                "http://host:port, or unset it"
             ) from None
-        raise SpecError(f"Server {url!r} is no URL; write http://host:port/v1") from None
+        raise SpecError(f"Server {url!r} is not a valid URL; write http://host:port/v1") from None
 
 
 def _wait_seconds(state: RetryCallState) -> float:

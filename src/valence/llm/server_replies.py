@@ -78,7 +78,7 @@ def parse_reply(response: httpx.Response, prompt: str) -> Reply:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         start = " ".join(response.text[:60].split())
         raise TransientError(
-            f"sent an answer ({start!r} …) that is not of the OpenAI form"
+            f"sent an answer ({start!r} …) that is not in the OpenAI format"
         ) from None
     refusal = message.get("refusal") or (
         "content filter" if choice.get("finish_reason") == "content_filter" else ""
@@ -129,15 +129,16 @@ def parse_error(url: str, response: httpx.Response, *, answered: bool) -> Reply:
     if status in (401, 403):
         raise RunError(f"Server {url} refuses the key (status {status}); set OPENAI_API_KEY")
     if status == 404:
-        raise RefusedError(f"Server {url} knows no such model or path ({shown}); "
-                           "check --model and the URL, which ends in /v1 as a rule")  # fmt: skip
+        raise RefusedError(f"Server {url} does not know this model or path ({shown}); check "
+        f"--model and the URL, which usually ends in "
+                           "/v1")  # fmt: skip
     if 300 <= status < 400:
         where = _short(response.headers.get("location", "another address"))
-        raise RefusedError(f"Server {url} redirects to {where}; give that URL")
+        raise RefusedError(f"Server {url} redirects to {where}; use that URL")
     if answered:
         return Reply("", refused=_short(message or f"status {status}"))
     advice = "; set llm.max_new_tokens lower" if _is_of_length(words) else ""
-    raise RefusedError(f"Server {url} refuses the question ({shown}){advice}")
+    raise RefusedError(f"Server {url} rejects the prompt ({shown}){advice}")
 
 
 def _refused_question(status: int, message: str, words: str) -> Reply | None:

@@ -47,7 +47,7 @@ def read_sft_data(folder: Path, spec: FinetuneSpec) -> SFTData:
         train, validation = [train[i] for i in rest], [train[i] for i in held_out]
     if not train or not validation:
         raise DataError(
-            f"{folder} has {len(train)} training and {len(validation)} validation records; give "
+            f"{folder} has {len(train)} training and {len(validation)} validation records; add "
             "more, or raise validation_share"
         )
     return SFTData(info.data, info.template, renderer, train, validation)

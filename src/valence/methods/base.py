@@ -266,6 +266,6 @@ class Method(ABC, Generic[ConfigT]):
         """
         if not self.capabilities.continues:
             raise ModelError(
-                f"{folder} is a {self.name} model, which is fitted in one go; "
-                "train it anew on all rows"
+                f"{folder} is a {self.name} model, which cannot be trained further; train a new "
+                "one on all rows"
             )

@@ -364,7 +364,7 @@ ENTRIES: dict[str, Method[MajorityConfig] | Method[TfidfConfig] | Method[ProbeCo
         space=CLASS_WEIGHTS,
     ),
     "linear-probe": LinearProbe(
-        "logistic regression on the frozen encoder's pooled features",
+        "logistic regression on frozen encoder features",
         {"loss.class_weights": "balanced"},
         paper="Alain & Bengio 2016, arXiv 1610.01644",
         space=PROBED,

@@ -130,7 +130,7 @@ def encoders_for(config: AutoConfig, texts: Sequence[str]) -> _Encoders:
         return _Encoders((name,), (f"Encoder {name}: {reason}",))
     if MULTILINGUAL_ENCODER in _installed():
         return _Encoders((BUILT_IN_ENCODER, MULTILINGUAL_ENCODER))
-    note = f"Encoder {MULTILINGUAL_ENCODER} is not installed and was not tried"
+    note = f"Encoder {MULTILINGUAL_ENCODER} is not installed, so it was not tried"
     return _Encoders((name,), (f"{note}: pip install 'valence[multilingual]'",))
 
 
@@ -152,7 +152,9 @@ def _fine_tuned(name: str) -> Method[Any]:
     """
     if name not in finetune.ENTRIES:
         known = ", ".join(finetune.ENTRIES)
-        raise SpecError(f"portfolio.fine_tuned: {name!r} trains no encoder; one of {known}")
+        raise SpecError(
+            f"portfolio.fine_tuned: {name!r} does not train an encoder; use one of {known}"
+        )
     return finetune.ENTRIES[name]
 
 
@@ -191,7 +193,7 @@ def _fine_tune(search: PortfolioSearch) -> None:
         return
     used = [one.encoder for one in (*search.pool.members, *search.tried) if one.encoder]
     if not used:
-        search.notes.append(f"{' and '.join(names)} were not tried: no encoder was")
+        search.notes.append(f"{' and '.join(names)} were not tried, because no encoder was")
         return
     encoder, rate = used[0], None
     sizes = Sizes(len(search.train), len(search.validation), 0)
@@ -229,5 +231,5 @@ def _texts_per_second(search: PortfolioSearch, encoder: str) -> float:
 
 
 ENTRIES: dict[str, Method[AutoConfig]] = {
-    "auto": Auto("the models of a portfolio that help each other, averaged; what valence fit uses"),
+    "auto": Auto("what valence fit uses: an ensemble of the best models of a portfolio"),
 }

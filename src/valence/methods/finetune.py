@@ -271,7 +271,7 @@ SHARPRECL = "SharpReCL, arXiv 2405.11524"
 
 ENTRIES: dict[str, Method[FineTuneConfig]] = {
     "full": FineTune(
-        "full fine-tuning, class weights",
+        "full fine-tuning with class weights",
         {
             "encoder.adaptation": "full",
             "head.name": "dense",
@@ -280,16 +280,18 @@ ENTRIES: dict[str, Method[FineTuneConfig]] = {
         },
         paper="Devlin et al. 2019, arXiv 1810.04805",
     ),
-    "cross-entropy": FineTune("plain cross-entropy; adapted as encoder.adaptation says"),
-    "lora": FineTune("LoRA, plain cross-entropy", LORA, paper="Hu et al. 2022, arXiv 2106.09685"),
-    "lora-balanced": FineTune("LoRA, class weights", {**LORA, **BALANCED}, paper="Hu et al. 2022"),
+    "cross-entropy": FineTune("cross-entropy"),
+    "lora": FineTune("LoRA with cross-entropy", LORA, paper="Hu et al. 2022, arXiv 2106.09685"),
+    "lora-balanced": FineTune(
+        "LoRA with class weights", {**LORA, **BALANCED}, paper="Hu et al. 2022"
+    ),
     "dora-balanced": FineTune(
-        "DoRA, class weights",
+        "DoRA with class weights",
         {"encoder.adaptation": "dora", **BALANCED},
         paper="Liu et al. 2024, arXiv 2402.09353",
     ),
     "focal": FineTune(
-        "focal loss, class weights",
+        "focal loss with class weights",
         {"loss.name": "focal", **BALANCED},
         paper="Lin et al. 2017, arXiv 1708.02002",
     ),
@@ -304,7 +306,7 @@ ENTRIES: dict[str, Method[FineTuneConfig]] = {
         paper="Menon et al. 2021, arXiv 2007.07314",
     ),
     "balanced-softmax": FineTune(
-        "balanced softmax: logit adjustment at τ = 1, under its other name",
+        "balanced softmax (logit adjustment with τ = 1)",
         {"loss.name": "logit-adjustment", "loss.tau": 1.0},
         paper="Ren et al. 2020, arXiv 2007.10740",
     ),
@@ -314,7 +316,7 @@ ENTRIES: dict[str, Method[FineTuneConfig]] = {
         paper="Cui et al. 2019, arXiv 1901.05555",
     ),
     "supcon": FineTune(
-        "cross-entropy and supervised contrast over two views",
+        "cross-entropy and supervised contrastive loss",
         {
             "loss.contrast": "supcon",
             "loss.weight": 1.0,
@@ -325,24 +327,26 @@ ENTRIES: dict[str, Method[FineTuneConfig]] = {
         paper="Khosla et al. 2020, arXiv 2004.11362",
     ),
     "sharprecl": FineTune(
-        "rebalanced contrast: prototypes, hard mixup, simple sampling", SHARP, paper=SHARPRECL
+        "balanced contrastive loss: prototypes, hard mixup, simple sampling", SHARP, paper=SHARPRECL
     ),
     "sharprecl-no-simple": FineTune(
-        "SharpReCL, mixup only", {**SHARP, "loss.mixing": "always"}, paper=SHARPRECL
+        "SharpReCL without simple sampling", {**SHARP, "loss.mixing": "always"}, paper=SHARPRECL
     ),
     "sharprecl-no-mixup": FineTune(
-        "SharpReCL, simple sampling only", {**SHARP, "loss.mixing": "never"}, paper=SHARPRECL
+        "SharpReCL without mixup", {**SHARP, "loss.mixing": "never"}, paper=SHARPRECL
     ),
     "sharprecl-no-prototypes": FineTune(
-        "SharpReCL, class means for prototypes",
+        "SharpReCL with class means instead of prototypes",
         {**SHARP, "loss.prototypes": "none"},
         paper=SHARPRECL,
     ),
     "sharprecl-no-compensation": FineTune(
-        "SharpReCL, plain cross-entropy", {**SHARP, "loss.name": "cross-entropy"}, paper=SHARPRECL
+        "SharpReCL with plain cross-entropy",
+        {**SHARP, "loss.name": "cross-entropy"},
+        paper=SHARPRECL,
     ),
     "lstm-roberta": FineTune(
-        "frozen encoder, BiLSTM with self-attention",
+        "BiLSTM with self-attention on a frozen encoder",
         {
             **RECURRENT_HEAD,
             "head.name": "lstm",
@@ -354,7 +358,7 @@ ENTRIES: dict[str, Method[FineTuneConfig]] = {
         space={**RECURRENT, **ATTENTION},
     ),
     "han-roberta": FineTune(
-        "frozen encoder, BiGRU with context-vector attention",
+        "BiGRU with attention on a frozen encoder",
         {**RECURRENT_HEAD, "head.name": "han", "head.cell": "gru", "head.dropout": 0.3},
         paper=LSTM_HAN,
         space=RECURRENT,

@@ -67,7 +67,7 @@ def _check_weighs_rows(name: str) -> None:
     if not find_method(name).capabilities.weighs_rows:
         known = ", ".join(n for n, method in METHODS.items() if method.capabilities.weighs_rows)
         raise SpecError(
-            f"Method {name!r} cannot weigh rows; leave the weights out, or take one of {known}"
+            f"Method {name!r} cannot weight rows; remove the weights, or use one of {known}"
         )
 
 

@@ -281,8 +281,8 @@ def _shares(ridge: RidgeSpec, validation: Split, context: FitContext) -> np.ndar
         return shares
     if set(ridge.target_prior) != set(classes) or abs(sum(ridge.target_prior.values()) - 1) > 0.01:
         raise SpecError(
-            f"ridge.target_prior must give every class ({', '.join(classes)}) a share, and the "
-            "shares must sum to 1"
+            f"ridge.target_prior must have a fraction for every class ({', '.join(classes)}), with "
+            "a sum of 1"
         )
     return np.array([ridge.target_prior[name] for name in classes])
 
@@ -326,17 +326,17 @@ def _shift_note(ridge: RidgeSpec, train: Split, validation: Split, count: int) -
     if ridge.target_prior is not None or distance <= SHIFT_LIMIT:
         return ""
     return (
-        f"class shares of training and validation rows differ by {distance:.0%}; members were "
-        "selected for those of validation: give the ones expected in use with ridge.target_prior"
+        f"class frequencies of training and validation rows differ by {distance:.0%}; members were "
+        "selected for those of validation; set the ones you expect in use with ridge.target_prior"
     )
 
 
 ENTRIES: dict[str, Method[KernelRidgeConfig]] = {
     "kernel-ridge": KernelRidge(
-        "ridge regressions on n-grams and all layers of a frozen encoder, the best averaged"
+        "average of ridge regressions on n-grams and all layers of a frozen encoder"
     ),
     "kernel-ridge-encoder": KernelRidge(
-        "kernel-ridge on the upper layers alone, for languages it was not trained on",
+        "kernel-ridge on the upper layers only, for unseen languages",
         {"ridge.views": "encoder", "ridge.layers": "upper"},
     ),
     "kernel-ridge-text": KernelRidge("kernel-ridge without an encoder", {"ridge.views": "text"}),

@@ -198,17 +198,11 @@ ENTRIES: dict[str, Method[MultimodalConfig]] = {
         FUSION,
         paper="Zhang et al. 2023, arXiv 2310.05804",
     ),
-    "text-only": Multimodal(
-        "intensity from the text's mean state alone", {**FUSION, "fusion.name": "text-only"}
-    ),
-    "audio-only": Multimodal(
-        "intensity from the audio alone", {**FUSION, "fusion.name": "audio-only"}
-    ),
-    "vision-only": Multimodal(
-        "intensity from the vision alone", {**FUSION, "fusion.name": "vision-only"}
-    ),
+    "text-only": Multimodal("text only", {**FUSION, "fusion.name": "text-only"}),
+    "audio-only": Multimodal("audio only", {**FUSION, "fusion.name": "audio-only"}),
+    "vision-only": Multimodal("vision only", {**FUSION, "fusion.name": "vision-only"}),
     "early-fusion": Multimodal(
-        "the means of three modalities joined before one perceptron",
+        "text, audio and vision concatenated before one classifier",
         {**FUSION, "fusion.name": "early"},
     ),
     "late-fusion": Multimodal(

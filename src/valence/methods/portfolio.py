@@ -280,8 +280,8 @@ class PortfolioSearch:
         left = duration(max(0.0, self.seconds_left))
         were = "were" if " and " in name else "was"
         self.notes.append(
-            f"{name} {were} not tried: it takes about {duration(expected)} and {left} of the "
-            "budget are left"
+            f"{name} {were} not tried: it takes about {duration(expected)}, but {left} of the "
+            "budget is left"
         )
 
     def note_stop(self) -> None:
@@ -290,7 +290,9 @@ class PortfolioSearch:
         skipped = [name for name in self.planned if name not in done]
         names = " and ".join(skipped) or "nothing"
         were = "were" if len(skipped) > 1 else "was"
-        self.notes.append(f"stopped: {names} {were} not tried; the same command goes on")
+        self.notes.append(
+            f"stopped: {names} {were} not tried; run the same command again to resume"
+        )
 
 
 def _sum(weights: Sequence[float], logits: Sequence[np.ndarray]) -> np.ndarray:

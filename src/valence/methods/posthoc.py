@@ -56,7 +56,7 @@ class PostHocAdjustment(Method[FineTuneConfig]):
         from valence.losses.supervised import log_prior
 
         if context.fit_base is None:
-            raise SpecError(f"Method {self.name!r} rests on {self.of!r}; fit that one first")
+            raise SpecError(f"Method {self.name!r} needs {self.of!r}; fit that method first")
         base = context.fit_base(self.base_spec(context.spec))
         logits = base.model.predict(validation.examples(context.group)).logits
         prior = log_prior(context.task.counts).numpy()
@@ -68,7 +68,7 @@ class PostHocAdjustment(Method[FineTuneConfig]):
 
         tau = max(STRENGTHS, key=value)  # of ties the first, which changes least
         model = base.model.shifted((-tau * prior).tolist(), context.provenance)
-        note = f"τ = {tau:g} chosen on validation; no training beyond {base.origin or self.of}"
+        note = f"τ = {tau:g} chosen on validation; no training besides {base.origin or self.of}"
         return FitResult(model, notes=(note,), train_seconds=base.train_seconds)
 
     def reads(self, config: FineTuneConfig) -> frozenset[str]:
@@ -90,7 +90,7 @@ class PostHocAdjustment(Method[FineTuneConfig]):
 
 ENTRIES: dict[str, Method[FineTuneConfig]] = {
     "lora-posthoc": PostHocAdjustment(
-        "LoRA's saved logits minus τ·log prior, τ chosen on validation; trains nothing",
+        "post-hoc logit adjustment of lora, with τ chosen on validation",
         of="lora",
         paper="Menon et al. 2021, arXiv 2007.07314",
     ),

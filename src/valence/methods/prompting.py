@@ -92,7 +92,7 @@ class Prompting(Method[PromptConfig]):
 
         llm = config.llm
         if not llm.model:
-            raise SpecError("No language model is named; give --model (or --set llm.model=NAME)")
+            raise SpecError("No language model given; use --model (or --set llm.model=NAME)")
         folder, parts = Path(llm.model), []
         if llm.server is None and folder.is_dir():
             parts.append(folder_content(folder))
@@ -167,7 +167,7 @@ def prompt_settings(spec: RunSpec) -> PromptSettings:
 
     config = spec.config
     if not isinstance(config, PromptConfig):
-        raise SpecError(f"Method {spec.method!r} prompts no language model")
+        raise SpecError(f"Method {spec.method!r} does not prompt a language model")
     llm = config.llm
     if spec.data.train_groups is not None:
         # Groups that are tested alone have no training rows to take demonstrations from; and a
@@ -181,25 +181,23 @@ def transfer_notes(spec: RunSpec) -> tuple[str, ...]:
     groups = spec.data.train_groups
     if groups is None or spec.get("llm.shots") != "retrieved":
         return ()
-    return (f"demonstrations of all texts are of the groups trained on: {', '.join(groups)}",)
+    return (f"demonstrations come from the groups trained on: {', '.join(groups)}",)
 
 
 ENTRIES: dict[str, Method[PromptConfig]] = {
-    "llm-zero-shot": Prompting(
-        "a language model, prompted without demonstrations", {"llm.shots": "zero"}
-    ),
+    "llm-zero-shot": Prompting("language model, no demonstrations", {"llm.shots": "zero"}),
     "llm-fixed": Prompting(
-        "a language model, prompted with the same demonstrations for all texts",
+        "language model, the same demonstrations for all texts",
         {"llm.shots": "fixed"},
         paper="Brown et al. 2020, arXiv 2005.14165",
     ),
     "llm-retrieved": Prompting(
-        "a language model, prompted with the most similar training text of each label",
+        "language model, the most similar training text of each label as demonstrations",
         {"llm.shots": "retrieved"},
         paper="Liu et al. 2022, arXiv 2101.06804",
     ),
     "llm-finetuned": FineTunedPrompting(
-        "a language model, fine-tuned with LoRA on questions with retrieved demonstrations",
+        "language model, fine-tuned with LoRA on prompts with retrieved demonstrations",
         {"llm.shots": "retrieved", "llm.template": "self-alignment"},
     ),
 }

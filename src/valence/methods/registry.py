@@ -130,8 +130,8 @@ def check_target(name: str, target: str) -> None:
     if target not in targets:
         able = [n for n, method in METHODS.items() if target in method.capabilities.targets]
         raise SpecError(
-            f"Method {name!r} predicts {' or '.join(targets)} and data.target is {target}; use "
-            f"one of {', '.join(able)}, or another data.target"
+            f"Method {name!r} predicts {' or '.join(targets)} but data.target is {target}; use one "
+            f"of {', '.join(able)}, or another data.target"
         )
 
 

@@ -66,8 +66,8 @@ def lora_targets(model: nn.Module, model_type: str, *, encoder: str) -> tuple[st
         listed = tuple(known) if isinstance(known, list) else _attention_projections(model)
     if not listed:
         raise ModelError(
-            f"Encoder {encoder!r} has no layers that are known as projections of an attention; "
-            f"set encoder.lora_targets to some of: {', '.join(linear_layers(model))}"
+            f"Encoder {encoder!r} has no known attention layers; set encoder.lora_targets to some "
+            f"of: {', '.join(linear_layers(model))}"
         )
     return listed
 

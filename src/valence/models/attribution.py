@@ -108,7 +108,7 @@ def term_contributions(model: TfidfModel, text: str, target: int) -> Attribution
             if value is not None and words:
                 np.add.at(scores, words, value / len(words))
     pieces = [(span, float(score)) for span, score in zip(spans, scores, strict=True)]
-    unit = "decision value against the mean of the other labels"
+    unit = "score above the mean of the other labels"
     return Attribution(pieces, "coefficient × value", unit, abs(float(scores.sum()) - total))
 
 
@@ -152,7 +152,7 @@ def integrated_gradients(model: TextModel, text: str, target: int, steps: int) -
         model: Any model with an encoder.
         text: One text, truncated at the length limit.
         target: Id of the class.
-        steps: Points of the integral.
+        steps: Steps of integrated gradients.
 
     Raises:
         ModelError: if captum is missing.

@@ -85,8 +85,8 @@ def load_backbone(name: str, where: str) -> Any:
     _check_finite(model, name)
     if model.config.is_encoder_decoder and not has_half:
         raise ModelError(
-            f"Encoder {name!r} writes text (an encoder-decoder, {model_type}); take an encoder, or "
-            "T5, mT5 or UMT5, whose encoder half is used"
+            f"Encoder {name!r} generates text (an encoder-decoder, {model_type}); use an encoder, "
+            "or T5, mT5 or UMT5, whose encoder is used"
         )
     return model
 
@@ -155,7 +155,7 @@ def traits_of(model: Any, name: str) -> Traits:
     except Exception as error:  # networks of other inputs raise errors of all kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise ModelError(
-            f"Encoder {name!r} gives no states of tokens ({reason}); take a text encoder"
+            f"Encoder {name!r} does not give token states ({reason}); use a text encoder"
         ) from None
     difference = (states[0, 0] - states[1, 0]).abs().max()
     static = model.config.model_type == MODEL_TYPE
@@ -176,7 +176,7 @@ def _checked_type(name: str, where: str) -> str:
         return model_type
     raise ModelError(
         f"Encoder {name!r} has the architecture {model_type!r}, which the installed transformers "
-        "does not have; take another encoder or a newer transformers"
+        "does not support; use another encoder or a newer transformers"
     )
 
 
@@ -185,13 +185,13 @@ def _check_finite(model: Any, name: str) -> None:
     for part, values in model.named_parameters():
         if not bool(torch.isfinite(values).all()):
             raise ModelError(
-                f"Encoder {name!r} has weights that are not finite numbers ({part}); copy it again"
+                f"Encoder {name!r} has weights that are not finite ({part}); copy it again"
             )
 
 
 def _unavailable(name: str, error: Exception) -> ModelError:
     reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else "not found"
     there = f"its folder {name} lacks files or they are broken; copy it again"
-    elsewhere = f"give a folder with its files, or fetch it once with a network: hf download {name}"
+    elsewhere = f"use a local folder, or download it once: hf download {name}"
     advice = there if Path(name).is_dir() else elsewhere
     return ModelError(f"Encoder {name!r} cannot be loaded ({reason}); {advice}")

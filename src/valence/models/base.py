@@ -182,7 +182,7 @@ class Model(ABC):
         Raises:
             ModelError: if the family cannot store them.
         """
-        raise ModelError(f"The logits of {self.name} cannot be corrected")
+        raise ModelError(f"The logits of {self.name} cannot be adjusted")
 
     def text_model(self) -> TextModel:
         """The model as a PyTorch network over one text, for exports.
@@ -190,9 +190,7 @@ class Model(ABC):
         Raises:
             ModelError: if it has no such network.
         """
-        raise ModelError(
-            f"{self.name} has no network to export; valence predict uses the model as it is"
-        )
+        raise ModelError(f"{self.name} has no network to export; use the model as it is")
 
     def averaged(self) -> Sequence[Model]:
         """The models whose mean it is; none for most."""
@@ -221,8 +219,8 @@ class Model(ABC):
             DataError: if the file cannot be read.
         """
         raise SpecError(
-            f"{self.name} was not trained on clips that valence features extract read, so "
-            f"{clip.name} cannot be made into what it reads; give the text alone"
+            f"{self.name} was not trained on clips that valence features extract read, so it "
+            f"cannot read {clip.name}; pass only the text"
         )
 
     @property

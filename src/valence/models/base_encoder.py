@@ -54,8 +54,8 @@ def base_location(folder: Path, config: ModelConfig) -> str | None:
         return _snapshot(folder, name, content)
     if content is not None and base_content(name) != content:
         raise ModelError(
-            f"{folder} was trained with other files of the encoder {name} than lie there now; put "
-            "them back, or train the model again"
+            f"{folder} was trained with other files of the encoder {name} than are there now; "
+            "restore them, or train the model again"
         )
     return None
 
@@ -63,7 +63,7 @@ def base_location(folder: Path, config: ModelConfig) -> str | None:
 def _snapshot(folder: Path, name: str, revision: str | None) -> str:
     """The files of a hub repository at a commit; those of the local cache where none is known."""
     if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise ModelError(f"{folder} needs the encoder {name}, and there is no such folder")
+        raise ModelError(f"{folder} needs the encoder {name}, but the folder does not exist")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -80,8 +80,8 @@ def _snapshot(folder: Path, name: str, revision: str | None) -> str:
         return snapshot_download(name, revision=revision, allow_patterns=list(PATTERNS))
     except (OSError, ValueError, HFValidationError, HfHubHTTPError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        advice = f"; fetch it once: hf download {name}"
+        advice = f"; download it once: hf download {name}"
         advice += f" --revision {revision}" if pinned else ", since the folder names no revision"
         raise ModelError(
-            f"{folder} needs the encoder {name!r}, which cannot be had ({reason}){advice}"
+            f"{folder} needs the encoder {name!r}, which cannot be loaded ({reason}){advice}"
         ) from None

@@ -36,7 +36,7 @@ class MajorityModel(Model):
 
     def attribute(self, text: str, target: int, steps: int = 32) -> Attribution:
         """No word adds anything."""
-        return Attribution(note="This model gives every text the same label and reads no word.")
+        return Attribution(note="This model predicts the same label for every text.")
 
     def save(self, folder: Path) -> None:
         """Write ``config.json``; there is nothing else."""

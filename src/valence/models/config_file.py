@@ -186,7 +186,7 @@ def _check_sizes(values: Any) -> None:
         for value in values.values() if isinstance(values, Mapping) else values:
             _check_sizes(value)
     elif isinstance(values, int) and not -1 <= values <= LARGEST:
-        raise ValueError(f"{values} is no size of a network")
+        raise ValueError(f"{values} is not a valid network size")
 
 
 @contextmanager
@@ -304,20 +304,22 @@ def read_config(folder: Path) -> ModelConfig:
     try:
         return ModelConfig.model_validate(read_fields(folder))
     except FileNotFoundError:
-        what = "is missing; give a folder that valence train wrote"
+        what = "is missing; use a model folder"
         raise ModelError(f"{path} {what}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from None
     except ValidationError as error:
         raise _no_model(path, error) from None
     except ValueError as error:
-        raise ModelError(f"{path} is no Valence model (no JSON: {error}); save it again") from None
+        raise ModelError(
+            f"{path} is not a Valence model (no JSON: {error}); save it again"
+        ) from None
 
 
 def _no_model(path: Path, error: ValidationError) -> ModelError:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "file"
     return ModelError(
-        f"{path} is no Valence model ({where}: {first['msg']}); save it again, or make a model "
-        f"of a transformers folder: valence import-model {path.parent}"
+        f"{path} is not a Valence model ({where}: {first['msg']}); save it again, or import a "
+        f"transformers folder: valence import-model {path.parent}"
     )

@@ -89,7 +89,7 @@ def check_digests(folder: Path) -> bool:
             _check_file(folder, name, digest)
     extra = sorted({n for n in _model_files(folder) if _is_read(n)} - {*files, *LATER})
     if extra:
-        raise ModelError(f"{folder / extra[0]} is no file of this model; delete it, or {ADVICE}")
+        raise ModelError(f"{folder / extra[0]} is not a file of this model; delete it, or {ADVICE}")
     return True
 
 
@@ -109,7 +109,7 @@ def check_later(folder: Path, name: str, *, advice: str) -> None:
         return
     digest, there = digests["files"].get(name), (folder / name).exists()
     if digest is None and there:
-        raise ModelError(f"{folder / name} is not of this model; {advice}")
+        raise ModelError(f"{folder / name} does not belong to this model; {advice}")
     if digest is not None and (there or name == CALIBRATION_FILE):
         _check_file(folder, name, digest, advice=advice)
 
@@ -119,7 +119,7 @@ def _read(folder: Path) -> Any:
     try:
         return load_json(path)
     except FileNotFoundError:
-        raise ModelError(f"{path} is missing; give a folder that valence train wrote") from None
+        raise ModelError(f"{path} is missing; use a model folder") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error}); {ADVICE}") from None
 
@@ -160,7 +160,7 @@ def _check_config(folder: Path, values: Any, digests: Mapping[str, Any]) -> None
 def _check_file(folder: Path, name: str, digest: str, *, advice: str = ADVICE) -> None:
     path = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ModelError(f"{folder / CONFIG_FILE} names the file {name!r}, which is not in it")
+        raise ModelError(f"{folder / CONFIG_FILE} names the file {name!r}, which is missing")
     try:
         actual = _digest(path)
     except OSError as error:
@@ -170,8 +170,7 @@ def _check_file(folder: Path, name: str, digest: str, *, advice: str = ADVICE) -
         raise ModelError(f"{path} {reason}; {advice}") from None
     if actual != digest:
         raise ModelError(
-            f"{path} is not the file that was saved with this model (its digest is another); "
-            f"{advice}"
+            f"{path} is not the file that was saved with this model (its digest differs); {advice}"
         )
 
 

@@ -63,9 +63,8 @@ class TextTokenizer:
         taken = self.prompt_tokens + self.backend.num_special_tokens_to_add()
         if self.prompt_tokens and taken >= self.max_length:
             raise ModelError(
-                f"The prompt {self.prompt!r} takes {self.prompt_tokens} of {self.max_length} "
-                "tokens and leaves no room for a text; raise encoder.max_length or "
-                "set encoder.prompt"
+                f"The prompt {self.prompt!r} uses {self.prompt_tokens} of {self.max_length} tokens "
+                "and leaves no room for text; raise encoder.max_length or set encoder.prompt"
             )
 
     @property
@@ -112,8 +111,8 @@ class TextTokenizer:
         """
         if not self.backend.is_fast:
             raise ModelError(
-                f"The tokenizer of {self.backend.name_or_path} does not say where its tokens are; "
-                "use --long cut, or an encoder with a tokenizer.json"
+                f"The tokenizer of {self.backend.name_or_path} gives no token positions; use "
+                "--long cut, or an encoder with a tokenizer.json"
             )
         return split_windows(
             self.backend.backend_tokenizer, texts, self.max_length, prompt=self.prompt
@@ -146,7 +145,7 @@ class Encoder(nn.Module):
             model.config.use_cache = False  # of keys and values, for texts that are written on
         if self.traits.static and spec.adaptation != "frozen":
             raise ModelError(
-                f"Encoder {spec.name!r} is a table of static embeddings, which is not trained; use "
+                f"Encoder {spec.name!r} has static embeddings, which cannot be trained; use "
                 "--method linear-probe, or set encoder.adaptation=frozen"
             )
         if spec.adaptation in ("lora", "dora"):

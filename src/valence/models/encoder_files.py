@@ -34,7 +34,7 @@ def resolve_prompt(setting: str | None, where: str) -> Prompt:
         ModelError: if the folder's file of prompts is broken.
     """
     if setting is not None:
-        note = f"prompt {setting!r} in front of every text, as encoder.prompt says"
+        note = f"prompt {setting!r} before every text, from encoder.prompt"
         return Prompt(setting, note if setting else "")
     values = read_json(where, PROMPTS_FILE)
     values = values if isinstance(values, dict) else {}
@@ -42,8 +42,8 @@ def resolve_prompt(setting: str | None, where: str) -> Prompt:
     default = values.get("default_prompt_name")
     text = prompts.get(str(default), "")
     if text:
-        note = f"prompt {text!r} in front of every text, {default!r} of the encoder's folder"
-        return Prompt(text, f"{note}; encoder.prompt sets another")
+        note = f"prompt {text!r} before every text, {default!r} of the encoder's folder"
+        return Prompt(text, f"{note}; change it with encoder.prompt")
     names = ", ".join(name for name, prompt in prompts.items() if prompt)
-    note = f"no prompt: the encoder's folder has some ({names}) and none of them is its default"
-    return Prompt("", f"{note}; set encoder.prompt to the text of one" if names else "")
+    note = f"no prompt: the encoder's folder has several ({names}) but no default"
+    return Prompt("", f"{note}; set encoder.prompt to use one" if names else "")

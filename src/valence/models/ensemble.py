@@ -107,7 +107,7 @@ class EnsembleModel(Model):
             ModelError: always.
         """
         raise ModelError(
-            f"{self.name} is a mean of {len(self.members)} networks and no single one; export it "
+            f"{self.name} is an ensemble of {len(self.members)} networks; export it "
             "with --format onnx or openvino"
         )
 

@@ -214,7 +214,7 @@ class ExportedModel(Model):
         super().prepare(hardware)
         if hardware.precision == "bf16":
             raise ModelError(
-                f"{self.folder} computes in {self.settings.precision}; leave out --precision bf16"
+                f"{self.folder} computes in {self.settings.precision}; remove --precision bf16"
             )
         self.open(threads=hardware.threads or usable_cores())
         self.token_budget = hardware.batch_tokens or self.token_budget
@@ -328,7 +328,7 @@ def load_exported_model(folder: Path) -> ExportedModel:
         raise ModelError(f"{path} is missing or broken; export the model again") from None
     inner_file(folder, settings.file, of=EXPORT_FILE)
     if settings.runtime != config.loader:
-        raise ModelError(f"{path} is of {settings.runtime} and {folder} of {config.loader}")
+        raise ModelError(f"{path} is for {settings.runtime} but {folder} for {config.loader}")
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
     except Exception:  # the library raises plain exceptions

@@ -79,7 +79,7 @@ class FusionModel(Model):
             ModelError: if another number format is requested.
         """
         if hardware.precision == "bf16":
-            raise ModelError("A multimodal model computes in float32; leave out --precision bf16")
+            raise ModelError("A multimodal model computes in float32; remove --precision bf16")
         self.net.to(pick_device(hardware.device))
         self.threads = hardware.threads
 
@@ -141,7 +141,7 @@ class FusionModel(Model):
             if width != self.sizes.width(name):
                 raise ModelError(
                     f"The model reads {name} of {self.sizes.width(name)} numbers a step and these "
-                    f"rows have {width}; make their features as those of its training rows"
+                    f"rows have {width}; extract features as for its training rows"
                 )
 
     def rows(
@@ -258,8 +258,8 @@ def check_fusion(
     """
     if train.features is None and config.fusion.name != "text-only":
         raise SpecError(
-            f"Method {method!r} reads audio and vision and {source or 'the data'} has none; name "
-            "their file with --set data.features=FILE, or use --method text-only"
+            f"Method {method!r} needs audio and vision, which {source or 'the data'} does not "
+            "have; set their file with --set data.features=FILE, or use --method text-only"
         )
     if config.loss.name not in losses_of(task.target) or config.loss.contrast != "none":
         advice = {

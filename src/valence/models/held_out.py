@@ -54,8 +54,8 @@ def read_held_out(folder: Path, ids: np.ndarray, class_count: int) -> np.ndarray
     missing = [name for name in ids.astype(str).tolist() if name not in places]
     if missing:
         raise ModelError(
-            f"The model was fitted on its validation rows too, and {path} has no scores of row "
-            f"{missing[0]!r} by a model that was not; give other rows with --data"
+            f"The model was fitted on its validation rows too, but {path} has no "
+            f"out-of-fold scores of row {missing[0]!r}; pass other rows with --data"
         )
     rows: np.ndarray = logits[[places[name] for name in ids.astype(str).tolist()]]
     return rows

@@ -190,8 +190,8 @@ class ImportedModel(TextModel):
                 last.bias.copy_(last.bias / temperature + torch.from_numpy(offset.astype("f4")))
             elif offset.any():
                 raise ModelError(
-                    f"The calibration does not fit into {self.title}, whose last layer has no "
-                    "bias; use --format onnx"
+                    f"{self.title} cannot store the calibration, since its last layer has no bias; "
+                    "use --format onnx"
                 )
         return cast("PreTrainedModel", model)
 
@@ -223,7 +223,7 @@ def load_imported_model(folder: Path) -> Model:
     classifier = ImportedNetwork(load_classifier(folder)).eval()
     if classifier.output_size != len(saved.classes):
         raise ModelError(
-            f"{folder} has {classifier.output_size} outputs and config.json names "
+            f"{folder} has {classifier.output_size} outputs but config.json has "
             f"{len(saved.classes)} classes; save or copy the model folder again"
         )
     tokenizer = tokenizer_of(folder, spec.max_length)
@@ -260,10 +260,12 @@ def load_classifier(folder: Path) -> Any:
     lost = sorted(about["missing_keys"])
     if lost:
         raise ModelError(
-            f"{folder} has no weights for {lost[0]}; they would be drawn at random: give a folder "
-            "that was saved as a sequence classifier"
+            f"{folder} has no weights for {lost[0]}; use a folder that was saved as a sequence "
+            "classifier"
         )
     for name, values in model.named_parameters():
         if not bool(torch.isfinite(values).all()):
-            raise ModelError(f"{folder}: {name} holds numbers that are not finite; copy it again")
+            raise ModelError(
+                f"{folder}: {name} contains numbers that are not finite; copy it again"
+            )
     return model

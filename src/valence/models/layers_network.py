@@ -127,8 +127,8 @@ class LayersTextModel(TextModel):
             ModelError: always.
         """
         raise ModelError(
-            f"{self.title} is no classifier of transformers, which read one layer; export it with "
-            "--format onnx or openvino"
+            f"{self.title} cannot be a transformers classifier, which uses one layer; export it "
+            "with --format onnx or openvino"
         )
 
     def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:

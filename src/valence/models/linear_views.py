@@ -102,8 +102,8 @@ class LinearViewsModel(Model):
         """
         if self.layers is None or self.encoder is None:
             raise ModelError(
-                f"{self.name} of n-grams alone has no network to export: it runs without PyTorch "
-                "already, use its folder as it is"
+                f"{self.name} uses only n-grams, so there is no network to export; it already runs "
+                "without PyTorch"
             )
         from valence.models.layers_network import LayersTextModel
 

@@ -94,7 +94,7 @@ def load_model(folder: str | Path) -> Model:
     try:
         return LOADERS[read_config(path).loader](path)
     except (SpecError, DataError) as error:
-        raise ModelError(f"{path} holds no model that can be used: {error}") from None
+        raise ModelError(f"{path} does not contain a valid model: {error}") from None
     except (MemoryError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else "too large"
         raise ModelError(f"{path} cannot be loaded: it is {reason} for this machine") from None

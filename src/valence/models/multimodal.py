@@ -206,7 +206,7 @@ class ModalityProjection(nn.Module):
             return steps, mask
         if mask is None or bool((mask[:, self.length :] != 0).any()):
             raise ModelError(
-                f"{self.modality} has {steps.shape[1]} steps and the model reads {self.length}; "
+                f"{self.modality} has {steps.shape[1]} steps but the model reads {self.length}; "
                 f"truncate it, or train with {self.modality}_length={steps.shape[1]}"
             )
         return steps[:, : self.length], mask[:, : self.length]

@@ -219,7 +219,7 @@ class Ngrams:
         """What :meth:`save` wrote; raises OSError, ValueError or KeyError for a broken folder."""
         terms = load_json(folder / TERMS_FILE)
         if not all(isinstance(term, str) for own in terms.values() for term in own):
-            raise ValueError(f"{TERMS_FILE} holds terms that are no texts")
+            raise ValueError(f"{TERMS_FILE} has terms that are not text")
         return cls({
             name: FittedTfidf(ANALYZERS[name], own, tensors[f"idf.{name}"])
             for name, own in terms.items()

@@ -63,13 +63,13 @@ def resolve_pooling(
         check_pooling(head.pooling, encoder)
         return ResolvedPooling(head.pooling)
     folder = _folder(encoder)
-    name, why = folder.pooling, "as the encoder's folder says"
+    name, why = folder.pooling, "as set in the encoder's folder"
     if name is None and encoder.traits.causal:
-        name, why = "last", "since a token of this encoder sees only those before it"
+        name, why = "last", "since tokens of this encoder see only earlier ones"
     if name is None:
         name = "mean" if encoder.traits.static else default
     check_pooling(name, encoder)
-    notes = [f"pooling {name}, {why}; head.pooling sets another"] if name != default else []
+    notes = [f"pooling {name}, {why}; change it with head.pooling"] if name != default else []
     sentence, weights = SentenceSpec(), []
     if folder.pooling is not None:
         with_dense = encoder.spec.adaptation == "frozen" and head.name == "linear"
@@ -98,13 +98,13 @@ def check_pooling(name: str, encoder: Encoder) -> None:
     """
     if encoder.traits.causal and name == "cls":
         raise ModelError(
-            f"The first token of {encoder.spec.name!r} does not see the text behind it, so that "
+            f"The first token of {encoder.spec.name!r} does not see the rest of the text, so "
             "pooling cls gives every text the same vector; use head.pooling=last or mean"
         )
     if encoder.traits.static and name in ONE_TOKEN:
         raise ModelError(
-            f"{encoder.spec.name!r} has a vector per token without context, so that pooling {name} "
-            "would read one word of a text; use head.pooling=mean or max"
+            f"{encoder.spec.name!r} has one vector per token without context, so pooling {name} "
+            "would use a single word; use head.pooling=mean or max"
         )
 
 
@@ -149,5 +149,8 @@ def _dense_notes(folder: SentenceFolder, *, used: bool) -> list[str]:
         return []
     names = ", ".join(path for path, _ in folder.dense)
     if used:
-        return [f"features pass the Dense layers of the encoder's folder ({names})"]
-    return [f"the Dense layers of the encoder's folder ({names}) are for frozen features, not used"]
+        return [f"the Dense layers of the encoder's folder are used ({names})"]
+    return [
+        f"the Dense layers of the encoder's folder ({names}) are for frozen features and were not "
+        f"used"
+    ]

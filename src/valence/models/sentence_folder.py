@@ -137,7 +137,7 @@ def read_sentence_folder(where: str) -> SentenceFolder:
             folder = replace(folder, dense=(*folder.dense, (path, _dense(path, config))))
         elif kind not in IGNORED:
             problem = _dense_problem(where, path, config) if kind == "Dense" else None
-            note = f"layer {path or kind} of the encoder's folder is not read"
+            note = f"layer {path or kind} of the encoder's folder was ignored"
             folder = replace(folder, notes=(*folder.notes, f"{note} ({problem or kind})"))
     return folder
 
@@ -164,8 +164,9 @@ def _with_pooling(folder: SentenceFolder, config: Mapping[str, Any]) -> Sentence
     name = MODES.get(modes[0]) if len(modes) == 1 else None
     notes = folder.notes
     if name is None:
-        notes = (*notes, f"the pooling of the encoder's folder ({', '.join(modes)}) is not one of "
-                         "ours and is not used")  # fmt: skip
+        notes = (*notes, f"the pooling of the encoder's folder ({', '.join(modes)}) is not "
+        f"supported and was "
+                         "ignored")  # fmt: skip
     return replace(
         folder, pooling=name, include_prompt=bool(config.get("include_prompt", True)), notes=notes
     )
@@ -194,8 +195,8 @@ def _dense(path: str, config: Mapping[str, Any]) -> DenseLayer:
     activation = given.rpartition(".")[2]
     if not given.startswith("torch.nn.") or activation not in ACTIVATIONS:
         raise ModelError(
-            f"Layer {path} of the encoder's folder has the activation {given!r}, which is none of "
-            f"{', '.join(ACTIVATIONS)}; set head.pooling to leave the layers of the folder out"
+            f"Layer {path} of the encoder's folder has the activation {given!r}, which is not one of "
+            f"{', '.join(ACTIVATIONS)}; set head.pooling to ignore the layers of the folder"
         )
     return DenseLayer(
         inputs=int(config["in_features"]), outputs=int(config["out_features"]),

@@ -99,7 +99,7 @@ def load_static_model(where: str, folder: str) -> StaticModel:
             table = table * tensors["weights"].float().unsqueeze(1)
     except Exception as error:  # safetensors and torch raise errors of their own kinds
         reason = str(error) or "no embeddings"
-        raise ModelError(f"{path} holds no static embeddings ({reason}); copy it again") from None
+        raise ModelError(f"{path} has no static embeddings ({reason}); copy it again") from None
     return StaticModel(table)
 
 

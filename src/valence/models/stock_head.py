@@ -35,8 +35,8 @@ EPSILON = 2.0**-11
 """Smaller is closer, until weights times it are too small for 16 bits."""
 NORM_CONSTANT = 2.0**10
 ADVICE = (
-    "use --format onnx, which holds every head, or --format sentence-transformers for the features "
-    "and their linear head"
+    "use --format onnx, which supports every head, or --format sentence-transformers for the "
+    "features and their linear head"
 )
 
 
@@ -159,7 +159,7 @@ def stock_refusal(model: TorchModel) -> str | None:
     if pooling not in stock.poolings:
         return (
             f"the classification head of {kind!r} in transformers reads "
-            f"{' or '.join(stock.poolings)} and the model pools by {pooling}"
+            f"{' or '.join(stock.poolings)} but the model uses {pooling} pooling"
         )
     if type(head) is DenseHead:
         plain = stock.activation == "tanh" or stock is CONTEXT_POOLER

@@ -46,12 +46,12 @@ def check_shapes(
 
 def _problem(values: np.ndarray | None, shape: tuple[int, ...] | None) -> str:
     if values is None or shape is None:
-        return "is missing" if values is None else "is none of the model's"
+        return "is missing" if values is None else "is not in the model"
     if values.shape != shape:
         return f"has the shape {values.shape}, not {shape}"
     if not np.issubdtype(values.dtype, np.floating):
         return f"has the type {values.dtype}"
-    return "" if np.isfinite(values).all() else "holds numbers that are not finite"
+    return "" if np.isfinite(values).all() else "contains numbers that are not finite"
 
 
 @contextmanager

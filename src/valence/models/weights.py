@@ -37,13 +37,13 @@ def load_weights(network: nn.Module, path: Path) -> None:
 def _misfit(own: Tensor | None, given: Tensor | None) -> str:
     """Why a tensor of a file is not that of a network; empty where it is."""
     if own is None or given is None:
-        return "is missing" if given is None else "is none of the network's"
+        return "is missing" if given is None else "is not in the network"
     if own.shape != given.shape:
         return f"has the shape {tuple(given.shape)}, not {tuple(own.shape)}"
     if own.dtype != given.dtype:
         return f"has the type {given.dtype}, not {own.dtype}"
     if given.is_floating_point() and not bool(given.isfinite().all()):
-        return "holds numbers that are not finite"
+        return "contains numbers that are not finite"
     return ""
 
 

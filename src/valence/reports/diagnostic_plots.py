@@ -37,7 +37,7 @@ def f1_by_size(results: Sequence[RunResult]) -> Figure:
     axes.set_xscale("log")
     axes.set_xlabel("training rows of the class (log scale)")
     axes.set_ylabel("F1 on test")
-    axes.set_title("Who pays for the long tail", loc="left")
+    axes.set_title("F1 by class size", loc="left")
     side_legend(axes)
     return figure
 
@@ -53,7 +53,7 @@ def accuracy_gap(results: Sequence[RunResult]) -> Figure:
     axes.grid(axis="x", color="#e4e4e4", lw=0.7)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("test accuracy − macro-F1")
-    axes.set_title("What accuracy hides", loc="left")
+    axes.set_title("Accuracy minus macro-F1", loc="left")
     return figure
 
 
@@ -92,8 +92,8 @@ def _reliability_axes() -> tuple[Figure, Axes]:
     figure, axes = new_figure(7.0, 3.8)
     axes.plot([0, 1], [0, 1], color="#999999", lw=0.8)
     axes.set_xlabel("probability of the predicted class")
-    axes.set_ylabel("fraction that is right")
-    axes.set_title("Do probabilities mean what they say? (on the line: yes)", loc="left")
+    axes.set_ylabel("fraction correct")
+    axes.set_title("Reliability of probabilities (ideal: on the diagonal)", loc="left")
     return figure, axes
 
 

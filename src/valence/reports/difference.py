@@ -36,7 +36,7 @@ def report_difference(before: Path, after: Path) -> list[dict[str, Any]]:
     old, new = _runs(before), _runs(after)
     metric = next((m for m in METRICS if m in old and m in new), None)
     if metric is None:
-        raise DataError(f"{before} and {after} predict different things; compare like with like")
+        raise DataError(f"{before} and {after} predict different targets and cannot be compared")
     places = list(dict.fromkeys([*_places(old), *_places(new)]))
     records = []
     for place in places:
@@ -75,7 +75,7 @@ def verdict_of(own: dict[str, Any]) -> str:
     if own["after"] is None:
         return "gone"
     if own["low"] is None:
-        return "other test rows"
+        return "different test rows"
     if own["low"] <= 0 <= own["high"]:
         return "≈"
     grew, lower_is_better = own["low"] > 0, own["metric"] == "mae"
@@ -87,7 +87,8 @@ def _runs(folder: Path) -> pd.DataFrame:
         return pd.read_csv(folder / "results.csv")
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{folder} is no report folder of valence compare: results.csv cannot be read ({error})"
+            f"{folder} is not a report folder of valence compare: results.csv cannot be read "
+            f"({error})"
         ) from None
 
 

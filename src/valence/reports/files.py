@@ -33,7 +33,7 @@ def write_tables(
         store: Where the run folders are.
         results: Runs of the methods as they are.
         out: Folder; made if it is not there.
-        baseline: Method the others are tested against.
+        baseline: Method to test the others against.
         sweep: Runs at the points of a sweep.
 
     Raises:

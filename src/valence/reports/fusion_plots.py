@@ -89,7 +89,7 @@ def validation_curves(store: RunStore, results: Sequence[RunResult]) -> Figure |
         return None
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("validation MAE")
-    axes.set_title("How training went (the weights of the least MAE are kept)", loc="left")
+    axes.set_title("Training curves (the weights with the lowest MAE are used)", loc="left")
     side_legend(axes)
     return figure
 

@@ -21,7 +21,7 @@ GROUP_METRICS = ("macro_f1", "micro_f1", "weighted_f1", "accuracy")
 TITLES = {**{name: METRICS[name].title for name in METRICS}, "micro_f1": "micro-F1"}
 AVERAGE = "mean"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")
-XLSX_NOTE = "no .xlsx is written: it needs an extra, pip install 'valence[xlsx]'"
+XLSX_NOTE = "no .xlsx was written; install the extra: pip install 'valence[xlsx]'"
 
 
 @dataclass(frozen=True)

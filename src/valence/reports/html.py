@@ -106,7 +106,7 @@ def write_report(
         store: Where the run folders are.
         results: Finished runs of the methods as they are.
         path: File to write; its folder is made.
-        baseline: Method the others are tested against.
+        baseline: Method to test the others against.
         sweep: Runs at the points of a sweep.
         text: Title, command, published scores and failures.
 

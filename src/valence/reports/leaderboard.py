@@ -187,16 +187,16 @@ def verdict(table: pd.DataFrame) -> str:
     best, task = table.iloc[0], task_of(table)
     main = f"{task.main_metric}_mean"
     if pd.isna(best[main]):
-        return f"{task.main_title} is defined for no method on these test rows."
+        return f"{task.main_title} is undefined for every method on these test rows."
     extreme = "lowest" if task.main_lower_is_better else "highest"
     text = (
-        f"{best['name']} has the {extreme} {task.main_title} "
-        f"({best[main]:.3f}, {_seeds(best['seeds'])})."
+        f"{best['name']} has the {extreme} {task.main_title} ({best[main]:.3f}, "
+        f"{_seeds(best['seeds'])})."
     )
     if "tail_f1_mean" in table and table["tail_f1_mean"].notna().any():
         tail = table.sort_values("tail_f1_mean", ascending=False, kind="stable").iloc[0]
         if tail["name"] != best["name"]:
-            text += f" On the tail classes {tail['name']} leads ({tail['tail_f1_mean']:.3f})."
+            text += f" On the tail classes {tail['name']} is best ({tail['tail_f1_mean']:.3f})."
     return text + _against(table)
 
 
@@ -219,7 +219,7 @@ def _against(table: pd.DataFrame) -> str:
     if not (compared["mark"] == "▲").any():
         text += f" Nothing is significantly better than {name}."
     if (compared[COUNTED] == 1).any():
-        text += " One seed says nothing of how much another seed would change that."
+        text += " With one seed, the effect of the seed is unknown."
     return text
 
 

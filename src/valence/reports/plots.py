@@ -112,7 +112,7 @@ def score_against_cost(results: Sequence[RunResult]) -> Figure:
     axes.margins(y=0.12)
     axes.set_xlabel("seconds to train (log scale)")
     axes.set_ylabel("test macro-F1")
-    axes.set_title("What a point of macro-F1 costs", loc="left")
+    axes.set_title("Training time against macro-F1", loc="left")
     return figure
 
 
@@ -152,7 +152,7 @@ def training_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | N
         return None
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("validation macro-F1")
-    axes.set_title("How training went (the best step's weights are kept)", loc="left")
+    axes.set_title("Training curves (the weights of the best step are used)", loc="left")
     side_legend(axes)
     return figure
 

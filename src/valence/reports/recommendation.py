@@ -84,7 +84,9 @@ def _certainty(store: RunStore, group: Sequence[RunResult], table: pd.DataFrame)
     if not len(close):
         lines.append("It is significantly better than every other method here.")
     else:
-        lines.append(f"Not clearly better than {_list(close['name'])}: more test rows may tell.")
+        lines.append(
+            f"Not clearly better than {_list(close['name'])}: more test rows may show a difference."
+        )
         lines += _cheaper(table, close["name"])
     if seeds == 1:
         lines.append("One seed does not show how much the score changes with another seed.")

@@ -177,11 +177,11 @@ def transfer_verdict(table: pd.DataFrame) -> str:
     table = table[table["target_rows"] == 0]
     away = table[table["left_out"]]["macro_f1_mean"].mean()
     home = table[~table["left_out"] & (table["trained_on"] != ALL)]["macro_f1_mean"].mean()
-    text = f"On groups it was trained on, macro-F1 is {home:.3f} on the mean; on others {away:.3f}."
+    text = f"On groups it was trained on, macro-F1 is {home:.3f} on average; on others {away:.3f}."
     single = table[table["left_out"] & ~table["trained_on"].str.startswith(WITHOUT)]
     if len(single):
         means = single.groupby("trained_on")["macro_f1_mean"].mean()
-        text += f" What carries over best is training on {means.idxmax()} ({means.max():.3f})."
+        text += f" The best source for other groups is {means.idxmax()} ({means.max():.3f})."
     return text
 
 

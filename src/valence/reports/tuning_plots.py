@@ -67,7 +67,7 @@ def history(trials: pd.DataFrame, metric: str) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
     axes.set_ylabel(f"validation {_title(metric)}")
-    axes.set_title("Course of the study", loc="left")
+    axes.set_title("Progress of the study", loc="left")
     side_legend(axes)
     return figure
 
@@ -84,7 +84,7 @@ def importance(importances: Mapping[str, float]) -> Figure | None:
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8, color=INK)
     axes.margins(x=0.08)
     axes.set_xlabel("fraction of the score's variance over the trials (fANOVA)")
-    axes.set_title("Which settings mattered", loc="left")
+    axes.set_title("Importance of the settings", loc="left")
     return figure
 
 

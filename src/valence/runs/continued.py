@@ -50,7 +50,7 @@ def continued_spec(
         what = "a label" if len(new) == 1 else "labels"
         raise DataError(
             f"{data.name} has {what} that {folder} does not know: {', '.join(new)}; correct them, "
-            "or take them as new classes with --extend-labels"
+            "or add them as classes with --extend-labels"
         )
     changes = {
         "data": data.model_copy(update={"classes": (*classes, *new)}), "seed": seed,
@@ -69,11 +69,11 @@ def check_start(spec: RunSpec, folder: str | Path | None) -> Path:
     from valence.training.continue_training import content_hash
 
     if folder is None:
-        raise SpecError(f"The spec goes on from model {spec.start}; say where it is with --from")
+        raise SpecError(f"The spec continues model {spec.start}; set its folder with --from")
     path = Path(folder)
     _checked(path)
     if content_hash(path) != spec.start:
-        raise SpecError(f"{path} is not the model {spec.start} that the spec goes on from")
+        raise SpecError(f"{path} is not the model {spec.start} that the spec continues")
     return path
 
 
@@ -82,14 +82,14 @@ def _checked(folder: Path) -> RunSpec:
     from valence.models.config_file import read_config
 
     if not folder.is_dir():
-        raise ModelError(f"No model folder at {folder}; give one that valence train wrote")
+        raise ModelError(f"No model folder at {folder}; use one that valence train wrote")
     config = read_config(folder)
     method = trained_part_of(config.method)
     find_method(method).check_continues(folder)
     if config.is_exported:
         raise ModelError(
-            f"{folder} was exported and cannot be trained further; go on from the model it was "
-            "exported from"
+            f"{folder} was exported and cannot be trained further; use the model it was exported "
+            "from"
         )
     values = config.spec if config.spec.get("data") is not None else {**config.spec, "data": {}}
     return parse_spec(values)

@@ -45,7 +45,8 @@ def model_card(result: RunResult, *, in_transformers: bool = False) -> str:
     parts = [
         _metadata(result, in_transformers),
         f"# {result.spec.method} on {_cell(result.dataset)}",
-        f"Gives a text {task}. Method: {_cell(title)}." + _source(method.paper if method else ""),
+        f"Predicts {task} of a text. Method: "
+        f"{_cell(title)}." + _source(method.paper if method else ""),
         "## How it was made", _made(result),
         "## Test scores", _scores(result),
     ]  # fmt: skip
@@ -77,14 +78,14 @@ def _made(result: RunResult) -> str:
         lines.append(
             f"Encoder: {_cell(Path(encoder).name)}, {spec.get('encoder.adaptation', 'frozen')}, "
             f"up to {spec.get('encoder.max_length')} tokens; {result.trainable_parameters:,} "
-            "trained numbers."
+            "trained parameters."
         )
         origin = encoder_origin(encoder)
         if origin is not None:
             lines.append(f"Weights of the encoder: {origin}.")
     lines.append(
-        f"Weights and strengths were chosen on validation; seed {spec.seed}; trained in "
-        f"{result.train_seconds:,.0f} s."
+        f"Weights and hyperparameters were selected on validation rows; seed {spec.seed}; trained "
+        f"in {result.train_seconds:,.0f} s."
     )
     versions = result.provenance.get("versions", {})
     if versions:
@@ -114,28 +115,30 @@ def _labels(result: RunResult) -> str:
 
 def _limits(result: RunResult) -> str:
     lines = [
-        "It knows the labels above and no other, and gives every text one of them."
-        if result.classes else "It gives every text a number, whatever the text is about.",
-        "Scores hold for texts like the test rows; other topics, languages and times need a test "
-        "of their own.",
+        "It predicts one of the labels above for every text, even if none fits."
+        if result.classes else "It predicts a number for every text about any topic.",
+        "The scores hold for texts like the test rows. Test again for other topics, languages and "
+        "times.",
     ]  # fmt: skip
     if result.synthetic:
-        lines.append("The corpus was generated: the scores say nothing about real texts.")
+        lines.append("The corpus is synthetic: the scores say nothing about real texts.")
     few = [
         n for n, count in zip(result.classes, result.train_counts, strict=False) if count < FEW_ROWS
     ]
     if few:
         names = ", ".join(_cell(name) for name in few)
-        lines.append(f"Fewer than {FEW_ROWS} training rows, so hardly known: {names}.")
+        lines.append(f"Fewer than {FEW_ROWS} training rows, so unreliable: {names}.")
     scores = {name: result.test.get(f"f1/{name}") for name in result.classes}
     weak = [_cell(name) for name, f1 in scores.items() if f1 is not None and f1 < WEAK_F1]
     if weak:
         names = ", ".join(weak)
-        lines.append(f"Test F1 below {WEAK_F1}, so more often wrong than right: {names}.")
+        lines.append(f"Test F1 below {WEAK_F1}, so often wrong: {names}.")
     absent = [_cell(name) for name, f1 in scores.items() if f1 is None]
     if absent:
-        lines.append(f"In no test row and never predicted, so not measured: {', '.join(absent)}.")
-    lines.append("Probabilities are the model's own; check them before you set a threshold.")
+        lines.append(f"Not in the test rows, so not measured: {', '.join(absent)}.")
+    lines.append(
+        "The probabilities are not calibrated; run `valence calibrate` before you set a threshold."
+    )
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -50,7 +50,7 @@ class RecordedModel(Model):
         """
         ids = [] if examples.ids is None else [str(name) for name in examples.ids]
         if len(ids) != len(examples) or any(name not in self.logits for name in ids):
-            raise ModelError("Some rows were not scored by the run; load its model for them")
+            raise ModelError("The run did not score some of these rows; use its model for them")
         width = self.task.output_size
         logits = np.array([self.logits[name] for name in ids], np.float32).reshape(-1, width)
         if self.shift is not None:

@@ -172,7 +172,7 @@ def log_finished(track: str | None, store: RunStore, result: RunResult) -> None:
 def _check_model_is_kept(method: Method[Any], keep_model: bool) -> None:
     if keep_model and not method.capabilities.keeps_model:
         raise ModelError(
-            f"Method {method.name!r} leaves no model to keep; prompt the language model again: "
+            f"Method {method.name!r} cannot be saved; prompt the language model again: "
             "valence llm classify DATA"
         )
 
@@ -188,11 +188,11 @@ def check_rows(data: TrainingData, spec: RunSpec) -> None:
     if data.classes and present < 2:
         only = data.classes[int(data.train_counts.argmax())]
         raise DataError(
-            f"All {len(data.train)} training rows are of one class ({only!r}); "
-            "a classifier needs rows of at least two"
+            f"All {len(data.train)} training rows have the class {only!r}; "
+            "a classifier needs at least two classes"
         )
     if not len(data.validation):
-        raise DataError("There are no validation rows; give more data or data.validation_share")
+        raise DataError("There are no validation rows; add more data or set data.validation_share")
     metric = spec.get("train.metric")
     if metric is not None:
         data.task.check_metric(metric, data.validation.labels)
@@ -278,7 +278,7 @@ def _predict(dataset: Dataset, model: Model, split: str) -> Outputs:
 
 
 def _answered(dataset: Dataset, rows: Split, outputs: Outputs) -> Outputs:
-    """Rows without an answer count as wrong."""
+    """Rows not answered count as wrong."""
     logits = dataset.task.fill_unanswered(outputs.logits, rows.labels)
     return outputs if logits is outputs.logits else replace(outputs, logits=logits)
 
@@ -336,7 +336,7 @@ def save_checked(model: Model, folder: Path, rows: Split, *, device: str = "cpu"
     gap = float(np.abs(before - after).max(initial=0.0))
     if not gap <= CHECK_TOLERANCE:
         raise ModelError(
-            f"The model saved in {folder} gives other predictions than the trained one (by "
+            f"The model saved in {folder} predicts differently from the trained one (by "
             f"{gap:.1e}); please report this with the spec of the run"
         )
 

@@ -135,8 +135,9 @@ class RunStore:
             raise RunError(f"{path} cannot be read: {error}") from None
         except (ValidationError, SpecError) as error:
             raise RunError(
-                f"{path} cannot be read ({_first_line(error)}); it is of another version of "
-                "Valence, or damaged: update Valence, or delete the folder to run it again"
+                f"{path} cannot be read ({_first_line(error)}); it is damaged or from another "
+                f"version of Valence; update Valence, or delete the folder to run it "
+                "again"
             ) from None
 
     def all(self) -> list[RunResult]:
@@ -195,7 +196,7 @@ class RunStore:
         Raises:
             RunError: if the disk refuses (full, read-only).
         """
-        with atomic.new_folder(self.path(key), advice="finished runs are kept") as folder:
+        with atomic.new_folder(self.path(key), advice="finished runs are saved") as folder:
             yield folder
         atomic.remove_file(self.root / f"{key}.failed.json")
         shutil.rmtree(self.checkpoint(key), ignore_errors=True)

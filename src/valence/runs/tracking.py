@@ -135,7 +135,8 @@ class RunLog:
             assert self.tracker is not None
             raise RunError(
                 f"--track {self.tool}: {self.tracker.place} cannot be written ({_first(error)}); "
-                "finished runs are kept, and the same command logs them"
+                f"finished runs are saved, run the same command again to log "
+                "them"
             ) from None
 
     @property

@@ -43,15 +43,15 @@ EXPLANATION_WEIGHT = 32  # texts: the gradient steps of one explanation cost abo
 DECIMALS = 7
 HALF_PAIR = re.compile("[\ud800-\udfff]")  # JSON can say it, no tokenizer can read it
 REASONS = {
-    400: "The body is no JSON in UTF-8, or broken off",
-    401: "The key is missing or not known",
-    408: "The body came too slowly",
+    400: "The body is not complete JSON in UTF-8",
+    401: "The key is missing or unknown",
+    408: "The body was sent too slowly",
     413: "The body is too large, or has too many texts",
-    415: "The body is not said to be JSON",
+    415: "The Content-Type is not JSON",
     422: "A field is missing, unknown, of a wrong type, empty or too long",
-    429: "The queue is full; Retry-After says when to ask again",
+    429: "The queue is full; try again after the time in Retry-After",
     500: "The model failed",
-    503: "No answer in time, or the server stops",
+    503: "No answer in time, or the server is stopping",
 }
 
 
@@ -108,7 +108,7 @@ def make_app(settings: ServeSettings) -> Guard:
     app = FastAPI(
         title="Valence", version=valence.__version__, docs_url=None, redoc_url=None,
         redirect_slashes=False, lifespan=_lifespan(service),
-        summary="Labels and probabilities of texts, or numbers.",
+        summary="Predict labels and probabilities, or numbers.",
     )  # fmt: skip
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -165,7 +165,7 @@ def _add_inference_routes(app: FastAPI, service: Service) -> None:
         responses={**usual, 501: {"model": Failure, "description": "This model cannot explain"}},
     )
     async def explain(body: ExplainRequest, request: Request) -> Response:
-        """Which words speak for the label, and the nearest training examples."""
+        """How much each word adds to a label, and similar training examples."""
         texts = checked_texts(body.inputs, limits, limits.explained)
         explanations = service.batcher.run(
             lambda predictor: explain_texts(predictor, texts, body.target),
@@ -228,7 +228,7 @@ def one_each(inputs: str | list[str] | list[list[str]]) -> str | list[str]:
         else:
             raise Refusal(
                 422, "validation", f"inputs[{i}] holds {len(entry)} texts; this model reads one "
-                "at a time, give each a list of its own",
+                "at a time, so put each in its own list",
             )  # fmt: skip
     return texts
 
@@ -242,8 +242,8 @@ def score_whole(model: BatchScorer, texts: list[str]) -> Answer:
     answer = score_texts(model, texts)
     if model.truncated:
         raise Refusal(
-            413, "validation", f"inputs has {model.truncated} texts beyond the model's limit of "
-            "tokens; shorten them, or leave truncate out",
+            413, "validation", f"inputs has {model.truncated} texts above the model's token "
+            "limit; shorten them, or remove truncate",
         )  # fmt: skip
     return answer
 
@@ -274,21 +274,21 @@ def checked_texts(inputs: str | list[str], limits: Limits, most: int) -> list[st
     """
     texts = [inputs] if isinstance(inputs, str) else inputs
     if not texts:
-        raise Refusal(422, "validation", "inputs holds no text; give at least one")
+        raise Refusal(422, "validation", "inputs is empty; send at least one text")
     if len(texts) > most:
         raise Refusal(
-            413, "validation", f"inputs holds {len(texts)} texts; at most {most} go in one request"
+            413, "validation", f"inputs holds {len(texts)} texts; send at most {most} per request"
         )
     for i, text in enumerate(texts):
         if not text.strip():
-            raise Refusal(422, "validation", f"inputs[{i}] is empty; leave it out")
+            raise Refusal(422, "validation", f"inputs[{i}] is empty; remove it")
         if len(text) > limits.text_chars:
             raise Refusal(
                 422, "validation",
                 f"inputs[{i}] has {len(text)} characters; at most {limits.text_chars} are read",
             )  # fmt: skip
         if HALF_PAIR.search(text):
-            raise Refusal(422, "validation", f"inputs[{i}] has half a surrogate pair; repair it")
+            raise Refusal(422, "validation", f"inputs[{i}] has an unpaired surrogate; fix it")
     return texts
 
 
@@ -354,10 +354,10 @@ async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return _plain(Refusal(400, "validation", f"The body is no JSON: {first['ctx']['error']}"))
+        return _plain(Refusal(400, "validation", f"The body is not JSON: {first['ctx']['error']}"))
     where = first["loc"][1:]
     if first["type"] in ("string_type", "list_type") and where[:1] == ("inputs",):
-        return _plain(Refusal(422, "validation", "inputs: give a text or a list of texts"))
+        return _plain(Refusal(422, "validation", "inputs: send a text or a list of texts"))
     name = ".".join(str(part) for part in where) or "body"
     return _plain(Refusal(422, "validation", f"{name}: {first['msg']}"))
 
@@ -366,8 +366,8 @@ async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     reasons = {
         400: "The body cannot be read as JSON in UTF-8; check it",
-        404: "There is nothing at this address; see /openapi.json",
-        405: "This address does not take this method; see /openapi.json",
+        404: "Unknown address; see /openapi.json",
+        405: "This address does not support this method; see /openapi.json",
     }
     answer = _plain(Refusal(error.status_code, "validation",
                             reasons.get(error.status_code, str(error.detail))))  # fmt: skip

@@ -51,7 +51,7 @@ export async function ask(path, document_, { signal, patient = false } = {}) {
       answer = await fetch(path, options);
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Refused(0, "The server does not answer; is it running?");
+      throw new Refused(0, "The server does not respond; is it running?");
     }
     if (answer.ok) return answer.json();
     if (patient && answer.status === 429) {

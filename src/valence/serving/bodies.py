@@ -31,7 +31,7 @@ def plain_body(body: bytes, encoding: bytes, limit: int) -> bytes:
     elif name not in (b"", b"identity"):
         raise Refusal(
             415, "validation",
-            f"Content-Encoding {name.decode('latin-1')[:40]!r} is not read; send gzip or none",
+            f"Content-Encoding {name.decode('latin-1')[:40]!r} is not supported; send gzip or none",
         )  # fmt: skip
     _refuse_nest(body)
     return body
@@ -45,7 +45,9 @@ def _unpacked(body: bytes, limit: int) -> bytes:
         try:
             part = unpacker.decompress(body, limit + 1 - size)
         except zlib.error:
-            raise Refusal(400, "validation", "The body is no whole gzip; pack it again") from None
+            raise Refusal(
+                400, "validation", "The body is not valid gzip; compress it again"
+            ) from None
         size += len(part)
         if size > limit:
             raise Refusal(
@@ -53,7 +55,7 @@ def _unpacked(body: bytes, limit: int) -> bytes:
                 f"The body is larger than {limit} bytes when unpacked; send fewer or shorter texts",
             )  # fmt: skip
         if not unpacker.eof:
-            raise Refusal(400, "validation", "The body is no whole gzip; pack it again")
+            raise Refusal(400, "validation", "The body is not valid gzip; compress it again")
         parts.append(part)
         body = unpacker.unused_data
     return b"".join(parts)
@@ -69,6 +71,6 @@ def _refuse_nest(body: bytes) -> None:
         if depth > DEEPEST:
             raise Refusal(
                 400, "validation",
-                f"The body is JSON with more than {DEEPEST} brackets within each other; send "
+                f"The body has more than {DEEPEST} nested brackets; send "
                 '{"inputs": […]}',
             )  # fmt: skip

@@ -22,7 +22,7 @@ FEWEST = 8
 FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
     b"connection: close\r\ncontent-length: 78\r\n\r\n"
-    b'{"error": "Too many connections; ask again later", "error_type": "overloaded"}'
+    b'{"error": "Too many connections; try again later", "error_type": "overloaded"}'
 )
 
 
@@ -45,7 +45,7 @@ class ConnectionLimits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not value > 0:
-                raise SpecError(f"The limit {name} of connections is {value}; give one above 0")
+                raise SpecError(f"The connection limit {name} is {value}; use a value above 0")
 
     @property
     def effective_most(self) -> int:

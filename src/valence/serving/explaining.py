@@ -22,11 +22,11 @@ def explain_texts(predictor: Any, texts: list[str], target: str | None) -> list[
     """
     if not predictor.classes:
         raise Refusal(
-            501, "not_supported", "This model gives a number; only labels are explained here"
+            501, "not_supported", "This model predicts a number; only labels can be explained"
         )
     if target is not None and target not in predictor.classes:
         known = ", ".join(predictor.classes[:20])
-        raise Refusal(422, "validation", f"The target {target!r} is no label; known: {known}")
+        raise Refusal(422, "validation", f"Unknown label {target!r}; known: {known}")
     explain = find_explainer()
     try:
         explanations = explain(predictor, texts, target=target)
@@ -44,7 +44,7 @@ def find_explainer() -> Explainer:
     try:
         from valence.inference.explain.explain import explain
     except ImportError as error:
-        raise Refusal(501, "not_supported", f"This installation cannot explain: {error}") from None
+        raise Refusal(501, "not_supported", f"Explanations are not available: {error}") from None
     return explain
 
 

@@ -121,7 +121,7 @@ class Guard:
             kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
             if body and kind != b"application/json":
                 raise Refusal(
-                    415, "validation", "The body is not said to be JSON; send the header "
+                    415, "validation", "The Content-Type is not JSON; send the header "
                     "Content-Type: application/json",
                 )  # fmt: skip
             body = plain_body(body, headers.get(b"content-encoding", b""), self.limits.body_bytes)
@@ -134,13 +134,14 @@ class Guard:
             b"content-length" in headers or scope["http_version"] == "1.0"
         ):
             raise Refusal(
-                400, "validation", "Transfer-Encoding stands beside Content-Length or in HTTP/1.0, "
-                "so that the body has no certain end; send one of them", closes=True,
+                400, "validation", "Transfer-Encoding is combined with Content-Length or "
+                "HTTP/1.0, so the end of the body is unclear; send only one of "
+                "them", closes=True,
             )  # fmt: skip
         host = headers.get(b"host", b"").decode("latin-1")
         if not is_answered(host, self.hosts):
             raise Refusal(
-                421, "validation", f"This server does not answer as {host[:100]!r}; ask it by its "
+                421, "validation", f"This server does not accept the host {host[:100]!r}; use its "
                 "own address, or start it with --allowed-host",
             )  # fmt: skip
 
@@ -149,11 +150,11 @@ class Guard:
         given = key.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
         if not given:
             raise Refusal(
-                401, "unauthorized", "This server asks for a key; send the header "
+                401, "unauthorized", "This server needs an API key; send the header "
                 "Authorization: Bearer KEY",
             )  # fmt: skip
         if not is_known(given, self.keys):
-            raise Refusal(401, "unauthorized", "The API key is not known; check it")
+            raise Refusal(401, "unauthorized", "The API key is unknown; check it")
 
     async def _body(self, receive: Receive) -> bytes:
         """The whole body, or a refusal; a sender too slow is not waited for."""
@@ -166,14 +167,14 @@ class Guard:
                 while more and size <= DISCARDED_BODIES * limit:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise Refusal(400, "validation", "The body ended before it was whole")
+                        raise Refusal(400, "validation", "The body is incomplete")
                     part = message.get("body", b"")
                     size += len(part)
                     if size <= limit:
                         parts.append(part)
                     more = message.get("more_body", False)
         except TimeoutError:
-            raise Refusal(408, "timeout", "The body did not come in time; send it faster") from None
+            raise Refusal(408, "timeout", "The body was sent too slowly") from None
         if size > limit:
             raise Refusal(
                 413, "validation",

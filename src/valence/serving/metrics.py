@@ -40,7 +40,7 @@ class Metrics:
         self.waiting = Gauge(
             "valence_queue_texts", "Texts that wait.", multiprocess_mode="livesum", registry=own
         )
-        self.reloads = Counter("valence_reloads", "Models loaded anew.", ["outcome"], registry=own)
+        self.reloads = Counter("valence_reloads", "Model reloads.", ["outcome"], registry=own)
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """A request got its answer."""

@@ -134,7 +134,7 @@ function summary(tokens) {
       .map(({ text }) => `“${text.trim()}”`)
       .join(", ");
   const [pro, contra] = [strongest(1), strongest(-1)];
-  return [pro && `Most for it: ${pro}.`, contra && `Most against it: ${contra}.`].filter(Boolean).join(" ");
+  return [pro && `Supported most by: ${pro}.`, contra && `Contradicted most by: ${contra}.`].filter(Boolean).join(" ");
 }
 
 function example({ text, label, similarity }) {

@@ -55,22 +55,22 @@ class Refusal(Exception):
 def busy(retry_after: int) -> Refusal:
     """The queue is full."""
     return Refusal(
-        429, "overloaded", f"The server is busy; ask again in {retry_after} s", retry_after
+        429, "overloaded", f"The server is busy; try again in {retry_after} s", retry_after
     )
 
 
 def too_late(seconds: float) -> Refusal:
     """No answer came in time."""
-    return Refusal(503, "timeout", f"No answer within {seconds:g} s; ask again later", 5)
+    return Refusal(503, "timeout", f"No answer within {seconds:g} s; try again later", 5)
 
 
 def stopping() -> Refusal:
     """The server takes nothing more."""
-    return Refusal(503, "unhealthy", "The server is stopping; ask another or again later", 5)
+    return Refusal(503, "unhealthy", "The server is stopping; try again later", 5)
 
 
 def broken(error: BaseException) -> Refusal:
     """Something failed inside; the log has what, the answer does not."""
     reason = (str(error).strip().splitlines() or [""])[0]
     LOG.error("%s: %s", type(error).__name__, reason)
-    return Refusal(500, "backend", "The model failed on this request; the server's log has why")
+    return Refusal(500, "backend", "The model failed on this request; see the server's log")

@@ -70,7 +70,7 @@ class LiveModel:
         except Exception as error:
             self._refused = now
             reason = str(error) if isinstance(error, ValenceError) else type(error).__name__
-            LOG.warning("The changed model is not used, the old one stays: %s", reason)
+            LOG.warning("The changed model could not be loaded, so the old one stays: %s", reason)
             self._notify("failed")
             return
         self.predictor, self.loaded = predictor, now

@@ -15,7 +15,7 @@ class Parameters(BaseModel):
 
     model_config = STRICT
 
-    top_k: int | None = Field(None, ge=1, description="How many labels; all when not given.")
+    top_k: int | None = Field(None, ge=1, description="Number of labels; default: all.")
 
 
 class PredictRequest(BaseModel):
@@ -24,18 +24,18 @@ class PredictRequest(BaseModel):
     model_config = STRICT
 
     inputs: str | list[str] | list[list[str]] = Field(
-        description="One text, or several; each may stand in a list of its own.",
+        description="One text or several; each may be in its own list.",
         examples=["Lovely food"],
     )
     parameters: Parameters | None = None
     raw_scores: bool = Field(
-        False, description="Logarithms of the probabilities in their place (logits that sum to 1)."
+        False, description="Return log probabilities instead of probabilities."
     )
     truncate: bool | None = Field(
-        None, description="false refuses a text beyond max_tokens; else it is truncated."
+        None, description="false rejects texts longer than max_tokens; default: truncate them."
     )
     truncation_direction: Literal["Right", "right"] = Field(
-        "Right", description="The end is what is left out."
+        "Right", description="Texts are truncated at the end."
     )
 
 
@@ -45,9 +45,7 @@ class ExplainRequest(BaseModel):
     model_config = STRICT
 
     inputs: str | list[str] = Field(description="One text, or a few.", examples=["Lovely food"])
-    target: str | None = Field(
-        None, description="The label to explain; the most probable one when not given."
-    )
+    target: str | None = Field(None, description="Label to explain; default: the predicted one.")
 
 
 class Score(BaseModel):
@@ -119,7 +117,7 @@ class Info(BaseModel):
     method: str
     target: str = Field(description="classes or intensity")
     classes: list[str]
-    max_tokens: int | None = Field(description="Most tokens of a text; none without a limit.")
+    max_tokens: int | None = Field(description="Maximum tokens per text; null without a limit.")
     reloads: int
     version: str
     limits: Bounds

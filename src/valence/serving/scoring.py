@@ -78,7 +78,7 @@ def score_texts(model: BatchScorer, texts: list[str]) -> Answer:
     if scores.shape != (len(texts), len(classes)):
         raise ModelError(f"{len(texts)} texts gave scores of shape {scores.shape}")
     if not np.isfinite(scores).all():
-        raise ModelError("The model gave a score that is no number")
+        raise ModelError("The model returned a score that is not a number")
     labels = bool(model.classes)
     return Answer(classes, scores, model.chosen(scores) if labels else None, labels)
 

@@ -97,7 +97,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         reason = error.strerror or str(error)
-        raise RunError(f"Cannot listen at {host}:{port}: {reason}; give another --port") from None
+        raise RunError(f"Cannot listen on {host}:{port}: {reason}; use another --port") from None
     listening.set_inheritable(True)
     return listening
 
@@ -180,7 +180,7 @@ class _Workers:
             if self.ready.acquire(timeout=0.2):
                 missing -= 1
             elif any(worker.exitcode is not None for worker in workers):
-                raise RunError("A worker did not start; its reason is above, or try --workers 1")
+                raise RunError("A worker did not start; see the reason above, or try --workers 1")
         return not self.stop.is_set()
 
     def _keep(self, workers: list[SpawnProcess]) -> None:
@@ -189,7 +189,7 @@ class _Workers:
             for i, worker in enumerate(workers):
                 if worker.exitcode is None or self.stop.is_set():
                     continue
-                _say(f"Worker {worker.pid} ended with {worker.exitcode}; another takes its place")
+                _say(f"Worker {worker.pid} ended with {worker.exitcode} and was replaced")
                 # A model that kills its worker must not do so without a pause.
                 if not self.stop.wait(RESTART_SECONDS):
                     workers[i] = self._start()

@@ -47,11 +47,11 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not value > 0 and name != "gather_ms":
-                raise SpecError(f"The limit {name} of a server is {value}; give a number above 0")
+                raise SpecError(f"The server limit {name} is {value}; use a number above 0")
         if self.texts > self.queue_texts:
             raise SpecError(
-                f"A request may hold {self.texts} texts but the queue only {self.queue_texts}; "
-                "give a longer queue or fewer texts"
+                f"A request may hold {self.texts} texts but the queue only {self.queue_texts}; use "
+                "a longer queue or fewer texts"
             )
 
 
@@ -61,8 +61,8 @@ class ServeSettings:
 
     Attributes:
         folder: The model folder.
-        host: Address to listen at.
-        port: Port to listen at; 0 takes a free one.
+        host: Address to listen on.
+        port: Port to listen on; 0 picks a free one.
         workers: Processes, each with a model of its own.
         keys: SHA-256 digests of the valid keys; without any, everybody has access.
         limits: Bounds of requests.
@@ -123,8 +123,8 @@ def read_keys(path: Path | None) -> tuple[bytes, ...]:
     for line in lines:
         if len(line) < SHORTEST_KEY or not (line.isascii() and line.isprintable()):
             raise SpecError(
-                f"A key in {where} is shorter than {SHORTEST_KEY} characters or not plain ASCII; "
-                "make one with: openssl rand -hex 16"
+                f"A key in {where} is shorter than {SHORTEST_KEY} characters or not ASCII; create "
+                "one with: openssl rand -hex 16"
             )
     return tuple(digest(line.encode("ascii")) for line in lines)
 

@@ -64,7 +64,7 @@ def new_file(path: str | Path, *, advice: str = "", durable: bool = True) -> Ite
         try:
             _prepare(target)
             if target.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "it is a folder; name a file")
+                raise IsADirectoryError(errno.EISDIR, "it is a folder; use a file name")
             scratch.touch(exist_ok=False)
             mode = scratch.stat().st_mode
             yield scratch
@@ -238,10 +238,10 @@ def refuse_foreign(target: Path, marker: str) -> None:
     except FileNotFoundError:
         return
     except NotADirectoryError:
-        raise NotADirectoryError(errno.ENOTDIR, "it is a file; name a folder") from None
+        raise NotADirectoryError(errno.ENOTDIR, "it is a file; use a folder") from None
     if marker and names and marker not in names:
         raise RunError(
-            f"Cannot write {target}: it holds other files and no {marker}; name an empty or a new "
+            f"Cannot write {target}: it is not empty and has no {marker}; use an empty or new "
             "folder"
         )
 

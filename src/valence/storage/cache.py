@@ -29,7 +29,7 @@ from valence.storage import atomic
 ABOUT = "about.json"
 DEFAULT_LIMIT = "20GiB"
 FREE_SHARE = 0.5  # of the free disk that is filled at once
-ADVICE = "free space, or name another folder with VALENCE_CACHE"
+ADVICE = "free space, or set VALENCE_CACHE to another folder"
 
 Contents = TypeVar("Contents")
 
@@ -62,10 +62,10 @@ STATES = CacheKind("states", "token states of frozen encoders")
 POOLED = CacheKind("pooled", "pooled features of frozen encoders, a vector per text")
 EMBEDDINGS = CacheKind("embeddings", "vectors by which demonstrations are found")
 FEATURES = CacheKind("features", "audio and vision features, converted from pickles")
-NEIGHBORS = CacheKind("neighbors", "training texts that explain compares with")
+NEIGHBORS = CacheKind("neighbors", "training texts for explain")
 ENCODERS = CacheKind("encoders", "built-in encoders, written from installed packages")
 ANSWERS = CacheKind(
-    "answers", "answers of language-model servers, which may have been paid for", recomputable=False
+    "answers", "answers of language-model servers, which may have cost money", recomputable=False
 )
 
 KINDS: Mapping[str, CacheKind] = {
@@ -165,7 +165,7 @@ def discard(folder: Path, reason: str) -> None:
     """Delete an entry that cannot be used, unless another process has done so already."""
     if folder.exists():
         first = (reason.strip().splitlines() or ["broken"])[0]
-        logger.warning("%s is damaged (%s) and is made again", folder, first)
+        logger.warning("%s is damaged (%s) and was created again", folder, first)
         atomic.remove(folder)
 
 
@@ -223,7 +223,7 @@ def clear(kind: str | None = None) -> int:
     Entries that another process holds are left.
 
     Args:
-        kind: A name of :data:`KINDS`, or of a folder with entries of another version. When not
+        kind: A name of :data:`KINDS`, or of a folder with entries from another version. When not
             given, all kinds that are recomputable.
 
     Returns:
@@ -258,7 +258,7 @@ def limit_bytes() -> int | None:
     size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", text.strip().upper())
     if size is None or size[2] not in _UNITS:
         raise SpecError(
-            f"VALENCE_CACHE_LIMIT={text!r} is no size; write 20GB, 500MiB, or none for no limit"
+            f"VALENCE_CACHE_LIMIT={text!r} is not a size; write 20GB, 500MiB, or none for no limit"
         )
     return int(float(size[1]) * _UNITS[size[2]])
 
@@ -279,8 +279,8 @@ def has_room(kind: CacheKind, needed_bytes: int) -> bool:
     if needed_bytes <= room:
         return True
     logger.warning(
-        "The %s would take %s and the cache has room for %s, so they are computed whenever they "
-        "are needed; free some of the disk, or raise VALENCE_CACHE_LIMIT",
+        "The %s would take %s and the cache has room for %s, so they are computed each time; free "
+        "disk space, or raise VALENCE_CACHE_LIMIT",
         kind.description, readable_bytes(needed_bytes), readable_bytes(room),
     )  # fmt: skip
     return False
@@ -316,8 +316,8 @@ def _evict(limit: int | None) -> None:
     if deleted:
         freed = readable_bytes(sum(entry.size for entry in deleted))
         logger.warning(
-            "The cache was above its limit of %s: %d entries (%s) that were not used for the "
-            "longest time are deleted; VALENCE_CACHE_LIMIT sets the limit",
+            "The cache was above its limit of %s: %d entries (%s) least recently used were "
+            "deleted; change the limit with VALENCE_CACHE_LIMIT",
             readable_bytes(limit), len(deleted), freed,
         )  # fmt: skip
 

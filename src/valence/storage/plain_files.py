@@ -38,7 +38,7 @@ def check_plain(folder: Path, *, links: bool = False) -> None:
         for name in (*folders, *files):
             count += 1
             if count > MOST_FILES:
-                raise ModelError(f"{folder} has more than {MOST_FILES} files; it is no model")
+                raise ModelError(f"{folder} has more than {MOST_FILES} files; it is not a model")
             if not name.startswith("."):
                 _check_entry(Path(place, name), [] if links else roots)
 
@@ -57,12 +57,12 @@ def _check_entry(path: Path, roots: list[Path]) -> None:
         reason = error.strerror or str(error)
         raise ModelError(f"{path} cannot be read ({reason}); copy the folder again") from None
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise ModelError(f"{path} is no plain file; copy the folder again")
+        raise ModelError(f"{path} is not a regular file; copy the folder again")
     if linked and roots:
         target = Path(os.path.realpath(path))
         if stat.S_ISDIR(mode) or not any(target.is_relative_to(root) for root in roots):
             raise ModelError(
-                f"{path} is a link to {target}; put the file itself there, links are not followed"
+                f"{path} is a link to {target}; links are not followed, so copy the file itself"
             )
 
 
@@ -79,7 +79,7 @@ def inner_file(folder: Path, name: str, *, of: str) -> Path:
     """
     parts = Path(name).parts
     if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name or "\\" in name:
-        raise ModelError(f"{folder / of} names the file {name!r}, which is not in the folder")
+        raise ModelError(f"{folder / of} names the file {name!r}, which is missing")
     return folder / name
 
 
@@ -109,7 +109,7 @@ def parse_json(text: str) -> Any:
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:

@@ -66,12 +66,14 @@ def load_start(
     old = load_torch_model(folder)
     if task.classes[: len(old.classes)] != old.classes:
         raise ModelError(
-            f"{folder} knows the classes {', '.join(old.classes)}, which must come first among "
-            f"those of the data ({', '.join(task.classes)}); set data.classes"
+            f"{folder} knows the classes {', '.join(old.classes)}, which must come first in those "
+            f"of the data ({', '.join(task.classes)}); set data.classes"
         )
     config = _as_saved(config, old.config)
     if (config.encoder, config.head) != (old.config.encoder, old.config.head):
-        raise ModelError(f"{folder} has another encoder or head than the spec; leave them as saved")
+        raise ModelError(
+            f"{folder} has a different encoder or head than the spec; do not change them"
+        )
     encoder = old.classifier.encoder
     if config.encoder.adaptation in ADAPTED:
         for name, parameter in encoder.named_parameters():  # an adapter is loaded frozen
@@ -82,7 +84,7 @@ def load_start(
     saved = load_file(folder / HEAD_FILE)
     classifier.load_state_dict(_resized(saved, classifier, folder), strict=False)
     prompt = config.encoder.prompt
-    notes = (f"prompt {prompt!r} in front of every text, as before",) if prompt else ()
+    notes = (f"prompt {prompt!r} before every text, as before",) if prompt else ()
     return TorchModel(classifier, old.tokenizer, task, config, provenance, notes=notes)
 
 

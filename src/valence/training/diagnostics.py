@@ -84,7 +84,7 @@ def _drift(history: Sequence[HistoryRecord], settings: Settings) -> str:
         return ""
     return (
         f"prototype drift: their cosine with the class means fell by {fall:.2f} while validation "
-        "accuracy stood still"
+        "accuracy did not improve"
     ) + _advice(
         settings, ("loss.weight", "lower loss.weight"),
         ("train.learning_rate", "lower train.learning_rate"),

@@ -170,8 +170,8 @@ class EncodedTrainer(Trainer):
         logits = score_inputs(network, self.rows.validation, distributed=True).logits
         if not np.isfinite(logits).all():
             raise RunError(
-                f"Training broke down at step {self.state.global_step}: the model's outputs are "
-                f"not numbers; lower train.learning_rate (now {self.args.learning_rate:g})"
+                f"Training diverged at step {self.state.global_step} (NaN); "
+                f"lower train.learning_rate (now {self.args.learning_rate:g})"
             )
         scores = self.rows.task.scores(logits, self.rows.validation_labels)
         metrics: dict[str, Any] = {f"eval_{k}": v for k, v in scores.items() if v is not None}
@@ -297,7 +297,9 @@ def train_network(
     trainer.remove_callback(PrinterCallback)
     last = process_group.broadcast_object(_last_checkpoint(checkpoint))
     if last is not None and not Path(last).is_dir():
-        raise RunError(f"{last} is not here; all machines need one folder of runs, give --runs")
+        raise RunError(
+            f"{last} is missing; all machines need the same folder of runs, set it with --runs"
+        )
     with warnings.catch_warnings(), without_peft_warnings():
         # The schedule is stepped by the Trainer; torch warns about an order it cannot see.
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")

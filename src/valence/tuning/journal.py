@@ -31,12 +31,12 @@ def open_journal(path: Path) -> Any:
         try:
             torn = cut_torn_lines(path)
         except OSError as error:
-            LOG.warning("Torn lines of %s cannot be cut off: %s", path, reason_of(error))
+            LOG.warning("Incomplete lines of %s cannot be removed: %s", path, reason_of(error))
             torn = 0
         finally:
             lock.release()
         if torn:
-            LOG.warning("Note: %d torn lines of %s were cut off; the others are kept", torn, path)
+            LOG.warning("Note: %d incomplete lines of %s were removed", torn, path)
     return JournalStorage(JournalFileBackend(str(path)))
 
 

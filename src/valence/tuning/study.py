@@ -214,8 +214,8 @@ def bind(study: Study, task: dict[str, Any]) -> None:
     other = [name for name, value in task.items() if known.get(name) != value]
     if other:
         raise SpecError(
-            f"Study {study.study_name!r} was begun with other {' and '.join(other)}; "
-            "give the same command, or another --study"
+            f"Study {study.study_name!r} was started with different {' and '.join(other)}; use the "
+            "same command, or another --study"
         )
 
 

@@ -170,7 +170,7 @@ def _with_workers(job: Job, workers: int, notifier: _ProgressNotifier) -> None:
     if broken:
         raise RunError(
             f"{len(broken)} of {workers} workers ended with exit code {broken[0]}; finished trials "
-            "are kept, the same command goes on from here"
+            "are saved, run the same command again to resume"
         )
 
 

@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 DEFAULT_TRIALS = 20
-ALONE = "give --workers, or start several that share one --storage and --study"
+ALONE = "use --workers, or start several that share --storage and --study"
 
 
 @dataclass(frozen=True)
@@ -204,13 +204,13 @@ def ranges_of(spec: RunSpec, plan: TuningPlan, fixed: Mapping[str, Any]) -> dict
     own = (plan.ranges or {}).get(spec.method, {})
     for path in own:
         if path not in type(spec.config).paths():
-            raise SpecError(f"Method {spec.method!r} does not read {path}; take it out")
+            raise SpecError(f"Method {spec.method!r} does not use {path}; remove it")
     merged = {**method.search_space(spec.config), **own}
     if not merged:
-        raise SpecError(f"Method {spec.method!r} has nothing to tune; train it as it is")
+        raise SpecError(f"Method {spec.method!r} has nothing to tune; use valence train")
     space = {p: r for p, r in merged.items() if r is not None and p not in fixed}
     if not space:
-        raise SpecError(f"Nothing is left to tune for {spec.method!r}; give a range in --space")
+        raise SpecError(f"Nothing is left to tune for {spec.method!r}; add a range in --space")
     for path, one in space.items():
         for value in one.ends:
             spec.override({path: value})
@@ -352,7 +352,7 @@ def _none_done(study: Study, interrupted: bool) -> TuningResult:
     table = trials_table(study)
     failed = table.loc[table["error"] != "", "error"]
     raise RunError(
-        f"All {len(failed)} trials of study {study.study_name!r} failed, the last with: "
-        f"{failed.iloc[-1] if len(failed) else 'no reason'}; "
-        "mend the cause and give another --study"
+        f"All {len(failed)} trials of study {study.study_name!r} failed; the last error: "
+        f"{failed.iloc[-1] if len(failed) else 'no reason'}; fix the cause and use another "
+        "--study"
     )

@@ -86,7 +86,7 @@ def test_leaks_across_splits() -> None:
     leak = found["leak-test-train"]
     assert leak.level == "problem"
     assert "2 of 4 test texts (50.0%)" in leak.line
-    assert "1 more nearly; 1 of them with another label" in leak.line
+    assert "1 near-duplicate; 1 with different labels" in leak.line
     assert list(leak.rows["row"]) == [0, 1, 2]
     assert list(leak.rows["other_row"]) == [0, 1, 2]
     assert found["leak-validation-train"].count == 1
@@ -291,7 +291,7 @@ def test_an_encoder_that_is_not_run_is_named(
             encoder_features=features,
         )
         (line,) = (f.line for f in found.findings if f.check == "label-errors")
-        assert ("not run: there are more than 100 rows" in line) == features
+        assert ("skipped: there are more than 100 rows" in line) == features
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_scripts_and_words(entries: dict[str, Readiness]) -> None:
 def test_warnings_where_the_script_cannot_be_read(entries: dict[str, Readiness]) -> None:
     assert not any("multilingual" in line for line in entries["en"].warnings)
     assert any("cannot read Han" in line for line in entries["zh"].warnings)
-    assert any("letters of Arabic, not words" in line for line in entries["ar"].warnings)
+    assert any("splits Arabic into letters, not words" in line for line in entries["ar"].warnings)
     assert entries["zh"].unknown > 0.3
     assert entries["ar"].over_limit == 1.0
     assert any("longer than 16 tokens" in line for line in entries["ar"].warnings)

@@ -64,7 +64,7 @@ def test_few_rows_have_no_curve(result: RunResult, reviews: Path, store: RunStor
     [
         (None, "more labels of '"),
         (LearningCurve(200, 0.5, 0.6, 0.02), "more labels, above all of '"),
-        (LearningCurve(200, 0.6, 0.61, 0.02), "a look at the labels of '"),
+        (LearningCurve(200, 0.6, 0.61, 0.02), "a check of the labels of '"),
     ],
 )
 def test_words_follow_the_curve(result: RunResult, curve: LearningCurve | None, start: str) -> None:

@@ -124,7 +124,7 @@ def test_a_dead_worker_costs_its_own_cell_alone(
     ((number, again),) = [(n, e) for n, e in events if e.status == "retried"]
     assert again.message == "worker lost (SIGKILL(-9)), run again"
     finals = {n: e for n, e in events if e.status in FINAL}
-    assert finals[number].message == "its worker was lost 2 times, at last: SIGKILL(-9)"
+    assert finals[number].message == "its worker was lost 2 times, last reason: SIGKILL(-9)"
     assert finals[1 - number].status == "done"
     assert sum(e.status == "started" for n, e in events if n != number) == 1
     assert workers(POOL) == []
@@ -263,7 +263,7 @@ def test_a_result_that_is_not_seen_is_said(
     specs: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grid, "SEEN_SECONDS", 0.1)
-    with pytest.raises(RunError, match="Run elsewhere is done but not to be seen in"):
+    with pytest.raises(RunError, match="Run elsewhere is done but missing in"):
         grid.execute(
             specs, store=RunStore(tmp_path), executor=Said((0, RunEvent("done", key="elsewhere")))
         )

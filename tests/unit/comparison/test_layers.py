@@ -77,13 +77,13 @@ def test_every_difference_is_named_with_its_reason(small: Path) -> None:
 def test_a_file_that_extends_itself_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b.yaml")
     (tmp_path / "b.yaml").write_text("extends: a.yaml")
-    with pytest.raises(SpecError, match="extends itself; name another file there"):
+    with pytest.raises(SpecError, match="extends itself; use another file"):
         read_comparison(tmp_path / "a.yaml")
     (tmp_path / "c.yaml").write_text("extends: gone.yaml")
     with pytest.raises(SpecError, match=r"gone\.yaml cannot be read"):
         read_comparison(tmp_path / "c.yaml")
     (tmp_path / "d.yaml").write_text("extends: [a.yaml]")
-    with pytest.raises(SpecError, match="extends must name a file"):
+    with pytest.raises(SpecError, match="extends must be a file name"):
         read_comparison(tmp_path / "d.yaml")
 
 

@@ -56,7 +56,7 @@ def test_without_names_the_longest_texts_and_the_only_few_values() -> None:
     text = guess_text_column(columns, where="x")
     assert (text.name, "longest" in text.reason) == ("d", True)
     label = guess_label_column(columns, text="d", where="x")
-    assert (label.name, label.reason) == ("f", "the only one of few values, 3")
+    assert (label.name, label.reason) == ("f", "the only column with few values (3)")
 
 
 @pytest.mark.parametrize("column", [IDS, DATES, NUMBERS, ["x"] * ROWS, [None] * ROWS])
@@ -75,9 +75,9 @@ def test_texts_of_scripts_without_spaces_are_texts() -> None:
 
 def test_two_alike_are_named() -> None:
     columns = {"pros": TEXTS, "cons": prose(2), "mood": LABELS, "tone": LABELS}
-    with pytest.raises(DataError, match=r"'pros' and 'cons' may all hold texts.*--text-column"):
+    with pytest.raises(DataError, match=r"'pros' and 'cons' look alike.*--text-column"):
         guess_text_column(columns, where="x")
-    with pytest.raises(DataError, match=r"'mood' and 'tone' may all hold labels.*--label-column"):
+    with pytest.raises(DataError, match=r"'mood' and 'tone' look alike.*--label-column"):
         guess_label_column(columns, text="pros", where="x")
 
 
@@ -93,7 +93,7 @@ def test_guessed_columns_are_noted_and_recorded_in_run_and_model(tmp_path: Path)
     spec = make_spec("tfidf-lr", DataSpec(name=str(path)))
     data = load_dataset(spec.data, seed=45)
     assert data.columns == (("data.text_column", "comment"), ("data.label_column", "stimmung"))
-    assert sum("texts are read from column 'comment'" in note for note in data.notes) == 1
+    assert sum("texts from column 'comment'" in note for note in data.notes) == 1
     store = RunStore(tmp_path / "runs")
     result = run(spec, store=store)
     assert result.spec.data.text_column == "comment"
@@ -138,7 +138,7 @@ def test_a_column_of_splits_is_read_and_said(tmp_path: Path) -> None:
         "splits by column 'split': 84 train, 28 validation, 28 test" in n for n in data.notes
     )
     ignored = load_dataset(DataSpec(name=str(path), split_column="none"), seed=1)
-    assert any(note.startswith("test split made here") for note in ignored.notes)
+    assert any(note.startswith("test split drawn at random") for note in ignored.notes)
     rows = load_split(DataSpec(name=str(path)), data.classes)
     assert (rows.split, rows.rows.texts) == ("test", data.test.texts)
 
@@ -155,7 +155,7 @@ def test_a_split_that_is_missing_is_made_and_other_columns_are_none(tmp_path: Pa
     assert any(
         n.startswith("test split made") for n in load_dataset(DataSpec(name=str(other))).notes
     )
-    with pytest.raises(DataError, match=r"row 1 says 'left'; write train, .*--split-column none"):
+    with pytest.raises(DataError, match=r"row 1 says 'left'; use train, .*--split-column none"):
         load_dataset(DataSpec(name=str(other), split_column="split"))
-    with pytest.raises(DataError, match="no column 'set' of splits; columns: text, label, split"):
+    with pytest.raises(DataError, match="no split column 'set'; columns: text, label, split"):
         load_dataset(DataSpec(name=str(other), split_column="set"))

@@ -59,7 +59,7 @@ def test_a_row_that_the_sample_cuts_does_not_count(tmp_path: Path) -> None:
 def test_a_file_without_a_header_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     TABLE.to_csv(path, index=False, header=False)
-    with pytest.raises(DataError, match="the first line looks like a row"):
+    with pytest.raises(DataError, match="the first line looks like data"):
         load_dataset(DataSpec(name=str(path)))
 
 

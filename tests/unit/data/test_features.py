@@ -109,7 +109,7 @@ def test_lengths_are_found_where_none_are_given(write: Any, tmp_path: Path) -> N
     for modality in ("audio", "vision"):
         found = archive.split("test").lengths[modality]
         np.testing.assert_array_equal(found, given.lengths[modality])
-        assert any(f"{modality} lengths are not in the file" in n for n in archive.manifest.notes)
+        assert any(f"{modality} lengths are missing" in n for n in archive.manifest.notes)
 
 
 def test_a_split_without_a_modality(write: Any, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def with_value(key: str, value: object) -> Any:
         (with_value("id", ["a", "b", "a", "c", "d"]), "id 'a' stands there 2 times"),
         (with_value("id", []), "no rows"),
         (with_value("regression_labels", [1, 2, np.nan, 0, 0]), "row 3: 'regression_labels'"),
-        (with_value("regression_labels", ["x"] * 5), "something that is no number"),
+        (with_value("regression_labels", ["x"] * 5), "a value that is not a number"),
         (with_value("vision", np.zeros((5, 4, 7))), "steps of different widths: train 2"),
         (with_value("annotations", ["Positive"]), "1 of 'annotation' for 5 ids"),
     ],
@@ -272,9 +272,9 @@ def test_shared_ids_and_empty_modalities_are_said(write: Any, tmp_path: Path) ->
     content["train"]["text"] = np.zeros((5, 2, 768))
     content["train"]["vision_lengths"][[0, 4]] = 0
     notes = convert(write(content), tmp_path / "archive").manifest.notes
-    assert any(note.startswith("1 ids stand in two splits") for note in notes)
+    assert any(note.startswith("1 ids are in two splits") for note in notes)
     assert "2 rows have no vision" in notes
-    assert any(note.startswith("text features in the file are not kept") for note in notes)
+    assert any(note.startswith("text features in the file are ignored") for note in notes)
     batch = FeatureArchive.open(tmp_path / "archive").split("train").batch([0, 4])
     assert batch.steps["vision"].shape == (2, 1, 2)
     assert not batch.masks["vision"].any()
@@ -296,7 +296,7 @@ def test_damaged_archives(write: Any, tmp_path: Path) -> None:
         FeatureArchive.open(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 2}))
-    with pytest.raises(DataError, match="no archive of format 1"):
+    with pytest.raises(DataError, match="not an archive of format 1"):
         FeatureArchive.open(folder)
 
 

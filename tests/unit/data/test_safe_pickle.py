@@ -146,15 +146,15 @@ def test_a_forged_object_array_over_raw_addresses_is_refused() -> None:
     ("raw", "reason"),
     [
         (instructions(NDARRAY, b"J\xff\xff\xff\x7f\x85R"), r"call of numpy\.ndarray"),
-        (instructions(NDARRAY, b"K\x05\x85\x81"), "NEWOBJ|no whole pickle"),
+        (instructions(NDARRAY, b"K\x05\x85\x81"), "NEWOBJ|not a complete pickle"),
         (instructions(DTYPE, b"}U\x01xK\x01sb"), "change of a function"),
         (instructions(NDARRAY), "bare callable"),
         (instructions(b"U\x01xQ"), "outside the file"),
         (instructions(DTYPE, b"U\x02m8K\x00K\x01\x87R"), "arrays of type 'm8'"),
         (instructions(DTYPE, b"U\x02f4K\x00K\x01\x87R"), "bare type"),
         (instructions(b"c_codecs\nencode\nU\x01xU\x06rot_13\x86R"), "Latin-1"),
-        (b"", "no whole pickle"),
-        (b"\x80\x04\x95\xff\xff", "no whole pickle"),
+        (b"", "not a complete pickle"),
+        (b"\x80\x04\x95\xff\xff", "not a complete pickle"),
         (b"PK\x03\x04 not a pickle", "a ZIP archive"),
         (b"\x93NUMPY\x01\x00v\x00{'descr': '|O'", "a NumPy file"),
     ],
@@ -176,7 +176,7 @@ def test_records_with_fields_are_refused() -> None:
 def test_wrong_shapes_are_broken_files() -> None:
     raw = pickle.dumps(np.zeros((2, 3), dtype=np.float32), 2)
     assert raw.count(b"K\x02K\x03\x86") == 1
-    with pytest.raises(DataError, match="no whole pickle"):
+    with pytest.raises(DataError, match="not a complete pickle"):
         read(raw.replace(b"K\x02K\x03\x86", b"K\x02K\x09\x86"))
 
 

@@ -47,7 +47,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     for split in (data.train, data.validation, data.test):
         assert [data.classes[y] for y in split.labels] == [labels[t] for t in split.texts]
         assert len(np.unique(split.labels)) == 3
-    assert any("test split made here" in note for note in data.notes)
+    assert any("test split drawn at random" in note for note in data.notes)
 
 
 def test_folder_with_dev_and_other_columns(tmp_path: Path) -> None:
@@ -117,11 +117,11 @@ def test_a_model_knows_the_rows_of_the_built_in_corpus_by_name() -> None:
 def test_settings_that_cut_are_refused_where_a_model_is_held_to_rows(tmp_path: Path) -> None:
     ROWS.to_csv(tmp_path / "rows.csv", index=False)
     cut = DataSpec(name=str(tmp_path / "rows.csv"), train_total=9)
-    with pytest.raises(SpecError, match=r"data\.train_total is for trainings"):
+    with pytest.raises(SpecError, match=r"data\.train_total is for training"):
         load_split(cut, ("bad", "good", "so-so"))
-    with pytest.raises(SpecError, match=r"an audit looks at all rows, leave it out"):
+    with pytest.raises(SpecError, match=r"an audit reads all rows, so remove it"):
         read_source(cut)
-    with pytest.raises(SpecError, match=r"an import takes all rows, leave it out"):
+    with pytest.raises(SpecError, match=r"an import reads all rows, so remove it"):
         import_rows(cut, f"sqlite:///{tmp_path}/x.db")
 
 
@@ -186,7 +186,7 @@ BAD = {
     "missing file": (None, {}, "No file"),
     "empty file": (b"", {}, "is empty"),
     "missing column": (b"body,label\na,x\n", {"text_column": "txt"}, "columns: body, label"),
-    "no usual column": (b"body,label\na,x\n", {}, "name it with --text-column"),
+    "no usual column": (b"body,label\na,x\n", {}, "Set it with --text-column"),
     "one class": (b"text,label\na,x\nb,x\nc,x\n", {}, "at least two classes"),
     "not utf-8": (b"text,label\na,x\n\xe9t\xe9,y\n", {}, "line 3: not UTF-8"),
     "unclosed quote": (b'text,label\n"a,x\nb,y\n', {}, "cannot be read as csv"),
@@ -219,14 +219,14 @@ def test_bad_file_is_one_line_with_what_where_and_what_to_do(tmp_path: Path, cas
 def test_broken_json_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a", "label": "x"}\n{"text": \n')
-    with pytest.raises(DataError, match="line 2: no valid JSON"):
+    with pytest.raises(DataError, match="line 2: not valid JSON"):
         load(path)
 
 
 def test_measure_is_not_taken_for_classes(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     ROWS.assign(label=np.linspace(-3, 3, 60)).to_csv(path, index=False)
-    with pytest.raises(DataError, match="looks like a measure"):
+    with pytest.raises(DataError, match="looks like a measurement"):
         load(path)
 
 

@@ -145,7 +145,7 @@ def test_reading_a_table_a_query_and_the_cleaned_text(url: str, tmp_path: Path) 
     with pytest.raises(UnknownNameError, match="did you mean 'tweets'"):
         load_dataset(DataSpec(name=url, table="tweet"))
     with pytest.raises(
-        DataError, match=r"several tables \(others, tweets\); name one with --table"
+        DataError, match=r"several tables \(others, tweets\); choose one with --table"
     ):
         load_dataset(DataSpec(name=url))
     with pytest.raises(DataError, match="did you mean 'clean_text'"):
@@ -167,9 +167,9 @@ def test_a_foreign_table(url: str, tmp_path: Path) -> None:
     data = load_dataset(DataSpec(name=url), seed=1)
     assert (data.classes, len(data.validation)) == (("0", "1"), 20)
     assert any("split spare are not used" in note for note in data.notes)
-    assert any("test split made here" in note for note in data.notes)
+    assert any("test split drawn at random" in note for note in data.notes)
     make_reviews(20).to_csv(tmp_path / "x.csv", index=False)
-    with pytest.raises(DataError, match="was not made by an import"):
+    with pytest.raises(DataError, match="was not created by an import"):
         import_rows(str(tmp_path / "x.csv"), url, options=ImportOptions(table="notes"))
 
 
@@ -337,14 +337,14 @@ def test_databases_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Mon
 
     assert "no such file" in why(f"sqlite:///{tmp_path}/none.db")
     assert not (tmp_path / "none.db").exists()
-    assert "names no file" in why("sqlite://")
+    assert "has no file name" in why("sqlite://")
     assert "there is no folder" in why(f"sqlite:///{tmp_path}/no/x.db")
     (tmp_path / "text.db").write_text("no database at all, " * 100, encoding="utf-8")
     assert "file is not a database" in why(f"sqlite:///{tmp_path}/text.db")
     (tmp_path / "void.db").touch()
     assert "has no tables" in why(f"sqlite:///{tmp_path}/void.db")
     assert "did you mean 'postgresql'" in why("postgre://host/db")
-    assert "no database URL" in why("postgresql://host:port/db")
+    assert "not a database URL" in why("postgresql://host:port/db")
     assert "NO_SUCH_NAME, which is not set" in why("postgresql://me:${NO_SUCH_NAME}@host/db")
     assert "Connection refused" in why("postgresql://me@127.0.0.1:1/db")
     monkeypatch.setitem(sys.modules, "psycopg", None)
@@ -361,7 +361,7 @@ def test_sources_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(DataError, match="no column 'text'") as told:
         import_rows(DataSpec(name=str(tmp_path / "t.csv"), text_column="text"), to)
     assert "did you mean 'tekst'" in str(told.value)
-    with pytest.raises(SpecError, match="is no database URL; write sqlite:///"):
+    with pytest.raises(SpecError, match="is not a database URL; write sqlite:///"):
         import_rows(str(tmp_path / "t.csv"), "x.db")
     with pytest.raises(UnknownNameError, match="file or data set"):
         import_rows("nothing", to)

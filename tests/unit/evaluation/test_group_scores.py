@@ -105,7 +105,7 @@ def test_matrix_has_one_training_per_language(root: Path, tmp_path: Path) -> Non
         (name,) = result.spec.data.train_groups or ("",)
         for tested, scores in result.groups.items():
             assert matrix.loc[name, tested] == scores["macro_f1"]
-    assert "carries over best" in transfer_verdict(table)
+    assert "The best source for other groups" in transfer_verdict(table)
     assert write_transfer(found, tmp_path) == []
     for name in ("transfer.csv", "transfer.md", "transfer.xlsx", "transfer-tfidf-lr.png"):
         assert (tmp_path / name).stat().st_size > 200

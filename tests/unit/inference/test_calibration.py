@@ -123,14 +123,14 @@ def test_too_few_rows_are_refused(rows: int) -> None:
 
 def test_rows_that_give_no_text_a_label_are_refused() -> None:
     true, labels = world(400, 4)
-    with pytest.raises(DataError, match=r"All 50 rows .* are of class 'meh'"):
+    with pytest.raises(DataError, match=r"All 50 rows .* have the class 'meh'"):
         fit(true[:50], np.full(50, 2), config())
-    with pytest.raises(DataError, match="no text would ever get a label"):
+    with pytest.raises(DataError, match="would leave every text without a label"):
         fit(true[:30], labels[:30], config(), abstain=0.01)
     few = labels.copy()
     few[:] = 0
     few[:12] = 1
-    with pytest.raises(DataError, match="no text would ever get a label"):
+    with pytest.raises(DataError, match="would leave every text without a label"):
         fit(true, few, config(), abstain=0.1)
 
 

@@ -165,7 +165,7 @@ def test_what_cannot_be_made_8_bit_is_said(
 
     monkeypatch.setattr(runtimes, "quantize", refused)
     options = ExportOptions(runtime, int8=True)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match=r"made 8-bit \(no kernel\); export it without --int8"):
+    with pytest.raises(ModelError, match=r"quantized \(no kernel\); export it without --int8"):
         export_model(model, tmp_path / "out", data, options=options)
     assert not (tmp_path / "out").exists()
 
@@ -227,7 +227,7 @@ def test_what_loses_too_much_is_not_kept(
 
 def test_wrong_use_is_told(data: Dataset, model: Path, tmp_path: Path) -> None:
     other = replace(data, classes=("x", "y", "z"))
-    with pytest.raises(DataError, match="rows of the model's classes with --data"):
+    with pytest.raises(DataError, match="rows with the model's classes with --data"):
         export_model(model, tmp_path / "out", other)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("precious")

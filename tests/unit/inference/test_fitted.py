@@ -78,7 +78,7 @@ def test_the_report_is_what_the_command_prints(fitted: valence.Fitted) -> None:
     text = fitted.report()
     assert "kernel-ridge" in text
     assert "95% interval" in text
-    assert "Against always the largest class" in text
+    assert "Compared with always predicting the largest class" in text
     assert "What would help most" in text
     assert "dataframe-" not in text.partition("What would help most")[2]
 
@@ -91,7 +91,7 @@ def test_the_saved_model_gives_the_same(fitted: valence.Fitted, tmp_path: Path) 
     fitted.save(tmp_path / "model")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years")
-    with pytest.raises(RunError, match="holds other files"):
+    with pytest.raises(RunError, match="is not empty"):
         fitted.save(tmp_path / "mine")
 
 

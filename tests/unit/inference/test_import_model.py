@@ -95,7 +95,7 @@ def test_every_verb_serves_it(folders: tuple[Path, Path], labeled: Path, tmp_pat
         answer = running.ask("/predict", {"inputs": TEXTS[0]}).json
     scores = {one["label"]: one["score"] for one in answer[0]}
     assert scores == pytest.approx(dict(zip(LABELS, plain[0], strict=True)), abs=1e-5)
-    with pytest.raises(SpecError, match="trained elsewhere; run valence calibrate"):
+    with pytest.raises(SpecError, match="unknown for this model; run valence calibrate"):
         Predictor(ours).calibration.with_target_prior(dict.fromkeys(LABELS, 1 / 3))
     valence("calibrate", str(ours), "--data", str(labeled), "--quiet")
     assert not np.allclose(Predictor(ours).predict_proba(TEXTS), plain, atol=1e-3)
@@ -103,11 +103,11 @@ def test_every_verb_serves_it(folders: tuple[Path, Path], labeled: Path, tmp_pat
 
 REFUSED = {
     "several labels": {"problem_type": "multi_label_classification"},
-    "a number on a scale": {"problem_type": "regression"},
-    "no sequence classifier": {"architectures": ["BertModel"]},
-    "code that it brings along": {"auto_map": {"AutoConfig": "evil.Config"}},
-    "models here have a softmax": {"function_to_apply": "sigmoid"},
-    "two labels the same": {"id2label": {"0": "a", "1": "a", "2": "b"}},
+    "predicts a number": {"problem_type": "regression"},
+    "not a sequence classifier": {"architectures": ["BertModel"]},
+    "code from its own folder": {"auto_map": {"AutoConfig": "evil.Config"}},
+    "Valence models use a softmax": {"function_to_apply": "sigmoid"},
+    "duplicate or empty label names": {"id2label": {"0": "a", "1": "a", "2": "b"}},
 }
 
 
@@ -127,10 +127,10 @@ def test_weights_that_are_missing_or_pickled_are_refused(tmp_path: Path) -> None
     weights = load_file(theirs / "model.safetensors")
     weights.pop("classifier.weight")
     save_file(weights, theirs / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"no weights for classifier\.weight; they would be drawn"):
+    with pytest.raises(ModelError, match=r"no weights for classifier\.weight; use a folder"):
         import_model(theirs, tmp_path / "ours")
     (theirs / "model.safetensors").rename(theirs / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="no safetensors, and other weights are not loaded"):
+    with pytest.raises(ModelError, match="no safetensors; other weights"):
         import_model(theirs, tmp_path / "ours")
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter/adapter_config.json").write_text("{}")
@@ -139,7 +139,7 @@ def test_weights_that_are_missing_or_pickled_are_refused(tmp_path: Path) -> None
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").touch()
     good = save_classifier("bert", tmp_path / "good")
-    with pytest.raises(RunError, match="holds other files"):
+    with pytest.raises(RunError, match="is not empty"):
         import_model(good, tmp_path / "mine")
     with pytest.raises(ModelError, match="valence import-model"):
         Predictor(good)
@@ -152,14 +152,14 @@ def test_labels_without_names_are_said_and_given(tmp_path: Path) -> None:
     )
     done = import_model(theirs, tmp_path / "plain")
     assert done.notes == (
-        "Its labels have no names; give them in their order: --labels name0,name1,name2",
+        "Its labels have no names; set them in their order: --labels name0,name1,name2",
     )
     words = ["import-model", str(theirs), "--out", str(tmp_path / "named"), "--labels", "no,so,yes"]
     told = json.loads(valence(*words, "--json"))
     assert told["classes"] == ["no", "so", "yes"]
     assert told["notes"] == []
     assert Predictor(tmp_path / "named").predict(TEXTS[:1])[0] in ("no", "so", "yes")
-    with pytest.raises(ModelError, match="has 3 labels and --labels names 2"):
+    with pytest.raises(ModelError, match="has 3 labels but --labels has 2"):
         import_model(theirs, tmp_path / "wrong", labels=["no", "yes"])
 
 
@@ -167,7 +167,7 @@ def test_padding_that_only_the_tokenizer_names_is_taken(tmp_path: Path) -> None:
     theirs = save_classifier("qwen3", tmp_path / "theirs")
     changed(theirs, pad_token_id=None)
     done = import_model(theirs, tmp_path / "ours")
-    assert any("that of the tokenizer is taken: [PAD]" in note for note in done.notes)
+    assert any("the tokenizer's is used: [PAD]" in note for note in done.notes)
     np.testing.assert_allclose(
         Predictor(tmp_path / "ours").predict_proba(TEXTS), piped(tmp_path / "ours"), atol=1e-5
     )
@@ -183,7 +183,7 @@ def test_length_is_what_the_positions_allow(tmp_path: Path) -> None:
     whole = SIZES["max_position_embeddings"]
     assert import_model(theirs, tmp_path / "ours").max_length == whole - 1
     done = import_model(theirs, tmp_path / "long", max_length=100)
-    assert "It can read 63 tokens of a text and no more" in done.notes
+    assert "It can read at most 63 tokens per text" in done.notes
     assert import_model(theirs, tmp_path / "short", max_length=8).max_length == 8
     assert Predictor(tmp_path / "short").model.max_tokens == 8
     long = save_classifier("modernbert", tmp_path / "modern", max_position_embeddings=2048)
@@ -213,7 +213,7 @@ def test_other_probabilities_are_not_imported(
     save_word_tokenizer(theirs, model_input_names=names)
     import_model(theirs, tmp_path / "plain")
     monkeypatch.setattr(BertForSequenceClassification, "forward", reading_types)
-    with pytest.raises(ModelError, match="other probabilities here than in transformers"):
+    with pytest.raises(ModelError, match="its probabilities differ from those in transformers"):
         import_model(theirs, tmp_path / "ours")
 
 

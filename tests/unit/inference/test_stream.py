@@ -161,7 +161,7 @@ def test_goes_on_after_a_kill(
     assert not paths[1].exists()
     parts = tmp_path / f".out{suffix}.parts"
     assert len(list(parts.glob(f"part-*{suffix}"))) == 2
-    with pytest.raises(DataError, match="go on with --resume"):
+    with pytest.raises(DataError, match="continue with --resume"):
         predict_stream(predictor, *paths, options=SMALL)
     (parts / f"part-000001{suffix}").write_bytes(b"half a pa")  # what a full disk may leave
     scored: list[int] = []
@@ -191,7 +191,7 @@ def test_two_processes_do_not_write_one_target(predictor: Predictor, tmp_path: P
 
     predict_stream(predictor, source, out, options=SMALL, progress=again)
     assert told[0].startswith("1 ")
-    assert "Another process writes" in told[0]
+    assert "Another process is writing" in told[0]
     assert len(pd.read_csv(out)) == len(ROWS)
     assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "out.csv"}
     predict_stream(predictor, source, out, options=SMALL)
@@ -246,7 +246,7 @@ def test_a_file_of_another_encoding_is_scored_and_named(
     with pytest.raises(DataError, match=r"latin\.csv, line 2: not UTF-8, .*--encoding cp1252"):
         predict_stream(predictor, tmp_path / "latin.csv", tmp_path / "out.csv")
     options = StreamOptions(encoding="ascii")
-    with pytest.raises(DataError, match=r"line 2: not ascii; name its encoding with --encoding"):
+    with pytest.raises(DataError, match=r"line 2: not ascii; set its encoding with --encoding"):
         predict_stream(predictor, tmp_path / "latin.csv", tmp_path / "out.csv", options=options)
 
 
@@ -265,7 +265,7 @@ BROKEN = {
     "more values": ("text,a\ngood,1\nbad,2,3\n", "line 3 has 3 values and the first line 2"),
     "open quote": ('text,a\ngood,1\n"bad,2\nfine,3\n', 'quote " in line 3 is never closed'),
     "no rows": ("text,a\n", "has no rows"),
-    "no text": ("words,a\ngood,1\n", "no column holds texts"),
+    "no text": ("words,a\ngood,1\n", "which column holds the texts"),
     "empty": ("", "is empty"),
 }
 

@@ -105,7 +105,7 @@ def test_train_merge_and_ask(
     assert after.max(1).mean() > before.max(1).mean(), "answers became likelier"
     with pytest.raises(RunError, match="is not empty"):
         merge(tmp_path / "adapter", tmp_path / "model")
-    with pytest.raises(ModelError, match="no adapter that valence llm finetune wrote"):
+    with pytest.raises(ModelError, match="not an adapter of valence llm finetune"):
         merge(tmp_path / "model", tmp_path / "other")
 
 
@@ -147,12 +147,12 @@ def test_only_the_answer_is_learned_and_none_is_cut(
         assert said == sft_data.renderer.answers[example.label] + "<|end|>"
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
-    with pytest.raises(RunError, match="no adapter and not empty"):
+    with pytest.raises(RunError, match="not empty and not an adapter"):
         finetune(spec, sft_data, tmp_path / "full")
 
 
 def test_folders_that_hold_nothing(tmp_path: Path, spec: FinetuneSpec) -> None:
-    with pytest.raises(DataError, match="holds no instructions; make them"):
+    with pytest.raises(DataError, match="has no instructions; create them"):
         read_sft_data(tmp_path, spec)
     with pytest.raises(ModelError, match="no adapter"):
         read_finetune_result(tmp_path)

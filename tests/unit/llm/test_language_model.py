@@ -155,7 +155,7 @@ def test_batches_that_do_not_fit_are_halved_and_stay_small() -> None:
     halved.run(_full_after(3, seen), np.arange(6))
     assert seen == [[0, 1], [2, 3], [4, 5]]
     assert halved.halvings == 2, "what is known not to fit is not tried again"
-    with pytest.raises(ModelError, match="One question does not fit into memory"):
+    with pytest.raises(ModelError, match="The model and one prompt do not fit into memory"):
         HalvedBatches().run(_full_after(0, seen), np.arange(2))
 
 

@@ -115,7 +115,7 @@ def test_long_questions_are_shortened_and_counted(model: LanguageModel) -> None:
     assert count == 1
     assert prompts[0] == encode([short])[0]
     assert room - 10 < len(prompts[1]) <= room
-    with pytest.raises(SpecError, match="1 questions are longer than the model's context"):
+    with pytest.raises(SpecError, match="1 prompts are longer than the model's context"):
         encode_truncated(encode, [short, long], len(encode([short])[0]))  # type: ignore[arg-type]
 
 

@@ -103,7 +103,7 @@ def test_an_answer_that_drips_in_has_a_deadline(
     server.drip_seconds = 0.1
     asked, _ = client(server, tries=2)
     begun = time.monotonic()
-    with pytest.raises(RunError, match=r"has not answered whole within 0\.3 s, after 2 tries"):
+    with pytest.raises(RunError, match=r"did not complete an answer within 0\.3 s, after 2 tries"):
         asked.complete(CHATS[:1])
     assert time.monotonic() - begun < 5
 
@@ -197,8 +197,12 @@ def test_answers_that_are_cleared_meanwhile_are_written_anew(server: FailingServ
     ("status", "body", "told"),
     [
         (401, "{}", "refuses the key .status 401.; set OPENAI_API_KEY"),
-        (404, '{"error": {"message": "no model m"}}', "no such model or path .*no model m"),
-        (400, '{"detail": "bad field"}', "refuses the question .status 400: bad field"),
+        (
+            404,
+            '{"error": {"message": "no model m"}}',
+            "does not know this model or path .*no model m",
+        ),
+        (400, '{"detail": "bad field"}', "rejects the prompt .status 400: bad field"),
     ],
 )
 def test_what_cannot_pass_is_an_error_at_once(
@@ -243,7 +247,7 @@ def test_the_key_is_sent_and_not_kept(
     with pytest.raises(SpecError, match="set OPENAI_API_KEY"):
         make_llm(server="http://me:pw@host/v1")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with pytest.raises(SpecError, match="give --server URL"):
+    with pytest.raises(SpecError, match="use --server URL"):
         ChatClient(None, "m")
 
 
@@ -308,7 +312,7 @@ def test_a_server_without_probabilities_is_read_greedily(server: FailingServer) 
     assert sum("logprobs" in body for body in server.requests) == 1
     assert answers.invalid.sum() == 2
     notes = " ".join(answers.summary())
-    assert "2 of 4 answers (50.0%) name no label, such as 'none of them'" in notes
+    assert "2 of 4 answers (50.0%) contain no label, such as 'none of them'" in notes
     assert "without probabilities" in notes
 
 
@@ -322,7 +326,7 @@ def test_questions_beyond_the_context_are_shortened_and_counted(server: FailingS
     assert list(answers.logits.argmax(axis=1)) == [1, 1]
     assert "1 of 2 questions were shortened" in " ".join(answers.summary())
     server.behave = lambda number, body: (400, '{"error": {"message": "context length"}}', {})
-    with pytest.raises(SpecError, match="1 questions do not fit the context of 'm'"):
+    with pytest.raises(SpecError, match="1 prompts do not fit the context of 'm'"):
         backend(server).answer([Question("bad " * 300)])
 
 

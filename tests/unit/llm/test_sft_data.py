@@ -130,5 +130,5 @@ def test_advice_names_the_settings_of_fine_tuning(
 ) -> None:
     with pytest.raises(SpecError, match="set quantization=none"):
         finetune_format(settings(causal, quantization="nf4"), "cpu")
-    with pytest.raises(SpecError, match="raise cutoff, give fewer"):
+    with pytest.raises(SpecError, match="raise cutoff, use fewer"):
         finetune(settings(causal, cutoff=16), data, tmp_path / "short")

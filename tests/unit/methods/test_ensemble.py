@@ -128,7 +128,7 @@ def test_an_interrupt_carries_the_mean_so_far(
         fit_spec(spec, rows)
     partial = stopped.value.partial
     assert partial.notes[-1] == (
-        "stopped: ldam and lora-balanced were not tried; the same command goes on"
+        "stopped: ldam and lora-balanced were not tried; run the same command again to resume"
     )
     assert len(partial.tables[PORTFOLIO_FILE]) == 2
     assert partial.model.predict(rows.validation.examples()).logits.shape[1] == 3

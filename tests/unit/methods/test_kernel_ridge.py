@@ -74,7 +74,7 @@ def test_n_grams_alone_need_no_torch(reviews: Path, tiny_encoder: Path, tmp_path
 
 
 def test_target_prior_must_name_every_class(reviews: Path, tiny_encoder: Path) -> None:
-    with pytest.raises(SpecError, match="must give every class"):
+    with pytest.raises(SpecError, match="must have a fraction for every class"):
         fitted(reviews, tiny_encoder, views="text", target_prior={"good": 1.0 - 1e-9})
 
 

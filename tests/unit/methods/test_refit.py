@@ -115,7 +115,7 @@ def test_rows_that_are_not_in_the_file_are_an_error(tmp_path: Path) -> None:
     assert read_held_out(tmp_path, np.array(["a"]), 2) is None
     write_held_out(tmp_path, np.array(["a", "b"]), np.eye(2))
     np.testing.assert_array_equal(read_held_out(tmp_path, np.array(["b", "a"]), 2), np.eye(2)[::-1])
-    with pytest.raises(ModelError, match="no scores of row 'c'"):
+    with pytest.raises(ModelError, match="no out-of-fold scores of row 'c'"):
         read_held_out(tmp_path, np.array(["a", "c"]), 2)
     with pytest.raises(ModelError, match="3 finite numbers"):
         read_held_out(tmp_path, np.array(["a"]), 3)

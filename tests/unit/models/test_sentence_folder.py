@@ -136,11 +136,13 @@ def test_dense_layers_are_for_frozen_features(
     folder = sentence_folder(tiny_encoder, tmp_path / "e", {"pooling_mode": "cls"}, dense)
     probe = fitted(folder, "linear-probe", rows)
     assert probe.model.text_model().classifier.feature_size == WIDE
-    assert any("pass the Dense layers" in note for note in probe.notes)
-    assert any(note.startswith("pooling cls, as the encoder's folder") for note in probe.notes)
+    assert any("Dense layers of the encoder's folder are used" in note for note in probe.notes)
+    assert any(
+        note.startswith("pooling cls, as set in the encoder's folder") for note in probe.notes
+    )
     trained = fitted(folder, "lora", rows)
     assert trained.model.text_model().classifier.feature_size == H
-    assert any("are for frozen features, not used" in note for note in trained.notes)
+    assert any("are for frozen features and were not used" in note for note in trained.notes)
     plain = fitted(folder, "linear-probe", rows, **{"head.pooling": "mean"})
     assert plain.model.text_model().classifier.feature_size == H, "a setting comes first"
 
@@ -182,7 +184,7 @@ def test_layers_that_are_not_read_are_named(
     if dense is None:
         (folder / "2_Dense" / "model.safetensors").unlink()
     notes = model_of(folder).notes
-    assert any("layer 2_Dense of the encoder's folder is not read" in note for note in notes)
+    assert any("layer 2_Dense of the encoder's folder was ignored" in note for note in notes)
     assert any(reason in note for note in notes)
 
 

@@ -105,13 +105,13 @@ def test_heads_are_trained_on_the_frozen_table(folder: Path, rows: TrainingData)
 
 @pytest.mark.parametrize("adaptation", ["lora", "dora", "full"])
 def test_training_it_is_refused(adaptation: str, folder: Path) -> None:
-    with pytest.raises(ModelError, match="static embeddings, which is not trained"):
+    with pytest.raises(ModelError, match="static embeddings, which cannot be trained"):
         Encoder(EncoderSpec(name=str(folder), adaptation=adaptation))
 
 
 @pytest.mark.parametrize("pooling", ["cls", "last"])
 def test_poolings_of_one_token_are_refused(pooling: str, folder: Path, rows: TrainingData) -> None:
-    with pytest.raises(ModelError, match="would read one word"):
+    with pytest.raises(ModelError, match="would use a single word"):
         probe(folder, rows, **{"head.pooling": pooling})
 
 
@@ -129,7 +129,7 @@ def test_export_is_refused_with_advice(
 
 def test_broken_table_is_one_clear_error(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(ModelError, match="holds no static embeddings"):
+    with pytest.raises(ModelError, match="has no static embeddings"):
         Encoder(EncoderSpec(name=str(folder), adaptation="frozen"))
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match="of the static embeddings"):

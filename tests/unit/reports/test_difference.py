@@ -50,7 +50,7 @@ def test_other_test_rows_have_no_interval(tmp_path: Path) -> None:
     new = report(tmp_path / "new", {"lora": 0.2}, rows=200)
     (record,) = report_difference(old, new)
     assert record["low"] is None
-    assert difference_rows([record])[0][6] == "other test rows"
+    assert difference_rows([record])[0][6] == "different test rows"
 
 
 def test_a_folder_that_is_no_report_is_named(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_mark_says_on_how_many_seeds_it_rests(store: RunStore) -> None:
     assert cells["p over seeds"] == "–"
     text = verdict(table)
     assert "lora is significantly better (1 seed)" in text
-    assert "One seed says nothing of how much another seed would change that." in text
+    assert "With one seed, the effect of the seed is unknown." in text
 
 
 def test_three_seeds_have_a_p_value_of_their_own(store: RunStore, tmp_path: Path) -> None:

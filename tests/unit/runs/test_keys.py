@@ -181,7 +181,7 @@ def test_a_metric_is_checked_before_anything_is_fitted(
         run(spec.override({"train.metric": "f1"}), store=store, dataset=data)
     labels = data.validation.labels
     few = replace(data, validation=data.validation.take(np.flatnonzero(labels != 2)))
-    with pytest.raises(SpecError, match=r"'auc' has no value on the validation rows; use one of"):
+    with pytest.raises(SpecError, match=r"'auc' is undefined on the validation rows; use one of"):
         run(spec.override({"train.metric": "auc"}), store=store, dataset=few)
 
 

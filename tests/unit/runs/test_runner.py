@@ -177,7 +177,7 @@ def test_encoder_that_is_not_there(data: Dataset, spec: RunSpec, store: RunStore
     ("damage", "words"),
     [
         (lambda f: (f / "config.json").unlink(), "config.json is missing"),
-        (lambda f: (f / "config.json").write_text("{}"), "no Valence model"),
+        (lambda f: (f / "config.json").write_text("{}"), "not a Valence model"),
         (lambda f: (f / "head.safetensors").write_bytes(b"12345"), "head.safetensors"),
         (lambda f: (f / "head.safetensors").unlink(), "head.safetensors"),
         (lambda f: (f / "adapter/adapter_model.safetensors").write_bytes(b"\0" * 9), "adapter"),
@@ -242,7 +242,7 @@ def test_plan_sweeps_only_methods_that_read_the_setting(
     )
     found = [(s.method, s.get("loss.temperature")) for s in grid.plan(swept)]
     assert found == [("lora", 0.2), ("hy-mora", 0.2), ("hy-mora", 0.1), ("hy-mora", 0.3)]
-    with pytest.raises(SpecError, match=r"No compared method reads loss\.gamma"):
+    with pytest.raises(SpecError, match=r"No compared method uses loss\.gamma"):
         grid.plan(swept.model_copy(update={"sweep": {"loss.gamma": (1.0,)}}))
     with pytest.raises(UnknownNameError, match=r"loss.temperature"):
         grid.plan(swept.model_copy(update={"sweep": {"loss.temp": (1.0,)}}))

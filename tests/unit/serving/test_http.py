@@ -86,7 +86,7 @@ def test_a_model_of_numbers_gives_numbers(numeric_model: Path) -> None:
     assert len(set(expected)) > 1
     assert (info["target"], info["classes"]) == ("intensity", [])
     assert (why.status, why.json["error"]) == (
-        501, "This model gives a number; only labels are explained here",
+        501, "This model predicts a number; only labels can be explained",
     )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def test_wrong_requests_get_a_reason(server: Running, case: str) -> None:
 def test_there_are_no_other_files(server: Running, path: str) -> None:
     answer = server.ask(path)
     assert answer.status == 404
-    assert "nothing at this address" in answer.json["error"]
+    assert "Unknown address" in answer.json["error"]
 
 
 def raw(server: Running, data: bytes) -> bytes:
@@ -390,7 +390,7 @@ def test_a_changed_folder_is_loaded_and_a_broken_one_is_not(model: Path, tmp_pat
 
 
 def test_addresses_that_cannot_be_had() -> None:
-    with bind("127.0.0.1", 0) as taken, pytest.raises(RunError, match="give another --port"):
+    with bind("127.0.0.1", 0) as taken, pytest.raises(RunError, match="use another --port"):
         bind("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(RunError, match="Cannot listen"):
         bind("192.0.2.1", 0)

@@ -105,9 +105,9 @@ def test_refusals_of_other_libraries_and_other_paths(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"Cannot write .*file.c: "):
         atomic.write_text(tmp_path / "file" / "c", "text")
-    with pytest.raises(RunError, match="it is a folder; name a file"):
+    with pytest.raises(RunError, match="it is a folder; use a file name"):
         atomic.write_text(tmp_path, "text")
-    file = "it is a file; name a folder"
+    file = "it is a file; use a folder"
     with pytest.raises(RunError, match=file), atomic.new_folder(tmp_path / "file"):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
@@ -124,11 +124,11 @@ def test_a_folder_replaces_one_of_ours_and_no_other(tmp_path: Path) -> None:
         (folder / "config.json").touch()
     (tmp_path / "photos" / "config.json").rename(tmp_path / "photos" / "cat.jpg")
     photos = atomic.new_folder(tmp_path / "photos", marker="config.json")
-    with pytest.raises(RunError, match=r"photos: it holds other files and no config\.json"), photos:
+    with pytest.raises(RunError, match=r"photos: it is not empty and has no config\.json"), photos:
         pass
     work = tmp_path / "work"
     work.mkdir()
-    with pytest.raises(RunError, match="holds other files"):
+    with pytest.raises(RunError, match="is not empty"):
         atomic.publish_folder(work, tmp_path / "photos", marker="config.json")
     assert (tmp_path / "photos" / "cat.jpg").exists()
     atomic.publish_folder(work, tmp_path / "model", marker="config.json")

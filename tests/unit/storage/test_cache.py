@@ -92,7 +92,7 @@ def test_clearing_touches_nothing_else(root: Path) -> None:
     cache.clear()
     assert keys() == {other.name}
     assert (root / "photos" / "cat.jpg").exists()
-    assert "neighbours\tof another version\t1" in command("ls")[1]
+    assert "neighbours\tfrom another version\t1" in command("ls")[1]
     cache.clear("neighbours")
     assert keys() == set()
 
@@ -122,7 +122,7 @@ def test_limits(text: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("text", ["much", "-1GB", "1XB", "20 Gold", "IB"])
 def test_a_wrong_limit_is_said_before_the_work(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VALENCE_CACHE_LIMIT", text)
-    with pytest.raises(SpecError, match=r"VALENCE_CACHE_LIMIT=.* is no size; write 20GB"):
+    with pytest.raises(SpecError, match=r"VALENCE_CACHE_LIMIT=.* is not a size; write 20GB"):
         write(cache.VIEWS, "a")
     assert keys() == set()
 
@@ -140,8 +140,8 @@ def test_the_longest_unused_go_when_the_limit_is_passed(
     assert keys() == {"paid", "used-last", "new"}
     (record,) = caplog.records
     assert record.getMessage() == (
-        "The cache was above its limit of 3.4 KiB: 2 entries (2.0 KiB) that were not used for the "
-        "longest time are deleted; VALENCE_CACHE_LIMIT sets the limit"
+        "The cache was above its limit of 3.4 KiB: 2 entries (2.0 KiB) least recently used were "
+        "deleted; change the limit with VALENCE_CACHE_LIMIT"
     )
     assert "limit 3.4 KiB" in command("ls")[2]
 

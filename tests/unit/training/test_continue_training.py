@@ -88,7 +88,7 @@ def test_more_training_is_a_run_of_its_own(
     assert content_hash(folder) == spec.start, "a report is no part of the model"
     twice = continued_spec(store.path(result.key) / "model", DataSpec(name=str(same)))
     assert twice.start not in (None, spec.start)
-    with pytest.raises(SpecError, match="say where it is with --from"):
+    with pytest.raises(SpecError, match="set its folder with --from"):
         run(spec.override({"seed": 7}), store=store)
     other = saved("lora", data, {**tiny_settings, "train.learning_rate": 1e-3}, tmp_path / "other")
     with pytest.raises(SpecError, match="is not the model"):

@@ -85,7 +85,7 @@ def test_a_study_taken_up_again_draws_what_one_at_a_go_draws(
                  config=replace(config, study="whole"))  # fmt: skip
     columns = ["value", *whole.params]
     assert parts.trials[columns].equals(whole.trials[columns])
-    with pytest.raises(SpecError, match="begun with other sample"):
+    with pytest.raises(SpecError, match="started with different sample"):
         tune(
             "lora",
             rows,

@@ -51,7 +51,7 @@ class Batch:
 
     Attributes:
         specs: The cells, in the order of the plan; their place is their number.
-        root: Folder of run folders.
+        root: Folder for finished runs.
         data_dir: Folder of corpora.
         track: The tool that runs are logged to.
     """

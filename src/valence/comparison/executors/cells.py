@@ -22,7 +22,7 @@ class CellRunner:
     """Runs cells one after another; the rows of the last data set are kept at hand.
 
     Args:
-        root: Folder of run folders.
+        root: Folder for finished runs.
         data_dir: Folder of corpora.
         track: The tool that runs are logged to.
     """

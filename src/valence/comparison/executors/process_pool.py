@@ -136,7 +136,7 @@ class _Pool:
         self._remove(worker)
         self.lost[number] = self.lost.get(number, 0) + 1
         if self.lost[number] > RETRIES:
-            message = f"its worker was lost {self.lost[number]} times, at last: {reason}"
+            message = f"its worker was lost {self.lost[number]} times, last reason: {reason}"
             self._emit(number, RunEvent("failed", message=message))
             return
         self._emit(number, RunEvent("retried", message=f"worker lost ({reason}), run again"))

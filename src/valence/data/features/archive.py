@@ -319,12 +319,12 @@ class FeatureArchive:
                 shape = tuple(split._open(modality).get_shape())
             except Exception as error:  # safetensors raises errors of its own
                 path = self.folder / steps_file(name, modality)
-                raise DataError(f"{path} cannot be read ({error}); convert again") from None
+                raise DataError(f"{path} cannot be read ({error}); convert it again") from None
             expected = (int(split.offsets[modality][-1]), self.manifest.widths[modality])
             if shape != expected:
                 raise DataError(
                     f"{self.folder / steps_file(name, modality)} holds {shape} and the rows need "
-                    f"{expected}; convert again"
+                    f"{expected}; convert it again"
                 )
 
 
@@ -343,12 +343,12 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        what = "is missing; give a folder that valence features convert wrote"
+        what = "is missing; use a folder that valence features convert wrote"
         raise DataError(f"{path} {what}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(
-            f"{path} is no archive of format 1 ({first['msg']}); convert again"
+            f"{path} is not an archive of format 1 ({first['msg']}); convert it again"
         ) from None

@@ -84,15 +84,15 @@ def _checked(rows: pd.DataFrame, table: Path) -> pd.DataFrame:
         text=rows["text"].where(rows["text"].notna(), "").astype(str),
     )
     tests = (
-        (rows["split"].isna(), "the split is none of train, validation, test"),
-        (rows["number"].isna(), "the label is no number"),
-        (~rows["path"].map(Path.is_file), "the clip is no file"),
+        (rows["split"].isna(), "the split is not train, validation or test"),
+        (rows["number"].isna(), "the label is not a number"),
+        (~rows["path"].map(Path.is_file), "the clip does not exist"),
     )
     for wrong, what in tests:
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             value = rows["clip"].iloc[row]
-            raise DataError(f"{table}, row {row + 1} ({value}): {what}; mend the row")
+            raise DataError(f"{table}, row {row + 1} ({value}): {what}; fix the row")
     for name in SPLITS:
         if not (rows["split"] == name).any():
             raise DataError(f"{table}: no row of split {name!r}; every split needs some")
@@ -116,7 +116,7 @@ def _broken_notes(broken: dict[int, str]) -> list[str]:
         return []
     shown = "; ".join(list(broken.values())[:SHOWN])
     more = f"; and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
-    return [f"{len(broken)} clips left out, which cannot be read: {shown}{more}"]
+    return [f"{len(broken)} unreadable clips skipped: {shown}{more}"]
 
 
 def _split(rows: pd.DataFrame, made: list[ClipFeatures], name: str, where: str) -> FeatureRows:

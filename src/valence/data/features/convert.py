@@ -51,7 +51,7 @@ def existing_archive(folder: Path, digest: str) -> FeatureArchive | None:
         return None
     if (folder / "manifest.json").exists() and read_manifest(folder).sha256 == digest:
         return FeatureArchive.open(folder)
-    raise DataError(f"{folder} holds something else; give an empty or a new folder")
+    raise DataError(f"{folder} is not empty; use an empty or new folder")
 
 
 def write_archive(
@@ -130,7 +130,7 @@ def _notes(splits: dict[str, FeatureRows], table: pd.DataFrame) -> list[str]:
     notes = list(dict.fromkeys(note for rows in splits.values() for note in rows.notes))
     shared = table.drop_duplicates(["split", "id"])["id"].duplicated().sum()
     if shared:
-        notes.append(f"{shared} ids stand in two splits: test rows may be known from training")
+        notes.append(f"{shared} ids are in two splits: test rows may be in the training data")
     for modality in FEATURES:
         empty = int((table[f"{modality}_length"] == 0).sum())
         if empty:

@@ -97,7 +97,7 @@ class Extractor:
         wave, truncated_wave = _sound(path, self.settings)
         frames, truncated_frames = _pictures(path, self.settings)
         if wave is None and frames is None:
-            raise DataError(f"{path}: neither sound nor picture in it; give a sound or video file")
+            raise DataError(f"{path}: no sound or picture found; use a sound or video file")
         if wave is None:
             notes.append(f"{path.name} has no sound")
         if frames is None:
@@ -165,8 +165,8 @@ class Extractor:
             except (OSError, ValueError) as error:
                 reason = (str(error).strip().splitlines() or ["not found"])[0][:160]
                 raise ModelError(
-                    f"Encoder {name!r} cannot be loaded ({reason}); give a folder with its files, "
-                    f"or fetch it once with a network: hf download {name}"
+                    f"Encoder {name!r} cannot be loaded ({reason}); use a local folder, or "
+                    f"download it once: hf download {name}"
                 ) from None
         processor, model = self._loaded[name]
         return processor, model.eval()

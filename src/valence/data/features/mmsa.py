@@ -55,7 +55,9 @@ def find_splits(content: object, where: str) -> dict[str, dict[str, Any]]:
         DataError: if it is no such file or a split is missing.
     """
     if not isinstance(content, dict):
-        raise DataError(f"{where}: not the MMSA layout; it needs a dict of train, valid and test")
+        raise DataError(
+            f"{where}: not in the MMSA layout, which is a dict of train, valid and test"
+        )
     splits = {}
     for ours, names in SPLITS.items():
         name = next((name for name in names if name in content), None)
@@ -89,7 +91,7 @@ def check_split(values: Mapping[str, Any], name: str, where: str) -> FeatureRows
             columns[title] = _extra(values[key], key, place)
     notes: list[str] = []
     if "text" in values:
-        notes.append("text features in the file are not kept; texts are encoded from raw_text")
+        notes.append("text features in the file are ignored; texts are encoded from raw_text")
     features = {key: values[key] for key in FEATURES}
     lengths = {key: _lengths(values, key, len(ids), place, notes) for key in FEATURES}
     for key, column in columns.items():
@@ -114,10 +116,10 @@ def _numbers(value: object, key: str, place: str) -> np.ndarray:
     try:
         numbers = np.asarray(_column(value), dtype=np.float32)
     except (ValueError, TypeError):
-        raise DataError(f"{place}: {key!r} holds something that is no number") from None
+        raise DataError(f"{place}: {key!r} has a value that is not a number") from None
     if not np.isfinite(numbers).all():
         row = int(np.flatnonzero(~np.isfinite(numbers))[0]) + 1
-        raise DataError(f"{place}, row {row}: {key!r} is no finite number; leave the row out")
+        raise DataError(f"{place}, row {row}: {key!r} is not a finite number; remove the row")
     return numbers
 
 
@@ -131,8 +133,8 @@ def _no_double(ids: np.ndarray, place: str) -> None:
     names, counts = np.unique(ids.astype(str), return_counts=True)
     if (counts > 1).any():
         raise DataError(
-            f"{place}: id {str(names[counts > 1][0])!r} stands there {counts.max()} times; "
-            "an id names one row"
+            f"{place}: id {str(names[counts > 1][0])!r} occurs {counts.max()} times; ids "
+            "must be unique"
         )
 
 
@@ -154,8 +156,9 @@ def _lengths(
     most = np.array([shape[0] for shape in shapes])
     given = values.get(f"{key}_lengths")
     if given is None:
-        notes.append(f"{key} lengths are not in the file; taken from the steps that are all zero "
-                     "at the end of a row")  # fmt: skip
+        notes.append(f"{key} lengths are missing; they were inferred from the zeros at the end of "
+        f"each "
+                     "row")  # fmt: skip
         return np.array([_without_zero_end(row) for row in features], dtype=np.int64)
     lengths = _numbers(given, f"{key}_lengths", place).astype(np.int64)
     if len(lengths) != rows:

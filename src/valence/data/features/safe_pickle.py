@@ -205,20 +205,21 @@ def read_pickle(stream: _ByteStream, where: str | Path) -> Any:
         raise
     except TooCostly as costly:
         raise DataError(
-            f"{where} is refused: it asks for {costly}, as no feature file does; get the file from "
-            "its authors"
+            f"{where} is refused: it needs {costly}, which no feature file does; download the file "
+            "from its authors"
         ) from None
     except _Refused as refused:
         raise DataError(
-            f"{where} is refused: it holds {refused}, which no feature file needs and which could "
-            "run code; get the file from its authors"
+            f"{where} is refused: it contains {refused}, which could run code and no feature file "
+            "needs; download the file from its authors"
         ) from None
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # a broken pickle fails in any way there is
         reason = (str(error).strip().splitlines() or [""])[0][:120]
         raise DataError(
-            f"{where} is no whole pickle ({type(error).__name__}: {reason}); get it again"
+            f"{where} is not a complete pickle ({type(error).__name__}: {reason}); download it "
+            f"again"
         ) from None
 
 
@@ -227,7 +228,7 @@ def _refuse_foreign(stream: _ByteStream, where: str | Path) -> None:
     kind = kind_of(stream.read(HEAD))
     stream.seek(start)
     if kind is not None:
-        raise DataError(f"{where} is no pickle but {kind}")
+        raise DataError(f"{where} is not a pickle but {kind}")
 
 
 class _Maker:
@@ -242,8 +243,7 @@ class _Maker:
     def __call__(self, value: Any) -> Any:
         if isinstance(value, str) and not value.isascii() and _ESCAPED.search(value):
             raise DataError(
-                f"{self.where}: a text is bytes that are no UTF-8; convert it where the file was "
-                "made"
+                f"{self.where}: a text is not valid UTF-8; fix it at the source of the file"
             )
         if isinstance(value, _PLAIN):
             return value

@@ -74,12 +74,12 @@ class Parts:
             assert saved is not None
             other = next((k for k in requested if saved.get(k) != requested[k]), "options")
             raise DataError(
-                f"{self.folder} holds {rows} rows made with another {other}; they cannot be gone "
-                "on from: run without --resume, or delete the folder"
+                f"{self.folder} holds {rows} rows made with another {other}, so it cannot be "
+                "resumed; run without --resume, or delete the folder"
             )
         if resume is None and records and saved == requested:
             raise DataError(
-                f"{rows} rows of this are done already; go on with --resume, or begin anew with "
+                f"{rows} rows are already done; continue with --resume, or start over with "
                 "--no-resume"
             )
         if resume and saved == requested:
@@ -146,7 +146,7 @@ def exclusive_writer(folder: Path) -> Iterator[None]:
     path = folder.with_name(f"{folder.name}.lock")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    busy = DataError(f"Another process writes {folder} now; wait for it, or give another --out")
+    busy = DataError(f"Another process is writing to {folder}; wait for it, or use another --out")
     with locked(path, busy):
         yield
 

@@ -55,8 +55,8 @@ class RayEngine:
             except ray.exceptions.RayError as error:
                 reason = (str(error).strip().splitlines() or [repr(error)])[-1]
                 raise RunError(
-                    f"Ray gave up ({type(error).__name__}: {reason}); what is finished is kept, "
-                    "go on with --resume"
+                    f"Ray failed ({type(error).__name__}: {reason}); finished rows are saved, "
+                    "continue with --resume"
                 ) from None
 
     def _rows(self, job: FolderJob, files: Sequence[Path], actors: int) -> Any:

@@ -42,7 +42,7 @@ class FolderJob:
         out: The folder for scored files.
         hardware: How the model is run.
         long: What is done with long texts.
-        text_column: Name of the column of texts.
+        text_column: Column with the texts.
         target_prior: Class priors of the texts, as ``valence predict`` takes them.
         part_rows: Rows held at once.
         encoding: Of text files; UTF-8 when None.
@@ -146,18 +146,18 @@ def find_tables(given: Sequence[str]) -> list[Path]:
         else:
             matches = sorted(glob.glob(name))
             if not matches:
-                raise DataError(f"No file {name}; check the path")
+                raise DataError(f"File {name} does not exist; check the path")
             paths += [Path(match) for match in matches]
     files = [path for path in dict.fromkeys(paths) if not path.name.startswith(".")]
     names: dict[str, Path] = {}
     for path in files:
         if path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path}: cannot read {path.suffix or 'no suffix'}; leave it out")
+            raise DataError(f"{path}: cannot read {path.suffix or 'no suffix'}; remove it")
         other = names.setdefault(path.name, path)
         if other != path:
-            raise DataError(f"{other} and {path} have one name; score them into different folders")
+            raise DataError(f"{other} and {path} have the same name; use different output folders")
     if not files:
-        raise DataError(f"There are no tables in {', '.join(given)}; check the path")
+        raise DataError(f"No tables found in {', '.join(given)}; check the path")
     return files
 
 
@@ -187,7 +187,7 @@ def predict_folder(
     clock = time.monotonic()
     files = [path.absolute() for path in files]
     if any(path.resolve().parent == job.out.resolve() for path in files):
-        raise DataError(f"The files would be written over themselves in {job.out}; name another")
+        raise DataError(f"The output folder {job.out} contains the input files; use another")
     _open(job, files, resume)
     sizes = {str(path): max(1, path.stat().st_size) for path in files}
     report = FolderReport()
@@ -209,7 +209,9 @@ def predict_folder(
 
     engine.score(job, files, done, progress)
     if sorted(file.name for file in report.files) != sorted(sizes):
-        raise RunError(f"{len(report.files)} of {len(files)} files came back; go on with --resume")
+        raise RunError(
+            f"{len(report.files)} of {len(files)} files were returned; continue with --resume"
+        )
     report.seconds = time.monotonic() - clock
     return report
 
@@ -316,7 +318,9 @@ class FileScorer:
         scored = count_rows(target)
         if not rows == report.rows == scored:
             target.unlink()
-            raise DataError(f"{path} has {rows} rows and {target} got {scored}; was it changed?")
+            raise DataError(
+                f"{path} has {rows} rows but {target} has {scored}; did the file change?"
+            )
         record = PartRecord(rows, [], report.truncated, source, file_digest(target))
         finished.save(path.name, record)
         return FileDone(str(path), rows, report.resumed, report.truncated)

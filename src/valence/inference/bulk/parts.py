@@ -12,7 +12,7 @@ from typing import Any
 from valence.errors import DataError, RunError
 from valence.inference.bulk.readers import Part
 
-ADVICE = "parts that are written are kept"
+ADVICE = "finished parts are saved"
 
 
 @contextmanager
@@ -39,7 +39,7 @@ class FileSink:
     def check(self) -> None:
         """Make the folder of the file."""
         if self.path.is_dir():
-            raise DataError(f"{self.path} is a folder; name a file")
+            raise DataError(f"{self.path} is a folder; use a file name")
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -127,6 +127,6 @@ def refuse_duplicate_columns(names: Sequence[str], target: str) -> None:
     duplicate = next((name for name in names if names.count(name) > 1), None)
     if duplicate is not None:
         raise DataError(
-            f"{target}: there are several columns {duplicate!r}, which this format cannot hold; "
+            f"{target}: there are several columns {duplicate!r}, which this format does not allow; "
             "rename all but one"
         )

@@ -108,7 +108,7 @@ def open_source(
             "URL of a database"
         )
     if not file.exists():
-        raise DataError(f"No file {file}; check the path")
+        raise DataError(f"File {file} does not exist; check the path")
     kind = SOURCES.get(table_suffix(file), FrameSource)
     return kind(str(path), path, spec.encoding, has_header)
 

@@ -54,7 +54,7 @@ class SheetSink(FileSink):
             longest = max((len(v) for v in part.values(i) if isinstance(v, str)), default=0)
             if longest > MOST_CHARACTERS:
                 raise DataError(
-                    f"{self.path}: a cell holds at most {MOST_CHARACTERS:,} characters and column "
+                    f"{self.path}: a cell can hold {MOST_CHARACTERS:,} characters, but column "
                     f"{name!r} has {longest:,}; use .csv or .parquet"
                 )
         write_arrow(part, file, self.name)

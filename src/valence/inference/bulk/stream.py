@@ -43,7 +43,7 @@ class StreamOptions:
     """How a table is read and written.
 
     Attributes:
-        text_column: Name of the column of texts.
+        text_column: Column with the texts.
         query: A SELECT whose rows are read, of a database.
         table: The table that is read, of a database with several.
         to_table: The table that is written, where the target is a database.
@@ -145,7 +145,7 @@ def predict_stream(
 def _refuse_own_source(source: str, target: str) -> None:
     file = table_file(Path(source))
     if file.is_file() and Path(target).exists() and file.samefile(target):
-        raise DataError(f"{target} is the file that is read; give another --out")
+        raise DataError(f"{target} is the input file; use another --out")
 
 
 def _streamed(
@@ -207,7 +207,7 @@ class _StreamScorer:
                 if known[number].source != digest or known[number].rows != len(part):
                     raise DataError(
                         f"{source.name} has changed since the {sum(r.rows for r in known)} rows "
-                        "that are done; begin anew with --no-resume"
+                        "that are done; start over with --no-resume"
                     )
                 records.append(known[number])
             else:
@@ -219,7 +219,7 @@ class _StreamScorer:
                 self.progress(done, total)
         if len(records) < len(known):
             raise DataError(
-                f"{source.name} has fewer rows than are done; begin anew with --no-resume"
+                f"{source.name} has fewer rows than are done; start over with --no-resume"
             )
         return records
 
@@ -243,7 +243,7 @@ class _StreamScorer:
             return [""] * len(part)  # no row of this part has the column
         name = find_column(part.names, self.column, TEXT_COLUMNS, what="text", where=where)
         if part.names.count(name) > 1:
-            raise DataError(f"{where}: there are several columns {name!r}; rename all but one")
+            raise DataError(f"{where}: several columns are named {name!r}; rename all but one")
         values = part.values(part.names.index(name))
         if any(map(is_nested, values)):
             note = f"{where}: every text is read from a list of one value"
@@ -256,7 +256,7 @@ class _StreamScorer:
         trained_on = self.predictor.config.data
         name = trained_on.text_column if trained_on is not None else None
         if name is not None and name in part.names:
-            self.notes.append(f"texts are read from column {name!r}, as in the training")
+            self.notes.append(f"texts from column {name!r}, as in training")
             return name
         usual = usual_column(part.names, TEXT_COLUMNS)
         if usual is not None:
@@ -265,11 +265,11 @@ class _StreamScorer:
         choice = guess_text_column(columns, where=where)
         if is_row(columns, text=choice.name):
             raise DataError(
-                f"{where}: the first line looks like a row and names no columns; read it as one "
-                "with --no-header, or name the column with --text-column"
+                f"{where}: the first line looks like data, not column names; use --no-header, or "
+                "set the column with --text-column"
             )
         self.notes.append(
-            f"texts are read from column {choice.name!r} ({choice.reason}); name another with "
+            f"texts from column {choice.name!r} ({choice.reason}); choose another with "
             "--text-column"
         )
         return choice.name

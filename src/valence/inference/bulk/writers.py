@@ -227,7 +227,7 @@ class SqlSink:
             schema, bare = split_table_name(self.table)
             if sa.inspect(database.engine).has_table(bare, schema=schema):
                 raise DataError(
-                    f"{self.name} has a table {self.table} already; name another with --to-table"
+                    f"{self.name} already has a table {self.table}; choose another with --to-table"
                 )
 
     def write(self, part: Part, file: Path) -> None:

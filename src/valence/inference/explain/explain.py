@@ -95,7 +95,7 @@ def explain(
         ModelError: if the extra is missing.
     """
     if steps < 1 or neighbors < 0:
-        raise SpecError(f"{steps} steps and {neighbors} neighbors are not possible; give more")
+        raise SpecError(f"{steps} steps and {neighbors} neighbors are not possible; use more")
     if target is not None and target not in predictor.classes:
         raise UnknownNameError("label", target, predictor.classes)
     if not texts:

@@ -25,7 +25,7 @@ from valence.models.digests import check_later
 from valence.storage import atomic, cache
 
 FILE = "neighbours.parquet"
-NO_TEXT = "(a remembered training text; its words are not kept)"
+NO_TEXT = "(a training text whose words were not saved)"
 WEIGHTS = ("*.json", "*.safetensors", "adapter/*", "encoder/*.safetensors", "*.onnx", "*.bin")
 BLOCK = 256  # texts compared with all training texts at once
 
@@ -84,7 +84,7 @@ def find_index(predictor: Predictor) -> Index | None:
         ModelError: if the file is broken.
     """
     path = predictor.folder / FILE
-    check_later(predictor.folder, FILE, advice="make it again with --data and --keep")
+    check_later(predictor.folder, FILE, advice="create it again with --data and --keep")
     if path.exists():
         return _read(path)
     memory = predictor.model.memory()
@@ -141,7 +141,7 @@ def _read(path: Path) -> Index:
         return _indexed(_table(path))
     except Exception as error:  # pyarrow and numpy raise errors of their own kinds
         reason = (str(error).strip().splitlines() or ["broken"])[0][:160]
-        raise ModelError(f"{path} cannot be read ({reason}); make it again with --data") from None
+        raise ModelError(f"{path} cannot be read ({reason}); create it again with --data") from None
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -68,7 +68,7 @@ def export_model(
     if data.classes != model.classes:
         raise DataError(
             f"{data.name} has the classes {', '.join(data.classes)} and the model "
-            f"{', '.join(model.classes)}; give rows of the model's classes with --data"
+            f"{', '.join(model.classes)}; pass rows with the model's classes with --data"
         )
     _refuse_target(target)
     with atomic.new_folder(target) as scratch:
@@ -168,15 +168,15 @@ def _exportable(model: Model, folder: Path, options: ExportOptions) -> TextModel
         raise ModelError(f"The tokenizer of {folder} has no tokenizer.json; it cannot be exported")
     if network.encoder_config().model_type == STATIC:
         raise ModelError(
-            f"{folder} reads static embeddings, a table that no runtime makes faster; use the "
-            "model as it is"
+            f"{folder} uses static embeddings, which an export does not make faster; use the model "
+            "as it is"
         )
     return network
 
 
 def _refuse_target(target: Path) -> None:
     if target.exists() and not (target / EXPORT_FILE).exists() and any(target.iterdir()):
-        raise RunError(f"{target} is no exported model and not empty; give another --out")
+        raise RunError(f"{target} is not empty and not an exported model; use another --out")
 
 
 def _write_settings(folder: Path, settings: ExportSettings) -> None:
@@ -197,7 +197,7 @@ def _checked(
     gap = checks["largest_difference"]
     if not options.int8 and not gap <= FP32_TOLERANCE:
         raise ModelError(
-            f"The export gives other probabilities than the model (by {gap:.1e} on {len(rows)} "
+            f"The exported model predicts different probabilities (by {gap:.1e} on {len(rows)} "
             "rows) and was not saved; please report this with the spec of the run"
         )
     for name, title in (("macro_f1", "macro-F1"), ("worst_f1", "the worst class's F1")):
@@ -206,7 +206,8 @@ def _checked(
         if drop > options.max_drop:
             raise ModelError(
                 f"The export loses {drop:.2f} points of {title} on {len(rows)} rows "
-                f"({100 * before:.2f} → {100 * after:.2f}) and was not saved; --max-drop "
-                f"{options.max_drop:g} allows less: export without --int8, or allow more"
+                f"({100 * before:.2f} → {100 * after:.2f}) and was not saved (limit: --max-drop "
+                f"{options.max_drop:g}); export without --int8, or raise "
+                f"--max-drop"
             )
     return checks

@@ -85,17 +85,17 @@ class ExportJob:
         prompt = self.model.tokenizer.prompt
         if prompt and self.options.format != "sentence-transformers":
             notes.append(
-                f"The model reads texts behind the prompt {prompt!r}: Valence adds it, other tools "
-                "must be given it"
+                f"The model needs the prompt {prompt!r} before each text; Valence adds it, in "
+                "other tools you add it yourself"
             )
         if self.model.ngram_logits is not None:
             notes.append(
-                "The network reads tokens: Valence adds the logits of n-grams to its own, other "
-                "tools see its part alone"
+                "Valence adds n-gram logits to the network's; other tools see only the network's "
+                "part"
             )
         if self.calibration.limits is not None:
             notes.append(
-                "The calibration is in the export, abstaining is not: run valence calibrate "
+                "The export includes the calibration but not abstaining; run valence calibrate "
                 "--abstain on the export"
             )
         return tuple(notes)

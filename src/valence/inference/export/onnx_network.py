@@ -60,7 +60,7 @@ def write_onnx(model: TextModel, path: Path, calibration: Calibration | None = N
         assert program is not None
         for given in program.model.graph.inputs:
             if given.shape is None or not given.shape.is_dynamic(1):
-                raise ValueError("a part of it reads texts of one length only")
+                raise ValueError("a part of it supports texts of one length only")
     except Exception as error:  # torch raises errors of its own kinds
         cause = error.__cause__ or error
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:160]

@@ -149,7 +149,7 @@ def _quantizing() -> Iterator[None]:
     except Exception as error:  # nncf raises errors of its own kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise ModelError(
-            f"The network cannot be made 8-bit ({reason}); export it without --int8"
+            f"The network cannot be quantized ({reason}); export it without --int8"
         ) from None
 
 

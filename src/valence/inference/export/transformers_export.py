@@ -58,8 +58,9 @@ def _poolable(model: TextModel) -> Any:
     if model.pooling in POOLINGS:
         return model
     raise ModelError(
-        f"{model.title} reads more than one pooled vector, and sentence-transformers "
-        "gives nothing else; use --format onnx, which holds every head, or --format transformers"
+        f"{model.title} uses more than one pooled vector, which sentence-transformers does not "
+        f"support; use --format onnx, which supports every head, or --format "
+        "transformers"
     )
 
 
