@@ -46,7 +46,7 @@ class LearningCurve:
 
 def learning_curve(
     key: str, data: Dataset, store: RunStore, *, data_dir: str | Path | None = None
-) -> LearningCurve | None:
+) -> LearningCurve | str:
     """Fit the method of a run on all training rows and on half of every class.
 
     Args:
@@ -56,11 +56,14 @@ def learning_curve(
         data_dir: Folder of corpora.
 
     Returns:
-        None where the rows are too few or too many, or the method cannot do with half of them.
+        The curve, or why there is none: the rows are too few or too many, or the method cannot
+        do with half of them.
     """
     known = store.get(key)
-    if known is None or not FEWEST_ROWS <= len(data.train) <= MOST_ROWS:
-        return None
+    if known is None:
+        return f"run {key} is missing"
+    if not FEWEST_ROWS <= len(data.train) <= MOST_ROWS:
+        return f"it needs {FEWEST_ROWS} to {MOST_ROWS:,} training rows"
     counts = data.train.counts(len(data.classes))
     halves = {name: int(n + 1) // 2 for name, n in zip(data.classes, counts, strict=True)}
     cleared = {"data.imbalance_ratio": None, "data.head_count": None, "data.train_total": None}
@@ -71,11 +74,11 @@ def learning_curve(
         half = run(
             fewer, store=store, dataset=load_dataset(fewer.data, seed=spec.seed, data_dir=data_dir)
         )
-    except ValenceError:
-        return None
+    except ValenceError as error:
+        return f"half of the rows cannot be used ({error})"
     before, after = (_validation(store, one.key, data) for one in (half, full))
     if before is None or after is None:
-        return None
+        return "its runs have other validation rows"
     labels = data.validation.labels
     shares = np.bincount(labels, minlength=len(data.classes)) / len(labels)
     low, high = (expected_macro_f1(one, labels, shares) for one in (before, after))
@@ -92,12 +95,12 @@ def _validation(store: RunStore, key: str, data: Dataset) -> np.ndarray | None:
     return logits
 
 
-def advice_of(result: RunResult, curve: LearningCurve | None = None) -> str:
+def advice_of(result: RunResult, curve: LearningCurve | str = "") -> str:
     """What would help most, from the learning curve, validation scores and class sizes.
 
     Args:
         result: The run of the chosen model.
-        curve: Of its largest member; None where there is none.
+        curve: Of its largest member, or why there is none.
     """
     scores = {name: result.validation.get(f"f1/{name}") for name in result.classes}
     known = {name: score for name, score in scores.items() if score is not None}
@@ -108,8 +111,9 @@ def advice_of(result: RunResult, curve: LearningCurve | None = None) -> str:
     where = f"{weakest!r} (F1 {known[weakest]:.2f} on validation, {sizes[weakest]} training rows)"
     name = result.spec.data.name
     look = "valence audit" if name.startswith(FRAME) else f"valence audit {name}"
-    if curve is None:
-        return f"more labels of {where}, or a check of its labels: {look}"
+    if isinstance(curve, str):
+        why = f". No learning curve: {curve}" if curve else ""
+        return f"more labels of {where}, or a check of its labels: {look}{why}"
     measured = (
         f"macro-F1 on validation is {curve.half:.3f} with half of the {curve.rows} training rows "
         f"and {curve.full:.3f} with all ({curve.gain:+.3f} ± {curve.error:.3f})"

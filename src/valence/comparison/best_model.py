@@ -126,7 +126,7 @@ def fit_best(
     folder = home.path(result.key)
     portfolio = pd.read_csv(folder / PORTFOLIO_FILE, keep_default_na=False)
     other = _best_other(portfolio)
-    curve = _curve(portfolio, rows, store, data_dir) if is_complete else None
+    curve = _curve(portfolio, rows, store, data_dir) if is_complete else "you stopped before it"
     ours = _predicted(home, result.key)
     labels = rows.test.labels
     return BestModel(
@@ -141,11 +141,11 @@ def fit_best(
 
 def _curve(
     portfolio: pd.DataFrame, rows: Dataset, store: RunStore, data_dir: str | Path | None
-) -> LearningCurve | None:
-    """The learning curve of the largest member that trains nothing in the encoder."""
+) -> LearningCurve | str:
+    """The learning curve of the largest member that trains nothing in the encoder, or why none."""
     quick = portfolio[portfolio["out_of_fold"] & (portfolio["run"] != "")]
     if not len(quick):
-        return None
+        return "every member trains the encoder"
     key = str(quick.sort_values("share")["run"].iloc[-1])
     return learning_curve(key, rows, store, data_dir=data_dir)
 

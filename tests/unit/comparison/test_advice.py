@@ -38,7 +38,7 @@ def test_the_curve_is_that_of_half_of_every_class(
 ) -> None:
     data = load_dataset(DataSpec(name=str(reviews)), seed=45)
     curve = learning_curve(result.key, data, store)
-    assert curve is not None
+    assert isinstance(curve, LearningCurve)
     assert curve.rows == len(data.train)
     assert curve.full == pytest.approx(result.validation["macro_f1"], abs=1e-6)
     assert 0 < curve.half <= 1
@@ -55,21 +55,24 @@ def test_the_curve_is_that_of_half_of_every_class(
 def test_few_rows_have_no_curve(result: RunResult, reviews: Path, store: RunStore) -> None:
     data = load_dataset(DataSpec(name=str(reviews)), seed=45)
     small = type(data)(**{**vars(data), "train": data.train.take(range(10))})
-    assert learning_curve(result.key, small, store) is None
-    assert learning_curve("no-such-run", data, store) is None
+    assert learning_curve(result.key, small, store) == "it needs 20 to 20,000 training rows"
+    assert learning_curve("no-such-run", data, store) == "run no-such-run is missing"
 
 
 @pytest.mark.parametrize(
     ("curve", "start"),
     [
-        (None, "more labels of '"),
+        ("", "more labels of '"),
+        ("it needs 20 rows", "more labels of '"),
         (LearningCurve(200, 0.5, 0.6, 0.02), "more labels, above all of '"),
         (LearningCurve(200, 0.6, 0.61, 0.02), "a check of the labels of '"),
     ],
 )
-def test_words_follow_the_curve(result: RunResult, curve: LearningCurve | None, start: str) -> None:
+def test_words_follow_the_curve(result: RunResult, curve: LearningCurve | str, start: str) -> None:
     words = advice_of(result, curve)
     assert words.startswith(start)
     assert "training rows" in words
-    if curve is not None:
+    if isinstance(curve, LearningCurve):
         assert f"± {curve.error:.3f}" in words
+    else:
+        assert words.endswith(f"No learning curve: {curve}" if curve else "reviews.csv")
