@@ -72,7 +72,7 @@ def test_what_has_no_header_or_is_no_sheet_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no values"):
         read_table(write(tmp_path / "b.xlsx", {"s": []}))
     (tmp_path / "c.xlsx").write_text("text,label\na,b\n")
-    with pytest.raises(DataError, match=r"c\.xlsx is no XLSX file .*save it again"):
+    with pytest.raises(DataError, match=r"c\.xlsx is not a valid XLSX file .*save it again"):
         read_table(tmp_path / "c.xlsx")
 
 
