@@ -22,7 +22,7 @@ PATTERNS = {
     r"\banew\b": "again, or new",
     r"\bmend(s|ed|ing)?\b": "fix, repair",
     r"\b(goes|go|gone|went) on\b(?! (the|a|to) )": "continue, resume",
-    r"(?<![Tt]here )\b(is|are|was) no (?!longer\b|more\b|less\b|such\b|better\b|\w+ to )[a-z]": "is not a",
+    r"(?<![Tt]here )\b(is|are|was) no (?!(longer|more|less|such|better|\w+ to)\b)[a-z]": "not a",
     r"\bis none of\b": "unknown",
     r"\bword for word\b": "identical",
     r"\bmore nearly\b": "near-duplicates",

@@ -47,7 +47,7 @@ EXPECTED = {
     "audit reviews.csv --out": ("label-errors", "Fixed: reviews.csv: "),
     "--html": ("near\t", "Page: why.html"),
     "calibrate models/reviews --data": ("of texts get a label", "calibration.json"),
-    "--off": ("", "as they are"),
+    "--off": ("", "Removed the calibration"),
 }
 
 

@@ -110,7 +110,7 @@ def test_a_model_knows_the_rows_of_the_built_in_corpus_by_name() -> None:
     loaded = load_split(DataSpec(), turned)
     names = [turned[label] for label in loaded.rows.labels]
     assert names == [own.classes[label] for label in own.test.labels]
-    with pytest.raises(DataError, match="unknown label .*; the model has the classes good, bad"):
+    with pytest.raises(DataError, match="the model has the classes good, bad"):
         load_split(DataSpec(), ("good", "bad"))
 
 
@@ -194,7 +194,7 @@ BAD = {
     "double column": (b"text,text,label\na,b,x\n", {}, "several columns are named 'text'"),
     "no rows": (b"text,label\n", {}, "no row has both"),
     "blank texts": (b"text,label\n ,x\n,y\n", {}, "no row has both"),
-    "unknown class": (b"text,label\na,x\nb,y\n", {"classes": ("x", "z")}, "unknown label 'y'; the classes are x, z"),
+    "unknown class": (b"text,label\na,x\nb,y\n", {"classes": ("x", "z")}, "unknown label 'y'"),
     "count too large": (
         b"text,label\n" + b"".join(b"t%d,%s\n" % (i, b"xy"[i % 2 : i % 2 + 1]) for i in range(20)),
         {"train_counts": {"x": 99, "y": 1}},
