@@ -186,7 +186,7 @@ def prediction_table() -> list[str]:
 def service_table() -> list[str]:
     """Cores that keep an answer quick at a rate."""
     rate_of = MEASURED.per_core["ONNX 8-bit"]
-    lines = ["| questions/s | cores at p99 ≤ 100 ms | cores at p99 ≤ 30 ms |", "|---|---|---|"]
+    lines = ["| requests/s | cores at p99 ≤ 100 ms | cores at p99 ≤ 30 ms |", "|---|---|---|"]
     for rate in (100, 1_000, 11_574, 34_722):
         slow, quick = (cores_for_p99(rate, rate_of, limit) for limit in (0.1, 0.03))
         lines.append(

@@ -44,10 +44,10 @@ def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 
 EXPECTED = {
-    "audit reviews.csv --out": ("label-errors", "Fixed: reviews.csv: "),
+    "audit reviews.csv --out": ("label-errors", "reviews.csv: "),
     "--html": ("near\t", "Page: why.html"),
     "calibrate models/reviews --data": ("of texts get a label", "calibration.json"),
-    "--off": ("", "as they are"),
+    "--off": ("", "Removed the calibration"),
 }
 
 

@@ -106,6 +106,7 @@ def _smaller(words: list[str], encoder: str) -> list[str]:
 
 # what the Python of a page prints
 PRINTS = {
+    "compare": r"\[\('majority', 0\.\d+\), \('tfidf-lr', 0\.\d+\)\]\n",
     "data": r"101 comment stars\n",
     "train": r"(0\.\d+|1\.0) [\[(].*[\])]\n\['good'\]\n",
     "protocol": r"\[0\.03,? 0\.06,? 0\.06\]\n",  # 3 · 0.01, then 2 · 0.03, and no less after it

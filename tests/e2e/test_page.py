@@ -95,7 +95,7 @@ def test_a_text_and_a_file(
     page.locator("#words mark").first.wait_for()
     assert page.locator("#words").inner_text() == text
     assert page.locator("#words mark").nth(7).inner_text() == "🍜"
-    assert "Most for it: “The”" in page.locator("#summary").inner_text()
+    assert "Supported most by: “The”" in page.locator("#summary").inner_text()
     assert page.locator("#examples li").count() == 2
     page.locator("#bars button", has_text="meh").press("Enter")
     until(page, "document.getElementById('target').textContent === 'meh'")

@@ -87,7 +87,7 @@ def masked(lines: list[str]) -> list[str]:
         if any(heads):
             spans = [(*head.span(2), len(head[1])) for head in heads if head is not None]
             line = _cells(line, spans, {start: line[start:end] for start, end, _ in spans})
-        elif not line.strip() or line.startswith("Not shown"):
+        elif not line.strip() or line.startswith("Hidden columns"):
             spans = []
         elif spans and line[:1] == "─":
             line = "─" * len(shown[-1])

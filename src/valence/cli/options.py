@@ -383,7 +383,7 @@ def _use_threads(threads: int) -> None:
     from valence.distributed.ray_cluster import use_threads
 
     if threads < 1:
-        raise SpecError(f"Invalid number of threads: {threads}; use at least 1")
+        raise SpecError(f"{threads} threads are not possible; use at least 1")
     use_threads(threads)
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:  # loaded before, it has read the environment already

@@ -149,5 +149,5 @@ def find_column(
     close = difflib.get_close_matches(requested, columns, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise DataError(
-        f"{where}: no column {requested!r}; {hint}Columns: {names}. Set it with --{what}-column"
+        f"{where}: no column {requested!r}; {hint}columns: {names}; set it with --{what}-column"
     )

@@ -90,7 +90,8 @@ def _opened(file: Path) -> Iterator[Any]:
         book = CalamineWorkbook.from_path(file)
     except CalamineError as error:
         raise DataError(
-            f"{file} is not a valid {file.suffix[1:].upper()} file ({error}); save it again, or as CSV"
+            f"{file} is not a valid {file.suffix[1:].upper()} file ({error}); "
+            "save it again, or as CSV"
         ) from None
     try:
         yield book

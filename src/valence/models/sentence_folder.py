@@ -195,8 +195,8 @@ def _dense(path: str, config: Mapping[str, Any]) -> DenseLayer:
     activation = given.rpartition(".")[2]
     if not given.startswith("torch.nn.") or activation not in ACTIVATIONS:
         raise ModelError(
-            f"Layer {path} of the encoder's folder has the activation {given!r}, which is not one of "
-            f"{', '.join(ACTIVATIONS)}; set head.pooling to ignore the layers of the folder"
+            f"Layer {path} of the encoder's folder has the activation {given!r}, which is not "
+            f"one of {', '.join(ACTIVATIONS)}; set head.pooling to ignore the layers of the folder"
         )
     return DenseLayer(
         inputs=int(config["in_features"]), outputs=int(config["out_features"]),

@@ -17,7 +17,7 @@ from valence.runs.store import RunResult, RunStore
 def setup_label(result: RunResult) -> str:
     """Names what must be equal for runs to stand in one table: corpus, size, encoder, epochs."""
     spec = result.spec
-    parts = [result.dataset, f"N={result.sizes['train']}"]
+    parts = [f"{result.dataset}: {result.sizes['train']:,} training rows"]
     if spec.data.imbalance_ratio is not None:
         parts.append(f"ratio {spec.data.imbalance_ratio:g}")
     if spec.data.groups is not None:

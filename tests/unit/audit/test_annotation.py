@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_refused(audited: Audit, file: Path, tmp_path: Path
     out = tmp_path / "new.csv"
     for corrections, words in (
         ({"all:99999": Correction("good", None)}, "not in the data"),
-        ({name: Correction("good", "another text")}, "another one"),
+        ({name: Correction("good", "another text")}, "differ in the data"),
         ({name: Correction("wonderful", None)}, "Unknown labels 'wonderful'"),
     ):
         with pytest.raises(DataError, match=words):

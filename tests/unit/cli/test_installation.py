@@ -69,4 +69,4 @@ def test_command_line(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
-    assert "1 to mend" in capsys.readouterr().err
+    assert "1 to fix" in capsys.readouterr().err

@@ -179,7 +179,7 @@ def test_hardware_as_trainings_and_predictors_take_it(monkeypatch: pytest.Monkey
         2, "auto", "fp32", 64,
     )  # fmt: skip
     for options in (HardwareOptions(threads=0), ModelHardware(threads=0)):
-        with pytest.raises(SpecError, match="Invalid number of threads: 0"):
+        with pytest.raises(SpecError, match="0 threads are not possible"):
             options.requested() if isinstance(options, ModelHardware) else options.prepared()
 
 
@@ -202,7 +202,7 @@ def test_settings_that_no_method_reads_are_said(capsys: pytest.CaptureFixture[st
     given = {"train.epochs": 3, "train.device": "cpu", "loss.gamma": 1.0}
     print_unread(["majority"], given)
     assert (
-        "Note: majority does not read loss.gamma, train.epochs; left out" in capsys.readouterr().err
+        "Note: majority does not use loss.gamma, train.epochs; left out" in capsys.readouterr().err
     )
     print_unread(["majority", "tfidf-lr"], given)
     assert "Note: No method here uses loss.gamma, train.epochs" in capsys.readouterr().err

@@ -61,7 +61,7 @@ def test_what_changes_the_speed_alone_is_no_setting(tmp_path: Path) -> None:
 
 def test_other_rows_under_one_seed_are_not_mixed(tmp_path: Path) -> None:
     runs = [run_of(tmp_path, spec_of("lora", 1), fingerprint) for fingerprint in ("a", "b")]
-    with pytest.raises(DataError, match="same settings and seed, and other rows"):
+    with pytest.raises(DataError, match="same settings and seed but different rows"):
         by_setting(runs)
 
 

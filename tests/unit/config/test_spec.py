@@ -49,7 +49,7 @@ def test_unknown_setting_names_the_closest() -> None:
     [
         ({"train.epochs": 0}, "train.epochs = 0"),
         ({"encoder.adaptation": "qlora"}, "encoder.adaptation"),
-        ({"data.train_counts": {"a": 1}, "data.train_total": 5}, "not both"),
+        ({"data.train_counts": {"a": 1}, "data.train_total": 5}, "use either train_counts"),
     ],
 )
 def test_wrong_value_says_which_and_why(setting: dict[str, object], words: str) -> None:

@@ -262,7 +262,7 @@ def test_the_same_source_is_not_converted_twice_and_another_not_over_it(
     written = (tmp_path / "archive" / "manifest.json").stat().st_mtime_ns
     convert(source, tmp_path / "archive")
     assert (tmp_path / "archive" / "manifest.json").stat().st_mtime_ns == written
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(DataError, match="is not empty"):
         convert(write(mmsa(seed=1), "other.pkl"), tmp_path / "archive")
 
 

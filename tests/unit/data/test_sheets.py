@@ -40,7 +40,7 @@ def write(path: Path, sheets: dict[str, Cells]) -> Path:
 def test_the_first_sheet_with_cells_or_the_named_one(suffix: str, tmp_path: Path) -> None:
     path = write(tmp_path / f"a{suffix}", {"empty": [], "one": [HEADER, *FEW], "two": [HEADER]})
     data = load_dataset(DataSpec(name=str(path)), seed=1)
-    assert data.notes[0] == f"{path}: sheet 'one' is read"
+    assert data.notes[0] == f"{path}: sheet 'one' was used"
     assert len(data.train) + len(data.validation) + len(data.test) == len(FEW)
     assert load_dataset(DataSpec(name=f"{path}#one"), seed=1).fingerprint == data.fingerprint
     assert not len(read_table(Path(f"{path}#two")))
@@ -62,7 +62,7 @@ def test_a_title_above_the_header_and_empty_columns_are_passed_over(tmp_path: Pa
     path = write(tmp_path / "a.xlsx", {"s": rows})
     assert read_sheet(path).names == ["text", "label"]
     assert read_sheet(path).rows == [["a b", "x"]]
-    assert sheet_note(path) == f"{path}: row 3 names the columns"
+    assert sheet_note(path) == f"{path}: row 3 has the column names"
 
 
 def test_what_has_no_header_or_is_no_sheet_is_one_line(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_what_has_no_header_or_is_no_sheet_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no values"):
         read_table(write(tmp_path / "b.xlsx", {"s": []}))
     (tmp_path / "c.xlsx").write_text("text,label\na,b\n")
-    with pytest.raises(DataError, match=r"c\.xlsx is no XLSX file .*save it again"):
+    with pytest.raises(DataError, match=r"c\.xlsx is not a valid XLSX file .*save it again"):
         read_table(tmp_path / "c.xlsx")
 
 

@@ -110,7 +110,7 @@ def test_a_model_knows_the_rows_of_the_built_in_corpus_by_name() -> None:
     loaded = load_split(DataSpec(), turned)
     names = [turned[label] for label in loaded.rows.labels]
     assert names == [own.classes[label] for label in own.test.labels]
-    with pytest.raises(DataError, match="is none of the classes good, bad"):
+    with pytest.raises(DataError, match="the model has the classes good, bad"):
         load_split(DataSpec(), ("good", "bad"))
 
 
@@ -183,7 +183,7 @@ def test_cuts_by_counts_total_and_ratio_leave_test_alone(tmp_path: Path) -> None
 
 
 BAD = {
-    "missing file": (None, {}, "No file"),
+    "missing file": (None, {}, "does not exist"),
     "empty file": (b"", {}, "is empty"),
     "missing column": (b"body,label\na,x\n", {"text_column": "txt"}, "columns: body, label"),
     "no usual column": (b"body,label\na,x\n", {}, "Set it with --text-column"),
@@ -191,10 +191,10 @@ BAD = {
     "not utf-8": (b"text,label\na,x\n\xe9t\xe9,y\n", {}, "line 3: not UTF-8"),
     "unclosed quote": (b'text,label\n"a,x\nb,y\n', {}, "cannot be read as csv"),
     "too many fields": (b"text,label\na,x\nb,y,z,w\n", {}, "line 3"),
-    "double column": (b"text,text,label\na,b,x\n", {}, "several columns 'text'"),
+    "double column": (b"text,text,label\na,b,x\n", {}, "several columns are named 'text'"),
     "no rows": (b"text,label\n", {}, "no row has both"),
     "blank texts": (b"text,label\n ,x\n,y\n", {}, "no row has both"),
-    "unknown class": (b"text,label\na,x\nb,y\n", {"classes": ("x", "z")}, "label 'y' is none of"),
+    "unknown class": (b"text,label\na,x\nb,y\n", {"classes": ("x", "z")}, "unknown label 'y'"),
     "count too large": (
         b"text,label\n" + b"".join(b"t%d,%s\n" % (i, b"xy"[i % 2 : i % 2 + 1]) for i in range(20)),
         {"train_counts": {"x": 99, "y": 1}},
@@ -245,7 +245,7 @@ def test_rows_without_text_or_label_are_left_out_and_counted(tmp_path: Path) -> 
 def test_label_of_test_unknown_in_train(tmp_path: Path) -> None:
     ROWS.to_csv(tmp_path / "train.csv", index=False)
     ROWS.assign(label="weird").to_csv(tmp_path / "test.csv", index=False)
-    with pytest.raises(DataError, match=r"\(test\), row 1: label 'weird' is none of the classes"):
+    with pytest.raises(DataError, match=r"\(test\), row 1: unknown label 'weird'; the classes are"):
         load(tmp_path)
 
 

@@ -335,10 +335,10 @@ def test_databases_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Mon
         assert "\n" not in str(told.value)
         return str(told.value)
 
-    assert "no such file" in why(f"sqlite:///{tmp_path}/none.db")
+    assert "the file does not exist" in why(f"sqlite:///{tmp_path}/none.db")
     assert not (tmp_path / "none.db").exists()
     assert "has no file name" in why("sqlite://")
-    assert "there is no folder" in why(f"sqlite:///{tmp_path}/no/x.db")
+    assert "does not exist; check the path" in why(f"sqlite:///{tmp_path}/no/x.db")
     (tmp_path / "text.db").write_text("no database at all, " * 100, encoding="utf-8")
     assert "file is not a database" in why(f"sqlite:///{tmp_path}/text.db")
     (tmp_path / "void.db").touch()

@@ -58,16 +58,16 @@ def test_launchers_number_processes(names: tuple[str, str], started) -> None:
 def test_a_batch_that_cannot_be_shared_names_one_that_can(started) -> None:
     started(0, 3)
     assert process_group.per_process_batch_size(18, "train.batch_size") == 6
-    with pytest.raises(SpecError, match=r"train\.batch_size = 16 .* 3 processes .* such as 18"):
+    with pytest.raises(SpecError, match=r"train\.batch_size = 16 .* 3 processes.* such as 18"):
         process_group.per_process_batch_size(16, "train.batch_size")
-    with pytest.raises(RunError, match="This runs in one process, and 3 were started; that"):
+    with pytest.raises(RunError, match="This runs in one process, but 3 were started; that"):
         process_group.require_single_process("This", "that")
 
 
 def test_a_method_that_is_fitted_in_one_go_is_refused(started) -> None:
     started(1, 2)
     spec = make_spec("tfidf-lr", DataSpec(name="reviews.csv"))
-    with pytest.raises(RunError, match="Method 'tfidf-lr' runs in one process, and 2 were"):
+    with pytest.raises(RunError, match="Method 'tfidf-lr' runs in one process, but 2 were"):
         run(spec)
 
 

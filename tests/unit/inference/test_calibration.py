@@ -221,7 +221,7 @@ def test_predictor_applies_what_stands_in_the_folder(tmp_path: Path) -> None:
     assert set(done.predict(rows.texts)) <= {*NAMES, ""}
     for broken in ("{", found.model_copy(update={"classes": ("a", "b")}).model_dump_json()):
         (tmp_path / "calibration.json").write_text(broken)
-        with pytest.raises(ModelError, match="make it again"):
+        with pytest.raises(ModelError, match="calibrate"):
             Predictor(tmp_path)
 
 

@@ -146,7 +146,7 @@ def test_nearest_are_the_nearest_and_are_kept(
     np.testing.assert_array_equal(again.vectors, index.vectors)
     assert explain(predictor, [TEXT])[0].neighbors[0].text in rows.train.texts
     (predictor.folder / FILE).write_bytes(b"broken")
-    with pytest.raises(ModelError, match="make it again with --data"):
+    with pytest.raises(ModelError, match="create it again with --data"):
         explain(predictor, [TEXT])
     (predictor.folder / FILE).unlink()
 
