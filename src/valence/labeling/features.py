@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
@@ -20,6 +20,9 @@ TEXT_MIX = 0.3
 MAX_TERMS = 50_000
 """Of each analyzer."""
 NO_ENCODER = "none"
+AXES = 128
+"""Numbers of an embedding."""
+AXES_SAMPLE = 5000
 
 
 @dataclass(frozen=True)
@@ -54,18 +57,59 @@ class TextFeatures:
             return scores
         return scores + self.states @ (base.states.T @ alpha)
 
-    def embeddings(self) -> np.ndarray:
-        """(N, D) vectors of length 1, whose distances are those of the texts."""
-        if self.states is not None:
-            vectors = self.states
-        else:
-            from sklearn.decomposition import TruncatedSVD
 
-            size = min(100, min(self.terms.shape) - 1)
-            vectors = TruncatedSVD(max(1, size), random_state=0).fit_transform(self.terms)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        scaled: np.ndarray = (vectors / np.maximum(lengths, 1e-9)).astype(np.float32)
-        return scaled
+@dataclass(frozen=True)
+class KernelFeatures:
+    """Rows of a corpus whose inner products with its N pool rows are all known.
+
+    Attributes:
+        products: (M, N) inner products.
+        rows: (M,) their places in the pool; None for other rows.
+    """
+
+    products: np.ndarray
+    rows: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.products)
+
+    @classmethod
+    def of(cls, features: TextFeatures, pool: TextFeatures) -> KernelFeatures:
+        """All products of some rows with those of a pool."""
+        products = np.asarray((features.terms @ pool.terms.T).todense(), dtype=np.float32)
+        if features.states is not None and pool.states is not None:
+            products = products + features.states @ pool.states.T
+        return cls(products, np.arange(len(pool)) if features is pool else None)
+
+    def take(self, rows: np.ndarray) -> KernelFeatures:
+        """Some of the rows."""
+        return KernelFeatures(self.products[rows], None if self.rows is None else self.rows[rows])
+
+    def kernel(self) -> np.ndarray:
+        """(M, M) inner products of the rows, float64."""
+        assert self.rows is not None
+        return self.products[:, self.rows].astype(np.float64)
+
+    def scores(self, base: KernelFeatures, alpha: np.ndarray) -> np.ndarray:
+        """(M, C) scores of a model with coefficients ``alpha`` on the rows of ``base``."""
+        assert base.rows is not None
+        scores: np.ndarray = self.products[:, base.rows] @ alpha.astype(np.float32)
+        return scores
+
+
+class RowFeatures(Protocol):
+    """What a model is fitted on: N rows in any form that gives their inner products."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The rows at some indices."""
+
+    def kernel(self) -> np.ndarray:
+        """(N, N) inner products, float64."""
+
+    def scores(self, base: Self, alpha: np.ndarray) -> np.ndarray:
+        """(N, C) scores of a model with coefficients ``alpha`` on the rows of ``base``."""
 
 
 class Featurizer:
@@ -79,6 +123,7 @@ class Featurizer:
     Attributes:
         encoder: The encoder in use, or ``none``.
         pool: Features of the pool.
+        embeddings: (N, D) vectors of the pool; see :meth:`embed`.
     """
 
     def __init__(
@@ -105,6 +150,16 @@ class Featurizer:
             self._state_scale = _root_mean_square((states**2).sum(axis=1))
             states /= self._state_scale / np.float32(np.sqrt(1 - TEXT_MIX))
         self.pool = TextFeatures(self._scaled_terms(terms), states)
+        self._projection = _principal_axes(self.pool)
+        self.embeddings = self.embed(self.pool)
+
+    def embed(self, features: TextFeatures) -> np.ndarray:
+        """(N, D) float32 vectors of length 1, whose distances are those of the texts."""
+        own = features.terms if features.states is None else features.states
+        vectors = np.asarray(own @ self._projection, dtype=np.float32)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        scaled: np.ndarray = vectors / np.maximum(lengths, 1e-9)
+        return scaled
 
     def transform(self, texts: Sequence[str]) -> TextFeatures:
         """Features of other texts, on the pool's scales."""
@@ -135,6 +190,17 @@ def _encoder_name(name: str, texts: Sequence[str]) -> str:
     from valence.models.encoder_choice import choose_encoder
 
     return choose_encoder(texts).name
+
+
+def _principal_axes(features: TextFeatures) -> np.ndarray:
+    """(D, d) the directions in which a sample of the texts differs most."""
+    from sklearn.decomposition import TruncatedSVD
+
+    own = features.terms if features.states is None else features.states
+    step = max(1, len(features) // AXES_SAMPLE)
+    size = max(1, min(AXES, own.shape[1] - 1, len(features) - 1))
+    axes: np.ndarray = TruncatedSVD(size, random_state=0).fit(own[::step]).components_.T
+    return axes.astype(np.float32)
 
 
 def _root_mean_square(squares: np.ndarray) -> np.float32:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from valence.labeling.features import Featurizer, TextFeatures
+from valence.labeling.features import Featurizer, RowFeatures
 from valence.labeling.quick_model import (
     QuickModel,
     class_shares,
@@ -26,9 +26,10 @@ class LabelPool:
 
     Attributes:
         features: Of the rows.
+        embeddings: (N, D) of length 1.
         class_count: C.
         affinity: (N, C) similarity of rows and labels' words; None without words.
-        embeddings: (N, D) of length 1.
+        given: (N, C) probabilities of a model that there was before; None without one.
         labels: (N,) class ids; −1 where a row has none.
         closed: (N,) rows that are not to be chosen: labeled, skipped or in somebody's hands.
         random: (N,) rows that belong to the random sample.
@@ -38,10 +39,11 @@ class LabelPool:
         shares: (C,) estimated class shares.
     """
 
-    features: TextFeatures
+    features: RowFeatures
+    embeddings: np.ndarray
     class_count: int
     affinity: np.ndarray | None = None
-    embeddings: np.ndarray = field(init=False)
+    given: np.ndarray | None = None
     labels: np.ndarray = field(init=False)
     closed: np.ndarray = field(init=False)
     random: np.ndarray = field(init=False)
@@ -52,7 +54,6 @@ class LabelPool:
 
     def __post_init__(self) -> None:
         size = len(self.features)
-        self.embeddings = self.features.embeddings()
         self.labels = np.full(size, -1, dtype=np.int64)
         self.closed = np.zeros(size, dtype=bool)
         self.random = np.zeros(size, dtype=bool)
@@ -96,7 +97,11 @@ class LabelPool:
         balanced = model.balanced_probs(scores)
         shares = class_shares(balanced, self._first_shares(own))
         self.model, self.scores, self.shares = model, scores, shares
-        self.probs = with_shares(balanced, shares)
+        probs = with_shares(balanced, shares)
+        if self.given is not None:  # the geometric mean of both
+            probs = np.sqrt(probs * self.given)
+            probs /= np.maximum(probs.sum(axis=1, keepdims=True), 1e-30)
+        self.probs = probs
         return True
 
     def _first_shares(self, own: np.ndarray) -> np.ndarray:
@@ -118,8 +123,9 @@ class LabelPool:
             self._measured[new] = True
 
 
-def label_affinity(
-    featurizer: Featurizer, embeddings: np.ndarray, words: Sequence[str]
-) -> np.ndarray:
+def label_affinity(featurizer: Featurizer, words: Sequence[str]) -> np.ndarray:
     """(N, C) cosine of every row of the pool with the words of every label."""
-    return embeddings @ featurizer.transform(list(words)).embeddings().T
+    cosines: np.ndarray = featurizer.embeddings @ featurizer.embed(
+        featurizer.transform(list(words))
+    ).T
+    return cosines

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from valence.evaluation.task import softmax
-from valence.labeling.features import TextFeatures
+from valence.labeling.features import RowFeatures
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
 SMALLEST_PRIOR = 1e-3
 EM_STEPS = 50
+TEMPERATURES = (0.05, 0.5)
+"""Bounds: leave-one-out scores of a few rows say that a model knows less than it does."""
 PRIOR_ROWS = 5.0
 """Pseudo-rows of the first guess of the class shares, in every step of their estimation."""
 
@@ -29,14 +31,14 @@ class QuickModel:
         seen: (C,) whether the class has rows.
     """
 
-    base: TextFeatures
+    base: RowFeatures
     alpha: np.ndarray
     bias: np.ndarray
     temperature: float
     out_of_fold: np.ndarray
     seen: np.ndarray
 
-    def scores(self, features: TextFeatures) -> np.ndarray:
+    def scores(self, features: RowFeatures) -> np.ndarray:
         """(N, C) scores of N rows; the class of the highest one is predicted."""
         raw = features.scores(self.base, self.alpha) + self.bias
         return np.where(self.seen, raw, -np.inf)
@@ -46,7 +48,7 @@ class QuickModel:
         return softmax(np.where(self.seen, scores / self.temperature, -1e9))
 
 
-def fit_quick_model(features: TextFeatures, labels: np.ndarray, class_count: int) -> QuickModel:
+def fit_quick_model(features: RowFeatures, labels: np.ndarray, class_count: int) -> QuickModel:
     """Fit on n labeled rows; the strength is that of the least leave-one-out error.
 
     Every row counts N / (C · n_c), so that all classes count alike.
@@ -74,7 +76,7 @@ def fit_quick_model(features: TextFeatures, labels: np.ndarray, class_count: int
         np.where(seen, path.loo[best], -30.0), labels, with_bias=False, weights=judged
     )
     return QuickModel(
-        features, path.weight[best], path.bias[best], max(temperature, 0.05), own, seen
+        features, path.weight[best], path.bias[best], float(np.clip(temperature, *TEMPERATURES)), own, seen
     )
 
 

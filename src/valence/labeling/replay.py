@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from valence.evaluation.classification import ClassCounts, confusion, mean_defined
-from valence.labeling.features import TextFeatures
+from valence.labeling.features import RowFeatures
 from valence.labeling.pool import LabelPool
 from valence.labeling.strategies import STRATEGIES, by_random
 
@@ -22,14 +22,16 @@ class ReplayRows:
 
     Attributes:
         pool, test: Features.
+        embeddings: (N, D) of the pool.
         pool_labels, test_labels: (N,) and (M,) class ids.
         classes: Label names.
         affinity: (N, C) similarity of rows and labels' words; None without words.
     """
 
-    pool: TextFeatures
+    pool: RowFeatures
+    embeddings: np.ndarray
     pool_labels: np.ndarray
-    test: TextFeatures
+    test: RowFeatures
     test_labels: np.ndarray
     classes: tuple[str, ...]
     affinity: np.ndarray | None = None
@@ -117,7 +119,7 @@ def replay(
         watch: Called after every fit.
     """
     rng = np.random.default_rng(seed)
-    pool = LabelPool(rows.pool, len(rows.classes), rows.affinity)
+    pool = LabelPool(rows.pool, rows.embeddings, len(rows.classes), rows.affinity)
     order: list[int] = []
     labels, scores = [], []
     budget = min(settings.budget, len(rows.pool))

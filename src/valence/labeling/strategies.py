@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from valence.errors import UnknownNameError
+
 TINY = 1e-12
 GAIN_EXPONENT = 1.5
 """F1 of a class rises about as 1 − b / √n, so that the n-th label adds about n to the −1.5."""
-REPEAT_RADIUS = 0.35
-"""Distance of two texts, in units of their typical one, below which the second adds little."""
+SHARPNESS = 4.0
+"""Power of a row's worth in the odds that it is drawn."""
+REPEAT_POWER = 4
+"""Of the cosine of two texts: the part of the worth that the second loses by the first."""
 DOUBT_PART = 0.5
-NOVELTY_PART = 0.5
+"""Weight of a class's doubt 4p(1 − p) beside its probability."""
 
 
 @dataclass(frozen=True)
@@ -132,34 +136,32 @@ def by_badge(pool: PoolView, count: int, rng: np.random.Generator) -> np.ndarray
 
 
 def by_tail_first(pool: PoolView, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows of the largest expected gain for the macro-F1; the classes with few labels first.
+    """Rows of a large expected gain for the macro-F1; the classes with few labels first.
 
     A label of class c is worth what F1 of the class gains by it, which falls with the labels it
     has. A row is worth the sum over classes of its probability times that, more where the class is
-    in doubt and where no similar row is labeled. Classes without labels are looked for by the
-    words of their labels and by distance. The rows of a batch are chosen one after the other: each
-    one lowers the worth of its probable classes and of similar rows.
+    in doubt. Classes without labels are looked for by the words of their labels. Rows are drawn,
+    with odds of their worth to a power: where the model knows little, all are worth alike and the
+    draw is a random one. Each row lowers the worth of its probable classes and of similar rows.
     """
     candidates = pool.candidates
     if pool.probs is None and pool.affinity is None:
         return by_k_center(pool, count, rng)
     texts, need = pool.embeddings[candidates], pool.counts.astype(float)
     probs = _expected_classes(pool)
-    doubt = 1 + DOUBT_PART * (4 * probs * (1 - probs))
-    novelty = 1 + NOVELTY_PART * _ranks(pool.distance[candidates])
+    doubt = probs * (1 + DOUBT_PART * (4 * probs * (1 - probs)))
     nearness = np.zeros(len(candidates))
-    free = np.ones(len(candidates), dtype=bool)
-    typical = _typical_distance(texts, rng)
     chosen: list[int] = []
+    noise = rng.gumbel(size=len(candidates))
     for _ in range(min(count, len(candidates))):
-        worth = (probs * doubt) @ ((need + 1.0) ** -GAIN_EXPONENT)
-        worth = worth * novelty * (1 - nearness)
-        at = int(np.argmax(np.where(free, worth, -np.inf)))
+        worth = (doubt @ ((need + 1.0) ** -GAIN_EXPONENT)) * (1 - nearness)
+        keys = SHARPNESS * np.log(worth + TINY) + noise
+        keys[chosen] = -np.inf
+        at = int(np.argmax(keys))
         chosen.append(at)
-        free[at] = False
         need += probs[at]
-        gap = _distances(texts, texts[at]) / typical
-        nearness = np.maximum(nearness, np.exp(-((gap / REPEAT_RADIUS) ** 2)))
+        alike = np.clip(texts @ texts[at], 0.0, 1.0) ** REPEAT_POWER
+        nearness = np.maximum(nearness, alike)
     return candidates[chosen]
 
 
@@ -197,11 +199,6 @@ def _distances(rows: np.ndarray, row: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(2.0 - 2.0 * (rows @ row), 0.0))
 
 
-def _typical_distance(rows: np.ndarray, rng: np.random.Generator) -> float:
-    sample = rows[rng.integers(len(rows), size=min(200, len(rows)))]
-    return max(1e-6, float(np.sqrt(np.maximum(2 - 2 * sample @ sample.T, 0)).mean()))
-
-
 def _ranks(values: np.ndarray) -> np.ndarray:
     """(M,) ranks in [0, 1]."""
     ranks = np.empty(len(values))
@@ -229,3 +226,14 @@ STRATEGIES: dict[str, Strategy] = {
 }  # fmt: skip
 """Every strategy by name."""
 DEFAULT_STRATEGY = "tail-first"
+
+
+def find_strategy(name: str) -> Strategy:
+    """An entry of the table.
+
+    Raises:
+        UnknownNameError: if there is none of that name.
+    """
+    if name not in STRATEGIES:
+        raise UnknownNameError("strategy", name, STRATEGIES)
+    return STRATEGIES[name]
