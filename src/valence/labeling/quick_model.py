@@ -12,7 +12,7 @@ from valence.labeling.features import RowFeatures
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
 SMALLEST_PRIOR = 1e-3
 EM_STEPS = 50
-TEMPERATURES = (0.05, 0.5)
+TEMPERATURES = (0.05, 1.0)
 """Bounds: leave-one-out scores of a few rows say that a model knows less than it does."""
 PRIOR_ROWS = 5.0
 """Pseudo-rows of the first guess of the class shares, in every step of their estimation."""

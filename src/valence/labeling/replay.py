@@ -10,8 +10,9 @@ import numpy as np
 from valence.evaluation.classification import ClassCounts, confusion, mean_defined
 from valence.labeling.features import RowFeatures
 from valence.labeling.pool import LabelPool
-from valence.labeling.strategies import STRATEGIES, by_random
+from valence.labeling.strategies import STRATEGIES
 
+RANDOM = "random"
 FIRST_FINDS = 10
 """Rows of the rarest class until which labels are counted."""
 
@@ -57,7 +58,7 @@ class ReplaySettings:
     budget: int = 600
     batch: int = 10
     start: int = 20
-    random_share: float = 0.0
+    random_share: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,12 @@ def replay(
     rng = np.random.default_rng(seed)
     pool = LabelPool(rows.pool, rows.embeddings, len(rows.classes), rows.affinity)
     order: list[int] = []
+    at_random = RandomOrder(len(rows.pool), rng)
     labels, scores = [], []
     budget = min(settings.budget, len(rows.pool))
     while len(order) < budget:
         count = min(settings.batch if order else settings.start, budget - len(order))
-        batch = _next_batch(pool, strategy, count, settings, rng)
+        batch = _next_batch(pool, strategy, count, settings, at_random, rng)
         pool.set_labels(batch, rows.pool_labels[batch])
         order += batch.tolist()
         labels.append(len(order))
@@ -140,20 +142,45 @@ def replay(
     )  # fmt: skip
 
 
+class RandomOrder:
+    """A pool in random order: its beginning, as far as it is labeled, is a random sample.
+
+    Rows that a strategy has chosen are labeled already when their turn comes, and count too.
+
+    Args:
+        size: Rows of the pool.
+        rng: Draws the order.
+    """
+
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        self.order = rng.permutation(size)
+        self._place = 0
+
+    def draw(self, pool: LabelPool, count: int) -> np.ndarray:
+        """The next ``count`` rows without a label; the sample grows to the last of them."""
+        rest = self.order[self._place :]
+        places = np.flatnonzero(~pool.closed[rest])[:count]
+        if not len(places):
+            return np.zeros(0, dtype=np.int64)
+        rows: np.ndarray = rest[places]
+        self._place += int(places[-1]) + 1
+        pool.random[self.order[: self._place]] = True
+        pool.closed[rows] = True
+        return rows
+
+
 def _next_batch(
-    pool: LabelPool, strategy: str, count: int, settings: ReplaySettings, rng: np.random.Generator
-) -> np.ndarray:
+    pool: LabelPool, strategy: str, count: int, settings: ReplaySettings, order: RandomOrder,
+    rng: np.random.Generator,
+) -> np.ndarray:  # fmt: skip
     entry = STRATEGIES[strategy]
-    drawn = int(rng.binomial(count, settings.random_share)) if settings.random_share else 0
-    view = pool.view()
-    at_random = by_random(view, drawn, rng) if drawn else np.zeros(0, dtype=np.int64)
-    pool.random[at_random] = True
-    pool.closed[at_random] = True
-    if not len(view.labeled) and not entry.own_start:
-        rest = by_random(pool.view(), count - drawn, rng)
-    else:
-        rest = pool.choose(entry, count - drawn, rng)
-    return np.concatenate([at_random, rest]).astype(np.int64)
+    is_random = strategy == RANDOM or not (pool.labels.max() >= 0 or entry.own_start)
+    drawn = count if is_random else int(rng.binomial(count, settings.random_share))
+    at_random = order.draw(pool, drawn)
+    if len(at_random) == count:
+        return at_random
+    chosen = pool.choose(entry, count - len(at_random), rng)
+    return np.concatenate([at_random, chosen]).astype(np.int64)
 
 
 def _macro_f1(pool: LabelPool, rows: ReplayRows) -> float:
