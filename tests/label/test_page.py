@@ -21,7 +21,7 @@ CLOCK = """
   let pressed = 0;
   window.addEventListener("keydown", () => { pressed = performance.now(); }, true);
   new MutationObserver(() => {
-    if (pressed) { window.waits.push(performance.now() - pressed); pressed = 0; }
+    if (pressed && document.getElementById("text").dataset.row) { window.waits.push(performance.now() - pressed); pressed = 0; }
   }).observe(document.getElementById("text"), { attributes: true, attributeFilter: ["data-row"] });
 }
 """
@@ -39,7 +39,9 @@ def press(page: Any, key: str) -> None:
     """Press a key and wait for the next text."""
     before = page.get_attribute("#text", "data-row")
     page.keyboard.press(key)
-    page.wait_for_function(f"document.getElementById('text').dataset.row !== {before!r}")
+    page.wait_for_function(
+        f"!['', {before!r}].includes(document.getElementById('text').dataset.row)"
+    )
 
 
 def stored(path: Path, page: Any) -> LabelStore:

@@ -1,7 +1,7 @@
 // One text at a time. The next rows are fetched ahead, and decisions are sent behind the back of
 // the person; what is not confirmed yet stays in localStorage and is sent again.
 const $ = id => document.getElementById(id);
-const AHEAD = 4;
+const AHEAD = 5;
 const FILTER_FROM = 10;
 const store = window.localStorage;
 const state = { person: "", classes: [], items: [], current: null, since: 0, shown: false,

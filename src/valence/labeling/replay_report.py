@@ -148,7 +148,7 @@ def replay_rows(
     """Pool and test rows of a corpus with their features, and notes on them.
 
     Raises:
-        DataError: if the pool is too large, or has fewer than two classes.
+        DataError: if the rows cannot be used, or are too many.
     """
     from valence.data.sources import load_dataset
 
@@ -159,8 +159,6 @@ def replay_rows(
             f"{spec.name}: a pool of {len(train)} rows is too large to replay; draw a part with "
             f"--set data.sample={MOST_POOL}"
         )
-    if len(np.unique(train.labels)) < 2:
-        raise DataError(f"{spec.name}: the rows are of one class; give rows of several")
 
     def count(done: int, total: int) -> None:
         if progress is not None:
