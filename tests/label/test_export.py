@@ -76,7 +76,7 @@ def test_unknown_targets_are_refused(labels: Path, tmp_path: Path) -> None:
         export_labels(labels, tmp_path / "out.unknown")
     with pytest.raises(SpecError, match="excel"):
         export_labels(labels, tmp_path / "out", "excel")
+    new_store(tmp_path / "empty.db").close()
     with pytest.raises(DataError, match="has no labels yet"):
-        new_store(tmp_path / "empty.db").close()
         export_labels(tmp_path / "empty.db", tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()

@@ -21,7 +21,9 @@ CLOCK = """
   let pressed = 0;
   window.addEventListener("keydown", () => { pressed = performance.now(); }, true);
   new MutationObserver(() => {
-    if (pressed && document.getElementById("text").dataset.row) { window.waits.push(performance.now() - pressed); pressed = 0; }
+    if (!pressed || !document.getElementById("text").dataset.row) return;
+    window.waits.push(performance.now() - pressed);
+    pressed = 0;
   }).observe(document.getElementById("text"), { attributes: true, attributeFilter: ["data-row"] });
 }
 """

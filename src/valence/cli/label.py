@@ -36,6 +36,21 @@ class PoolOptions(RowOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelOptions(OptionGroup):
+    """Where labels go, and what is known of them."""
+
+    out: Annotated[
+        Path | None, typer.Option(help="The label file; of --simulate the folder of its report.")
+    ] = None
+    model: Annotated[Path | None, typer.Option(help="A model folder that suggests labels.")] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(help="good,bad, or a file with one label per line, as name: what it means."),
+    ] = None
+    encoder: Encoder = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChoiceOptions(OptionGroup):
     """Which rows come next."""
 
@@ -101,15 +116,7 @@ def label(
     simulation: SimulationOptions,
     exporting: ExportOptions,
     output: OutputOptions,
-    out: Annotated[
-        Path | None, typer.Option(help="The label file; of --simulate the folder of its report.")
-    ] = None,
-    model: Annotated[Path | None, typer.Option(help="A model folder that suggests labels.")] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(help="good,bad, or a file with one label per line, as name: what it means."),
-    ] = None,
-    encoder: Encoder = None,
+    work: LabelOptions,
 ) -> None:
     """Label texts on a page, the rows that help most first.
 
@@ -117,17 +124,14 @@ def label(
     in the label file before the next one; valence fit reads it.
     """
     if simulation.simulate:
-        _simulate(pool, choice, simulation, output, out=out, encoder=encoder)
+        _simulate(pool, choice, simulation, output, work)
     elif exporting.export is not None:
         _export(Path(pool.data), exporting, output)
     else:
-        _label(pool, choice, page, output, _job(pool, choice, out, model, labels, encoder))
+        _label(page, output, _job(pool, choice, work))
 
 
-def _job(
-    pool: PoolOptions, choice: ChoiceOptions, out: Path | None, model: Path | None,
-    labels: str | None, encoder: str | None,
-) -> LabelJob:  # fmt: skip
+def _job(pool: PoolOptions, choice: ChoiceOptions, work: LabelOptions) -> LabelJob:
     from valence.data.label_file import is_label_file
     from valence.labeling.job import LabelJob, LabelNames
     from valence.labeling.session import SessionSettings
@@ -135,25 +139,22 @@ def _job(
 
     find_strategy(choice.strategy)
     pool.refuse_other_settings("data")
-    settings = SessionSettings(
-        choice.strategy, choice.random_share, choice.shared, choice.batch
-    )
-    names = None if labels is None else LabelNames.parse(labels)
+    settings = SessionSettings(choice.strategy, choice.random_share, choice.shared, choice.batch)
+    names = None if work.labels is None else LabelNames.parse(work.labels)
     is_file = is_label_file(Path(pool.data))
-    if is_file and out is not None and out != Path(pool.data):
+    if is_file and work.out is not None and work.out != Path(pool.data):
         raise SpecError(f"{pool.data} is a label file and is continued in place; leave --out out")
-    if not is_file and out is None:
+    if not is_file and work.out is None:
         raise SpecError("Where do the labels go? Name the label file with --out labels.db")
-    target = Path(pool.data) if is_file else out
+    target = Path(pool.data) if is_file else work.out
     assert target is not None
     data = None if is_file else pool.spec(pool.data)
-    return LabelJob(target, data, model, names, encoder or "auto", settings, pool.data_dir)
+    return LabelJob(
+        target, data, work.model, names, work.encoder or "auto", settings, pool.data_dir
+    )
 
 
-def _label(
-    pool: PoolOptions, choice: ChoiceOptions, page: PageOptions, output: OutputOptions,
-    job: LabelJob,
-) -> None:  # fmt: skip
+def _label(page: PageOptions, output: OutputOptions, job: LabelJob) -> None:
     try:
         from valence.labeling.server import serve_session
     except ImportError as error:
@@ -200,13 +201,13 @@ def _export(path: Path, exporting: ExportOptions, output: OutputOptions) -> None
 
 def _simulate(
     pool: PoolOptions, choice: ChoiceOptions, simulation: SimulationOptions,
-    output: OutputOptions, *, out: Path | None, encoder: str | None,
+    output: OutputOptions, work: LabelOptions,
 ) -> None:  # fmt: skip
     from valence.labeling.replay import ReplaySettings
     from valence.labeling.replay_report import simulate
     from valence.labeling.strategies import STRATEGIES, find_strategy
 
-    if out is None:
+    if work.out is None:
         raise SpecError("Where does the report go? Name its folder with --out")
     strategies = comma_separated(simulation.strategies) or tuple(STRATEGIES)
     for name in strategies:
@@ -217,11 +218,11 @@ def _simulate(
     )
     with console.Meter(quiet=output.quiet) as meter:
         done = simulate(
-            pool.spec(pool.data), strategies, range(simulation.seeds), settings, out=out,
-            encoder=encoder or "auto", data_dir=pool.data_dir,
+            pool.spec(pool.data), strategies, range(simulation.seeds), settings, out=work.out,
+            encoder=work.encoder or "auto", data_dir=pool.data_dir,
             progress=lambda fraction, words: meter.show("label", fraction, words),
         )  # fmt: skip
-    _print_simulation(done, output, out)
+    _print_simulation(done, output, work.out)
 
 
 def _print_simulation(done: Simulation, output: OutputOptions, out: Path) -> None:

@@ -89,7 +89,8 @@ def estimate_macro_f1(pool: LabelPool, rng: np.random.Generator) -> Estimate | N
 
 def predictions(pool: LabelPool) -> np.ndarray:
     """(N,) predicted classes; of labeled rows by a model fitted without them."""
-    assert pool.scores is not None and pool.model is not None
+    assert pool.scores is not None
+    assert pool.model is not None
     predicted = pool.scores.argmax(axis=1)
     predicted[pool.labeled] = pool.model.out_of_fold.argmax(axis=1)
     return predicted

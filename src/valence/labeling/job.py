@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,7 @@ class LabelNames:
             lines = text.split(",")
         parts = [line.partition(":") for line in lines if line.strip()]
         names = tuple(name.strip() for name, _, _ in parts)
-        words = tuple(
-            f"{name.strip()} {words.strip()}".strip() for name, _, words in parts
-        )
+        words = tuple(f"{name.strip()} {words.strip()}".strip() for name, _, words in parts)
         return cls(names, words).checked()
 
     def checked(self) -> LabelNames:
@@ -90,7 +88,7 @@ class LabelJob:
     model: Path | None = None
     names: LabelNames | None = None
     encoder: str = AUTO_ENCODER
-    settings: SessionSettings = SessionSettings()
+    settings: SessionSettings = field(default_factory=SessionSettings)
     data_dir: Path | None = None
 
 
@@ -197,9 +195,7 @@ def read_pool(
     return frame[kept.to_numpy()], texts[kept].tolist(), column
 
 
-def _prepare(
-    store: LabelStore, job: LabelJob, progress: Callable[[int, int], None]
-) -> LabelPool:
+def _prepare(store: LabelStore, job: LabelJob, progress: Callable[[int, int], None]) -> LabelPool:
     """Features of the pool, and what a model that was given predicts."""
     texts = store.texts()
     featurizer = Featurizer(texts, encoder=job.encoder, progress=progress)
@@ -212,9 +208,7 @@ def _prepare(
         predictor = Predictor(job.model)
         probs = predictor.predict_proba(texts, progress)
         given = probs[:, [predictor.classes.index(name) for name in store.classes]]
-    return LabelPool(
-        featurizer.pool, featurizer.embeddings, len(store.classes), affinity, given
-    )
+    return LabelPool(featurizer.pool, featurizer.embeddings, len(store.classes), affinity, given)
 
 
 def rows_of(store: LabelStore) -> Sequence[Mapping[str, Any]]:

@@ -21,7 +21,7 @@ async function ask(path, body) {
   return value;
 }
 
-function tell(message) {
+function notify(message) {
   $("message").textContent = message;
   $("message").hidden = !message;
 }
@@ -35,14 +35,14 @@ async function send() {
     const job = state.unsent[0];
     try {
       await ask(job.path, job.body);
-      tell("");
+      notify("");
     } catch (error) {
       if (!(error.status >= 400 && error.status < 500)) {
-        tell(`${state.unsent.length} not stored yet: the server does not answer; they are sent again.`);
+        notify(`${state.unsent.length} not stored yet: the server does not answer; they are sent again.`);
         setTimeout(() => { state.sending = false; send(); }, 1000);
         return;
       }
-      tell(error.message);
+      notify(error.message);
     }
     state.unsent.shift();
     save();
@@ -69,7 +69,7 @@ async function fetchAhead() {
     for (const job of state.unsent) known.add(job.body.row);
     state.items.push(...items.filter(item => !known.has(item.row)));
   } catch (error) {
-    if (error.status) tell(error.message);
+    if (error.status) notify(error.message);
     else setTimeout(fetchAhead, 1000);
   }
   state.fetching = false;
@@ -115,13 +115,13 @@ async function undo() {
   await settled();
   try {
     const item = await ask("/undo", { person: state.person, token: token() });
-    if (!item) { tell("There is nothing to undo."); return; }
-    tell("");
+    if (!item) { notify("There is nothing to undo."); return; }
+    notify("");
     if (state.current) state.items.unshift(state.current);
     mark(null);
     show(item);
     refresh();
-  } catch (error) { tell(error.message); }
+  } catch (error) { notify(error.message); }
 }
 
 function settled() {
@@ -200,8 +200,8 @@ async function search() {
 
 async function take(row) {
   const item = await ask("/take", { person: state.person, row });
-  if (!item) { tell("Somebody else has labeled this row, or has it in hand."); return; }
-  tell("");
+  if (!item) { notify("Somebody else has labeled this row, or has it in hand."); return; }
+  notify("");
   if (state.current) state.items.unshift(state.current);
   show(item);
   toggle("search-box", "search-button", "search");
@@ -222,7 +222,7 @@ function draw(news) {
   const facts = [];
   if (news.phase === "preparing") facts.push(fact("Model", `preparing, ${news.message || "reading"}; rows are random until then`));
   if (news.phase === "failed") facts.push(fact("Model", `none: ${news.message}; rows are random`));
-  if (news.phase === "ready") facts.push(fact("Model", news.fits ? `fitted ${news.fits} times` : "needs labels of two classes"));
+  if (news.phase === "ready") facts.push(fact("Model", news.fits ? `fits so far: ${news.fits}` : "needs labels of two classes"));
   if (news.estimate) {
     const e = news.estimate;
     facts.push(fact("Macro-F1", `${two(e.value)}, 95% interval ${two(e.low)} to ${two(e.high)}, from ${e.rows} random rows`));
@@ -307,8 +307,7 @@ async function start(person) {
 }
 
 function theme() {
-  const dark = document.documentElement.dataset.theme === "dark" ||
-    (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+  const dark = document.documentElement.dataset.theme === "dark";
   document.documentElement.dataset.theme = dark ? "light" : "dark";
   store.setItem("valence-theme", document.documentElement.dataset.theme);
 }
@@ -316,7 +315,7 @@ function theme() {
 $("enter").addEventListener("submit", event => {
   event.preventDefault();
   const name = $("name").value.trim();
-  if (name) start(name).catch(error => tell(error.message));
+  if (name) start(name).catch(error => notify(error.message));
 });
 $("theme").addEventListener("click", theme);
 $("undo").addEventListener("click", undo);
@@ -328,7 +327,8 @@ $("search-button").addEventListener("click", () => toggle("search-box", "search-
 $("filter").addEventListener("input", filter);
 $("search").addEventListener("input", () => { clearTimeout(searchTimer); searchTimer = setTimeout(search, 150); });
 document.addEventListener("keydown", onKey);
-if (store.getItem("valence-theme")) document.documentElement.dataset.theme = store.getItem("valence-theme");
+document.documentElement.dataset.theme = store.getItem("valence-theme") ||
+  (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 const known = new URLSearchParams(location.search).get("person") || store.getItem("valence-person");
-if (known) start(known).catch(error => tell(error.message));
+if (known) start(known).catch(error => notify(error.message));
 else { $("enter").hidden = false; $("name").focus(); }

@@ -117,15 +117,13 @@ class LabelPool:
         new = labeled[~self._measured[labeled]]
         if len(new):
             inner = (self.embeddings @ self.embeddings[new].T).max(axis=1)
-            np.minimum(
-                self._nearest, np.sqrt(np.maximum(2 - 2 * inner, 0)), out=self._nearest
-            )
+            np.minimum(self._nearest, np.sqrt(np.maximum(2 - 2 * inner, 0)), out=self._nearest)
             self._measured[new] = True
 
 
 def label_affinity(featurizer: Featurizer, words: Sequence[str]) -> np.ndarray:
     """(N, C) cosine of every row of the pool with the words of every label."""
-    cosines: np.ndarray = featurizer.embeddings @ featurizer.embed(
-        featurizer.transform(list(words))
-    ).T
+    cosines: np.ndarray = (
+        featurizer.embeddings @ featurizer.embed(featurizer.transform(list(words))).T
+    )
     return cosines

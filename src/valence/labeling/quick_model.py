@@ -76,7 +76,12 @@ def fit_quick_model(features: RowFeatures, labels: np.ndarray, class_count: int)
         np.where(seen, path.loo[best], -30.0), labels, with_bias=False, weights=judged
     )
     return QuickModel(
-        features, path.weight[best], path.bias[best], float(np.clip(temperature, *TEMPERATURES)), own, seen
+        features,
+        path.weight[best],
+        path.bias[best],
+        float(np.clip(temperature, *TEMPERATURES)),
+        own,
+        seen,
     )
 
 

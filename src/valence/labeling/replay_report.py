@@ -84,7 +84,9 @@ class Simulation:
         for name in self.strategies:
             at, mean = self.mean(name)
             scores = [f"{np.interp(n, at, mean):.3f}" for n in shown]
-            finds = [_spread([c.labels_to_find(k) for c in self.of(name)]) for k in (1, FIRST_FINDS)]
+            finds = [
+                _spread([c.labels_to_find(k) for c in self.of(name)]) for k in (1, FIRST_FINDS)
+            ]
             rows.append([name, *scores, _spread(self.labels_as_baseline(name)), *finds])
         return heads, rows
 
@@ -165,8 +167,8 @@ def replay_rows(
             progress(0.0, f"encoding: {done} of {total} texts")
 
     featurizer = Featurizer(train.texts, encoder=encoder, progress=count)
-    affinity = None if featurizer.encoder == NO_ENCODER else label_affinity(
-        featurizer, data.classes
+    affinity = (
+        None if featurizer.encoder == NO_ENCODER else label_affinity(featurizer, data.classes)
     )
     pool = featurizer.pool
     rows = ReplayRows(
@@ -192,7 +194,8 @@ def write_simulation(done: Simulation, out: Path) -> Path:
         "charts": figures.charts, "charts_json": embedded(figures.charts),
         "rarest": done.rows.classes[done.rows.rarest], "pool": len(done.rows.pool_labels),
         "rare_rows": int((done.rows.pool_labels == done.rows.rarest).sum()),
-        "seeds": len({curve.seed for curve in done.curves}), "budget": int(done.curves[0].labels[-1]),
+        "seeds": len({curve.seed for curve in done.curves}),
+        "budget": int(done.curves[0].labels[-1]),
         "notes": done.notes, "share": done.settings.random_share, "baseline": BASELINE,
     }  # fmt: skip
     atomic.write_text(out / "simulation.json", json.dumps(done.as_json()) + "\n")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from valence.errors import DataError, ValenceError
+from valence.errors import DataError
 from valence.labeling.agreement import krippendorff_alpha
-from valence.labeling.background import Background, ModelState
+from valence.labeling.background import Background
 from valence.labeling.store import Decision, LabelStore
 
 LEASE_SECONDS = 600.0
@@ -192,7 +192,9 @@ class LabelingSession:
         with self._lock:
             own = len(self._people[person].decided) if person in self._people else 0
             counts = {name: self._label_counts[name] for name in self.store.classes}
-            labeled = sum(any(v is not None for v in o.values()) for o in self._owner_labels.values())
+            labeled = sum(
+                any(v is not None for v in o.values()) for o in self._owner_labels.values()
+            )
             done = len(self._owner_labels)
             people = len(self._people)
         return {

@@ -50,7 +50,8 @@ CREATE VIEW standing AS
 CREATE VIEW {VIEW} AS
   SELECT r.source_row AS source_row, r.text AS text, v.label AS label, v.votes AS votes
   FROM (
-    SELECT row, label, votes, row_number() OVER (PARTITION BY row ORDER BY votes DESC, first) AS best
+    SELECT row, label, votes,
+      row_number() OVER (PARTITION BY row ORDER BY votes DESC, first) AS best
     FROM (SELECT row, label, count(*) AS votes, min(id) AS first FROM standing
           WHERE kind = 'label' GROUP BY row, label)
   ) v JOIN rows r ON r.row = v.row WHERE v.best = 1 ORDER BY r.row;
@@ -250,7 +251,9 @@ class LabelStore:
 
     def labels(self) -> list[tuple[int, str, str, int]]:
         """Row in the source, text, label and votes of every labeled text."""
-        return [tuple(row) for row in self._read(f"SELECT source_row, text, label, votes FROM {VIEW}")]
+        return [
+            tuple(row) for row in self._read(f"SELECT source_row, text, label, votes FROM {VIEW}")
+        ]
 
     def extra_of_labeled(self) -> list[dict[str, Any]]:
         """The other columns of the pool, of the rows of :meth:`labels`."""

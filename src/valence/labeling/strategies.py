@@ -186,9 +186,7 @@ def _expected_classes(pool: PoolView) -> np.ndarray:
     return probs
 
 
-def _largest(
-    pool: PoolView, worth: np.ndarray, count: int, rng: np.random.Generator
-) -> np.ndarray:
+def _largest(pool: PoolView, worth: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Candidates of the largest worth; ties in random order."""
     order = np.lexsort((rng.random(len(worth)), -worth))
     return pool.candidates[order[:count]]
