@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 
 EXAMPLES = {
     "imbalanced_csv": ("training rows: ", "lora-posthoc", "very negative", "prob_positive"),
+    "label_rare_class": ("labels per topic: ", "macro-F1: {'value'", "data set: "),
     "small_language": ("tokens a word", "cannot read Han", "linear-probe", "their own rows"),
     "text_audio_vision": ("numbers in a step", "vision-only", "of a clip made for +2.5"),
 }

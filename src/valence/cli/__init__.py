@@ -25,6 +25,7 @@ from valence.cli import (
     features,
     fit,
     import_model,
+    label,
     llm,
     methods,
     predict,
@@ -50,6 +51,7 @@ app.command("fit")(fit.fit)
 app.command("compare", cls=compare.CompareCommand)(compare.compare)
 app.command("reproduce")(reproduce.reproduce)
 app.command("audit")(audit.audit)
+app.command("label")(label.label)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)

@@ -16,6 +16,7 @@ from valence.data.catalog import DATASETS
 from valence.data.formats import is_table, reading_note, table_file, table_stem
 from valence.data.frames import held_frame
 from valence.data.groups import LANGUAGE, SOURCE_ROW
+from valence.data.label_file import LabelFileRows, is_label_file
 from valence.data.tables import SUFFIXES, open_hub, read_batches, read_table
 from valence.errors import DataError, SpecError, UnknownNameError
 
@@ -197,6 +198,8 @@ def locate(
         return tables_of_path(path, spec.group, spec.encoding, has_header=spec.header), []
     where = data_dir or os.environ.get("VALENCE_DATA")
     for path in [Path(spec.name), *([Path(where) / spec.name] if where else [])]:
+        if is_label_file(path):
+            return {"all": LabelFileRows(path)}, []
         if table_file(path).exists():
             files = tables_of_path(path, spec.group, spec.encoding, has_header=spec.header)
             return files, _reading_notes(files)
