@@ -38,8 +38,8 @@ class Representations:
     Attributes:
         within_between: Mean squared distance of rows from their class mean, over that of the class
             means from their own mean.
-        effective_rank: Exponential of the entropy of the singular values of the centered features, in
-            [1, H].
+        effective_rank: Exponential of the entropy of the singular values of the centered features,
+            in [1, H].
         margins: (C,) mean over the rows of the class: cosine with the mean of its other rows, less
             the highest cosine with another class's mean; in [−2, 2].
         nearest: (C,) id of the class whose mean has the highest cosine; −1 where there is none.
