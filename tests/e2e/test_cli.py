@@ -58,6 +58,31 @@ def test_evaluate_equals_the_scores_of_training(valence, model: Path, reviews: P
     assert json.loads(out)["accuracy"] > 0.3
 
 
+def test_evaluate_measures_representations(valence, model: Path, reviews: Path) -> None:
+    words = ("evaluate", model, reviews, "--representations")
+    measured = json.loads(valence(*words, "--json")[1])["representations"]
+    assert set(measured["per_class"]) == {"bad", "good", "meh"}
+    assert measured["within_between"] > 0
+    assert measured["effective_rank"] > 1
+    own = [values["margin"] for values in measured["per_class"].values()]
+    assert measured["margin"] == pytest.approx(sum(own) / 3, abs=1e-6)
+    record = json.loads((model / "report" / "results.json").read_text())[-1]
+    assert record["representations"]["effective_rank"] == pytest.approx(measured["effective_rank"])
+    shown = valence(*words)[1]
+    assert "within/between" in shown
+    assert "nearest class" in shown
+
+
+def test_evaluate_refuses_representations_of_a_model_without(
+    valence, reviews: Path, tmp_path: Path
+) -> None:
+    assert valence("train", reviews, "--method", "tfidf-lr", "--out", "words")[0] == 0
+    code, _, err = valence("evaluate", "words", reviews, "--representations", "--out", "record")
+    assert code != 0
+    assert err.splitlines()[-1].endswith("has no features; leave out --representations")
+    assert not (tmp_path / "record").exists()
+
+
 def test_compare_writes_everything_and_runs_only_what_is_missing(
     valence, reviews: Path, tiny_words: list[str], tmp_path: Path
 ) -> None:
@@ -77,7 +102,10 @@ def test_compare_writes_everything_and_runs_only_what_is_missing(
     cases = pd.read_csv(next((report / "cases").glob("*hy-mora*.csv")))
     assert list(cases) == ["id", "text", "true", "predicted", "probability"]
     assert "± " in (report / "summary.md").read_text()
-    assert len(list((report / "pictures").glob("*.png"))) == 9
+    assert len(list((report / "pictures").glob("*.png"))) == 10
+    features = pd.read_csv(report / "representations.csv")
+    assert sorted(set(features["name"])) == ["hy-mora", "lora", "lora-posthoc"]
+    assert features["effective_rank"].gt(1).all()
     assert page.count("data-chart=") >= 9
     assert not re.search(r"<[^>]+(src|href)=", page.partition("<script>")[0]), "nothing is fetched"
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/result.json")}

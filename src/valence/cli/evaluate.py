@@ -16,7 +16,13 @@ from valence.cli.options import (
     TableOptions,
     with_groups,
 )
-from valence.cli.scores import class_records, print_class_table
+from valence.cli.scores import (
+    class_records,
+    measured_representations,
+    print_class_table,
+    print_representations,
+    representation_records,
+)
 from valence.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 
     from valence.data.sources import LabeledRows
     from valence.evaluation.classification import ClassTable
+    from valence.evaluation.representations import Representations
 
 Scores = dict[str, float | None]
 SHOWN_BY_GROUP = ("rows", "macro_f1", "weighted_f1", "accuracy")
@@ -39,6 +46,12 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results; default: MODEL/report.")
     ] = None,
+    representations: Annotated[
+        bool,
+        typer.Option(
+            "--representations", help="Also measure how well the features separate the classes."
+        ),
+    ] = False,
 ) -> None:
     """Evaluate a saved model on labeled rows."""
     import pandas as pd
@@ -56,18 +69,25 @@ def evaluate(
     if not output.quiet:
         print_notes(loaded)
         console.info(str(loaded))
-    logits, scores = predictor.scored(loaded.rows)
+    outputs = predictor.outputs(loaded.rows.examples())
+    logits, scores = outputs.logits, predictor.task.scores(outputs.logits, loaded.rows.labels)
+    measured = None
+    if representations:
+        measured = measured_representations(outputs, loaded.rows, predictor)
     is_grouped = bool(data.group or data.groups)
     by_group = scores_by_group(loaded, logits, predictor.classes) if is_grouped else {}
     entry = {
         "model": predictor.config.method, "mode": "evaluate", "data": data.data,
         "rows": len(loaded.rows), "metrics": scores, "parameters": predictor.config.spec,
         **({"groups": by_group} if by_group else {}),
+        **({} if measured is None else representation_records(measured, predictor.classes)),
     }  # fmt: skip
     shown = pd.DataFrame({"text": loaded.rows.texts, "label": loaded.rows.labels})
     record_scores(out or model / "report", entry, shown, logits, predictor.classes)
     table = class_table(loaded.rows.labels, logits.argmax(axis=1), predictor.classes)
-    print_scores(scores, output, by_group=by_group, classes=table)
+    print_scores(
+        scores, output, by_group=by_group, classes=table, representations=measured,
+    )  # fmt: skip
 
 
 def print_notes(loaded: LabeledRows) -> None:
@@ -101,8 +121,17 @@ def class_table(
 def print_scores(
     scores: dict[str, Any], output: TableOptions, *,
     by_group: dict[str, Scores] | None = None, classes: ClassTable | None = None,
+    representations: Representations | None = None,
 ) -> None:  # fmt: skip
-    """Test scores as tables or as JSON: overall, by class with the confusion matrix, by group."""
+    """Test scores as tables or as JSON: overall, by class with the confusion matrix, by group.
+
+    Args:
+        scores: Every score by name.
+        output: How they are shown.
+        by_group: Scores of every group.
+        classes: What is predicted of every class; none where a number is.
+        representations: How well the features separate the classes, if it was measured.
+    """
     from valence.evaluation.classification import METRICS
     from valence.evaluation.regression import INTENSITY_METRICS
 
@@ -110,6 +139,8 @@ def print_scores(
     titles |= {n: m.title for n, m in INTENSITY_METRICS.items()}
     if output.json:
         more = {} if classes is None else class_records(classes)
+        if classes is not None and representations is not None:
+            more |= representation_records(representations, classes.classes)
         console.print_json({**scores, **more, **({"groups": by_group} if by_group else {})})
         return
     rows = [
@@ -118,6 +149,8 @@ def print_scores(
     print_table(["test score", "value"], rows)
     if classes is not None:
         print_class_table(classes, wide=output.wide)
+        if representations is not None:
+            print_representations(representations, classes.classes, wide=output.wide)
     if by_group:
         heads = ["group", *(titles.get(name, name) for name in SHOWN_BY_GROUP)]
         print_table(heads, [_group_row(*pair) for pair in by_group.items()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,11 @@ from valence.cli import console
 from valence.cli.tables import GAP, print_table
 
 if TYPE_CHECKING:
+    from valence.data.dataset import Split
     from valence.evaluation.classification import ClassTable
+    from valence.evaluation.representations import Representations
+    from valence.inference.predictor import Predictor
+    from valence.models.base import Outputs
 
 MOST_CONFUSIONS = 10
 
@@ -40,6 +45,67 @@ def class_records(table: ClassTable) -> dict[str, Any]:
         "per_class": {name: table.scores(i) for i, name in enumerate(table.classes)},
         "confusion": table.counts.tolist(),
     }
+
+
+def measured_representations(
+    outputs: Outputs, rows: Split, predictor: Predictor
+) -> Representations:
+    """How well the features of a model separate the classes of some rows.
+
+    Raises:
+        SpecError: if the model predicts a number, or has no features.
+    """
+    from valence.errors import SpecError
+    from valence.evaluation.representations import representations
+
+    if not predictor.classes or not outputs.features.shape[1]:
+        lack = "has no features" if predictor.classes else "predicts a number"
+        raise SpecError(
+            f"{predictor.folder} ({predictor.config.method}) {lack}; leave out --representations"
+        )
+    tail = predictor.task.tail
+    return representations(outputs.features, rows.labels, len(predictor.classes), tail=tail)
+
+
+def print_representations(
+    measured: Representations, classes: tuple[str, ...], *, wide: bool | None = None
+) -> None:
+    """Measures of the features: of all rows, then of every class."""
+    from valence.evaluation.representations import REPRESENTATIONS
+
+    _blank_line()
+    numbers = [
+        [REPRESENTATIONS[name].title, console.number(value), REPRESENTATIONS[name].explanation]
+        for name, value in measured.summary().items()
+    ]
+    print_table(["features", "value", "what it is"], numbers, keep=["features", "value"], wide=wide)
+    _blank_line()
+    rows = [
+        [name, console.number(own["margin"]), own["nearest"] or "–", console.number(own["cosine"])]
+        for name, own in representation_records(measured, classes)["representations"][
+            "per_class"
+        ].items()
+    ]
+    print_table(["class", "margin", "nearest class", "cosine"], rows, wide=wide)
+
+
+def representation_records(
+    measured: Representations, classes: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """The same as JSON: ``representations``, with every class under ``per_class``."""
+
+    def number(value: float) -> float | None:
+        return float(value) if math.isfinite(value) else None
+
+    per_class = {
+        name: {
+            "margin": number(measured.margins[i]),
+            "nearest": classes[measured.nearest[i]] if measured.nearest[i] >= 0 else None,
+            "cosine": number(measured.cosines[i]),
+        }
+        for i, name in enumerate(classes)
+    }
+    return {"representations": {**measured.summary(), "per_class": per_class}}
 
 
 def _class_rows(table: ClassTable) -> list[list[str]]:

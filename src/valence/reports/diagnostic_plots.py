@@ -12,11 +12,19 @@ from matplotlib.figure import Figure
 from valence.comparison.settings import by_setting, setting_names
 from valence.evaluation.calibration import confidence_curve
 from valence.evaluation.classification import mean_defined
+from valence.evaluation.representations import REPRESENTATIONS
 from valence.evaluation.task import softmax
-from valence.reports.plots import class_colors, line_style, new_figure, quiet_frame, side_legend
+from valence.reports.plots import (
+    class_colors,
+    line_style,
+    mean_history,
+    new_figure,
+    quiet_frame,
+    side_legend,
+)
 from valence.reports.tables import runs_table
 from valence.runs.store import RunResult, RunStore
-from valence.training.diagnostics import prototype_cosines, series
+from valence.training.diagnostics import REPRESENTATIONS_OF, prototype_cosines, series
 
 
 def f1_by_size(results: Sequence[RunResult]) -> Figure:
@@ -130,6 +138,36 @@ def prototype_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | 
         axes.set_title(title, loc="left", fontsize=9)
         axes.set_xlabel("optimizer step", fontsize=8)
     side_legend(right)
+    return figure
+
+
+def representation_curves(store: RunStore, results: Sequence[RunResult]) -> Figure | None:
+    """How the features of validation rows separate the classes over steps, mean over seeds.
+
+    None where nothing was trained that has features.
+    """
+    names = ("within_between", "tail_margin", "tail_cosine", "effective_rank")
+    lines = {
+        setting.name: points
+        for setting in by_setting(results)
+        if any(points := [
+            mean_history(store, setting, f"{REPRESENTATIONS_OF}{name}") for name in names
+        ])
+    }  # fmt: skip
+    if not lines:
+        return None
+    figure = Figure(figsize=(12.5, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(1, len(names))
+    for axes, name, column in zip(grid, names, zip(*lines.values(), strict=True), strict=True):
+        for i, (method, points) in enumerate(zip(lines, column, strict=True)):
+            if points:
+                axes.plot(*zip(*points, strict=True), label=method, lw=1.5, **line_style(i))
+        quiet_frame(axes)
+        axes.set_title(REPRESENTATIONS[name].title, loc="left", fontsize=9)
+        axes.set_xlabel("optimizer step", fontsize=8)
+    grid[0].set_yscale("log")
+    side_legend(grid[-1])
     return figure
 
 

@@ -11,6 +11,7 @@ from valence.reports.leaderboard import leaderboard
 from valence.reports.tables import (
     cases,
     own_best_table,
+    representations_table,
     runs_table,
     sensitivity_table,
     summary_markdown,
@@ -27,7 +28,9 @@ def write_tables(
     baseline: str | None = None,
     sweep: Sweep | None = None,
 ) -> None:
-    """Write results.csv, leaderboard.csv, summary.md, sensitivity.csv, features/ and cases/.
+    """Write results, leaderboard, sensitivity and representations as CSV, summary.md and folders.
+
+    The folders are features/ and cases/, with a file for each run.
 
     Args:
         store: Where the run folders are.
@@ -52,6 +55,10 @@ def write_tables(
     if len(own):
         with atomic.new_file(out / "own_best_epochs.csv") as path:
             own.to_csv(path, index=False)
+    features = representations_table(store, results)
+    if len(features):
+        with atomic.new_file(out / "representations.csv") as path:
+            features.to_csv(path, index=False)
     for result in results:
         with atomic.new_file(out / "cases" / f"{result.key}.csv", durable=False) as path:
             cases(store, result).to_csv(path, index=False)

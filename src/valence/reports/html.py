@@ -201,6 +201,7 @@ def _class_figures(store: RunStore, group: list[RunResult]) -> Figures:
         "F1 by class size": diagnostic_plots.f1_by_size(group),
         "Accuracy minus macro-F1": diagnostic_plots.accuracy_gap(group),
         "Training": plots.training_curves(store, group),
+        "Representations": diagnostic_plots.representation_curves(store, group),
         "Prototypes": diagnostic_plots.prototype_curves(store, group),
         "Confusion": plots.confusion_matrices(store, group),
         "Feature map": plots.feature_map(store, group),

@@ -11,6 +11,8 @@ import pandas as pd
 
 from valence.comparison.settings import setting_names
 from valence.comparison.sweep import Sweep
+from valence.evaluation.representations import representations
+from valence.runs.artifacts import FEATURES
 from valence.runs.store import RunResult, RunStore
 
 
@@ -143,6 +145,21 @@ def sensitivity_table(sweep: Sweep) -> pd.DataFrame:
                 **{name: result.test.get(name) for name in result.task.titles},
             }
         )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def representations_table(store: RunStore, results: Sequence[RunResult]) -> pd.DataFrame:
+    """One row per run whose model has features of classes: how they separate the test rows."""
+    rows = []
+    names = setting_names(results) if results else {}
+    for result in results:
+        with np.load(store.path(result.key) / FEATURES) as file:
+            features, labels = file["features"], file["labels"]
+        if result.classes and features.shape[1]:
+            classes = len(result.classes)
+            measured = representations(features, labels, classes, tail=result.tail)
+            about = {"name": names[result.key], "seed": result.spec.seed, "key": result.key}
+            rows.append(about | measured.summary())
     return pd.DataFrame(rows)
 
 

@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from valence.evaluation.representations import representations
+from valence.evaluation.task import Task
+
 COSINES = "diagnostics/prototype_cosine"
+REPRESENTATIONS_OF = "representations/"
 UNSEEN = -2.0  # where a class had no row since the last record
 
 DRIFT_FALL = 0.15  # of the mean cosine, from its highest value
@@ -47,6 +51,12 @@ def _advice(settings: Settings, *options: tuple[str, str]) -> str:
         return ""
     first = ", ".join(changes[:-1])
     return f"; {first} or {changes[-1]}" if first else f"; {changes[0]}"
+
+
+def representation_record(features: np.ndarray, labels: np.ndarray, task: Task) -> dict[str, float]:
+    """What a record of the history says of features (N, H) of rows with class ids (N,)."""
+    measured = representations(features, labels, len(task.classes), tail=task.tail).summary()
+    return {f"{REPRESENTATIONS_OF}{name}": v for name, v in measured.items() if v is not None}
 
 
 def prototype_cosines(history: Sequence[HistoryRecord]) -> list[tuple[int, float, float]]:

@@ -33,6 +33,7 @@ from valence.evaluation.task import MetricScores, Task
 from valence.models.encoder import without_peft_warnings
 from valence.models.scoring import Network, score_inputs
 from valence.storage import atomic
+from valence.training.diagnostics import representation_record
 from valence.training.distributed_sampler import DistributedBatchSampler
 
 GATE_LR_FACTOR = 5.0  # published for Hy-Mora: one scalar moves too little at the common rate
@@ -167,16 +168,19 @@ class EncodedTrainer(Trainer):
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Score the validation rows; keep the weights if they are the best so far."""
         network: nn.Module = self.network  # type: ignore[assignment]
-        logits = score_inputs(network, self.rows.validation, distributed=True).logits
+        outputs = score_inputs(network, self.rows.validation, distributed=True)
+        logits, task = outputs.logits, self.rows.task
         if not np.isfinite(logits).all():
             raise RunError(
                 f"Training diverged at step {self.state.global_step} (NaN); "
                 f"lower train.learning_rate (now {self.args.learning_rate:g})"
             )
-        scores = self.rows.task.scores(logits, self.rows.validation_labels)
+        scores = task.scores(logits, self.rows.validation_labels)
         metrics: dict[str, Any] = {f"eval_{k}": v for k, v in scores.items() if v is not None}
         diagnostics = self.network.loss.diagnostics()
         metrics |= {f"diagnostics/{k}": v for k, v in diagnostics.items()}
+        if task.classes:
+            metrics |= representation_record(outputs.features, self.rows.validation_labels, task)
         self.log(metrics)
         self._update_best(scores)
         self.control = self.callback_handler.on_evaluate(
