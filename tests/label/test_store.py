@@ -99,7 +99,7 @@ def test_nobody_gets_a_row_that_another_has_in_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("decision", "words"),
     [
-        (Decision(0, "ann", "label", "great"), "none of the labels good, bad"),
+        (Decision(0, "ann", "label", "great"), "Unknown label .great.; the labels are good, bad"),
         (Decision(0, "ann", "label"), "A label comes with the kind label"),
         (Decision(0, "ann", "guess"), "cannot be 'guess'"),
     ],

@@ -64,7 +64,7 @@ class ChoiceOptions(OptionGroup):
         typer.Option(min=0, max=1, help="Fraction of rows drawn at random, for the estimate."),
     ] = 0.2
     shared: Annotated[
-        int, typer.Option(min=0, help="Rows that everybody labels, for the agreement.")
+        int, typer.Option(min=0, help="Rows that all annotators label, to measure agreement.")
     ] = 0
     batch: Annotated[int, typer.Option(min=1, help="Labels between two fits.")] = 10
 
@@ -143,7 +143,7 @@ def _job(pool: PoolOptions, choice: ChoiceOptions, work: LabelOptions) -> LabelJ
     names = None if work.labels is None else LabelNames.parse(work.labels)
     is_file = is_label_file(Path(pool.data))
     if is_file and work.out is not None and work.out != Path(pool.data):
-        raise SpecError(f"{pool.data} is a label file and is continued in place; leave --out out")
+        raise SpecError(f"{pool.data} is a label file and is continued in place; remove --out")
     if not is_file and work.out is None:
         raise SpecError("Where do the labels go? Name the label file with --out labels.db")
     target = Path(pool.data) if is_file else work.out
@@ -181,7 +181,7 @@ def _started(job: LabelJob, output: OutputOptions) -> Callable[[str, int], None]
     def started(address: str, listening: int) -> None:
         shown = f"[{address}]" if ":" in address else address
         if not is_loopback(address):
-            console.info("Warning: anybody who reaches this address can read and label the texts")
+            console.info("Warning: anyone who can reach this address can read and label the texts")
         if not output.quiet:
             console.info(f"Label at http://{shown}:{listening}/  (Ctrl-C stops)")
 

@@ -60,7 +60,7 @@ class LabelNames:
         """The same; raises DataError as :meth:`parse` does."""
         double = next((n for n in self.classes if self.classes.count(n) > 1), None)
         if double is not None:
-            raise DataError(f"The label {double!r} is there twice; leave one out")
+            raise DataError(f"The label {double!r} is there twice; remove one")
         if not FEWEST_CLASSES <= len(self.classes) <= MOST_CLASSES or "" in self.classes:
             raise DataError(
                 f"{len(self.classes)} labels cannot be labeled with; give {FEWEST_CLASSES} to "
@@ -110,8 +110,8 @@ def open_session(job: LabelJob, note: Callable[[str], None]) -> LabelingSession:
         if job.names is not None and job.names.classes != store.classes:
             store.close()
             raise DataError(
-                f"{job.out} has the labels {', '.join(store.classes)}; leave --labels out, or "
-                "name another file with --out"
+                f"{job.out} has the labels {', '.join(store.classes)}; remove --labels, or "
+                "use another file with --out"
             )
     else:
         names = _names(job, predictor_classes)

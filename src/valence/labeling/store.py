@@ -321,7 +321,7 @@ class LabelStore:
             raise DataError("A label comes with the kind label, and with no other")
         if decision.label is not None and decision.label not in self.classes:
             raise DataError(
-                f"{decision.label!r} is none of the labels {', '.join(self.classes[:20])}"
+                f"Unknown label {decision.label!r}; the labels are {', '.join(self.classes[:20])}"
             )
 
     def _decisions(self, where: str, values: Sequence[Any]) -> list[Decision]:
