@@ -74,7 +74,7 @@ def fill(url: str, table: str, rows: int = 40) -> None:
 def test_a_query_of_postgresql_changes_nothing_and_reads_no_file(server: str, attack: str) -> None:
     fill(server, "victims")
     run(server, "DROP SEQUENCE IF EXISTS counter", "CREATE SEQUENCE counter")
-    with pytest.raises(DataError, match="the database refuses"):
+    with pytest.raises(DataError, match="the database reports an error"):
         load_dataset(DataSpec(name=server, query=attack))
     with open_database(server) as there, there.engine.connect() as connection:
         left = connection.exec_driver_sql("SELECT count(*) FROM victims").scalar_one()
@@ -129,7 +129,7 @@ ENDLESS = (
 def test_a_query_without_end_ends(url: str, columns: str) -> None:
     clock = time.monotonic()
     query = ENDLESS.format(columns).replace("text + 1", "(text + 1) % 1000")
-    with pytest.raises(DataError, match=r"has worked 1 s on the rows.*--query-timeout"):
+    with pytest.raises(DataError, match=r"took longer than 1 s.*--query-timeout"):
         load_dataset(DataSpec(name=url if "sqlite" not in url else made(url), query=query,
                               query_timeout=1.0))  # fmt: skip
     assert time.monotonic() - clock < 10
@@ -246,9 +246,9 @@ def test_bytes_are_utf8_or_refused_everywhere(url: str, tmp_path: Path) -> None:
     import_rows(DataSpec(name=url, table="blobs"), copy)
     assert set(all_rows(copy).read()["text"]) == {text.decode() for text in texts}
     blobs(url, [*texts, "größer".encode("latin-1")])
-    with pytest.raises(DataError, match="no UTF-8"):
+    with pytest.raises(DataError, match="not valid UTF-8"):
         load_dataset(DataSpec(name=url, table="blobs"))
-    with pytest.raises(DataError, match="no UTF-8"):
+    with pytest.raises(DataError, match="not valid UTF-8"):
         import_rows(DataSpec(name=url, table="blobs"), f"sqlite:///{tmp_path}/no.db")
 
 

@@ -34,7 +34,7 @@ def test_a_torn_end_is_cut_off_and_said(
     url = filled(path)
     path.write_bytes(path.read_bytes()[:-bytes_lost])
     assert states(url)[:3] == ["COMPLETE"] * 3
-    assert "1 torn lines" in caplog.text
+    assert "1 incomplete lines" in caplog.text
     caplog.clear()
     study = open_study(url, "ours")
     study.tell(study.ask(), 0.5)

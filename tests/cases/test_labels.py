@@ -194,7 +194,7 @@ def test_18_a_zip_of_one_file_is_read(tmp_path: Path) -> None:
     assert size(load(path)) == streamed(path) == 90
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("more.csv", "text,label\n")
-    assert refused(path, "holds 2 files")
+    assert refused(path, "contains 2 files")
 
 
 def test_18_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_22_columns_of_one_name(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     frame = pd.concat([ROWS, ROWS["label"]], axis=1)
     frame.to_csv(path, index=False)
-    with pytest.raises(DataError, match="several columns 'label'"):
+    with pytest.raises(DataError, match="several columns are named 'label'"):
         load(path)
     frame.set_axis(["text", "label", "note"], axis=1).to_csv(path, index=False)
     assert list(load(path).train.extra.columns) == ["note"]
@@ -224,7 +224,7 @@ def test_27_a_label_that_training_lacks_is_named_with_its_row(tmp_path: Path) ->
     ROWS.assign(label=[*ROWS["label"][:50], "weird", *ROWS["label"][51:]]).to_csv(
         tmp_path / "test.csv", index=False
     )
-    with pytest.raises(DataError, match=r"\(test\), row 51: label 'weird' is none of the classes"):
+    with pytest.raises(DataError, match=r"\(test\), row 51: unknown label 'weird'; the classes are"):
         load(tmp_path)
 
 

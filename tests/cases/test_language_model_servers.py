@@ -190,7 +190,7 @@ def test_probabilities_that_are_no_numbers_leave_the_label(
     outputs = prompted(server, lambda number, sent: (200, body, {})).predict(rows("a"))
     assert outputs.logits.argmax(1).tolist() == [1]
     assert np.isfinite(outputs.logits).all()
-    assert any("without probabilities" in line for line in outputs.notes)
+    assert any("without label probabilities" in line for line in outputs.notes)
     assert not any("contain no label" in line for line in outputs.notes)
 
 

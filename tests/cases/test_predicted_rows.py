@@ -46,7 +46,7 @@ STARS = ("1", "2", "3", "4", "5")
 @pytest.mark.parametrize("stray", ["0", "6", "x", "-1", "①"])
 def test_07_one_stray_label_is_an_error_with_its_row(stray: str, tmp_path: Path) -> None:
     labels = [*STARS * 23, "1", "2", stray, "4", "5"]
-    with pytest.raises(DataError, match=f"row 118: label '{stray}' is none of the classes 1, 2, 3"):
+    with pytest.raises(DataError, match=f"row 118: unknown label '{stray}'; the classes are 1, 2, 3"):
         truth(tmp_path, labels, STARS)
     assert len(truth(tmp_path, list(STARS), STARS).rows) == 120
 
@@ -66,7 +66,7 @@ def test_08_counts_from_one_are_refused_with_a_hint(labels: list[str], tmp_path:
 
 @pytest.mark.parametrize("labels", [["0", "1", "4"], ["0", "bad"], ["-1", "1"], ["--2", "1"]])
 def test_08_other_numbers_are_unknown_labels(labels: list[str], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"row \d+: label '.*' is none of the classes"):
+    with pytest.raises(DataError, match=r"row \d+: unknown label '.*'; the classes are"):
         truth(tmp_path, labels)
 
 

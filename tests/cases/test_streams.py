@@ -117,7 +117,7 @@ def test_texts_that_are_not_in_the_encoding_of_stdin(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert r"größer\x1b[31m" in done.stdout.decode()
     done = run(["predict", model], closed="<&-")
-    assert (done.returncode, b"There is no text" in done.stderr) == (1, True)
+    assert (done.returncode, b"No text given" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("log", ["/dev/full", "/dev/null/x", "/proc/none/x.log", "."])

@@ -46,7 +46,7 @@ class LabelNames:
         path = Path(text)
         if "," not in text and path.suffix and path.exists():
             try:
-                lines = path.read_text(encoding="utf-8").splitlines()
+                lines = path.read_text(encoding="utf-8").split("\n")
             except (OSError, UnicodeDecodeError) as error:
                 raise DataError(f"{path} cannot be read: {error}; save it as UTF-8") from None
         else:

@@ -129,8 +129,7 @@ class ServerBackend:
         answered = len(replies) - len(refused)
         if self.llm.answer == "likelihood" and counted < answered:
             notes = (*notes, f"{answered - counted} of {answered} answers came without label "
-            f"probabilities, so their probabilities are "
-                     "meaningless")  # fmt: skip
+                     "probabilities; do not use the probabilities of these rows")  # fmt: skip
         return Answers(logits, raw, shortened, notes, refused)
 
     def _subtract_prior(self, questions: Sequence[Question], logits: np.ndarray) -> np.ndarray:
