@@ -23,6 +23,9 @@ FEWEST_ROWS = 20
 CURVE_PARTS = (0.25, 0.4, 0.6, 0.8, 1.0)
 CURVE_DRAWS = 300
 MORE_LABELS = 100
+MISFIT = 0.7
+"""Over √n: what the curve itself is off by. In 201 forecasts on seven corpora, an interval of the
+drawn rows alone held the gain in 52%, with this term in 96%."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def forecast(pool: LabelPool, order: Sequence[int], rng: np.random.Generator) ->
 
     Models are fitted on the first quarter of the labels, and on more of them; each is scored on the
     random sample (rows it was fitted on, by a model without them). The scores are fitted by
-    a − b / √n. The interval is that of the drawn rows: the curve is fitted anew for resampled ones.
+    a − b / √n. The interval is that of the drawn rows, for which the curve is fitted anew to
+    resampled ones, and of the curve itself.
 
     Args:
         pool: The pool, with its labels.
@@ -149,7 +153,8 @@ def forecast(pool: LabelPool, order: Sequence[int], rng: np.random.Generator) ->
     if len(sizes) < 3:
         return None
     gains = _gains(np.array(sizes), np.stack(correct), pool.labels[sample], pool.class_count, rng)
-    margin = 1.96 * float(gains[1:].std())
+    drawn = 1.96 * float(gains[1:].std())
+    margin = float(np.hypot(drawn, MISFIT / np.sqrt(sizes[-1])))
     return Forecast(MORE_LABELS, float(gains[0]), margin)
 
 
