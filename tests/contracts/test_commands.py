@@ -164,7 +164,8 @@ def test_no_command_has_options_of_a_group_that_it_is_not_in(name: str) -> None:
 
 
 OWN_MEANING = {
-    "--budget", "--config", "--dry-run", "--language", "--max-length", "--model", "--out", "--seed",
+    "--budget", "--config", "--dry-run", "--labels", "--language", "--max-length", "--model",
+    "--out", "--seed",
     "--set",
     "--split",
     "--table", "--target-prior", "--template", "--text", "--to", "--workers",

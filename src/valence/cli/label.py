@@ -66,7 +66,7 @@ class ChoiceOptions(OptionGroup):
     shared: Annotated[
         int, typer.Option(min=0, help="Rows that all annotators label, to measure agreement.")
     ] = 0
-    batch: Annotated[int, typer.Option(min=1, help="Labels between two fits.")] = 10
+    refit_every: Annotated[int, typer.Option(min=1, help="Labels between two fits.")] = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class SimulationOptions(OptionGroup):
     strategies: Annotated[
         str | None, typer.Option(help="Strategies to compare, as random,tail-first; all if none.")
     ] = None
-    seeds: Annotated[int, typer.Option(min=1, help="Replays of each strategy.")] = 3
+    replays: Annotated[int, typer.Option(min=1, help="Replays of each strategy.")] = 3
     most_labels: Annotated[int, typer.Option(min=20, help="Labels of a replay.")] = 600
 
 
@@ -139,7 +139,9 @@ def _job(pool: PoolOptions, choice: ChoiceOptions, work: LabelOptions) -> LabelJ
 
     find_strategy(choice.strategy)
     pool.refuse_other_settings("data")
-    settings = SessionSettings(choice.strategy, choice.random_share, choice.shared, choice.batch)
+    settings = SessionSettings(
+        choice.strategy, choice.random_share, choice.shared, choice.refit_every
+    )
     names = None if work.labels is None else LabelNames.parse(work.labels)
     is_file = is_label_file(Path(pool.data))
     if is_file and work.out is not None and work.out != Path(pool.data):
@@ -214,11 +216,11 @@ def _simulate(
         find_strategy(name)
     pool.refuse_other_settings("data")
     settings = ReplaySettings(
-        budget=simulation.most_labels, batch=choice.batch, random_share=choice.random_share
+        budget=simulation.most_labels, batch=choice.refit_every, random_share=choice.random_share
     )
     with console.Meter(quiet=output.quiet) as meter:
         done = simulate(
-            pool.spec(pool.data), strategies, range(simulation.seeds), settings, out=work.out,
+            pool.spec(pool.data), strategies, range(simulation.replays), settings, out=work.out,
             encoder=work.encoder or "auto", data_dir=pool.data_dir,
             progress=lambda fraction, words: meter.show("label", fraction, words),
         )  # fmt: skip

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -107,6 +106,9 @@ def open_session(job: LabelJob, note: Callable[[str], None]) -> LabelingSession:
         store = LabelStore(job.out)
         count = len(store.standing())
         note(f"{job.out}: continued after {count} decisions on {len(store.texts())} rows")
+        source = store.about.get("source")
+        if job.data is not None and job.data.name != source:
+            note(f"{job.out} holds the texts of {source}; {job.data.name} is not read")
         if job.names is not None and job.names.classes != store.classes:
             store.close()
             raise DataError(
@@ -209,11 +211,3 @@ def _prepare(store: LabelStore, job: LabelJob, progress: Callable[[int, int], No
         probs = predictor.predict_proba(texts, progress)
         given = probs[:, [predictor.classes.index(name) for name in store.classes]]
     return LabelPool(featurizer.pool, featurizer.embeddings, len(store.classes), affinity, given)
-
-
-def rows_of(store: LabelStore) -> Sequence[Mapping[str, Any]]:
-    """The labeled rows as plain values, for exports: row, text, label, votes."""
-    return [
-        {"row_id": str(row), "text": text, "label": label, "votes": votes}
-        for row, text, label, votes in store.labels()
-    ]

@@ -102,8 +102,8 @@ function decide(kind, label = null) {
     was_shown: state.shown, note: $("note").value, chosen_by: item.chosen_by };
   state.last = label;
   mark(label);
+  queue("/decide", body);  // first: the row must be known as decided before more are fetched
   advance();
-  queue("/decide", body);
   refresh(true);
 }
 

@@ -194,7 +194,8 @@ def _largest(pool: PoolView, worth: np.ndarray, count: int, rng: np.random.Gener
 
 def _distances(rows: np.ndarray, row: np.ndarray) -> np.ndarray:
     """(M,) distances of vectors of length 1 to one of them."""
-    return np.sqrt(np.maximum(2.0 - 2.0 * (rows @ row), 0.0))
+    distances: np.ndarray = np.sqrt(np.maximum(2.0 - 2.0 * (rows @ row), 0.0))
+    return distances
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
