@@ -93,8 +93,8 @@ def representations(
     present = counts > 0
     nothing = np.full(class_count, np.nan)
     if present.sum() < 2 or not rows.shape[1]:
-        nobody = np.full(class_count, -1)
-        return Representations(np.nan, np.nan, nothing, nobody, nothing, tuple(tail))
+        no_class = np.full(class_count, -1)
+        return Representations(np.nan, np.nan, nothing, no_class, nothing, tuple(tail))
     sums = np.zeros((class_count, rows.shape[1]))
     np.add.at(sums, labels, rows)
     means = sums / np.maximum(counts, 1)[:, None]

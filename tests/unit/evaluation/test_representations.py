@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from valence.evaluation.representations import (
@@ -71,6 +71,7 @@ def test_margin_leaves_the_row_out_of_its_class() -> None:
     assert abs(representations(features, labels, 2).margins.mean()) < 0.1
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-50, 50))
 def test_shift_rotation_and_scale_change_nothing(seed: int, scale: float, shift: float) -> None:
     features, labels = clusters(seed)
@@ -81,6 +82,7 @@ def test_shift_rotation_and_scale_change_nothing(seed: int, scale: float, shift:
     assert after.nearest.tolist() == before.nearest.tolist()
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000))
 def test_order_of_rows_changes_nothing_and_bounds_hold(seed: int) -> None:
     features, labels = clusters(seed)
