@@ -224,7 +224,9 @@ def test_27_a_label_that_training_lacks_is_named_with_its_row(tmp_path: Path) ->
     ROWS.assign(label=[*ROWS["label"][:50], "weird", *ROWS["label"][51:]]).to_csv(
         tmp_path / "test.csv", index=False
     )
-    with pytest.raises(DataError, match=r"\(test\), row 51: unknown label 'weird'; the classes are"):
+    with pytest.raises(
+        DataError, match=r"\(test\), row 51: unknown label 'weird'; the classes are"
+    ):
         load(tmp_path)
 
 

@@ -163,7 +163,10 @@ CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "too few counts": (lambda v: v.update(train_counts=[1, 2]), "counts for 3 labels"),
     "a tail beyond": (lambda v: v.update(tail=[7]), "tail"),
     "a negative seed": (lambda v: v["spec"].update(seed=-1), "seed"),
-    "a size of 1e11": (lambda v: v.update(network={"head": {"hidden_size": 10**11}}), "valid network size"),
+    "a size of 1e11": (
+        lambda v: v.update(network={"head": {"hidden_size": 10**11}}),
+        "valid network size",
+    ),
     "a shift without end": (lambda v: v.update(logit_shift=[1e300, 0, 0]), "logit_shift"),
     "another loader": (lambda v: v.update(kind="os.system"), "kind"),
     "an unknown field": (lambda v: v.update(auto_map={"AutoModel": "x.Y"}), "auto_map"),

@@ -46,7 +46,9 @@ STARS = ("1", "2", "3", "4", "5")
 @pytest.mark.parametrize("stray", ["0", "6", "x", "-1", "①"])
 def test_07_one_stray_label_is_an_error_with_its_row(stray: str, tmp_path: Path) -> None:
     labels = [*STARS * 23, "1", "2", stray, "4", "5"]
-    with pytest.raises(DataError, match=f"row 118: unknown label '{stray}'; the classes are 1, 2, 3"):
+    with pytest.raises(
+        DataError, match=f"row 118: unknown label '{stray}'; the classes are 1, 2, 3"
+    ):
         truth(tmp_path, labels, STARS)
     assert len(truth(tmp_path, list(STARS), STARS).rows) == 120
 

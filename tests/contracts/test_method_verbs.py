@@ -36,7 +36,7 @@ VERBS = (
     "group", "intensity",
 )  # fmt: skip
 CLASSES_ONLY = {"intensity": "predicts classes but data.target is intensity"}
-FITTED_IN_ONE_GO = {**CLASSES_ONLY, "export": "has no network to export"}
+FITTED_IN_ONE_GO = {**CLASSES_ONLY, "export": "no network to export"}
 NO_MODEL = "cannot be saved"
 USES_OF_A_MODEL = ("save", "load", "predict", "evaluate", "explain", "export", "serve")
 KEEPS_NOTHING = {
@@ -44,7 +44,7 @@ KEEPS_NOTHING = {
     **dict.fromkeys(USES_OF_A_MODEL, NO_MODEL),
 }  # fmt: skip
 MULTIMODAL = {
-    "export": "has no network to export",
+    "export": "no network to export",
     "group": "Groups can be scored for classes only",
 }
 

@@ -36,7 +36,7 @@ def test_commands_that_serve(folder: Path) -> None:
                 (item,) = server.ask("/next", {"person": "ann"})
                 decision = {
                     "person": "ann", "token": f"{number}-{i:08d}", "row": item["row"],
-                    "kind": "label", "label": truth[item["row"]], "chosen_by": item["chosen_by"],
+                    "action": "label", "label": truth[item["row"]], "chosen_by": item["chosen_by"],
                 }  # fmt: skip
                 assert server.ask("/decide", decision)["id"] > 0
             assert server.ask("/state")["labeled"] == 90 * (number + 1)

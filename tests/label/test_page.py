@@ -140,7 +140,7 @@ def test_undo_skip_note_and_suggestion(browser: Any, pool: Path, tmp_path: Path)
         press(page, "1")
         press(page, "s")
         press(page, "x")
-        kinds = [(one.kind, one.label, one.note) for one in
+        kinds = [(one.action, one.label, one.note) for one in
                  stored(tmp_path / "labels.db", page).decisions()]  # fmt: skip
         assert kinds == [
             ("label", "room", ""), ("undo", None, ""), ("label", "food", "ironic 1"),

@@ -58,7 +58,7 @@ def test_an_undo_is_a_decision_too(tmp_path: Path) -> None:
     first, second = store.undo("ann"), store.undo("ann")
     assert (first.row, second.row) == (4, 3)  # type: ignore[union-attr]
     assert store.undo("ann") is None
-    assert [one.kind for one in store.decisions()] == ["label", "skip", "undo", "undo"]
+    assert [one.action for one in store.decisions()] == ["label", "skip", "undo", "undo"]
     assert store.standing() == []
     assert store.labels() == []
 
@@ -100,7 +100,7 @@ def test_nobody_gets_a_row_that_another_has_in_hand(tmp_path: Path) -> None:
     ("decision", "words"),
     [
         (Decision(0, "ann", "label", "great"), "Unknown label .great.; the labels are good, bad"),
-        (Decision(0, "ann", "label"), "A label comes with the kind label"),
+        (Decision(0, "ann", "label"), "A label comes with the action label"),
         (Decision(0, "ann", "guess"), "cannot be 'guess'"),
     ],
 )

@@ -74,12 +74,12 @@ class PageOptions(OptionGroup):
     """Where the page is."""
 
     panel: ClassVar[str] = "Page"
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1"
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8080
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(OptionGroup):
+class LabelExportOptions(OptionGroup):
     """Labels as files of other tools."""
 
     panel: ClassVar[str] = "Export"
@@ -114,7 +114,7 @@ def label(
     choice: ChoiceOptions,
     page: PageOptions,
     simulation: SimulationOptions,
-    exporting: ExportOptions,
+    exporting: LabelExportOptions,
     output: OutputOptions,
     work: LabelOptions,
 ) -> None:
@@ -190,7 +190,7 @@ def _started(job: LabelJob, output: OutputOptions) -> Callable[[str, int], None]
     return started
 
 
-def _export(path: Path, exporting: ExportOptions, output: OutputOptions) -> None:
+def _export(path: Path, exporting: LabelExportOptions, output: OutputOptions) -> None:
     from valence.labeling.export import export_labels
 
     assert exporting.export is not None

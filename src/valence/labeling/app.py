@@ -53,7 +53,7 @@ class DecisionBody(LabelingBody):
 
     token: Token
     row: int
-    kind: str
+    action: str
     label: str | None = None
     seconds: Annotated[float | None, Field(ge=0)] = None
     suggestion: str | None = None
@@ -123,7 +123,7 @@ def _add_writes(app: FastAPI, session: LabelingSession) -> None:
 
     @app.post("/decide")
     def decide(body: DecisionBody) -> JSONResponse:
-        if body.kind == "undo":
+        if body.action == "undo":
             raise DataError("Take a decision back with /undo")
         return JSONResponse({"id": session.decide(Decision(**body.model_dump()))})
 

@@ -112,7 +112,7 @@ def predictions(pool: LabelPool) -> np.ndarray:
     """(N,) predicted classes; of labeled rows by a model fitted without them."""
     assert pool.scores is not None
     assert pool.model is not None
-    predicted = pool.scores.argmax(axis=1)
+    predicted: np.ndarray = pool.scores.argmax(axis=1)
     predicted[pool.labeled] = pool.model.out_of_fold.argmax(axis=1)
     return predicted
 

@@ -52,10 +52,11 @@ class TextFeatures:
     def scores(self, base: TextFeatures, alpha: np.ndarray) -> np.ndarray:
         """(N, C) scores of a model with coefficients ``alpha`` (M, C) on the rows of ``base``."""
         alpha = alpha.astype(np.float32)
-        scores = np.asarray(self.terms @ (base.terms.T @ alpha))
+        scores: np.ndarray = np.asarray(self.terms @ (base.terms.T @ alpha))
         if self.states is None or base.states is None:
             return scores
-        return scores + self.states @ (base.states.T @ alpha)
+        scores += self.states @ (base.states.T @ alpha)
+        return scores
 
 
 @dataclass(frozen=True)

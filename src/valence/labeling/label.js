@@ -94,10 +94,10 @@ function advance() {
   fetchAhead();
 }
 
-function decide(kind, label = null) {
+function decide(action, label = null) {
   const item = state.current;
   if (!item) return;
-  const body = { person: state.person, token: token(), row: item.row, kind, label,
+  const body = { person: state.person, token: token(), row: item.row, action, label,
     seconds: Math.round(performance.now() - state.since) / 1000, suggestion: item.suggestion,
     was_shown: state.shown, note: $("note").value, chosen_by: item.chosen_by };
   state.last = label;

@@ -107,10 +107,11 @@ class LabelPool:
     def _first_shares(self, own: np.ndarray) -> np.ndarray:
         """Class shares as counted on the random sample, one row added for every class."""
         drawn = self.labels[self.random & (self.labels >= 0)]
-        counted = np.bincount(drawn, minlength=self.class_count) + 1.0 * (
+        counted: np.ndarray = np.bincount(drawn, minlength=self.class_count) + 1.0 * (
             np.bincount(own, minlength=self.class_count) > 0
         )
-        return counted / counted.sum()
+        counted /= counted.sum()
+        return counted
 
     def _measure(self, labeled: np.ndarray) -> None:
         """Bring the distances to the nearest labeled row up to date."""

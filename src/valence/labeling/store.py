@@ -21,7 +21,7 @@ from valence.data.label_file import APPLICATION_ID, VIEW, is_label_file
 from valence.errors import DataError, RunError
 
 FORMAT = 1
-KINDS = ("label", "skip", "unsure", "undo")
+ACTIONS = ("label", "skip", "unsure", "undo")
 BUSY_SECONDS = 30.0
 
 SCHEMA = f"""
@@ -31,7 +31,7 @@ CREATE TABLE rows (
   row INTEGER PRIMARY KEY, source_row INTEGER NOT NULL, text TEXT NOT NULL, extra TEXT NOT NULL);
 CREATE TABLE decisions (
   id INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL REFERENCES rows(row),
-  person TEXT NOT NULL, time REAL NOT NULL, kind TEXT NOT NULL, label TEXT, seconds REAL,
+  person TEXT NOT NULL, time REAL NOT NULL, action TEXT NOT NULL, label TEXT, seconds REAL,
   suggestion TEXT, was_shown INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT '',
   chosen_by TEXT NOT NULL DEFAULT '', undoes INTEGER REFERENCES decisions(id),
   token TEXT UNIQUE);
@@ -45,7 +45,7 @@ CREATE VIEW standing AS
   SELECT * FROM (
     SELECT d.*, row_number() OVER (PARTITION BY row, person ORDER BY id DESC) AS newest
     FROM decisions d
-    WHERE kind <> 'undo' AND id NOT IN (SELECT undoes FROM decisions WHERE undoes IS NOT NULL)
+    WHERE action <> 'undo' AND id NOT IN (SELECT undoes FROM decisions WHERE undoes IS NOT NULL)
   ) WHERE newest = 1;
 CREATE VIEW {VIEW} AS
   SELECT r.source_row AS source_row, r.text AS text, v.label AS label, v.votes AS votes
@@ -53,7 +53,7 @@ CREATE VIEW {VIEW} AS
     SELECT row, label, votes,
       row_number() OVER (PARTITION BY row ORDER BY votes DESC, first) AS best
     FROM (SELECT row, label, count(*) AS votes, min(id) AS first FROM standing
-          WHERE kind = 'label' GROUP BY row, label)
+          WHERE action = 'label' GROUP BY row, label)
   ) v JOIN rows r ON r.row = v.row WHERE v.best = 1 ORDER BY r.row;
 """
 
@@ -65,8 +65,8 @@ class Decision:
     Attributes:
         row: Its number in the file.
         person: Who.
-        kind: One of :data:`KINDS`.
-        label: The label; None for other kinds.
+        action: One of :data:`ACTIONS`.
+        label: The label; None for other actions.
         seconds: From the text on the screen to the decision; None where not known.
         suggestion: The model's label at that time; None without a model.
         was_shown: Whether the person had the suggestion on the screen.
@@ -81,7 +81,7 @@ class Decision:
 
     row: int
     person: str
-    kind: str
+    action: str
     label: str | None = None
     seconds: float | None = None
     suggestion: str | None = None
@@ -201,7 +201,7 @@ class LabelStore:
         """
         self._check(decision)
         values = (
-            decision.row, decision.person, decision.time or time.time(), decision.kind,
+            decision.row, decision.person, decision.time or time.time(), decision.action,
             decision.label, decision.seconds, decision.suggestion, int(decision.was_shown),
             decision.note, decision.chosen_by, decision.undoes, decision.token,
         )  # fmt: skip
@@ -212,7 +212,7 @@ class LabelStore:
             if before is not None:
                 return int(before[0])
             number = connection.execute(
-                "INSERT INTO decisions (row, person, time, kind, label, seconds, suggestion, "
+                "INSERT INTO decisions (row, person, time, action, label, seconds, suggestion, "
                 "was_shown, note, chosen_by, undoes, token) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values,
             ).lastrowid  # fmt: skip
@@ -229,7 +229,7 @@ class LabelStore:
             if sent:
                 return next(iter(self._decisions("WHERE id = ?", (sent[0].undoes,))), None)
         found = self._decisions(
-            "WHERE person = ? AND kind <> 'undo' AND id NOT IN "
+            "WHERE person = ? AND action <> 'undo' AND id NOT IN "
             "(SELECT undoes FROM decisions WHERE undoes IS NOT NULL) ORDER BY id DESC LIMIT 1",
             (person,),
         )
@@ -258,7 +258,7 @@ class LabelStore:
     def extra_of_labeled(self) -> list[dict[str, Any]]:
         """The other columns of the pool, of the rows of :meth:`labels`."""
         found = self._read(
-            "SELECT extra FROM rows WHERE row IN (SELECT row FROM standing WHERE kind = 'label') "
+            "SELECT extra FROM rows WHERE row IN (SELECT row FROM standing WHERE action = 'label') "
             "ORDER BY row"
         )
         return [json.loads(extra) for (extra,) in found]
@@ -308,17 +308,17 @@ class LabelStore:
         """Row, text and label of the first rows that contain some words, in any case."""
         found = self._read(
             "SELECT r.row, r.text, s.label FROM rows r LEFT JOIN "
-            "(SELECT row, max(label) AS label FROM standing WHERE kind = 'label' GROUP BY row) s "
+            "(SELECT row, max(label) AS label FROM standing WHERE action = 'label' GROUP BY row) s "
             "ON s.row = r.row WHERE instr(lower(r.text), lower(?)) ORDER BY r.row LIMIT ?",
             (words, most),
         )
         return [tuple(row) for row in found]
 
     def _check(self, decision: Decision) -> None:
-        if decision.kind not in KINDS:
-            raise DataError(f"A decision cannot be {decision.kind!r}; write {', '.join(KINDS)}")
-        if (decision.kind == "label") != (decision.label is not None):
-            raise DataError("A label comes with the kind label, and with no other")
+        if decision.action not in ACTIONS:
+            raise DataError(f"A decision cannot be {decision.action!r}; write {', '.join(ACTIONS)}")
+        if (decision.action == "label") != (decision.label is not None):
+            raise DataError("A label comes with the action label, and with no other")
         if decision.label is not None and decision.label not in self.classes:
             raise DataError(
                 f"Unknown label {decision.label!r}; the labels are {', '.join(self.classes[:20])}"
@@ -349,8 +349,8 @@ class LabelStore:
 
 
 _COLUMNS = (
-    "row, person, kind, label, seconds, suggestion, was_shown, note, chosen_by, undoes, id, time, "
-    "token"
+    "row, person, action, label, seconds, suggestion, was_shown, note, chosen_by, undoes, id, "
+    "time, token"
 )
 
 
