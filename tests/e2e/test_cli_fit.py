@@ -94,7 +94,7 @@ def test_a_folder_with_something_else_is_left_alone(
     mine = str(tmp_path / "mine")
     code, _, err = valence("fit", str(feedback), "--out", mine, *quick(tiny_encoder))
     assert code != 0
-    assert "no model folder" in err
+    assert "not a model folder" in err
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years"
 
 

@@ -65,7 +65,7 @@ def test_the_page_says_what_the_command_says(
         "reviews.csv", encoder=str(tiny_encoder), budget="1s", settings={"portfolio.epochs": 1}
     ).report()
     shown = blocks("docs/fit.md", "text")[0].splitlines()
-    for beginning in ("Note: mean of", "Rows: ", "model  ", "Macro-F1 0.", "Against always"):
+    for beginning in ("Note: mean of", "Rows: ", "model  ", "Macro-F1 0.", "Compared with always"):
         assert any(line.startswith(beginning) for line in shown), beginning
         assert any(line.startswith(beginning) for line in report.splitlines()), beginning
 

@@ -77,7 +77,7 @@ def test_command_of_the_page(
         (["instructions", "reviews.csv", "--out", "x", "--pool", "none"], "Unknown pool"),
         (["instructions", "reviews.csv", "--out", "x", "--group", "tongue"], "no column 'tongue'"),
         (["finetune", "nothing", "--model", "MODEL", "--out", "x"], "has no instructions"),
-        (["finetune", "nothing", "--out", "x"], "No language model is named"),
+        (["finetune", "nothing", "--out", "x"], "No language model given"),
         (["finetune", "nothing", "--model", "M", "--out", "x", "--set", "epoch=1"],
          "did you mean 'epochs'"),
         (["merge", "MODEL", "--out", "x"], "no adapter"),

@@ -73,7 +73,7 @@ def test_other_commands(
         ("label nowhere.csv --labels a,b --out x.db", "No file nowhere.csv"),
         ("label pool.csv --export x.csv", "holds no labels of valence label"),
         ("label reviews.csv --simulate", "Where does the report go?"),
-        ("label pool.csv --labels a,b --out x.db --set train.epochs=1", "changes nothing here"),
+        ("label pool.csv --labels a,b --out x.db --set train.epochs=1", "has no effect here"),
     ],
 )
 def test_refusals_are_one_line(

@@ -106,7 +106,7 @@ def test_guessed_columns_are_noted_and_recorded_in_run_and_model(tmp_path: Path)
 def test_usual_names_are_not_guessed_and_keep_their_key(reviews: Path) -> None:
     data = load_dataset(DataSpec(name=str(reviews)), seed=45)
     assert data.columns == ()
-    assert not any("read from column" in note for note in data.notes)
+    assert not any("texts from column" in note for note in data.notes)
 
 
 def test_rows_of_a_saved_model_are_read_as_in_its_training(tmp_path: Path) -> None:
@@ -146,14 +146,14 @@ def test_a_column_of_splits_is_read_and_said(tmp_path: Path) -> None:
 def test_a_split_that_is_missing_is_made_and_other_columns_are_none(tmp_path: Path) -> None:
     path = with_splits(tmp_path / "a.csv", ("train", "train", "test"), "part")
     assert any(
-        n.startswith("test split made") for n in load_dataset(DataSpec(name=str(path))).notes
+        n.startswith("test split drawn") for n in load_dataset(DataSpec(name=str(path))).notes
     )
     named = load_dataset(DataSpec(name=str(path), split_column="part"))
     assert len(named.test) == 46
-    assert any(n.startswith("validation split made") for n in named.notes)
+    assert any(n.startswith("validation split drawn") for n in named.notes)
     other = with_splits(tmp_path / "b.csv", ("left", "right"))
     assert any(
-        n.startswith("test split made") for n in load_dataset(DataSpec(name=str(other))).notes
+        n.startswith("test split drawn") for n in load_dataset(DataSpec(name=str(other))).notes
     )
     with pytest.raises(DataError, match=r"row 1 says 'left'; use train, .*--split-column none"):
         load_dataset(DataSpec(name=str(other), split_column="split"))

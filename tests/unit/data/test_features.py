@@ -216,7 +216,7 @@ def with_value(key: str, value: object) -> Any:
         (with_value("audio", np.zeros((5, 3))), "row 1: 'audio' is"),
         (with_value("audio_lengths", [1, 2]), "2 of 'audio_lengths' for 5 ids"),
         (with_value("audio_lengths", [1, 2, 3, 9, 1]), "row 4: 'audio_lengths' says 9 and the row"),
-        (with_value("id", ["a", "b", "a", "c", "d"]), "id 'a' stands there 2 times"),
+        (with_value("id", ["a", "b", "a", "c", "d"]), "id 'a' occurs 2 times"),
         (with_value("id", []), "no rows"),
         (with_value("regression_labels", [1, 2, np.nan, 0, 0]), "row 3: 'regression_labels'"),
         (with_value("regression_labels", ["x"] * 5), "a value that is not a number"),

@@ -144,7 +144,7 @@ def test_few_labeled_rows_of_a_group(folder: Path) -> None:
 def test_rows_of_a_group_that_cannot_be_limited(folder: Path, reviews: Path) -> None:
     for spec, text in (
         (DataSpec(name=str(folder), group_rows={"xx": 4}), "'xx'"),
-        (DataSpec(name=str(folder), group_rows={"sw": 4000}), "ask for a number between"),
+        (DataSpec(name=str(folder), group_rows={"sw": 4000}), "choose a number between"),
         (DataSpec(name=str(reviews), group_rows={"sw": 4}), "--group"),
     ):
         with pytest.raises(ValenceError, match=text):

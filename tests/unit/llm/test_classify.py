@@ -162,7 +162,7 @@ def test_a_server_run_stopped_by_it_goes_on(
 
 def test_errors_are_told(spec: RunSpec, data: Dataset, tmp_path: Path) -> None:
     store = RunStore(tmp_path)
-    with pytest.raises(SpecError, match="No language model is named"):
+    with pytest.raises(SpecError, match="No language model given"):
         run(spec.override({"llm.model": ""}), store=store, dataset=data)
     with pytest.raises(ModelError, match="cannot be loaded"):
         run(spec.override({"llm.model": "no/such"}), store=store, dataset=data)

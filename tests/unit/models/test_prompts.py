@@ -59,7 +59,7 @@ def test_folder_names_its_prompt_and_the_setting_comes_first(prompted_encoder: P
     assert "'query' of the encoder's folder" in resolve_prompt(None, where).note
     assert resolve_prompt("", where) == resolve_prompt("", "no folder")
     assert resolve_prompt("a ", where).text == "a "
-    assert "encoder.prompt says" in resolve_prompt("a ", where).note
+    assert "from encoder.prompt" in resolve_prompt("a ", where).note
 
 
 def test_prompts_without_a_default_are_named_and_not_taken(

@@ -165,7 +165,7 @@ def test_cached_features_of_other_dense_weights_are_not_taken(
 def test_activation_is_never_imported(tiny_encoder: Path, tmp_path: Path) -> None:
     dense = {"activation_function": "os.system"}
     folder = sentence_folder(tiny_encoder, tmp_path / "e", {"pooling_mode": "mean"}, dense)
-    with pytest.raises(ModelError, match=r"'os\.system', which is none of"):
+    with pytest.raises(ModelError, match=r"'os\.system', which is not one of"):
         model_of(folder)
 
 

@@ -140,7 +140,7 @@ def test_what_cannot_go_on_is_refused(
     folder = saved("lora", data, tiny_settings, tmp_path / "model")
     spec = continued_spec(folder, rows)
     changed = spec.override({"encoder.max_length": 16})
-    with pytest.raises(ModelError, match="another encoder or head"):
+    with pytest.raises(ModelError, match="different encoder or head"):
         continued(changed, data.without_test(), folder)
     mixed = replace(data.without_test(), classes=tuple(reversed(data.classes)))
     with pytest.raises(ModelError, match="must come first"):
