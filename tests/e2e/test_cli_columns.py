@@ -57,7 +57,7 @@ def test_a_file_that_is_not_there_is_no_text(valence, rows: Path, name: str) -> 
     assert valence("train", rows, "--method", "majority", "--out", "m")[0] == 0
     code, out, err = valence("predict", "m", name)
     assert (code, out) == (1, "")
-    assert f"No file {name}" in err
+    assert f"File {name} does not exist" in err
     code, out, _ = valence("predict", "m", "a text that ends in clip.mp4")
     assert code == 0
     assert "a text that ends" in out

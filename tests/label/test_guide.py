@@ -70,7 +70,7 @@ def test_other_commands(
         ("label pool.csv --labels a,b", "Where do the labels go?"),
         ("label pool.csv --out x.db", "Which labels?"),
         ("label pool.csv --labels a,b --out x.db --strategy tail-fisrt", "tail-first"),
-        ("label nowhere.csv --labels a,b --out x.db", "No file nowhere.csv"),
+        ("label nowhere.csv --labels a,b --out x.db", "File nowhere.csv does not exist"),
         ("label pool.csv --export x.csv", "holds no labels of valence label"),
         ("label reviews.csv --simulate", "Where does the report go?"),
         ("label pool.csv --labels a,b --out x.db --set train.epochs=1", "has no effect here"),

@@ -211,9 +211,9 @@ def test_what_cannot_be_done_is_said(model: Path, tmp_path: Path) -> None:
     for name in ("a/x.csv", "b/x.csv"):
         (tmp_path / name).parent.mkdir()
         make_reviews(3).to_csv(tmp_path / name, index=False)
-    with pytest.raises(DataError, match="have one name"):
+    with pytest.raises(DataError, match="have the same name"):
         find_tables([str(tmp_path / "a"), str(tmp_path / "b")])
-    with pytest.raises(DataError, match="No file "):
+    with pytest.raises(DataError, match="does not exist"):
         find_tables([str(tmp_path / "none*.csv")])
     with pytest.raises(DataError, match="No tables found"):
         find_tables([str(tmp_path)])
