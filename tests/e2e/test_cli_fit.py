@@ -82,7 +82,7 @@ def test_a_small_budget_says_what_was_not_tried(
 def test_a_budget_that_is_none_is_one_line(valence, feedback: Path, budget: str) -> None:
     code, _, err = valence("fit", str(feedback), "--out", "m", f"--budget={budget}")
     assert code != 0
-    assert "no duration" in err
+    assert "not a duration" in err
     assert len(err.strip().splitlines()) == 1
 
 

@@ -205,7 +205,7 @@ def test_what_is_not_finite_is_read_as_zero_and_said(
             ("reviews.csv", "--method", "almt"),
             "needs audio and vision, which reviews.csv does not have",
         ),
-        (("reviews.csv", "--method", "text-only", "--label-column", "text"), "is no number"),
+        (("reviews.csv", "--method", "text-only", "--label-column", "text"), "is not a number"),
         (("talks.pkl", "--method", "lora", "--set", "data.target=intensity"), "predicts classes"),
         (("talks.pkl", "--method", "almt", "--set", "loss.name=focal"), "is not for an intensity"),
         (("talks.pkl", "--method", "almt", "--set", "data.imbalance_ratio=5"), "needs classes"),

@@ -26,7 +26,7 @@ def test_a_comparison_is_refused_in_one_line(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert ended.stdout == ""
     (line,) = said(ended.stderr)
-    assert "valence compare runs in one process, and 2 were started" in line
+    assert "valence compare runs in one process, but 2 were started" in line
     assert list(tmp_path.glob("**/*.*")) == []
 
 

@@ -233,7 +233,7 @@ def test_an_encoding_is_named_once_and_everywhere(valence: Call, tmp_path: Path)
     code, out, _ = valence("data", "show", "latin.jsonl", "--encoding", "cp1252", "--json")
     assert (code, len(json.loads(out)["classes"])) == (0, 3)
     for words, said in (
-        (("evaluate", "model", "latin.csv", "--encoding", "ascii"), "line 2: not ascii; name"),
+        (("evaluate", "model", "latin.csv", "--encoding", "ascii"), "line 2: not ascii; set"),
         (("evaluate", "model", "latin.csv", "--encoding", "utf9"), "Encoding 'utf9' is unknown"),
         (("evaluate", "model", "demo", *latin), "remove --encoding"),
         (("predict", "model", "a.parquet", *latin, "--out", "b.csv"), "remove --encoding"),

@@ -22,7 +22,7 @@ def test_from_a_file_to_a_model_by_way_of_a_database(
     code, out, err = valence(*words)
     assert code == 0, err
     assert out.splitlines()[:3] == ["import\trows", "read\t140", "added\t120"]
-    assert "left out: label not in the map\t20" in out
+    assert "skipped: label not in the map\t20" in out
     assert "valence train 'sqlite:///tweets.db' --out model" in err
     code, out, err = valence(*words, "--json", "--quiet", "--batch-rows", "7")
     assert (code, err) == (0, "")

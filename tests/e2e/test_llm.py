@@ -80,7 +80,7 @@ def test_command_of_the_page(
         (["finetune", "nothing", "--out", "x"], "No language model given"),
         (["finetune", "nothing", "--model", "M", "--out", "x", "--set", "epoch=1"],
          "did you mean 'epochs'"),
-        (["merge", "MODEL", "--out", "x"], "no adapter"),
+        (["merge", "MODEL", "--out", "x"], "not an adapter"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(

@@ -213,7 +213,7 @@ def test_a_locked_server_asks_for_its_key(browser: Any, folder: Path) -> None:
         picture(page, "key")
         page.locator("#key").fill("not-this-one")
         page.keyboard.press("Enter")
-        page.locator("#message", has_text="not known").wait_for()
+        page.locator("#message", has_text="is unknown").wait_for()
         page.locator("#key").fill("open-sesame")
         page.keyboard.press("Enter")
         page.locator("#lock").wait_for(state="hidden")
