@@ -150,7 +150,9 @@ def test_compare_says_that_a_set_up_is_scaled_down(valence, data_dir: Path, pape
     words = ["compare", "--config", "own-cpu.yaml", "--data-dir", data_dir]
     code, _, err = valence(*words)
     assert code == 0, err
-    assert "Note: scaled down from a published set-up: seeds; see own-cpu.yaml for the reasons" in err
+    assert (
+        "Note: scaled down from a published set-up: seeds; see own-cpu.yaml for the reasons" in err
+    )
     code, _, err = valence(*words[:2], "own.yaml", *words[3:])
     assert code == 0, err
     assert "scaled down" not in err

@@ -50,7 +50,7 @@ def test_from_a_file_to_a_model_by_way_of_a_database(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["data", "import", "no.csv", "--to", "sqlite:///x.db"], "File no.csv does not exist; check the path"),
+        (["data", "import", "no.csv", "--to", "sqlite:///x.db"], "File no.csv does not exist"),
         (["data", "import", "a.csv", "--to", "postgresql://me:secret@h/d"], "${PGPASSWORD}"),
         (["data", "import", "a.csv", "--to", "x.db"], "write sqlite:///x.db"),
         (["data", "import", "a.csv", "--to", "sqlite:///x.db", "--clean", "url"],
