@@ -216,7 +216,7 @@ def test_first_token_of_a_causal_encoder_is_refused(head: str, tmp_path: Path) -
         build_model(NetworkConfig(encoder=spec, head=head_spec), TASK, {})
     model = build_model(NetworkConfig(encoder=spec, head=HeadSpec(name=head)), TASK, {})
     assert model.config.head.pooling == "last"
-    assert "sees only those before it" in model.notes[0]
+    assert "see only earlier ones" in model.notes[0]
 
 
 def test_gated_head_is_refused_where_the_first_token_sees_nothing(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_what_cannot_go_on_is_refused(
     for name in ("tfidf-lr", "linear-probe"):
         spec = make_spec(name, DataSpec(), settings=tiny_settings)
         fitted(spec, data.without_test()).save(tmp_path / name)
-        with pytest.raises(ModelError, match="fitted in one go"):
+        with pytest.raises(ModelError, match="cannot be trained further"):
             continued_spec(tmp_path / name, rows)
     with pytest.raises(ModelError, match="No model folder"):
         continued_spec(tmp_path / "nowhere", rows)
