@@ -76,7 +76,7 @@ def test_labels_of_any_type_and_cross_validation(tmp_path: Path) -> None:
     [
         ("one text", ["a"], "a list of texts"),
         (["a", 3], ["x", "y"], "Text 1 is int"),
-        (["a", "b"], ["x"], "2 texts and 1 labels"),
+        (["a", "b"], ["x"], "2 texts but 1 labels"),
         (["a", "b"], ["x", "x"], "at least two classes"),
         (["a", "b"], ["x", None], "missing"),
         ([], [], "no texts"),

@@ -121,7 +121,7 @@ def test_a_file_without_named_columns(tmp_path: Path, tiny_encoder: Path) -> Non
 
 @pytest.mark.parametrize("budget", ["0s", "soon", -3, True])
 def test_a_budget_that_is_none(budget: Any) -> None:
-    with pytest.raises(SpecError, match="no duration"):
+    with pytest.raises(SpecError, match="not a duration"):
         valence.fit(frame_of(30, seed=1), budget=budget)
 
 

@@ -190,7 +190,7 @@ def test_length_is_what_the_positions_allow(tmp_path: Path) -> None:
     save_word_tokenizer(long, model_max_length=2048)
     done = import_model(long, tmp_path / "modern-ours")
     assert done.max_length == 512
-    assert "could read 2,048: --max-length" in done.notes[0]
+    assert "supports 2,048: --max-length" in done.notes[0]
 
 
 def test_other_probabilities_are_not_imported(

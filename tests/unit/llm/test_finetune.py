@@ -154,7 +154,7 @@ def test_only_the_answer_is_learned_and_none_is_cut(
 def test_folders_that_hold_nothing(tmp_path: Path, spec: FinetuneSpec) -> None:
     with pytest.raises(DataError, match="has no instructions; create them"):
         read_sft_data(tmp_path, spec)
-    with pytest.raises(ModelError, match="no adapter"):
+    with pytest.raises(ModelError, match="not an adapter"):
         read_finetune_result(tmp_path)
 
 

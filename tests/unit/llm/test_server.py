@@ -221,7 +221,7 @@ def test_what_cannot_pass_is_an_error_at_once(
 def test_malformed_answers_are_tried_again_and_then_told(server: FailingServer, body: str) -> None:
     server.behave = lambda number, sent: (200, body, {})
     asked, _ = client(server, tries=3)
-    with pytest.raises(RunError, match="not of the OpenAI form, after 3 tries; 0 of 8 answers"):
+    with pytest.raises(RunError, match="not in the OpenAI format, after 3 tries; 0 of 8 answers"):
         asked.complete(CHATS)
     assert len(server.requests) == 3
 
@@ -313,7 +313,7 @@ def test_a_server_without_probabilities_is_read_greedily(server: FailingServer) 
     assert answers.invalid.sum() == 2
     notes = " ".join(answers.summary())
     assert "2 of 4 answers (50.0%) contain no label, such as 'none of them'" in notes
-    assert "without probabilities" in notes
+    assert "without label probabilities" in notes
 
 
 def test_questions_beyond_the_context_are_shortened_and_counted(server: FailingServer) -> None:

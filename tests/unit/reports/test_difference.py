@@ -54,5 +54,5 @@ def test_other_test_rows_have_no_interval(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_report_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no report folder"):
+    with pytest.raises(DataError, match="not a report folder"):
         report_difference(tmp_path, tmp_path)

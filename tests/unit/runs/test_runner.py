@@ -128,7 +128,7 @@ def test_full_disk_leaves_nothing_half_written(
 
 def test_one_class_is_an_error(store: RunStore, data: Dataset, spec: RunSpec) -> None:
     only = replace(data, train=data.train.take(np.flatnonzero(data.train.labels == 1)))
-    with pytest.raises(DataError, match="are of one class"):
+    with pytest.raises(DataError, match="needs at least two classes"):
         run(spec, store=store, dataset=only)
 
 

@@ -121,9 +121,9 @@ def test_many_at_once_are_not_mixed_up(server: Running, model: Path) -> None:
 
 JSON = {"Content-Type": "application/json"}
 WRONG: dict[str, tuple[dict[str, Any], int, str]] = {
-    "not JSON": ({"body": b'{"inputs": '}, 400, "no JSON"),
+    "not JSON": ({"body": b'{"inputs": '}, 400, "not JSON"),
     "not UTF-8": ({"body": b'{"inputs": "\xff\xfe"}'}, 400, "UTF-8"),
-    "nested": ({"body": b"[" * 9000 + b"]" * 9000}, 400, "JSON"),
+    "nested": ({"body": b"[" * 9000 + b"]" * 9000}, 400, "nested brackets"),
     "a huge number": ({"body": b'{"inputs": ' + b"9" * 9000 + b"}"}, 400, "JSON"),
     "a number": ({"document": {"inputs": 3}}, 422, "a text or a list of texts"),
     "a list of numbers": ({"document": {"inputs": [1]}}, 422, "a text or a list of texts"),
@@ -133,7 +133,7 @@ WRONG: dict[str, tuple[dict[str, Any], int, str]] = {
     "no body": ({"body": b""}, 422, "body"),
     "no inputs": ({"document": {}}, 422, "inputs"),
     "another field": ({"document": {"inputs": "a", "input": "b"}}, 422, "input:"),
-    "no text": ({"document": {"inputs": []}}, 422, "no text"),
+    "no text": ({"document": {"inputs": []}}, 422, "at least one text"),
     "an empty text": ({"document": {"inputs": ["a", " \n"]}}, 422, "inputs[1] is empty"),
     "half a character": ({"body": b'{"inputs": "a\\ud800"}'}, 422, "surrogate"),
     "a long text": ({"document": {"inputs": "a" * 1001}}, 422, "at most 1000"),
@@ -364,7 +364,7 @@ def test_without_the_explainer_it_says_so(server: Running, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "valence.inference.explain.explain", None)
     answer = server.ask("/explain", {"inputs": "a"})
     assert answer.status == 501
-    assert "cannot explain" in answer.json["error"]
+    assert "Explanations are not available" in answer.json["error"]
 
 
 def test_a_changed_folder_is_loaded_and_a_broken_one_is_not(model: Path, tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ WRONG = {
     "lora: [1]": "must be a mapping",
     "lora: {head.dropout: {low: 0.5, high: 0.1}}": "low first",
     "lora: {head.dropout: {low: 0.5}}": "must have low and high",
-    "lora: {head.dropout: {low: a, high: b}}": "is no number",
+    "lora: {head.dropout: {low: a, high: b}}": "is not a number",
     "lora: {head.dropout: []}": "empty list",
     "lora: {train.learning_rate: {low: 0, high: 1, log: true}}": "low above 0",
 }
@@ -249,7 +249,7 @@ def test_values_that_do_not_fit_are_refused(reviews: Path) -> None:
     with pytest.raises(UnknownNameError):
         tune("lorra", DataSpec())
     spec = make_spec("tfidf-lr", DataSpec(name=str(reviews)))
-    with pytest.raises(SpecError, match=r"does not read train\.epochs"):
+    with pytest.raises(SpecError, match=r"does not use train\.epochs"):
         ranges_of(spec, TuningPlan(ranges={"tfidf-lr": {"train.epochs": Range(1, 2)}}), {})
 
 
