@@ -121,7 +121,7 @@ def test_full_disk_leaves_nothing_half_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(RunError, match=r"No space left on device; finished runs are kept"):
+    with pytest.raises(RunError, match=r"No space left on device; finished runs are saved"):
         run(make_spec("tfidf-lr", spec.data), store=store, dataset=data)
     assert [result.key for result in store.all()] == [done.key]
 
