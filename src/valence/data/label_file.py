@@ -46,8 +46,8 @@ class LabelFileRows:
         """
         try:
             with closing(sqlite3.connect(self.path)) as connection:
-                found = connection.execute(f"SELECT text, label, source_row, votes FROM {VIEW}")
-                rows = found.fetchall()
+                cursor = connection.execute(f"SELECT text, label, source_row, votes FROM {VIEW}")
+                rows = cursor.fetchall()
         except sqlite3.Error as error:
             raise DataError(f"{self.path} cannot be read: {error}; copy the file again") from None
         if not rows:

@@ -141,14 +141,14 @@ class Background:
     def pop(self, is_taken: Callable[[int], bool]) -> int | None:
         """The next row that the strategy chose; None where none is ready."""
         with self._wake:
-            found = None
-            while self._queue and found is None:
+            chosen = None
+            while self._queue and chosen is None:
                 row = self._queue.popleft()
                 if row not in self._closed and not is_taken(row):
-                    found = row
+                    chosen = row
             if len(self._queue) < LOW_QUEUE:
                 self._wake.notify_all()
-            return found
+            return chosen
 
     def _run(self) -> None:
         try:

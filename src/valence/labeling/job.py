@@ -190,11 +190,11 @@ def read_pool(
     for mask, what in ((blank, "without a text"), (double, "with a text that was there before")):
         if mask.any():
             note(f"{spec.name}: {int(mask.sum())} rows {what} left out")
-    kept = ~(blank | double)
-    if int(kept.sum()) < FEWEST_CLASSES:
-        raise DataError(f"{spec.name}: {int(kept.sum())} texts are too few to label; give more")
-    note(f"{spec.name}: {int(kept.sum())} texts of column {column!r}")
-    return frame[kept.to_numpy()], texts[kept].tolist(), column
+    usable = ~(blank | double)
+    if int(usable.sum()) < FEWEST_CLASSES:
+        raise DataError(f"{spec.name}: {int(usable.sum())} texts are too few to label; give more")
+    note(f"{spec.name}: {int(usable.sum())} texts of column {column!r}")
+    return frame[usable.to_numpy()], texts[usable].tolist(), column
 
 
 def _prepare(store: LabelStore, job: LabelJob, progress: Callable[[int, int], None]) -> LabelPool:

@@ -69,7 +69,7 @@ class Curve:
         strategy, seed: Which one.
         labels: (T,) numbers of labels.
         macro_f1: (T,) on the test rows; NaN before the first fit.
-        finds: Labels until the k-th row of the rarest class, for k = 1, 2 …; as many as were found.
+        finds: Labels until the k-th row of the rarest class, for k = 1, 2 …; as many as there are.
         counts: (C,) labels per class at the end.
     """
 

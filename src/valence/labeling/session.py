@@ -127,10 +127,10 @@ class LabelingSession:
         for _ in range(8 * count):
             if len(items) >= count:
                 break
-            found = self._next_row(who, taken)
-            if found is None:
+            chosen = self._next_row(who, taken)
+            if chosen is None:
                 break
-            row, chosen_by = found
+            row, chosen_by = chosen
             taken.add(row)
             if self.store.lease([row], person, chosen_by, LEASE_SECONDS):
                 with self._lock:
@@ -184,8 +184,8 @@ class LabelingSession:
         """The first rows that contain some words, with their labels."""
         if not words.strip():
             return []
-        found = self.store.search(words.strip(), SEARCH_HITS)
-        return [{"row": row, "text": text, "label": label} for row, text, label in found]
+        hits = self.store.search(words.strip(), SEARCH_HITS)
+        return [{"row": row, "text": text, "label": label} for row, text, label in hits]
 
     def state(self, person: str) -> dict[str, Any]:
         """Everything the page shows beside the text, as plain values."""

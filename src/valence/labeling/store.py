@@ -228,14 +228,14 @@ class LabelStore:
             sent = self._decisions("WHERE token = ?", (token,))
             if sent:
                 return next(iter(self._decisions("WHERE id = ?", (sent[0].undoes,))), None)
-        found = self._decisions(
+        last_ones = self._decisions(
             "WHERE person = ? AND action <> 'undo' AND id NOT IN "
             "(SELECT undoes FROM decisions WHERE undoes IS NOT NULL) ORDER BY id DESC LIMIT 1",
             (person,),
         )
-        if not found:
+        if not last_ones:
             return None
-        last = found[0]
+        last = last_ones[0]
         self.add(Decision(last.row, person, "undo", undoes=last.id, chosen_by=last.chosen_by,
                           token=token))  # fmt: skip
         return last
@@ -257,11 +257,11 @@ class LabelStore:
 
     def extra_of_labeled(self) -> list[dict[str, Any]]:
         """The other columns of the pool, of the rows of :meth:`labels`."""
-        found = self._read(
+        extras = self._read(
             "SELECT extra FROM rows WHERE row IN (SELECT row FROM standing WHERE action = 'label') "
             "ORDER BY row"
         )
-        return [json.loads(extra) for (extra,) in found]
+        return [json.loads(extra) for (extra,) in extras]
 
     def lease(self, rows: Sequence[int], person: str, chosen_by: str, seconds: float) -> list[int]:
         """Reserve rows for a person; returns those that nobody else has in hand.
@@ -306,13 +306,13 @@ class LabelStore:
 
     def search(self, words: str, most: int) -> list[tuple[int, str, str | None]]:
         """Row, text and label of the first rows that contain some words, in any case."""
-        found = self._read(
+        voted = self._read(
             "SELECT r.row, r.text, s.label FROM rows r LEFT JOIN "
             "(SELECT row, max(label) AS label FROM standing WHERE action = 'label' GROUP BY row) s "
             "ON s.row = r.row WHERE instr(lower(r.text), lower(?)) ORDER BY r.row LIMIT ?",
             (words, most),
         )
-        return [tuple(row) for row in found]
+        return [tuple(row) for row in voted]
 
     def _check(self, decision: Decision) -> None:
         if decision.action not in ACTIONS:
