@@ -203,7 +203,7 @@ def test_a_folder_of_another_job_is_not_gone_on_from(
     job = FolderJob(model, tmp_path / "out", Hardware(threads=1))
     files = [tmp_path / "a.csv"]
     predict_folder(job, files, engine=make_engine("local"))
-    with pytest.raises(DataError, match=f"made with another {what};"):
+    with pytest.raises(DataError, match=f"made with another {what},"):
         predict_folder(replace(job, **change), files, engine=make_engine("local"), resume=True)
 
 

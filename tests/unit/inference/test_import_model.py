@@ -225,6 +225,9 @@ def test_an_import_with_int8_keeps_its_head(
     pytest.importorskip("nncf")
     out = str(tmp_path / "int8")
     words = ["--data", str(labeled), "--out", out, "--int8", "--max-drop", "100", "--quiet"]
-    told = json.loads(valence("export", str(folders[1]), *words, "--json"))
-    assert told["largest_difference"] < 0.3
+    valence("export", str(folders[1]), *words)
+    # the weights are random and wide, so 8 bits move single rows far; another head would not follow
+    before, after = (Predictor(path).predict_proba(TEXTS) for path in (folders[1], Path(out)))
+    for label in range(len(LABELS)):
+        assert np.corrcoef(before[:, label], after[:, label])[0, 1] > 0.6
     assert (tmp_path / "int8/onnx/model_quantized.onnx").exists()

@@ -228,7 +228,7 @@ def test_another_prior_calibration_or_precision_is_not_gone_on_from(
     for what, change in changes.items():
         other = copy.copy(predictor)
         vars(other).update(change)
-        with pytest.raises(DataError, match=f"made with another {what};"):
+        with pytest.raises(DataError, match=f"made with another {what},"):
             predict_stream(other, *paths, options=options)
     report = predict_stream(predictor, *paths, options=options)
     assert (report.rows, report.resumed) == (50, 32)

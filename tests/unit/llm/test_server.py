@@ -324,7 +324,7 @@ def test_questions_beyond_the_context_are_shortened_and_counted(server: FailingS
     answers = backend(server).answer([Question("good " * 300), Question("good")])
     assert answers.shortened == 1
     assert list(answers.logits.argmax(axis=1)) == [1, 1]
-    assert "1 of 2 questions were shortened" in " ".join(answers.summary())
+    assert "1 of 2 prompts were shortened" in " ".join(answers.summary())
     server.behave = lambda number, body: (400, '{"error": {"message": "context length"}}', {})
     with pytest.raises(SpecError, match="1 prompts do not fit the context of 'm'"):
         backend(server).answer([Question("bad " * 300)])

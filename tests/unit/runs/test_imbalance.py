@@ -69,7 +69,7 @@ def test_label_noise_is_exact_seeded_and_leaves_validation_and_test(plenty: Path
         assert noisy.train.texts == clean.train.texts
         assert np.array_equal(noisy.validation.labels, clean.validation.labels)
         assert np.array_equal(noisy.test.labels, clean.test.labels)
-        assert any(f"({kind}): {changed} of" in note for note in noisy.notes)
+        assert any(f"({kind}) added to {changed} of" in note for note in noisy.notes)
         assert noisy.fingerprint == load_dataset(spec, seed=45).fingerprint != clean.fingerprint
 
 
