@@ -32,7 +32,7 @@ demo: $(STAMP)
 	$(BIN)/valence compare
 
 test: $(STAMP)
-	$(PYTEST)
+	$(PYTEST) --durations=25
 
 test-all: $(STAMP)
 	$(PYTEST) -m "slow or not slow"

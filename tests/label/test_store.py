@@ -135,3 +135,17 @@ def test_an_empty_label_file_says_so(tmp_path: Path) -> None:
     new_store(tmp_path / "labels.db").close()
     with pytest.raises(DataError, match="has no labels yet"):
         load_dataset(DataSpec(name=str(tmp_path / "labels.db")))
+
+
+@pytest.mark.parametrize(
+    "words", ["ПЛОХО", "плохо", "STRASSE", "straße", "ärger", "\uff37ifi", "100%_"]
+)
+def test_a_search_finds_texts_in_any_case_and_script(tmp_path: Path, words: str) -> None:
+    texts = ["очень Плохо", "die Straße", "viel ÄRGER", "the WiFi", "100%_ sure", "other"]
+    store = LabelStore.create(
+        tmp_path / "labels.db", texts, source_rows=range(6), classes=["good", "bad"], about={},
+        order=range(6),
+    )  # fmt: skip
+    hits = [text for _, text, _ in store.search(words, 5)]
+    assert len(hits) == 1
+    assert hits != ["other"]

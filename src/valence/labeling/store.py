@@ -11,6 +11,7 @@ import json
 import sqlite3
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -309,8 +310,8 @@ class LabelStore:
         voted = self._read(
             "SELECT r.row, r.text, s.label FROM rows r LEFT JOIN "
             "(SELECT row, max(label) AS label FROM standing WHERE action = 'label' GROUP BY row) s "
-            "ON s.row = r.row WHERE instr(lower(r.text), lower(?)) ORDER BY r.row LIMIT ?",
-            (words, most),
+            "ON s.row = r.row WHERE instr(folded(r.text), ?) ORDER BY r.row LIMIT ?",
+            (_folded(words), most),
         )
         return [tuple(row) for row in voted]
 
@@ -367,4 +368,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+    connection.create_function("folded", 1, _folded, deterministic=True)
     return connection
+
+
+def _folded(text: str) -> str:
+    """The text for a search in any case; SQLite's own ``lower`` knows ASCII letters only."""
+    return unicodedata.normalize("NFKC", text).casefold()

@@ -27,6 +27,7 @@ from valence.models.config_file import read_config, valid_sections, write_config
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import FrozenStates, PooledFeatures
 from valence.models.heads import LinearHead, build_head
+from valence.models.layer_features import LastLayerMeans
 from valence.models.output_keys import pooling_key
 from valence.models.scoring import score_inputs, torch_threads
 from valence.models.sentence_folder import SentenceSpec
@@ -134,7 +135,7 @@ class TorchModel(TextModel):
     provenance: Mapping[str, Any]
     logit_shift: tuple[float, ...] | None = None
     frozen: FrozenStates | None = None
-    pooled: PooledFeatures | None = None
+    pooled: PooledFeatures | LastLayerMeans | None = None
     token_budget: int | None = None
     """Most tokens of a batch that is scored; the default of the device when None."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -178,7 +179,10 @@ class TorchModel(TextModel):
 
     @torch.inference_mode()
     def _predict_pooled(
-        self, encoded: Encoded, pooled: PooledFeatures, progress: Progress | None
+        self,
+        encoded: Encoded,
+        pooled: PooledFeatures | LastLayerMeans,
+        progress: Progress | None,
     ) -> Outputs:
         features = pooled.of(encoded, progress)
         linear = self.classifier.head.get_submodule("linear")
@@ -195,19 +199,16 @@ class TorchModel(TextModel):
             return
         if type(self.classifier.head) is not LinearHead:
             return
-        from valence.models.layer_features import stored_last_means
-
         classifier = self.classifier
-
-        def compute(encoded: Encoded, progress: Progress | None) -> np.ndarray:
-            known = stored_last_means(classifier.encoder, encoded) if is_mean else None
-            if known is not None:
-                return known
-            return score_inputs(classifier, self.inputs_of(encoded), progress).features
-
         pooling = classifier.head.get_submodule("pooling")
         name = self.config.sentence.named(self.config.head.pooling)
-        is_mean = name == "mean"
+        if name == "mean":
+            self.pooled = LastLayerMeans(classifier.encoder, self.tokenizer.pad_id)
+            return
+
+        def compute(encoded: Encoded, progress: Progress | None) -> np.ndarray:
+            return score_inputs(classifier, self.inputs_of(encoded), progress).features
+
         key = pooling_key(classifier.encoder, pooling, name)
         self.pooled = PooledFeatures(key, compute, self.config.encoder.name)
 

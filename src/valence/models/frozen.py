@@ -70,14 +70,15 @@ class StateRows:
         states: np.ndarray = self.chunks[self.chunk[row]][start : start + self.length[row]]
         return states
 
-    def vectors(self) -> np.ndarray:
-        """(N, H) outputs of texts with one row each, in memory."""
-        vectors = np.empty((len(self), self.chunks[0].shape[1]), dtype=np.float32)
+    def vectors(self, columns: slice = slice(None)) -> np.ndarray:
+        """(N, H) outputs of texts with one row each, in memory; or some columns of them."""
+        width = self.chunks[0][:1, columns].shape[1]
+        vectors = np.empty((len(self), width), dtype=np.float32)
         order = np.argsort(self.chunk, kind="stable")
         bounds = np.searchsorted(self.chunk[order], np.arange(len(self.chunks) + 1))
         for number, values in enumerate(self.chunks):
             own = order[bounds[number] : bounds[number + 1]]
-            vectors[own] = values[self.start[own]]
+            vectors[own] = values[self.start[own], columns]
         return vectors
 
 
@@ -166,16 +167,12 @@ class OutputCache:
             index.chunks, index.chunk[inverse], index.start[inverse], index.lengths[inverse]
         )
 
-    def stored(self, input_ids: Sequence[Sequence[int]]) -> StateRows | None:
-        """The outputs of N texts with one row each, if all of them are stored; else None."""
-        names, inverse = np.unique(text_names(input_ids), return_inverse=True)
+    def stored(self, input_ids: Sequence[Sequence[int]]) -> bool:
+        """Whether the outputs of N texts with one row each are all stored."""
+        names = np.unique(text_names(input_ids))
         index = _RowIndex(names, np.ones(len(names), dtype=np.int64))
         self._look_up(index)
-        if len(index.missing):
-            return None
-        return StateRows(
-            index.chunks, index.chunk[inverse], index.start[inverse], index.lengths[inverse]
-        )
+        return not len(index.missing)
 
     def _look_up(self, index: _RowIndex) -> None:
         for folder in cache.folders(self.cache_kind, f"{self.key}-"):
@@ -288,8 +285,9 @@ class FrozenStates:
 
 
 def cached_vectors(
-    outputs: OutputCache, compute: Compute, encoded: Encoded, progress: Progress | None = None
-) -> np.ndarray:
+    outputs: OutputCache, compute: Compute, encoded: Encoded, progress: Progress | None = None,
+    *, columns: slice = slice(None), row_bytes: int = VECTOR_BYTES,
+) -> np.ndarray:  # fmt: skip
     """(N, F) float32 vectors of texts, in their order; those that are missing are computed.
 
     Args:
@@ -297,22 +295,24 @@ def cached_vectors(
         compute: Computes the vectors of texts that are not in the cache yet.
         encoded: N tokenized texts.
         progress: Called with (done, total) texts that have to be computed.
+        columns: Of a vector; no others are read from the disk.
+        row_bytes: Size of a vector, or an estimate, to check whether there is room.
 
     Raises:
         RunError: if the disk refuses.
     """
     if not len(encoded):
-        return compute(encoded, progress)
+        return compute(encoded, progress)[:, columns]
 
     def fill(rows: np.ndarray, progress: Progress | None, allocate: Allocate) -> None:
         vectors = compute(Encoded([encoded.input_ids[i] for i in rows], 0), progress)
         allocate(vectors.shape[1])[:] = vectors
 
     rows = outputs.rows(
-        encoded.input_ids, np.ones(len(encoded), dtype=np.int64), fill, row_bytes=VECTOR_BYTES,
+        encoded.input_ids, np.ones(len(encoded), dtype=np.int64), fill, row_bytes=row_bytes,
         progress=progress,
     )  # fmt: skip
-    return compute(encoded, progress) if rows is None else rows.vectors()
+    return compute(encoded, progress)[:, columns] if rows is None else rows.vectors(columns)
 
 
 class PooledFeatures:

@@ -24,6 +24,109 @@ from valence.models.pooling import masked_max, masked_mean
 from valence.storage import cache
 
 NAME = "means of all layers, maximum of the last"
+EVERY = slice(None)
+
+
+class LayerVectors:
+    """The vectors of tokenized texts under a frozen encoder; see :class:`LayerFeatures`.
+
+    Args:
+        encoder: A frozen encoder.
+        pad_id: Id of the padding token.
+        cached: Whether vectors are cached on disk.
+    """
+
+    def __init__(self, encoder: Encoder, pad_id: int, *, cached: bool) -> None:
+        self.encoder = encoder
+        self.pad_id = pad_id
+        self.cached = cached
+        self._weights = weights_key(encoder) if cached else ""
+
+    def of(
+        self, encoded: Encoded, progress: Progress | None = None, columns: slice = EVERY
+    ) -> np.ndarray:
+        """(N, D) float32 vectors of N texts, or some columns of them.
+
+        Args:
+            encoded: N tokenized texts.
+            progress: Called with (done, total) texts that have to be computed.
+            columns: Of a vector; no others are read from the disk.
+
+        Raises:
+            RunError: if the disk refuses.
+        """
+        if not self.cached:
+            return self._compute(encoded, progress)[:, columns]
+        return cached_vectors(
+            self._outputs, self._compute, encoded, progress, columns=columns,
+            row_bytes=4 * self.size,
+        )  # fmt: skip
+
+    def are_stored(self, encoded: Encoded) -> bool:
+        """Whether the vectors of all texts are in the cache."""
+        return not len(encoded) or self._outputs.stored(encoded.input_ids)
+
+    @property
+    def size(self) -> int:
+        """Numbers of a vector."""
+        widths = self.encoder.layer_widths
+        return sum(widths) + widths[-1]
+
+    @property
+    def last(self) -> slice:
+        """The columns that hold the mean of the last layer."""
+        width = self.encoder.layer_widths[-1]
+        return slice(-2 * width, -width)
+
+    @property
+    def _device(self) -> str:
+        return next(self.encoder.parameters()).device.type
+
+    @property
+    def _outputs(self) -> OutputCache:
+        key = output_key(self._weights, precision_in_effect(self.encoder, self._device), NAME)
+        about = {"encoder": self.encoder.spec.name, "features": NAME}
+        return OutputCache(cache.POOLED, key, about)
+
+    def _compute(self, encoded: Encoded, progress: Progress | None) -> np.ndarray:
+        device = self._device
+        lengths = [len(ids) for ids in encoded.input_ids]
+        batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET[device]))
+        parts = run_batches(partial(self._pooled, encoded), batches, device=device)
+        vectors = None
+        done = 0
+        for rows, part in zip(batches, parts, strict=True):
+            if vectors is None:
+                vectors = np.empty((len(encoded), part.shape[1]), dtype=np.float32)
+            vectors[rows] = part.numpy()
+            done += len(rows)
+            if progress is not None:
+                progress(done, len(encoded))
+        return np.zeros((0, 1), dtype=np.float32) if vectors is None else vectors
+
+    def _pooled(self, encoded: Encoded, rows: np.ndarray) -> Tensor:
+        padded = pad([encoded.input_ids[row] for row in rows], self.pad_id)
+        ids, mask = (padded[name].to(self._device) for name in ("input_ids", "attention_mask"))
+        return pool_layers(self.encoder.layers(ids, mask), mask).float().cpu()
+
+
+class LastLayerMeans:
+    """Means over tokens of the last layer, from the vectors of all layers.
+
+    Methods that read the last layer and methods that read all of them share one pass of the
+    encoder and one cache.
+
+    Args:
+        encoder: A frozen encoder.
+        pad_id: Id of the padding token.
+    """
+
+    def __init__(self, encoder: Encoder, pad_id: int) -> None:
+        self.vectors = LayerVectors(encoder, pad_id, cached=True)
+
+    def of(self, encoded: Encoded, progress: Progress | None = None) -> np.ndarray:
+        """(N, H) float32 means, in the order of the texts; as :meth:`LayerVectors.of`."""
+        return self.vectors.of(encoded, progress, self.vectors.last)
 
 
 class LayerFeatures:
@@ -40,11 +143,10 @@ class LayerFeatures:
 
     def __init__(self, spec: EncoderSpec, *, cached: bool, location: str | None = None) -> None:
         self.spec = spec
-        self.cached = cached
         frozen = spec.model_copy(update={"adaptation": "frozen"})
         self.encoder = Encoder(frozen, location).eval()
         self.tokenizer = TextTokenizer(spec, location)
-        self._weights = weights_key(self.encoder) if cached else ""
+        self._vectors = LayerVectors(self.encoder, self.tokenizer.pad_id, cached=cached)
         self.note = self.tokenizer.prompt_note
 
     @property
@@ -57,8 +159,7 @@ class LayerFeatures:
     @property
     def size(self) -> int:
         """Numbers of a vector."""
-        widths = self.encoder.layer_widths
-        return sum(widths) + widths[-1]
+        return self._vectors.size
 
     def start_of(self, layers: Literal["all", "upper"]) -> int:
         """The first column of all layers, or of the upper half of them."""
@@ -69,7 +170,7 @@ class LayerFeatures:
     def uncached(self) -> LayerFeatures:
         """The same without the cache on disk; the encoder is shared."""
         plain = copy(self)
-        plain.cached = False
+        plain._vectors = LayerVectors(self.encoder, self.tokenizer.pad_id, cached=False)
         return plain
 
     def to(self, device: str) -> None:
@@ -83,8 +184,7 @@ class LayerFeatures:
     @property
     def last(self) -> slice:
         """The columns that hold the mean of the last layer."""
-        width = self.encoder.layer_widths[-1]
-        return slice(-2 * width, -width)
+        return self._vectors.last
 
     def chunks(
         self, texts: Sequence[str], size: int, progress: Progress | None = None
@@ -118,68 +218,17 @@ class LayerFeatures:
             RunError: if the disk refuses.
         """
         encoded = self.tokenizer(texts)
-        if not self.cached:
-            return self._compute(encoded, progress), encoded.truncated
-        precision = precision_in_effect(self.encoder, self._device)
-        key = output_key(self._weights, precision, NAME)
-        outputs = OutputCache(cache.POOLED, key, {"encoder": self.spec.name, "features": NAME})
-        return cached_vectors(outputs, self._compute, encoded, progress), encoded.truncated
+        return self._vectors.of(encoded, progress), encoded.truncated
 
     def are_stored(self, texts: Sequence[str]) -> bool:
         """Whether the vectors of all texts are in the cache."""
-        if not texts:
-            return True
-        encoded = self.tokenizer(texts)
-        precision = precision_in_effect(self.encoder, self._device)
-        key = output_key(self._weights, precision, NAME)
-        return OutputCache(cache.POOLED, key, {}).stored(encoded.input_ids) is not None
-
-    @property
-    def _device(self) -> str:
-        return next(self.encoder.parameters()).device.type
-
-    def _compute(self, encoded: Encoded, progress: Progress | None) -> np.ndarray:
-        device = self._device
-        lengths = [len(ids) for ids in encoded.input_ids]
-        batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET[device]))
-        parts = run_batches(partial(self._pooled, encoded), batches, device=device)
-        vectors = None
-        done = 0
-        for rows, part in zip(batches, parts, strict=True):
-            if vectors is None:
-                vectors = np.empty((len(encoded), part.shape[1]), dtype=np.float32)
-            vectors[rows] = part.numpy()
-            done += len(rows)
-            if progress is not None:
-                progress(done, len(encoded))
-        return np.zeros((0, 1), dtype=np.float32) if vectors is None else vectors
-
-    def _pooled(self, encoded: Encoded, rows: np.ndarray) -> Tensor:
-        padded = pad([encoded.input_ids[row] for row in rows], self.tokenizer.pad_id)
-        ids, mask = (padded[name].to(self._device) for name in ("input_ids", "attention_mask"))
-        return pool_layers(self.encoder.layers(ids, mask), mask).float().cpu()
+        return not texts or self._vectors.are_stored(self.tokenizer(texts))
 
 
 def pool_layers(layers: Sequence[Tensor], mask: Tensor) -> Tensor:
     """(B, D) vectors of the states (B, T, H) of all layers and the mask (B, T)."""
     views = [*(masked_mean(states, mask) for states in layers), masked_max(layers[-1], mask)]
     return torch.cat(views, dim=1)
-
-
-def stored_last_means(encoder: Encoder, encoded: Encoded) -> np.ndarray | None:
-    """(N, H) means of the last layer, if the vectors of all texts are cached; else None.
-
-    Args:
-        encoder: A frozen encoder.
-        encoded: N tokenized texts, at least one.
-    """
-    precision = precision_in_effect(encoder, next(encoder.parameters()).device.type)
-    key = output_key(weights_key(encoder), precision, NAME)
-    rows = OutputCache(cache.POOLED, key, {}).stored(encoded.input_ids)
-    if rows is None:
-        return None
-    width = encoder.layer_widths[-1]
-    return rows.vectors()[:, -2 * width : -width]
 
 
 def _with_offset(progress: Progress, before: int, total: int, done: int, _: int) -> None:

@@ -22,6 +22,7 @@ from valence.models import frozen, output_keys
 from valence.models.base import Progress
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import FrozenStates, OutputCache, PooledFeatures
+from valence.models.layer_features import LastLayerMeans, LayerVectors
 from valence.models.output_keys import weights_key
 from valence.storage import cache
 
@@ -292,3 +293,16 @@ def test_another_pooler_makes_other_embeddings(tiny_encoder: Path, tmp_path: Pat
         model.pooler.dense.weight.mul_(2)
     model.save_pretrained(folder)
     assert np.abs(Embedder(spec, "pooler", device="cpu")(TEXTS[:3]) - before).max() > 1e-3
+
+
+def test_the_last_layer_and_all_layers_share_a_pass(
+    encoder: Encoder, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = np.stack([states.mean(axis=0) for states in truth(encoder, encoded)])
+    means = LastLayerMeans(encoder, 0)
+    np.testing.assert_allclose(means.of(encoded), expected, atol=1e-5)
+    layers = LayerVectors(encoder, 0, cached=True)
+    assert layers.are_stored(encoded)
+    monkeypatch.setattr(encoder, "layers", lambda *_: pytest.fail("the encoder ran again"))
+    np.testing.assert_allclose(layers.of(encoded)[:, layers.last], expected, atol=1e-5)
+    np.testing.assert_allclose(means.of(encoded), expected, atol=1e-5)
