@@ -53,8 +53,8 @@ PATTERNS = {
     r"\bleave .{1,30} out\b": "remove, omit",
 }  # fmt: skip
 PLAIN = re.compile("|".join(f"(?:{pattern})" for pattern in PATTERNS), re.IGNORECASE)
-#: Records of measurements and of papers, which quote what was run.
-RECORDS = {"results.md", "results-gpu.md", "papers.md", "negative.md", "errata.md"}
+#: The record of measurements.
+RECORDS = {"results.md"}
 #: Texts that are data: the synthetic corpus, and prompts and cards as published.
 DATA = {"demo.py", "demo_lexicon.py", "prompts.py", "catalog.py", "columns.py", "text.py"}
 MARKED = re.compile(r"```.*?```|`[^`]*`|<!--.*?-->", flags=re.DOTALL)

@@ -85,25 +85,34 @@ def audit(
         SpecError: if the spec subsamples them.
         ModelError: if the encoder cannot be loaded.
     """
-    on_step = progress or (lambda step, fraction: None)
+    whole = 0.2 if encoder_features else 1.0  # the encoder takes most of the time
+
+    def on_step(step: str, fraction: float) -> None:
+        if progress is not None:
+            progress(step, whole * fraction)
+
     spec = (encoder or EncoderSpec()).model_copy(update={"adaptation": "frozen"})
-    on_step("read", 0.0)
+    on_step("reading rows", 0.0)
     source = read_source(data, data_dir)
-    on_step("duplicates", 0.1)
+    on_step("comparing texts", 0.03)
     pairs = near_pairs(source.rows["key"].tolist(), threshold=near)
     findings = [*find_leaks(source, pairs), *find_duplicates(source, pairs)]
     findings += [find_contradictions(source), find_label_variants(source), find_class_sizes(source)]
-    on_step("languages", 0.2)
+    on_step("detecting languages", 0.1)
     findings.append(find_languages(source, languages))
-    on_step("lengths", 0.3)
+    on_step("counting tokens", 0.5)
     lengths, limit = token_lengths(spec, source.rows["text"].tolist())
     findings.append(find_truncated(source, lengths, limit))
-    on_step("labels", 0.4)
+    on_step("checking labels", 0.58)
 
     def embed(texts: Sequence[str]) -> np.ndarray:
         from valence.audit.encoder_features import lower_half_features
 
-        return lower_half_features(spec, texts, lambda x: on_step("labels", 0.4 + x / 2))
+        def encoded(done: float) -> None:
+            if progress is not None:
+                progress("checking labels with the encoder", whole + (0.98 - whole) * done)
+
+        return lower_half_features(spec, texts, encoded)
 
     few = len(source.of(source.training)) <= MAX_ENCODER_ROWS
     labels = find_label_errors(source, embed if encoder_features and few else None, budget=budget)
@@ -111,6 +120,7 @@ def audit(
         note = f" The encoder was skipped: there are more than {MAX_ENCODER_ROWS:,} rows."
         labels = replace(labels, line=labels.line + note)
     findings.append(labels)
-    on_step("done", 1.0)
+    if progress is not None:
+        progress("done", 1.0)
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     return Audit(source, tuple(findings))

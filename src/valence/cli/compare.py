@@ -332,15 +332,20 @@ def grid_callback(meter: console.Meter) -> GridCallback:
     """Shows how far a grid is."""
     from valence.comparison.grid import GridProgress
 
+    started: set[int] = set()
+
     def observe(now: GridProgress) -> None:
         spec = now.cell.spec
         ended = now.done + (now.cell.status != "waiting")
         data = Path(spec.data.name).name
         what = f"[{ended} of {now.cells} done] {data} {spec.method} seed {spec.seed}"
-        left = f"about {console.duration(now.seconds_left)} left"
-        left = left if now.at_work < 2 else f"{now.at_work} at work, {left}"
-        message = f"{now.message}, {left}" if now.message else left
-        meter.show(what, now.total, message, important=now.share in (0.0, 1.0))
+        running = "" if now.at_work < 2 else f"{now.at_work} running"
+        meter.show(
+            what, now.total, ", ".join(filter(None, (now.message, running))),
+            seconds_left=now.seconds_left,
+            important=id(now.cell) not in started or now.cell.status != "waiting",
+        )  # fmt: skip
+        started.add(id(now.cell))
 
     return observe
 

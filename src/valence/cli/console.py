@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from valence.cli.streams import CONTROL, visible
 from valence.config.duration import duration as duration
@@ -102,23 +104,54 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+class TimeLeft:
+    """Estimates how long the rest takes, by the speed since the first call."""
+
+    MIN_SECONDS = 2.0
+    MIN_FRACTION = 0.03
+
+    def __init__(self) -> None:
+        self.start = (0.0, 0.0)
+        self.is_started = False
+
+    def seconds(self, fraction: float) -> float | None:
+        """Seconds until the fraction is 1; None while too little is done to tell.
+
+        Args:
+            fraction: Fraction that is done, in [0, 1]; it grows evenly.
+        """
+        now = time.monotonic()
+        if not self.is_started:
+            self.start, self.is_started = (now, fraction), True
+        began, before = self.start
+        done, taken = fraction - before, now - began
+        if done < self.MIN_FRACTION or taken < self.MIN_SECONDS or fraction >= 1:
+            return None
+        return taken / done * (1 - fraction)
+
+
 class Meter:
-    """Progress with time left: a bar in a terminal, sparse plain lines elsewhere."""
+    """Progress with the time left: a bar in a terminal, sparse plain lines elsewhere.
+
+    In a narrow terminal the line is cut at its end, where the details are.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self.last_line = 0.0
-        self.last_words = ""
+        self.work, self.clock = "", TimeLeft()
         self.bar: Progress | None = None
         if not quiet and sys.stderr.isatty():
+            detail = Column(no_wrap=True, overflow="ellipsis", ratio=1)
             self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=30),
-                TextColumn("{task.fields[words]}"),
-                console=log(),
+                TextColumn("{task.fields[percent]:>4}"),
+                BarColumn(bar_width=16),
+                TextColumn("{task.description}", markup=False, table_column=detail),
+                console=Console(file=sys.stderr, highlight=False),
                 transient=True,
+                expand=True,
             )
-            self.task = self.bar.add_task("", total=1.0, words="")
+            self.task = self.bar.add_task("starting", total=1.0, percent="")
 
     def __enter__(self) -> Meter:
         if self.bar is not None:
@@ -129,24 +162,41 @@ class Meter:
         if self.bar is not None:
             self.bar.stop()
 
-    def show(self, what: str, fraction: float, words: str, *, important: bool = False) -> None:
+    def show(
+        self, what: str, fraction: float, words: str, *, seconds_left: float | None = None,
+        important: bool = False,
+    ) -> None:  # fmt: skip
         """Show the progress.
 
         Args:
             what: The work.
             fraction: Fraction that is done, in [0, 1].
-            words: What happened last, and the time left.
+            words: What happens now.
+            seconds_left: Estimate of the time until all is done; None where there is none.
             important: Print a plain line even shortly after the last one.
         """
         if self.quiet:
             return
+        left = "" if seconds_left is None else f"about {duration(seconds_left)} left"
+        percent = f"{math.floor(100 * fraction)}%"  # 100% means done
         if self.bar is not None:
-            what, words = visible(what), visible(words)
-            self.bar.update(self.task, description=what, completed=fraction, words=words)
+            line = visible(" ".join(filter(None, (left and f"{left}:", what, words))))
+            self.bar.update(self.task, description=line, completed=fraction, percent=percent)
             if important:
-                self.bar.console.print(f"{what} {words}", markup=False)
+                self.bar.console.print(visible(_joined(what, words, left)), markup=False)
             return
         now = time.monotonic()
         if important or now - self.last_line > QUIET_SECONDS:
             self.last_line = now
-            info(f"{what} {fraction:4.0%} {words}")
+            info(_joined(f"{what} {percent:>4}", words, left))
+
+    def show_timed(self, what: str, fraction: float, words: str) -> None:
+        """As :meth:`show`, with the time left by the speed so far, for work that is even."""
+        if what != self.work:
+            self.work, self.clock = what, TimeLeft()
+        self.show(what, fraction, words, seconds_left=self.clock.seconds(fraction))
+
+
+def _joined(what: str, words: str, left: str) -> str:
+    """``lora``, ``epoch 2 of 6`` and ``about 3 s left`` in a line."""
+    return f"{what} {', '.join(filter(None, (words, left)))}".rstrip()

@@ -120,7 +120,7 @@ def _index(
     with console.Meter(quiet=output.quiet) as meter:
         return build_index(
             predictor, loaded.rows, keep=how.keep,
-            progress=lambda done, total: meter.show(
+            progress=lambda done, total: meter.show_timed(
                 f"rows of {loaded.source}", done / max(1, total), f"{done} of {total}"
             ),
         )  # fmt: skip

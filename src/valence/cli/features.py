@@ -91,7 +91,9 @@ def extract(
     with console.Meter(quiet=output.quiet) as meter:
         archive = archive_clips(
             clip, out, Extractor(settings), encoding=encoding,
-            progress=lambda done, of: meter.show("clips", done / of, f"{done}/{of}"),
+            progress=lambda done, of: meter.show_timed(
+                "clips", done / max(1, of), f"{done} of {of}"
+            ),
         )  # fmt: skip
     _print(archive, output)
 

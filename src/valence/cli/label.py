@@ -222,7 +222,7 @@ def _simulate(
         done = simulate(
             pool.spec(pool.data), strategies, range(simulation.replays), settings, out=work.out,
             encoder=work.encoder or "auto", data_dir=pool.data_dir,
-            progress=lambda fraction, words: meter.show("label", fraction, words),
+            progress=lambda fraction, words: meter.show_timed("label", fraction, words),
         )  # fmt: skip
     _print_simulation(done, output, work.out)
 

@@ -103,7 +103,9 @@ def instructions(
         about = make_instructions(
             rows, out, template=records.template, embedder=embedder, pool=pool, seed=seed,
             data_dir=data.data_dir,
-            progress=lambda done, all_: meter.show("embedding", done / all_, f"{done} of {all_}"),
+            progress=lambda done, all_: meter.show_timed(
+                "embedding", done / max(1, all_), f"{done} of {all_} texts"
+            ),
         )  # fmt: skip
     if not output.quiet:
         for note in about.notes:

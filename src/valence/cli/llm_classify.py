@@ -129,7 +129,7 @@ def _run(spec: RunSpec, dataset: Dataset, store: RunStore, *, quiet: bool) -> Ru
     with console.Meter(quiet=quiet) as meter:
         result = run(
             spec, store=store, dataset=dataset,
-            progress=lambda fraction, words: meter.show(spec.method, fraction, words),
+            progress=lambda fraction, words: meter.show_timed(spec.method, fraction, words),
         )  # fmt: skip
     if not quiet:
         for note in result.notes:

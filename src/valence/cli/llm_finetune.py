@@ -150,7 +150,7 @@ def finetune(
     with console.Meter(quiet=output.quiet) as meter:
 
         def report(fraction: float, words: str) -> None:
-            meter.show("fine-tuning", fraction, words)
+            meter.show_timed("fine-tuning", fraction, words)
 
         if alignment.unlabeled is None:
             result = train(spec, sft_data, out, progress=report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -68,39 +67,20 @@ def _note(count: int, words: str) -> None:
 
 
 def _progress_of_files(meter: console.Meter) -> Callable[[FolderProgress], None]:
-    """Progress with the time left, by the bytes since the first call."""
-    start = time.monotonic()
-    first: list[float] = []
+    """Progress by bytes."""
 
     def show(now: FolderProgress) -> None:
-        if not first:
-            first.append(now.fraction)
         words = f"{now.done} of {now.files} files, {now.rows} rows"
-        done = now.fraction - first[0]
-        if done > 0 and now.fraction < 1:
-            left = (time.monotonic() - start) / done * (1 - now.fraction)
-            words += f", {console.duration(left)} left"
-        meter.show("predict", now.fraction, words)
+        meter.show_timed("predict", now.fraction, words)
 
     return show
 
 
 def progress_of_rows(meter: console.Meter) -> Callable[[int, int], None]:
-    """Progress with the time left, by the speed since the first call."""
-    first: list[tuple[float, int]] = []
-
-    def show(done: int, total: int) -> None:
-        now = time.monotonic()
-        if not first:
-            first.append((now, done))
-        start, before = first[0]
-        words = f"{done} of {total} rows"
-        if done > before and done < total:
-            left = (now - start) / (done - before) * (total - done)
-            words += f", {console.duration(left)} left"
-        meter.show("predict", done / max(1, total), words)
-
-    return show
+    """Progress by rows."""
+    return lambda done, total: meter.show_timed(
+        "predict", done / max(1, total), f"{done} of {total} rows"
+    )
 
 
 def print_truncated(predictor: Predictor, truncated: int, *, quiet: bool) -> None:

@@ -170,7 +170,7 @@ def _train(
     with console.Meter(quiet=output.quiet) as meter:
         result = run(
             spec, store=store, data_dir=data_dir, keep_model=True, start=start, track=output.track,
-            progress=lambda fraction, words: meter.show(spec.method, fraction, words),
+            progress=lambda fraction, words: meter.show_timed(spec.method, fraction, words),
         )  # fmt: skip
     mode: Literal["train", "continue"] = "train" if start is None else "continue"
 

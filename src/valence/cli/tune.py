@@ -111,7 +111,7 @@ def tune(
             result = tuning.tune(
                 name, rows, plan=plan, settings=settings,
                 config=study.config(title, data_dir=data.data_dir, output=output),
-                observer=_observer(meter, name), progress=_final(meter, name),
+                observer=_observer(meter, name, final=study.final), progress=_final(meter, name),
             )  # fmt: skip
         folder = _folder(out, name, title, several=len(method) > 1)
         store = RunStore(output.runs)
@@ -141,7 +141,7 @@ def _folder(out: Path | None, method: str, study: str, *, several: bool) -> Path
     return out / method if several else out
 
 
-def _observer(meter: console.Meter, method: str) -> Observer:
+def _observer(meter: console.Meter, method: str, *, final: bool) -> Observer:
     from valence.tuning.tune import StudyProgress
 
     finished = -1
@@ -152,17 +152,19 @@ def _observer(meter: console.Meter, method: str) -> Observer:
         words = f"trial {min(done + 1, now.trials)} of {now.trials}"
         if now.best is not None:
             words += f", best {now.best:.3f}"
-        if now.seconds_left is not None and done < now.trials:
-            words += f", about {console.duration(now.seconds_left)} left"
+        words += ", then the final training" if final else ""
         fraction = min(1.0, (done + now.fraction) / now.trials)
-        meter.show(f"tune {method}", fraction, words, important=done != finished)
+        meter.show(
+            f"tune {method}", fraction, words, important=done != finished,
+            seconds_left=now.seconds_left if done < now.trials else None,
+        )  # fmt: skip
         finished = done
 
     return observe
 
 
 def _final(meter: console.Meter, method: str) -> Callable[[float, str], None]:
-    return lambda fraction, words: meter.show(f"train {method} with the best", fraction, words)
+    return lambda fraction, words: meter.show_timed(f"final training {method}", fraction, words)
 
 
 def _print(results: list[TuningResult], output: TrackedRunsOptions) -> None:

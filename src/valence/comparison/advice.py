@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from valence.config.callbacks import ProgressCallback, part_of
 from valence.data.dataset import Dataset
 from valence.data.frames import PREFIX as FRAME
 from valence.data.sources import load_dataset
@@ -45,8 +46,9 @@ class LearningCurve:
 
 
 def learning_curve(
-    key: str, data: Dataset, store: RunStore, *, data_dir: str | Path | None = None
-) -> LearningCurve | str:
+    key: str, data: Dataset, store: RunStore, *, data_dir: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> LearningCurve | str:  # fmt: skip
     """Fit the method of a run on all training rows and on half of every class.
 
     Args:
@@ -54,6 +56,7 @@ def learning_curve(
         data: Its rows.
         store: Where it is; the other runs go there too.
         data_dir: Folder of corpora.
+        progress: Called with the fraction done and a message.
 
     Returns:
         The curve, or why there is none: the rows are too few or too many, or the method cannot
@@ -69,11 +72,14 @@ def learning_curve(
     cleared = {"data.imbalance_ratio": None, "data.head_count": None, "data.train_total": None}
     spec = known.spec.override({"refit.when": "never"})
     try:
-        full = run(spec, store=store, dataset=data)
+        steps = (part_of(progress, a, a + 0.5) for a in (0.0, 0.5))
+        first, second = (one and _titled(one) for one in steps)
+        full = run(spec, store=store, dataset=data, progress=first)
         fewer = spec.override({**cleared, "data.train_counts": halves})
         half = run(
-            fewer, store=store, dataset=load_dataset(fewer.data, seed=spec.seed, data_dir=data_dir)
-        )
+            fewer, store=store, progress=second,
+            dataset=load_dataset(fewer.data, seed=spec.seed, data_dir=data_dir),
+        )  # fmt: skip
     except ValenceError as error:
         return f"half of the rows cannot be used ({error})"
     before, after = (_validation(store, one.key, data) for one in (half, full))
@@ -83,6 +89,10 @@ def learning_curve(
     shares = np.bincount(labels, minlength=len(data.classes)) / len(labels)
     low, high = (expected_macro_f1(one, labels, shares) for one in (before, after))
     return LearningCurve(len(data.train), low, high, gain_error(before, after, labels, shares))
+
+
+def _titled(progress: ProgressCallback) -> ProgressCallback:
+    return lambda done, message: progress(done, f"learning curve: {message}")
 
 
 def _validation(store: RunStore, key: str, data: Dataset) -> np.ndarray | None:

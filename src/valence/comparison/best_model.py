@@ -12,7 +12,7 @@ import pandas as pd
 
 from valence.comparison.advice import LearningCurve, advice_of, learning_curve
 from valence.comparison.bootstrap import Difference, paired_bootstrap
-from valence.config.callbacks import ProgressCallback
+from valence.config.callbacks import ProgressCallback, part_of
 from valence.config.data import DataSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
@@ -23,6 +23,8 @@ from valence.runs.store import RunResult, RunStore
 
 METHOD = "auto"
 FLOOR = "majority"
+CURVE_START = 0.85
+"""Fraction of the progress after which the learning curve is made."""
 FEW_ROWS = 20
 """Training rows of a class below which it is small."""
 RESAMPLES = 2000
@@ -117,8 +119,9 @@ def fit_best(
     home, is_complete = store, True
     try:
         result = run(
-            spec, store=store, dataset=rows, keep_model=True, progress=progress, track=track
-        )
+            spec, store=store, dataset=rows, keep_model=True, track=track,
+            progress=part_of(progress, 0.0, CURVE_START),
+        )  # fmt: skip
     except RunStopped as stopped:
         home, result = stopped.keep()
         is_complete = False
@@ -126,7 +129,10 @@ def fit_best(
     folder = home.path(result.key)
     portfolio = pd.read_csv(folder / PORTFOLIO_FILE, keep_default_na=False)
     other = _best_other(portfolio)
-    curve = _curve(portfolio, rows, store, data_dir) if is_complete else "you stopped before it"
+    last = part_of(progress, CURVE_START, 1.0)
+    curve: LearningCurve | str = "you stopped before it"
+    if is_complete:
+        curve = _curve(portfolio, rows, store, data_dir, last)
     ours = _predicted(home, result.key)
     labels = rows.test.labels
     return BestModel(
@@ -140,14 +146,15 @@ def fit_best(
 
 
 def _curve(
-    portfolio: pd.DataFrame, rows: Dataset, store: RunStore, data_dir: str | Path | None
-) -> LearningCurve | str:
+    portfolio: pd.DataFrame, rows: Dataset, store: RunStore, data_dir: str | Path | None,
+    progress: ProgressCallback | None,
+) -> LearningCurve | str:  # fmt: skip
     """The learning curve of the largest member that trains nothing in the encoder, or why none."""
     quick = portfolio[portfolio["out_of_fold"] & (portfolio["run"] != "")]
     if not len(quick):
         return "every member trains the encoder"
     key = str(quick.sort_values("share")["run"].iloc[-1])
-    return learning_curve(key, rows, store, data_dir=data_dir)
+    return learning_curve(key, rows, store, data_dir=data_dir, progress=progress)
 
 
 def check_rows(data: Dataset) -> RowCheck:

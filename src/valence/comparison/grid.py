@@ -216,7 +216,7 @@ class GridProgress:
         cell: The cell at work.
         share: Fraction of that cell's training that is done.
         message: What happened last in it.
-        seconds_left: Estimate for the rest of the grid.
+        seconds_left: Estimate for the rest of the grid; None before anything was measured.
         at_work: Cells that are run at this moment.
         total: Fraction of the whole grid that is done, cells at work included.
     """
@@ -226,7 +226,7 @@ class GridProgress:
     cell: Cell
     share: float
     message: str
-    seconds_left: float
+    seconds_left: float | None
     at_work: int = 1
     total: float = 0.0
 
@@ -284,6 +284,8 @@ class _ProgressTable:
         self.fractions: dict[int, float] = {}
         self.most_at_work = 1
         self.sizes: dict[str, Sizes] = {}
+        self.shown = 0.0
+        self.begun: dict[int, float] = {}
 
     def on_event(self, number: int, event: RunEvent) -> None:
         cell = self.cells[number]
@@ -293,10 +295,12 @@ class _ProgressTable:
             self.sizes[cell.spec.data.name] = event.sizes
         if event.status in ("started", "progress"):
             self.fractions[number] = event.share
+            self.begun.setdefault(number, time.monotonic())
             self.most_at_work = max(self.most_at_work, len(self.fractions))
             self._notify(number, event)
             return
         self.fractions.pop(number, None)
+        self.begun.pop(number, None)
         if event.status == "retried":
             cell.repeats += 1
             self._notify(number, event)
@@ -341,11 +345,25 @@ class _ProgressTable:
         ]
         # Together they are no faster than the longest of them.
         share = max([sum(left) / self.most_at_work, *left])
-        partly = sum(self.fractions.values())
-        ended = sum(c.status != "waiting" for c in self.cells)
+        now = time.monotonic()
+        running = [
+            (self._work(self.cells[i]) * fraction, now - self.begun[i])
+            for i, fraction in self.fractions.items() if fraction > 0
+        ]  # fmt: skip
         self.callback(
             GridProgress(
-                finished, len(self.cells), cell, event.share, event.message, self.clock.left(share),
-                len(self.fractions), (ended + partly) / len(self.cells),
+                finished, len(self.cells), cell, event.share, event.message,
+                self.clock.left(share, running), len(self.fractions), self._total(),
             )
         )  # fmt: skip
+
+    def _total(self) -> float:
+        """Fraction of all work that is done; where no cell has any, that of the cells."""
+        works = [self._work(cell) for cell in self.cells]
+        works = works if any(works) else [1.0] * len(works)
+        done = sum(
+            work * (1.0 if cell.status != "waiting" else self.fractions.get(number, 0.0))
+            for number, (cell, work) in enumerate(zip(self.cells, works, strict=True))
+        )
+        self.shown = max(self.shown, done / sum(works))  # sizes of other data may change it
+        return self.shown

@@ -89,7 +89,13 @@ class Predictor:
         return self.task.target
 
     def outputs(self, examples: Examples, progress: Progress | None = None) -> Outputs:
-        """Outputs of N rows, calibrated; long texts are handled as the predictor says."""
+        """Outputs of N rows, calibrated; long texts are handled as the predictor says.
+
+        Args:
+            examples: The rows.
+            progress: Called with (done, total) rows.
+        """
+        progress = progress and _of_rows(progress, len(examples))
         if self.long == "windows":
             outputs = predict_windows(self.model, examples, progress)
         else:
@@ -207,3 +213,12 @@ def _to_frame(columns: Mapping[str, list[Any]]) -> pd.DataFrame:
     return pd.DataFrame(
         {n: pd.Series(v, dtype=object if n == "label" else float) for n, v in columns.items()}
     )
+
+
+def _of_rows(progress: Progress, count: int) -> Progress:
+    """Progress in texts, windows or what is not cached as progress in rows."""
+
+    def on_progress(done: int, total: int) -> None:
+        progress(count * done // max(1, total), count)
+
+    return on_progress

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from valence.config.callbacks import ProgressCallback
+from valence.config.callbacks import ProgressCallback, part_of
 from valence.data.dataset import Split
 from valence.data.examples import Examples
 from valence.distributed import process_group
@@ -170,7 +170,9 @@ class _Rounds:
         if (folder / ABOUT).exists():  # written last
             return read_finetune_result(folder)
         begun = None if start is None else self.work / str(start)
-        return finetune(self.spec, data, folder, start=begun, progress=self.progress)
+        rounds = self.align_spec.rounds + 1
+        progress = part_of(self.progress, number / rounds, (number + 1) / rounds)
+        return finetune(self.spec, data, folder, start=begun, progress=progress)
 
     def pseudo_labels(self, number: int, start: int) -> PseudoLabels:
         """The labels of a round, by the adapter of an earlier one; read again if they are there."""

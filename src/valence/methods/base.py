@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from valence.models.base import Model
 
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
+MAX_SCORING, QUICK_SCORING = 0.95, 0.1  # fractions of a run's progress
 
 
 class Sizes(NamedTuple):
@@ -75,7 +76,8 @@ class FitContext:
         on_evaluate: Called with the validation score of every evaluation.
         start: The model folder that a spec with ``start`` continues.
         group: Name of the rows' group column; empty without one.
-        fit_base: Fits another spec on the same rows, for methods that build on one.
+        fit_base: Fits another spec on the same rows, for methods that build on one; calls the
+            progress it is given.
         new_spec: Makes the spec of another method on the same rows, from its name and dotted
             settings.
         row_weights: (N,) weights of the training rows, beside those of their classes; None where
@@ -90,7 +92,7 @@ class FitContext:
     on_evaluate: EvalCallback | None = None
     start: Path | None = None
     group: str = ""
-    fit_base: Callable[[RunSpec], FitResult] | None = None
+    fit_base: Callable[[RunSpec, ProgressCallback | None], FitResult] | None = None
     new_spec: Callable[[str, Mapping[str, Any]], RunSpec] | None = None
     row_weights: np.ndarray | None = None
 
@@ -240,6 +242,11 @@ class Method(ABC, Generic[ConfigT]):
     def cost(self, config: ConfigT, sizes: Sizes) -> float:
         """Expected work of a run, in texts scored once by the encoder; estimates the time left."""
         return 0.0
+
+    def scoring_part(self, config: ConfigT, sizes: Sizes) -> float:
+        """Fraction of a run's progress that is scoring validation and test rows, after the fit."""
+        cost = self.cost(config, sizes)
+        return min(MAX_SCORING, (sizes.validation + sizes.test) / cost) if cost else QUICK_SCORING
 
     def content(self, config: ConfigT) -> tuple[str, ...]:
         """Hashes of the files that a result depends on besides settings and rows.

@@ -86,6 +86,10 @@ class Auto(Method[AutoConfig]):
                   for name in config.portfolio.fine_tuned)  # fmt: skip
         return own + 2.0 * sum(sizes)
 
+    def scoring_part(self, config: AutoConfig, sizes: Sizes) -> float:
+        """Little: the runs of the members have read all rows before."""
+        return 0.05
+
     def encoder_name(self, config: AutoConfig) -> str | None:
         """The encoder that was named; None where it chooses."""
         return None if config.encoder.name == AUTO_ENCODER else config.encoder.name
@@ -169,7 +173,7 @@ def _member_config(name: str, config: AutoConfig) -> MethodConfig:
 
 def _try_frozen(search: PortfolioSearch, method: str, encoder: str = "") -> None:
     """Try a method that trains nothing in the encoder; on n-grams alone without one."""
-    search.report_progress(f"{method} ({encoder})" if encoder else method)
+    search.begin(f"{method} ({encoder})" if encoder else method)
     settings = {"refit.when": search.config.refit.when}
     search.try_method(method, encoder, settings)
 
@@ -205,7 +209,7 @@ def _fine_tune(search: PortfolioSearch) -> None:
         if expected > search.seconds_left:
             search.note_skipped(name, expected)
             continue
-        search.report_progress(f"{name} ({encoder})")
+        search.begin(name, f"{name} ({encoder})")
         settings = {"train.epochs": search.config.portfolio.epochs}
         search.join(search.try_method(name, encoder, settings))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from valence.config.callbacks import ProgressCallback, part_of
 from valence.config.ranges import Range
 from valence.config.sections import (
     AUTO_ENCODER,
@@ -93,9 +94,11 @@ class FineTune(Method[FineTuneConfig]):
         )  # fmt: skip
         if config.train.cache == "auto":
             model.enable_hidden_state_cache()
+        encoding = encoding_part(self, config, train, validation)
+        middle = encoding * len(train) / (len(train) + len(validation))
         inputs, held_out = (
-            model.inputs_of(_encode(model, split.texts, config, context))
-            for split in (train, validation)
+            model.inputs_of(_encode(model, split.texts, config, part_of(context.progress, *ends)))
+            for split, ends in ((train, (0.0, middle)), (validation, (middle, encoding)))
         )
         second, view_note = _second_views(model, train, config, context)
         set_seed(seed)  # the training is the same whether the above was cached or computed
@@ -108,7 +111,10 @@ class FineTune(Method[FineTuneConfig]):
         )
         if not process_group.is_main_process():
             torch.manual_seed(seed + process_group.rank())  # other dropout than process 0
-        log = train_network(trainer, checkpoint=context.checkpoint, progress=context.progress)
+        log = train_network(
+            trainer, checkpoint=context.checkpoint,
+            progress=part_of(context.progress, encoding, 1.0),
+        )  # fmt: skip
         notes = [f"weights of step {log.best_step} of {log.steps}", *model.notes]
         if inputs.truncated:
             notes.append(f"{inputs.truncated} of {len(train)} training texts were truncated")
@@ -171,6 +177,26 @@ class FineTune(Method[FineTuneConfig]):
         return precision_in_effect(config.train.precision, config.train.device)
 
 
+def encoding_part(
+    method: Method[Any], config: MethodConfig, train: Split, validation: Split
+) -> float:
+    """Fraction of a fit that a frozen encoder takes before the rest is trained; 0 if it is not."""
+    if config.get("encoder.adaptation") != "frozen":
+        return 0.0
+    rows = len(train) + len(validation)
+    return min(1.0, rows / max(1.0, method.cost(config, Sizes(len(train), len(validation), 0))))
+
+
+def encoding_progress(progress: ProgressCallback | None) -> Callable[[int, int], None]:
+    """Counts of encoded texts as a fraction and a message."""
+
+    def on_texts(done: int, total: int) -> None:
+        if progress is not None:
+            progress(done / max(1, total), f"encoding {done} of {total} texts")
+
+    return on_texts
+
+
 def evaluation_work(train: TrainSpec, sizes: Sizes) -> float:
     """Work of scoring the validation rows at every evaluation, and of the test rows once."""
     steps = max(1, sizes.train // (train.batch_size * train.accumulation))
@@ -207,18 +233,15 @@ def _initial_model(config: FineTuneConfig, context: FitContext) -> TorchModel:
 
 
 def _encode(
-    model: TorchModel, texts: list[str], config: FineTuneConfig, context: FitContext
+    model: TorchModel, texts: list[str], config: FineTuneConfig, progress: ProgressCallback | None
 ) -> Encoded:
     """Encoded texts, with the states of a frozen encoder."""
     from valence.distributed import process_group
     from valence.distributed.device import pick_device
 
-    def progress(done: int, total: int) -> None:
-        context.report_progress(0.0, f"token states: {done} of {total} texts")
-
     with process_group.main_process_first():
         device = pick_device(config.train.device)
-        return model.encode(texts, device=device, progress=progress)
+        return model.encode(texts, device=device, progress=encoding_progress(progress))
 
 
 def _second_views(
@@ -238,11 +261,11 @@ def _second_views(
     )  # fmt: skip
 
     def progress(done: int, total: int) -> None:
-        context.report_progress(0.0, f"second views: {done} of {total} texts")
+        context.report_progress(0.0, f"augmenting {done} of {total} texts")
 
     with process_group.main_process_first():
         texts, note = second_views(config.view, source, progress)
-    return model.inputs_of(_encode(model, texts, config, context)), note
+    return model.inputs_of(_encode(model, texts, config, None)), note
 
 
 LORA = {"encoder.adaptation": "lora"}

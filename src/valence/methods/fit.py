@@ -24,7 +24,7 @@ def fit_spec(
     progress: ProgressCallback | None = None,
     on_evaluate: EvalCallback | None = None,
     start: Path | None = None,
-    fit_base: Callable[[RunSpec], FitResult] | None = None,
+    fit_base: Callable[[RunSpec, ProgressCallback | None], FitResult] | None = None,
     in_memory: bool = False,
 ) -> FitResult:
     """Fit a spec on training and validation rows; it has no access to test rows.
@@ -54,7 +54,7 @@ def fit_spec(
     context = FitContext(
         spec, data.task, {**values, "data": None} if in_memory else values, checkpoint, progress,
         on_evaluate, start, data.group,
-        fit_base or (lambda base: fit_spec(base, data, progress=progress, in_memory=in_memory)),
+        fit_base or (lambda base, own: fit_spec(base, data, progress=own, in_memory=in_memory)),
         lambda name, settings: make_spec(name, spec.data, seed=spec.seed, settings=settings),
         data.row_weights,
     )  # fmt: skip

@@ -122,7 +122,7 @@ class KernelRidge(Method[KernelRidgeConfig]):
         config = self.config(context.spec)
         fitting = _Fitting(config, train, validation, context)
         encoder = _encode(config, train, validation, context) if fitting.reads_encoder else None
-        context.report_progress(ENCODING_PART, "ridge regressions")
+        context.report_progress(ENCODING_PART, "fitting ridge regressions")
         first = fitting.solve(encoder)
         notes = [f"members: {first.mean.name}", f"temperature {first.temperature:.2g}"]
         shift = _shift_note(config.ridge, train, validation, len(fitting.shares))
@@ -242,7 +242,7 @@ def _encode(
     layers.to(config.train.device)
 
     def progress(done: int, total: int) -> None:
-        context.report_progress(ENCODING_PART * done / total, f"encoding: {done} of {total} texts")
+        context.report_progress(ENCODING_PART * done / total, f"encoding {done} of {total} texts")
 
     whole, _ = layers.vectors([*train.texts, *validation.texts], progress)
     start = layers.start_of(config.ridge.layers)

@@ -6,11 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from valence.config.callbacks import part_of
 from valence.config.ranges import Range
 from valence.config.sections import EncoderSpec, FusionSpec, LossSpec, TrainSpec
 from valence.config.spec import MethodConfig
 from valence.methods.base import Capabilities, FitContext, FitResult, Method, OwnBest, Sizes
-from valence.methods.finetune import ADAPTED, HEAD_WORK, TRAINING_WORK, evaluation_work
+from valence.methods.finetune import (
+    ADAPTED,
+    HEAD_WORK,
+    TRAINING_WORK,
+    encoding_part,
+    encoding_progress,
+    evaluation_work,
+)
 from valence.methods.search_space import rate_space
 
 if TYPE_CHECKING:
@@ -91,14 +99,16 @@ class Multimodal(Method[MultimodalConfig]):
         if config.train.cache == "auto":
             model.enable_hidden_state_cache()
 
-        def progress(done: int, total: int) -> None:
-            context.report_progress(0.0, f"token states: {done} of {total} texts")
-
+        encoding = encoding_part(self, config, train, validation)
+        middle = encoding * len(train) / (len(train) + len(validation))
         device = pick_device(config.train.device)
         inputs, held_out = (
-            model.rows(split.texts, split.features, device=device, progress=progress)
-            for split in (train, validation)
-        )
+            model.rows(
+                split.texts, split.features, device=device,
+                progress=encoding_progress(part_of(context.progress, *ends)),
+            )
+            for split, ends in ((train, (0.0, middle)), (validation, (middle, encoding)))
+        )  # fmt: skip
         set_seed(seed)
         rows = TrainingRows(
             context.task, with_dropout(inputs, config.fusion.modality_dropout), held_out,
@@ -108,7 +118,10 @@ class Multimodal(Method[MultimodalConfig]):
             model.net, args, rows=rows, spec=config.train, keep_own_best=True,
             on_evaluate=context.on_evaluate,
         )  # fmt: skip
-        log = train_network(trainer, checkpoint=context.checkpoint, progress=context.progress)
+        log = train_network(
+            trainer, checkpoint=context.checkpoint,
+            progress=part_of(context.progress, encoding, 1.0),
+        )  # fmt: skip
         notes = [f"weights of step {log.best_step} of {log.steps}", *model.notes]
         if inputs.truncated:
             notes.append(f"{inputs.truncated} of {len(train)} training texts were truncated")

@@ -127,6 +127,7 @@ class PortfolioSearch:
         tried: Every candidate so far.
         pool: What the mean is made of; None before the first candidate.
         planned: Names of all that is to be tried.
+        step: Which of these is tried now, and how it is shown.
         notes: Lines for the user.
     """
 
@@ -138,6 +139,7 @@ class PortfolioSearch:
     tried: list[Candidate] = field(default_factory=list)
     pool: LogitPool | None = None
     planned: list[str] = field(default_factory=list)
+    step: tuple[int, str] = (0, "")
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -153,9 +155,22 @@ class PortfolioSearch:
         budget = self.config.portfolio.budget_seconds
         return float("inf") if budget is None else budget - (time.monotonic() - self.began)
 
-    def report_progress(self, name: str) -> None:
-        """Say what is tried next."""
-        self.context.report_progress(len(self.tried) / len(self.planned), name)
+    def begin(self, planned: str, shown: str = "") -> None:
+        """Say what is tried next.
+
+        Args:
+            planned: Its name in ``planned``; what was planned before it counts as done.
+            shown: How it is shown; by default the same.
+        """
+        self.step = self.planned.index(planned), shown or planned
+        self._show(0.0, "")
+
+    def _show(self, done: float, message: str) -> None:
+        number, name = self.step
+        count = len(self.planned)
+        words = f"step {number + 1} of {count}, {name}"
+        shown = ": ".join(filter(None, (words, message)))
+        self.context.report_progress((number + done) / count, shown)
 
     def try_method(self, name: str, encoder: str, settings: dict[str, Any]) -> Candidate:
         """Fit a method of the portfolio, on an encoder unless its name is empty.
@@ -167,7 +182,7 @@ class PortfolioSearch:
         spec = self._spec(name, {**chosen, **settings})
         began = time.monotonic()
         assert self.context.fit_base is not None
-        fitted = self.context.fit_base(spec)
+        fitted = self.context.fit_base(spec, self._show)
         held = fitted.model.predict(self.validation.examples(self.context.group)).logits
         own = fitted.out_of_fold
         candidate = Candidate(

@@ -57,7 +57,7 @@ class PostHocAdjustment(Method[FineTuneConfig]):
 
         if context.fit_base is None:
             raise SpecError(f"Method {self.name!r} needs {self.of!r}; fit that method first")
-        base = context.fit_base(self.base_spec(context.spec))
+        base = context.fit_base(self.base_spec(context.spec), context.progress)
         logits = base.model.predict(validation.examples(context.group)).logits
         prior = log_prior(context.task.counts).numpy()
         metric = self.config(context.spec).train.metric

@@ -79,6 +79,10 @@ class Prompting(Method[PromptConfig]):
         """An answer for every test row."""
         return ANSWER_WORK * sizes.test
 
+    def scoring_part(self, config: PromptConfig, sizes: Sizes) -> float:
+        """The answers to the test rows."""
+        return ANSWER_WORK * sizes.test / max(1.0, self.cost(config, sizes))
+
     def content(self, config: PromptConfig) -> tuple[str, ...]:
         """The files of a local model, and the text of a custom template.
 

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from valence.config.callbacks import ProgressCallback
+from valence.config.callbacks import ProgressCallback, part_of
 from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset, Split, TrainingData
 from valence.data.sources import load_dataset
@@ -25,7 +26,7 @@ from valence.distributed import process_group
 from valence.distributed.device import Hardware, pick_device
 from valence.errors import DataError, ModelError
 from valence.evaluation.task import MetricScores
-from valence.methods.base import FitResult, FitStopped, Method
+from valence.methods.base import FitResult, FitStopped, Method, Sizes
 from valence.methods.fit import fit_spec, with_encoder
 from valence.methods.registry import check_target, find_method, with_config
 from valence.models.base import Model, Outputs
@@ -69,6 +70,14 @@ class _RunJob:
     progress: ProgressCallback | None
     start: Path | None
     track: str | None
+
+    @cached_property
+    def fit_part(self) -> float:
+        """Fraction of the progress that is the fit; the rest is scoring."""
+        sizes = Sizes(*(len(rows) for rows in (
+            self.dataset.train, self.dataset.validation, self.dataset.test
+        )))  # fmt: skip
+        return 1 - self.method.scoring_part(self.spec.config, sizes)
 
 
 def run(
@@ -214,7 +223,8 @@ def _carry_out(job: _RunJob, device: str) -> RunResult:
         try:
             fitted = fit_spec(
                 job.spec, job.dataset.without_test(), checkpoint=job.store.checkpoint(job.key),
-                progress=job.progress, start=job.start, fit_base=lambda spec: _base_run(job, spec),
+                progress=part_of(job.progress, 0.0, job.fit_part), start=job.start,
+                fit_base=lambda spec, progress: _base_run(replace(job, progress=progress), spec),
             )  # fmt: skip
         except FitStopped as stopped:
             partial, apart = stopped.partial, job.store.unfinished(job.key)
@@ -245,14 +255,17 @@ def _base_run(job: _RunJob, spec: RunSpec) -> FitResult:
 def _score(job: _RunJob, fitted: FitResult, seconds: float) -> RunOutputs:
     """Score both splits, and what papers report beside the usual."""
     dataset, model = job.dataset, fitted.model
-    validation = None
+    validation, middle = None, job.fit_part
     if fitted.held_out is not None:
         unread = np.zeros((len(fitted.held_out), 0), np.float32)
         validation = Outputs(fitted.held_out, unread)
     elif fitted.scores_validation:
-        validation = _answered(dataset, dataset.validation, _predict(dataset, model, "validation"))
+        rows = len(dataset.validation) + len(dataset.test)
+        middle += (1 - middle) * len(dataset.validation) / max(1, rows)
+        own = _predict(dataset, model, "validation", part_of(job.progress, job.fit_part, middle))
+        validation = _answered(dataset, dataset.validation, own)
     clock = time.perf_counter()
-    raw = _predict(dataset, model, "test")
+    raw = _predict(dataset, model, "test", part_of(job.progress, middle, 1.0))
     taken = time.perf_counter() - clock if raw.seconds is None else raw.seconds
     test = _answered(dataset, dataset.test, raw)
     notes = (*fitted.notes, *raw.notes)
@@ -272,9 +285,16 @@ def _score(job: _RunJob, fitted: FitResult, seconds: float) -> RunOutputs:
     )  # fmt: skip
 
 
-def _predict(dataset: Dataset, model: Model, split: str) -> Outputs:
+def _predict(
+    dataset: Dataset, model: Model, split: str, progress: ProgressCallback | None = None
+) -> Outputs:
     rows: Split = getattr(dataset, split)
-    return model.predict(rows.examples(dataset.group))
+    examples = rows.examples(dataset.group)
+    if progress is None:
+        return model.predict(examples)
+    return model.predict(
+        examples, lambda done, of: progress(done / max(1, of), f"scoring {split} rows")
+    )
 
 
 def _answered(dataset: Dataset, rows: Split, outputs: Outputs) -> Outputs:

@@ -257,6 +257,7 @@ class _ProgressCallback(TrainerCallback):
     def __init__(self, trainer: EncodedTrainer, progress: ProgressCallback | None) -> None:
         self.trainer = trainer
         self.progress = progress
+        self.score = ""
 
     def on_step_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
@@ -266,8 +267,7 @@ class _ProgressCallback(TrainerCallback):
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if self.progress is not None:
-            self.progress(state.global_step / max(1, state.max_steps), "")
+        self._show(state)
 
     def on_evaluate(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
@@ -275,11 +275,19 @@ class _ProgressCallback(TrainerCallback):
         best = self.trainer.best
         if best.without_gain >= self.trainer.spec.patience:
             control.should_training_stop = True
-        if self.progress is not None:
-            metric = self.trainer.spec.metric
-            message = f"{metric} {self.trainer.rows.task.signed(metric, best.score):.3f}"
-            self.progress(state.global_step / max(1, state.max_steps), message)
+        metric = self.trainer.spec.metric
+        shown = self.trainer.rows.task.signed(metric, best.score)
+        self.score = f", best {metric.replace('_', '-')} {shown:.3f}"
+        self._show(state)
         return control
+
+    def _show(self, state: TrainerState) -> None:
+        if self.progress is None:
+            return
+        epochs = math.ceil(state.num_train_epochs)
+        epoch = min(epochs, max(1, math.ceil(state.epoch or 0)))
+        done = min(1.0, state.global_step / max(1, state.max_steps))
+        self.progress(done, f"epoch {epoch} of {epochs}{self.score}")
 
 
 def train_network(

@@ -1,14 +1,15 @@
-"""The time left of a comparison, from what its finished runs took; nothing depends on it."""
+"""The time left of a comparison, from what its runs took so far; nothing depends on it."""
 
 from __future__ import annotations
 
-# Texts scored a second by the built-in encoder on two cores; replaced by what is measured
-# as soon as one cell is done.
-FIRST_GUESS_RATE = 200.0
+from collections.abc import Sequence
+
+MIN_SECONDS = 2.0
+"""Work of fewer seconds gives no estimate."""
 
 
 class Clock:
-    """Turns work into seconds, by what the finished cells took.
+    """Turns work into seconds, by what the cells took so far.
 
     Work is measured in texts scored once by the encoder; see ``Method.cost``.
     """
@@ -17,10 +18,18 @@ class Clock:
         self.work = 0.0
         self.seconds = 0.0
 
-    def left(self, work: float) -> float:
-        """Seconds that one worker takes for so much work."""
-        rate = self.work / self.seconds if self.seconds > 1 else FIRST_GUESS_RATE
-        return work / rate
+    def left(self, work: float, running: Sequence[tuple[float, float]] = ()) -> float | None:
+        """Seconds that one worker takes for so much work; None before anything was measured.
+
+        Args:
+            work: What is left.
+            running: Work and seconds of the unfinished cells so far.
+        """
+        if not work:
+            return 0.0
+        done = self.work + sum(one for one, _ in running)
+        seconds = self.seconds + sum(taken for one, taken in running if one > 0)
+        return work * seconds / done if done and seconds >= MIN_SECONDS else None
 
     def add(self, work: float, seconds: float) -> None:
         """Learn from a finished cell."""

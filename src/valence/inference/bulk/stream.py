@@ -212,7 +212,9 @@ class _StreamScorer:
                 records.append(known[number])
             else:
                 records.append(
-                    self._score(number, part, texts, digest, self._progress_from(done, total))
+                    self._score(
+                        number, part, texts, digest, self._progress_from(done, len(part), total)
+                    )
                 )
             done += len(part)
             if self.progress is not None:
@@ -274,10 +276,12 @@ class _StreamScorer:
         )
         return choice.name
 
-    def _progress_from(self, before: int, total: int) -> Progress:
-        def progress(done: int, _: int) -> None:
+    def _progress_from(self, before: int, rows: int, total: int) -> Progress:
+        """Progress of a part of ``rows`` rows, some of which are blank, as that of all."""
+
+        def progress(done: int, of: int) -> None:
             if self.progress is not None:
-                self.progress(before + done, total)
+                self.progress(before + rows * done // max(1, of), total)
 
         return progress
 
