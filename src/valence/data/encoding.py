@@ -13,7 +13,7 @@ MARKS = {
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
-"""Codecs by byte order mark. That of UTF-16 is the beginning of one of UTF-32, so it comes later."""
+"""Codecs by byte order mark; that of UTF-32 comes first, as it begins with that of UTF-16."""
 
 GUESSED_BYTES, GUESSED_LINES = 1 << 18, 500
 MARK_BYTES, NUL_BYTES = 4, 1 << 12
