@@ -309,6 +309,14 @@ def test_gzip_within_limits(
         assert answer.headers["accept-encoding"] == "gzip"
 
 
+def test_two_codings_are_two_whatever_header_names_them(server: Running) -> None:
+    body = packed(BODY)
+    head = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += b"connection: close\r\ncontent-encoding: gzip\r\ncontent-encoding: gzip\r\n"
+    answer = raw(server, head + b"content-length: %d\r\n\r\n" % len(body) + body)
+    assert answer[9:12] == b"415"
+
+
 @pytest.mark.parametrize(
     "body",
     [b"[" * 100_000, b'{"a":' * 20_000, b'{"inputs": ' + b"[" * 50 + b"]" * 50 + b"}",
