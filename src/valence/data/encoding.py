@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 from pathlib import Path
 
 MARKS = {
@@ -103,7 +104,12 @@ def _decodes(raw: bytes, encoding: str) -> bool:
 
 def _share_of_a_language(text: str) -> float:
     """The share of signs beyond ASCII that one language has; those within words count against."""
-    signs = [c for c in text.lower() if not c.isascii() and (c.isalpha() or c in TYPOGRAPHIC)]
-    others = len(_OTHER_SIGN.findall(text))
-    own = max(sum(c in alphabet or c in TYPOGRAPHIC for c in signs) for alphabet in ALPHABETS)
-    return own / max(1, len(signs) + others)
+    counts = Counter(text.lower())
+    signs = {
+        c: n for c, n in counts.items() if not c.isascii() and (c.isalpha() or c in TYPOGRAPHIC)
+    }
+    own = max(
+        sum(n for c, n in signs.items() if c in alphabet or c in TYPOGRAPHIC)
+        for alphabet in ALPHABETS
+    )
+    return own / max(1, sum(signs.values()) + len(_OTHER_SIGN.findall(text)))
