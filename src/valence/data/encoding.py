@@ -17,7 +17,7 @@ MARKS = {
 """Codecs by byte order mark; that of UTF-32 comes first, as it begins with that of UTF-16."""
 
 GUESSED_BYTES, GUESSED_LINES = 1 << 18, 500
-MARK_BYTES, NUL_BYTES = 4, 1 << 12
+NUL_BYTES = 1 << 12
 LATIN = ("cp1252", "cp1250", "cp1254", "cp1257", "iso8859_2", "mac_roman", "cp850")
 SURE = 0.95
 """Share of the letters of one language above which other scripts need not be looked at."""
@@ -66,8 +66,8 @@ def likely_encoding(path: Path) -> str | None:
         return None
     for encoding in ("cp932", "euc_jp"):
         text = raw.decode(encoding, errors="ignore")
-        letters = sum(not letter.isascii() for letter in text)
-        if _decodes(raw, encoding) and len(_HIRAGANA.findall(text)) > letters / 6:
+        other = sum(not letter.isascii() for letter in text)
+        if _decodes(raw, encoding) and len(_HIRAGANA.findall(text)) > other / 6:
             return encoding
     matches = from_bytes(raw, cp_isolation=list(USUAL))
     first = next((match.encoding for match in matches if match.encoding in USUAL), None)
