@@ -1,7 +1,7 @@
-# A model folder behind HTTP, on the CPU: docker build -t valence . ; see compose.yaml
-# For a release the base is named by its digest, which stands for the same bytes for ever:
-# docker build --build-arg BASE=python:3.11-slim@sha256:… -t valence .
-ARG BASE=python:3.11-slim
+# A model folder behind HTTP, on the CPU: make image; see compose.yaml
+# The base has no default, so that nothing is built on a tag, whose bytes change: name it by digest,
+# docker build --build-arg BASE=python:3.11-slim@sha256:… -t valence . , or let make image look it up.
+ARG BASE
 FROM $BASE AS build
 RUN python -m venv /opt/valence
 ENV PATH=/opt/valence/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

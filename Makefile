@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # one thread a worker: two workers of two threads each on two cores are many times slower
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test test-all examples test-lowest test-newest wheel-test release lock gpu-check lint \
+.PHONY: demo test test-all examples test-lowest test-newest wheel-test release image lock gpu-check lint \
 	format docs clean
 
 # requirements-dev.txt holds hashes for Linux on x86-64 and CPython 3.11 alone
@@ -54,6 +54,10 @@ wheel-test:
 # what is released, and a list of all that is in it (CycloneDX), in dist/
 release: $(STAMP)
 	PYTHON=$(PYTHON) .ci/release
+
+# the image of the server, on a base named by digest; needs docker
+image:
+	.ci/image
 
 # the requirements anew, with hashes; UPGRADE=--upgrade takes the newest versions
 lock:

@@ -119,6 +119,20 @@ def test_a_number_out_of_range_is_no_id() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("raw", "ids"),
+    [("0 or 1", (0, 1)), ("not 0, it is 1", (0, 1)), ("1\n0: bad", (1,)), ("\n1", (1,)),
+     ("1 (confidence 0.9)", (1,)), ("1, 100 %", (1,)), ("good", (1,)), ("bad or good", (0, 1)),
+     ("**Good**", (1,)), ("neither", ()), ("7", ())],
+)  # fmt: skip
+def test_two_ids_are_no_answer_and_a_label_without_an_id_is_one(
+    raw: str, ids: tuple[int, ...]
+) -> None:
+    renderer = make_renderer("options", ("bad", "good"))
+    assert named_labels(raw, renderer) == ids
+    assert parse_answer(raw, renderer) == (ids[0] if len(ids) == 1 else None)
+
+
 def logs(**probs: float) -> dict[str, float]:
     return {token: float(np.log(prob)) for token, prob in probs.items()}
 

@@ -27,6 +27,7 @@ from valence.inference.calibration import no_calibration, remove_calibration, wr
 from valence.inference.predictor import Predictor
 from valence.methods.fit import fit_spec
 from valence.methods.registry import make_spec
+from valence.models.base_encoder import _snapshot
 from valence.models.config_file import read_config, seal_again
 from valence.models.digests import check_digests, digests_of
 from valence.models.loader import load_model
@@ -157,6 +158,12 @@ CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "ids with a gap": (lambda v: v.update(id2label={"0": "a", "2": "b", "3": "c"}), "without gaps"),
     "ids from one": (lambda v: v.update(id2label={"1": "a", "2": "b", "3": "c"}), "without gaps"),
     "a name twice": (lambda v: v["id2label"].update({"1": v["id2label"]["0"]}), "the same name"),
+    "a name that is empty": (
+        lambda v: v.update(
+            id2label={"0": "", "1": "b", "2": "c"}, label2id={"": 0, "b": 1, "c": 2}
+        ),
+        "has no name",
+    ),
     "maps that differ": (lambda v: v.update(label2id={"x": 0, "y": 1, "z": 2}), "do not fit"),
     "negative counts": (lambda v: v.update(train_counts=[-1, 2, 3]), "train_counts"),
     "counts of 1e30": (lambda v: v.update(train_counts=[10**30, 2, 3]), "train_counts"),
@@ -195,6 +202,7 @@ TENSORS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "a shape that broadcasts": (lambda a: a.ravel()[:1].copy(), "has the shape"),
     "a row more": (lambda a: np.concatenate([a, a[:1]]), "has the shape"),
     "whole numbers": (lambda a: a.astype(np.int64), "has the type"),
+    "half numbers": (lambda a: a.astype(np.float16), "has the type"),
 }  # fmt: skip
 
 
@@ -282,6 +290,32 @@ def test_code_of_an_encoder_does_not_run_whatever_stdin_says(
     assert not mark.exists()
 
 
+AUTO_MAP = {"auto_map": {"AutoModel": "own.M"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("config.json", {"text_config": AUTO_MAP}), ("config.json", {"parts": [{"a": AUTO_MAP}]}),
+        ("config.json", {"auto_map": {"AutoModel": "evil/repo--own.M"}}),
+        ("config.json", {"auto_map": "own.M"}), ("generation_config.json", AUTO_MAP),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["own.M", None]}}),
+        ("processor_config.json", {"image_processor": AUTO_MAP}),
+        ("preprocessor_config.json", AUTO_MAP), ("video_preprocessor_config.json", AUTO_MAP),
+        ("adapter_config.json", AUTO_MAP), ("config_of_a_part.json", AUTO_MAP),
+    ],
+)  # fmt: skip
+def test_code_is_refused_wherever_it_is_named(
+    name: str, values: dict[str, Any], tiny_encoder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_encoder, tmp_path / "encoder"))
+    check_source(folder, weights=True)
+    own = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+    (folder / name).write_text(json.dumps({**own, **values}))
+    with pytest.raises(ModelError, match=rf"Python code .*\(auto_map in {name}\)"):
+        check_source(folder, weights=True)
+
+
 def test_weights_that_can_hold_code_are_refused(tiny_encoder: Path, tmp_path: Path) -> None:
     import torch
 
@@ -301,6 +335,41 @@ def test_an_adapter_does_not_fetch_a_base_without_a_revision(tmp_path: Path) -> 
     save_file({"a": np.zeros(1, np.float32)}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="names the base 'someone/base' without a revision"):
         load_adapted(AutoPeftModelForCausalLM, tmp_path)
+
+
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+
+@pytest.mark.parametrize(
+    "revision",
+    [None, "main", "v1.0", COMMIT[:7], "z" * 40, "refs/heads/" + "a" * 29, COMMIT.upper(), "../x"],
+)
+@pytest.mark.parametrize(
+    "name",
+    ["someone/enc", "enc", "https://evil.example/enc", "a/b/c", "../enc", "~/enc", "/enc", "",
+     "someone/enc@main", "hf://someone/enc", "someone/enc\n", "-x/enc"],
+)  # fmt: skip
+def test_an_encoder_of_the_hub_is_fetched_at_a_commit_alone(
+    name: str, revision: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    fetched = []
+
+    def snapshot(repo: str, *, revision: str | None = None, local_files_only: bool = False,
+                 allow_patterns: object = None) -> str:  # fmt: skip
+        if not local_files_only:
+            fetched.append((repo, revision))
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="needs the encoder"):
+        _snapshot(tmp_path, name, revision)
+    assert fetched == []
+    with pytest.raises(ModelError, match="needs the encoder"):
+        _snapshot(tmp_path, "someone/enc", COMMIT)
+    assert fetched == [("someone/enc", COMMIT)]
 
 
 def test_an_encoder_replaced_under_its_name_is_refused(

@@ -66,6 +66,15 @@ def test_08_counts_from_one_are_refused_with_a_hint(labels: list[str], tmp_path:
         truth(tmp_path, labels)
 
 
+@pytest.mark.parametrize("labels", [["1", "2"], ["1"], ["2"]])
+def test_08_numbers_that_may_start_at_0_or_at_1_are_refused(
+    labels: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="the classes bad, good, meh from 0 or from 1; use the nam"):
+        truth(tmp_path, labels)
+    assert list(truth(tmp_path, ["0", "2"]).rows.labels[:2]) == [0, 2]
+
+
 @pytest.mark.parametrize("labels", [["0", "1", "4"], ["0", "bad"], ["-1", "1"], ["--2", "1"]])
 def test_08_other_numbers_are_unknown_labels(labels: list[str], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"row \d+: unknown label '.*'; the classes are"):

@@ -73,20 +73,54 @@ def test_14_one_rule_for_macro_and_tail(present: int) -> None:
     assert scores["tail_f1"] == (1.0 if present > 100 else None)
 
 
-def test_20_files_of_one_name_are_told_apart_by_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/reviews.csv", "b/reviews.csv"], ["a/reviews", "b/reviews"]),
+        (["a/reviews.csv", "reviews.csv"], ["a/reviews", "x/reviews"]),
+        (["a/c/reviews.csv", "b/c/reviews.csv"], ["a/c/reviews", "b/c/reviews"]),
+        (["reviews.csv", "reviews.tsv"], ["reviews.csv", "reviews.tsv"]),
+        (["reviews.csv"], ["reviews"]),
+    ],
+)
+@pytest.mark.parametrize("method", ["majority", "lora"])
+def test_20_files_of_one_name_are_told_apart_by_folder(
+    paths: list[str], names: list[str], method: str, tmp_path: Path
+) -> None:
     store = RunStore(tmp_path / "runs")
     labels = true_labels()
-    results = [
-        write_run(
-            store, make_spec("lora", DataSpec(name=f"{folder}/reviews.csv")), labels, labels,
-            fingerprint=folder,
-        )
-        for folder in ("a", "b")
-    ]  # fmt: skip
-    names = list(by_setup(results))
-    assert [name.partition("/")[0] for name in names] == ["a", "b"]
-    assert all("reviews" in name and "#" not in name for name in names)
-    assert "/" not in next(iter(by_setup(results[:1])))
+    results = []
+    for path in paths:
+        spec = make_spec(method, DataSpec(name=str(tmp_path / "x" / path)))
+        result = write_run(store, spec, labels, labels, fingerprint=path)
+        encoder = result.encoder if method == "lora" else None
+        results.append(result.model_copy(update={"encoder": encoder}))
+    assert [name.partition(":")[0] for name in by_setup(results)] == names
+
+
+def test_20_the_command_tells_them_apart(tmp_path: Path, valence: Any) -> None:
+    for seed, folder in enumerate("ab"):
+        (tmp_path / folder).mkdir()
+        make_reviews(60, seed=seed).to_csv(tmp_path / folder / "reviews.csv", index=False)
+    code, printed, error = valence(
+        "compare", "a/reviews.csv", "b/reviews.csv", "--methods", "majority", "--seeds", 1
+    )
+    assert code == 0, error
+    assert "a/reviews: " in printed
+    assert "b/reviews: " in printed
+    assert "#2" not in printed
+
+
+def test_20_encoders_of_one_name_are_told_apart_by_folder(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs")
+    labels = true_labels()
+    results = []
+    for folder in ("a", "b"):
+        settings = {"encoder.name": f"{folder}/encoder"}
+        spec = make_spec("lora", DataSpec(name="x.csv"), settings=settings)
+        result = write_run(store, spec, labels, labels, fingerprint=folder)
+        results.append(result.model_copy(update={"encoder": f"{folder}/encoder"}))
+    assert [name.rpartition(", ")[2] for name in by_setup(results)] == ["a/encoder", "b/encoder"]
 
 
 def test_24_an_encoder_without_a_limit_has_that_of_its_positions(

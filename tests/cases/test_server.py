@@ -229,6 +229,23 @@ def test_a_body_without_a_certain_end_is_refused_and_closed(server: Running, hea
     assert b"connection: close" in answer.lower()
 
 
+@pytest.mark.parametrize(
+    "heads", [b"transfer-encoding:\tchunked\r\ncontent-length: 5", b"transfer-encoding: chunked"]
+)
+@pytest.mark.parametrize(
+    "body", [b"{}GET /metrics HTTP/1.1\r\n\r\n", b"zz\r\n", b"2\r\n{}\r\nzz\r\n"]
+)
+def test_a_body_that_is_no_http_leaves_no_traceback(
+    server: Running, heads: bytes, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    answer = raw(server, head + heads + b"\r\n\r\n" + body)
+    assert answer[9:12] == b"400", answer
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert server.ask("/health").status == 200
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_chunks_in_http_1_0_are_refused(server: Running) -> None:
     head = b"POST /predict HTTP/1.0\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
     assert raw(server, head + b"0\r\n\r\n")[9:12] == b"400"
@@ -290,6 +307,14 @@ def test_gzip_within_limits(
     assert reason in answer.body.decode()
     if status == 415:
         assert answer.headers["accept-encoding"] == "gzip"
+
+
+def test_two_codings_are_two_whatever_header_names_them(server: Running) -> None:
+    body = packed(BODY)
+    head = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += b"connection: close\r\ncontent-encoding: gzip\r\ncontent-encoding: gzip\r\n"
+    answer = raw(server, head + b"content-length: %d\r\n\r\n" % len(body) + body)
+    assert answer[9:12] == b"415"
 
 
 @pytest.mark.parametrize(

@@ -74,25 +74,86 @@ def test_02_the_separator_is_found_and_said(
     assert size(data) == streamed(path) == 90
 
 
-@pytest.mark.parametrize(
-    ("encoding", "text"),
-    [
-        ("cp1252", "It’s “great” – für 5 €"), ("cp1251", "очень хороший фильм"),
-        ("gb18030", "这部电影非常好看，我很喜欢"),
-    ],
-)  # fmt: skip
-def test_03_the_likely_encoding_is_named_and_taken(
-    encoding: str, text: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("mark", "name"), [(";", "a.tsv"), (",", "a.tsv"), (";", "a.csv")])
+def test_02_the_rows_that_agree_name_the_separator(mark: str, name: str, tmp_path: Path) -> None:
+    """Whatever the suffix says, whatever signs the texts hold."""
+    rows = ROWS.assign(text=[f"{text}, so\u2028so, yes" for text in ROWS["text"]])
+    path = tmp_path / name
+    path.write_text(rows.to_csv(index=False, sep=mark), newline="")
+    assert texts(load(path)) == set(rows["text"])
+    assert streamed(path) == 90
+    path.write_text("text;label (a, b)\n" + ROWS.to_csv(index=False, header=False, sep=";"))
+    assert streamed(path) == 90
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_05_25_other_separators_are_checked_alike(mark: str, tmp_path: Path) -> None:
+    lines = ROWS.to_csv(index=False, sep=mark).splitlines()
     path = tmp_path / "a.csv"
-    rows = ROWS.assign(text=[f"{text} {i}" for i in range(90)])
-    path.write_bytes(rows.to_csv(index=False).encode(encoding))
+    path.write_text("\n".join([*lines[:12], f"good{mark} but long{mark}pos", *lines[12:]]))
+    assert refused(path, "line 13 has 3 values and the first line 2; put values with")
+    path.write_text("\n".join([*lines[:12], '"' + lines[12], *lines[13:]]))
+    assert refused(path, 'a quote " in line 13 is never closed')
+
+
+LANGUAGES = {
+    "cp1252": "Für 5 € – völlig in Ordnung, “gern” wieder",
+    "cp1250": "Film był bardzo dobry, choć jedzenie zimne, a pokój głośny",
+    "iso8859_2": "Jídlo bylo skvělé, číšník příjemný, šéf též",
+    "cp1254": "Yemek soğuktu, garson kabaydı, çok kötü şey",
+    "cp1257": "Maistas buvo šaltas, kambarys švarus, bet triukšmingas, padavėjas nemandagus",
+    "cp1251": "Очень хороший фильм, смотрел с удовольствием",
+    "koi8_r": "Очень хороший фильм, смотрел с удовольствием",
+    "cp1253": "Το φαγητό ήταν κρύο, ο σερβιτόρος αγενής",
+    "cp1256": "كان الطعام باردا والنادل وقحا",
+    "cp874": "อาหารเย็นชืด พนักงานหยาบคาย",
+    "cp932": "料理は冷たくて、店員の態度も悪かった",
+    "euc_jp": "料理は冷たくて、店員の態度も悪かった",
+    "cp949": "방은 깨끗하지만 시끄러워요",
+    "gb18030": "这部电影非常好看，我很喜欢",
+    "big5": "這部電影非常好看，我很喜歡",
+    "mac_roman": "Das Essen war köstlich, schöne Größe, für alle",
+    "utf-16-le": "The room wasn’t clean",
+    "utf-16-be": "The room was clean",
+    "utf-32-le": "The room was clean",
+}
+
+
+@pytest.mark.parametrize("encoding", LANGUAGES)
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+def test_03_the_likely_encoding_is_named_and_taken(
+    encoding: str, suffix: str, tmp_path: Path
+) -> None:
+    rows = ROWS.assign(text=[f"{LANGUAGES[encoding]} {i}" for i in range(90)])
+    content = {
+        "csv": rows.to_csv(index=False, sep=";"), "tsv": rows.to_csv(index=False, sep="\t"),
+        "jsonl": rows.to_json(orient="records", lines=True, force_ascii=False),
+    }[suffix]  # fmt: skip
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(content.encode(encoding))
     assert refused(path, f"not UTF-8, probably {encoding}; try --encoding {encoding}")
     assert texts(load(path, encoding=encoding)) == set(rows["text"])
-    path.write_bytes(rows.to_csv(index=False, sep="\t").encode("utf-16"))
-    data = load(path)
-    assert texts(data) == set(rows["text"])
-    assert any("UTF-16" in note for note in data.notes)
+    assert streamed(path, encoding=encoding) == 90
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize("text", ["größer 服务 👍", "plain"])
+def test_03_a_byte_order_mark_names_the_encoding(encoding: str, text: str, tmp_path: Path) -> None:
+    rows = ROWS.assign(text=[f"{text} {i}" for i in range(90)])
+    for suffix, mark in (("csv", ","), ("csv", ";"), ("tsv", "\t"), ("csv", "\t")):
+        path = tmp_path / f"a.{suffix}"
+        start = f"sep={mark}\r\n" if suffix == "csv" else ""
+        path.write_bytes((start + rows.to_csv(index=False, sep=mark)).encode(encoding))
+        data = load(path)
+        assert texts(data) == set(rows["text"])
+        assert streamed(path) == 90
+        said = any(encoding.upper() in note for note in data.notes)
+        assert said == (encoding != "utf-8-sig")
+    path = tmp_path / "a.jsonl"
+    rows.to_json(path, orient="records", lines=True, force_ascii=False)
+    path.write_bytes(path.read_text().encode(encoding))
+    assert texts(load(path)) == set(rows["text"])
+    assert streamed(path) == 90
 
 
 def test_04_quotes_in_a_tsv_are_text(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -57,8 +60,77 @@ def test_versions_are_those_of_the_constraints(file: str) -> None:
     assert {name: constraints.get(name) for name in pins(file)} == pins(file)
 
 
+def instructions(word: str) -> list[str]:
+    """The arguments of each instruction of the Dockerfile of that name."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    return [line.removeprefix(f"{word} ") for line in text.splitlines() if line.startswith(word)]
+
+
 def test_the_image_is_built_by_hashes() -> None:
-    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    assert "--require-hashes" in text
-    assert "--no-deps --no-build-isolation ." in text
-    assert "requirements-serve.txt" in (ROOT / ".dockerignore").read_text(encoding="utf-8")
+    installs = [line for line in instructions("RUN") if "pip install" in line]
+    assert ["--require-hashes" in line for line in installs] == [True, False]
+    assert "-r requirements-serve.txt" in installs[0]
+    assert "--no-deps --no-build-isolation ." in installs[1]
+    backend = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]
+    names = {plain(re.split(r"[<>=!~ ;]", line)[0]) for line in backend["requires"]}
+    assert names <= set(pins("requirements-serve.txt"))
+
+
+def test_what_the_image_copies_is_there_and_not_ignored() -> None:
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert ignored[0] == "*"
+    copied = [line.split() for line in instructions("COPY") if not line.startswith("--from")]
+    sources = {source for *own, _ in copied for source in own}
+    assert {"requirements-serve.txt", "src"} <= sources
+    for source in sources:
+        assert (ROOT / source).exists()
+        assert f"!{source}" in ignored
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {project["readme"], *project.get("license-files", [])} <= sources
+
+
+def test_every_stage_of_the_image_is_on_a_base_named_by_digest() -> None:
+    assert instructions("ARG") == ["BASE"], "no default: a tag is no name of bytes"
+    assert {line.split()[0] for line in instructions("FROM")} == {"$BASE"}
+    assert "build:" not in (ROOT / "compose.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("base", [None, "python:3.11-slim@sha256:" + "b" * 64])
+def test_the_script_of_the_image_names_the_digest(base: str | None, tmp_path: Path) -> None:
+    done, calls, written = run_image_script(tmp_path, base)
+    name = base or "python:3.11-slim@sha256:" + "a" * 64
+    assert done.returncode == 0, done.stderr
+    assert f"--build-arg BASE={name}" in calls
+    assert written == f"{name}\n"
+
+
+@pytest.mark.parametrize("base", ["python:3.11-slim", "python@sha256:abc", "python:3.11@sha256:"])
+def test_the_script_of_the_image_refuses_a_base_without_a_digest(base: str, tmp_path: Path) -> None:
+    done, calls, written = run_image_script(tmp_path, base)
+    assert (done.returncode, calls, written) == (1, "", "")
+    assert "without a digest; set BASE=python:3.11-slim@sha256:" in done.stderr
+
+
+def run_image_script(
+    folder: Path, base: str | None
+) -> tuple[subprocess.CompletedProcess[str], str, str]:
+    """What ``.ci/image`` does where ``docker`` only writes down how it is called."""
+    (folder / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "image", folder / ".ci" / "image")
+    docker = folder / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(
+        '#!/bin/sh\n[ "$2" = imagetools ] && echo sha256:' + "a" * 64 + " && exit\n"
+        f'echo "$@" >> {folder}/calls\n'
+    )
+    docker.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{docker.parent}:{os.environ['PATH']}"}
+    environment.pop("BASE", None)
+    if base is not None:
+        environment["BASE"] = base
+    done = subprocess.run(
+        [folder / ".ci" / "image"], env=environment, capture_output=True, text=True, check=False
+    )
+    read = [path.read_text() if path.exists() else ""
+            for path in (folder / "calls", folder / "dist" / "image-base.txt")]  # fmt: skip
+    return done, read[0], read[1]

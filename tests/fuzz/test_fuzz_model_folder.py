@@ -135,6 +135,8 @@ def test_any_model_folder_answers_or_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(RELEASE / "encoder", tmp_path / "encoder")
+    for kind in KINDS:  # what is imported once is no work of an input
+        predicted(RELEASE / "models" / kind)
 
     def one(draw: random.Random) -> str:
         folder = tmp_path / "model"

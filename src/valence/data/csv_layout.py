@@ -5,21 +5,23 @@ Nothing here needs pandas.
 
 from __future__ import annotations
 
-import codecs
 import csv
+import io
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from valence.data.encoding import MARKS, marked_encoding
+
 SAMPLE_BYTES = 1 << 16
 SAMPLE_ROWS = 20
-OTHERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-"""Separators beside the comma, as messages call them."""
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+"""As messages call them."""
 
 _NAMED = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
-_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -47,40 +49,47 @@ class CsvLayout:
 def csv_layout(path: Path, encoding: str | None) -> CsvLayout:
     """The layout of a CSV or TSV file, by its first lines.
 
-    Semicolons, tabs or bars separate the columns of a CSV if a comma would give one column and
-    they give the same number in every row, or if its first line says ``sep=;``.
+    Semicolons, tabs or bars separate the columns of a CSV if they give most rows as many values
+    as the first and a comma does not, or if its first line says ``sep=;``. The same holds for a
+    TSV without a tab in its first line.
 
     Args:
         path: The file.
-        encoding: As it was named; UTF-16 by its byte order mark, else UTF-8, when None.
+        encoding: As it was named; by its byte order mark, else UTF-8, when None.
 
     Raises:
         OSError: if the file cannot be read.
+        UnicodeError: if it looks like UTF-16 or UTF-32 without the mark.
     """
+    encoding = encoding or marked_encoding(path) or "utf-8-sig"
     with path.open("rb") as file:
         start = file.read(SAMPLE_BYTES)
-    if encoding is None:
-        encoding = "utf-16" if start.startswith(_MARKS) else "utf-8-sig"
-    lines = start.decode(encoding, errors="ignore").splitlines(keepends=True)
-    if path.suffix.lower() == ".tsv":
-        return CsvLayout("\t", encoding, quotes_are_text=_has_open_quotes(path, encoding))
+    lines = list(io.StringIO(start.decode(encoding, errors="ignore"), newline=""))
     named = _NAMED.fullmatch(lines[0]) if lines else None
     if named:
         return CsvLayout(named[1], encoding, skipped=1)
     whole = lines[:-1] if len(start) == SAMPLE_BYTES else lines
-    return CsvLayout(_separator(whole), encoding)
+    separator = _separator(whole, usual=usual_separator(path))
+    if path.suffix.lower() == ".tsv" and separator == "\t":
+        return CsvLayout("\t", encoding, quotes_are_text=_has_open_quotes(path, encoding))
+    return CsvLayout(separator, encoding)
+
+
+def usual_separator(path: Path) -> str:
+    """What separates the columns of a file by its suffix."""
+    return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
 def layout_note(path: Path, encoding: str | None) -> str:
     """What is unusual in the layout of a file, in words; empty where nothing is."""
     layout = csv_layout(path, encoding)
     words = []
-    if path.suffix.lower() == ".csv" and layout.separator in OTHERS:
-        words.append(f"columns are separated by {OTHERS[layout.separator]}")
+    if layout.separator in SEPARATORS and layout.separator != usual_separator(path):
+        words.append(f"columns are separated by {SEPARATORS[layout.separator]}")
     if layout.quotes_are_text:
         words.append("quotes at the beginning of values are part of them")
-    if encoding is None and layout.encoding == "utf-16":
-        words.append("read as UTF-16, by its byte order mark")
+    if encoding is None and layout.encoding in MARKS.values():
+        words.append(f"read as {layout.encoding.upper()}, by its byte order mark")
     return ", ".join(words)
 
 
@@ -105,23 +114,24 @@ def _is_closed(value: str) -> bool:
     return len(value) > 1 and value.endswith('"') and value.count('"') % 2 == 0
 
 
-def _separator(lines: list[str]) -> str:
-    widths = {mark: _width(lines, mark) for mark in (",", *OTHERS)}
-    if _header_width(lines, ",") > 1:
-        return ","
-    best = max(OTHERS, key=lambda mark: widths[mark])
-    return best if widths[best] > 1 else ","
+def _separator(lines: list[str], *, usual: str) -> str:
+    """What gives the same number of values in most rows of the sample, the usual one first."""
+    marks = (usual, *(mark for mark in SEPARATORS if mark != usual))
+    widths = {mark: _widths(lines, mark) for mark in marks}
+    heads = {mark: rows[0] if rows else 0 for mark, rows in widths.items()}
+    even = [mark for mark in marks if heads[mark] > 1 and len(set(widths[mark])) == 1]
+    most = [mark for mark in marks if heads[mark] > 1
+            and 2 * widths[mark].count(heads[mark]) > len(widths[mark])]  # fmt: skip
+    if usual in even or (usual in most and not even):
+        return usual
+    return max(even or most, key=lambda mark: heads[mark], default=usual)
 
 
-def _header_width(lines: list[str], separator: str) -> int:
-    return next((len(row) for row in csv.reader(lines, delimiter=separator) if row), 0)
-
-
-def _width(lines: list[str], separator: str) -> int:
-    """Columns, if all rows of the sample have the same number; else 0."""
-    try:
-        rows = list(islice(filter(None, csv.reader(lines, delimiter=separator)), SAMPLE_ROWS))
-    except csv.Error:
-        return 0
-    sizes = {len(row) for row in rows}
-    return sizes.pop() if len(sizes) == 1 else 0
+def _widths(lines: list[str], separator: str) -> list[int]:
+    """Values of each row of the sample; as many as can be read."""
+    widths: list[int] = []
+    with suppress(csv.Error):
+        for row in islice(csv.reader(lines, delimiter=separator), SAMPLE_ROWS):
+            if row:
+                widths.append(len(row))
+    return widths

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import IO, Any
 
-from valence.data.csv_layout import CsvLayout
+from valence.data.csv_layout import SEPARATORS, CsvLayout
 
 MOST_COLUMNS = 16_384
 """Of a table: as many as a spreadsheet has."""
@@ -161,4 +161,4 @@ class _Checked:
 
 
 def _shown(separator: str) -> str:
-    return {"\t": "tabs", ",": "commas", ";": "semicolons"}.get(separator, repr(separator))
+    return SEPARATORS.get(separator, repr(separator))

@@ -7,27 +7,26 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from valence.data.csv_records import MOST_COLUMNS
+from valence.data.encoding import likely_encoding, marked_encoding
 from valence.errors import DataError
 
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "tweet")
-GUESSED_BYTES, GUESSED_LINES = 1 << 18, 500
-USUAL_ENCODINGS = (
-    "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r", "cp932",
-    "gb18030", "big5", "cp949", "euc_jp",
-)  # fmt: skip
-_SIGN_IN_A_WORD = re.compile("[^\\W\\d_][¹²³¼½¾¿º¡¢£¥¦§©®°±µ¶\ufffd][^\\W\\d_]")
 LABEL_COLUMNS = ("label", "sentiment", "category", "class", "target")
 
 
-def text_encoding(encoding: str | None) -> str:
-    """The codec of a file's text; UTF-8 without byte order mark where none is named."""
-    return encoding or "utf-8-sig"
+def text_encoding(path: Path, encoding: str | None) -> str:
+    """The codec of a file's text: as named, else by its byte order mark, else UTF-8.
+
+    Raises:
+        OSError: if the file cannot be read.
+        UnicodeError: if it looks like UTF-16 or UTF-32 without the mark.
+    """
+    return encoding or marked_encoding(path) or "utf-8-sig"
 
 
 def json_objects(lines: Iterable[str], path: Path) -> Iterator[dict[str, Any]]:
@@ -83,29 +82,11 @@ def wrong_encoding(path: Path, encoding: str | None, *, name: Path | None = None
     """
     where = f"{name or path}{_undecodable_line(path, encoding or 'utf-8')}"
     if encoding is None:
-        likely = _likely_encoding(path)
+        likely = likely_encoding(path)
         if likely is None:
             return f"{where}: not UTF-8; set its encoding, for example --encoding cp1252"
         return f"{where}: not UTF-8, probably {likely}; try --encoding {likely} and check the texts"
     return f"{where}: not {encoding}; set its encoding with --encoding"
-
-
-def _likely_encoding(path: Path) -> str | None:
-    """An encoding of spreadsheets in which the beginning of a file is text of a language."""
-    from charset_normalizer import from_bytes
-
-    with path.open("rb") as file:
-        lines = [line for line in file.readlines(GUESSED_BYTES) if not line.isascii()]
-    likely = [match.encoding for match in from_bytes(b"".join(lines[:GUESSED_LINES]))]
-    usual = [name for name in likely if name in USUAL_ENCODINGS]
-    raw = b"".join(lines)
-    first = next(iter(usual), None)
-    if first == "cp1250" and not _SIGN_IN_A_WORD.search(raw.decode("cp1252", errors="replace")):
-        return "cp1252"  # which is far more usual, and has most letters at the same places
-    letters = raw.decode("koi8_r", errors="replace") if first == "koi8_r" else ""
-    if sum(map(str.isupper, letters)) > sum(map(str.islower, letters)):
-        return "cp1251"  # whose small letters are the capitals of the other
-    return first
 
 
 def _undecodable_line(path: Path, encoding: str) -> str:

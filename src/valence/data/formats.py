@@ -65,7 +65,7 @@ def read_jsonl(
     """A file of JSON objects, one on a line."""
     import pandas as pd
 
-    with path.open(encoding=text_encoding(encoding)) as lines:
+    with path.open(encoding=text_encoding(path, encoding)) as lines:
         records = json_objects(lines, path)
         while part := list(islice(records, rows)):
             yield pd.DataFrame(part)

@@ -82,7 +82,7 @@ def one_spelling(labels: pd.Series, where: str, *, names: Sequence[str], normali
             alone are one class.
 
     Raises:
-        DataError: if whole numbers count the classes from 1.
+        DataError: if whole numbers count the classes from 1, or may do so.
     """
     counts = Counter(label for label in labels if label)
     notes: list[str] = []
@@ -149,15 +149,18 @@ def _positions(
     if not all(_WHOLE.fullmatch(label) and label.isascii() for label in counts):
         return {}, ""
     numbers = {label: int(label) for label in counts}
-    if all(0 <= number < len(names) for number in numbers.values()):
+    if all(0 <= number < len(names) for number in numbers.values()) and 0 in numbers.values():
         shown = ", ".join(f"{i} = {name}" for i, name in list(enumerate(names))[:10])
         return {label: names[number] for label, number in numbers.items()}, (
             f"{where}: labels are read as class positions: {shown}"
         )
     if all(1 <= number <= len(names) for number in numbers.values()):
+        start, way = "from 1", f"the names, or the positions 0 to {len(names) - 1}"
+        if len(names) not in numbers.values():
+            start, way = "from 0 or from 1", "the names"
         raise DataError(
-            f"{where}: labels 1 to {len(names)} may number the classes {', '.join(names[:10])} "
-            f"from 1; use the names, or the positions 0 to {len(names) - 1}"
+            f"{where}: labels {min(numbers.values())} to {max(numbers.values())} may number the "
+            f"classes {', '.join(names[:10])} {start}; use {way}"
         )
     return {}, ""
 

@@ -9,6 +9,7 @@ hold code. A contract test holds all other modules to this one.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from valence.data.quiet import quiet_transformers
 from valence.errors import ModelError
 from valence.storage.plain_files import check_plain, load_json
 
-COMMIT_DIGITS = 40
+_COMMIT = re.compile("[0-9a-f]{40}")
 CODE_KEY = "auto_map"
 CONFIG_FILES = (
     "config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json",
 )  # fmt: skip
+"""What the classes of transformers look for code in; of a folder, every ``*config*.json``."""
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 UNSAFE = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
@@ -123,8 +125,7 @@ def load_adapted(kind: Any, folder: str | Path, *, options: Mapping[str, Any] | 
     """
     config = check_adapter(folder)
     base, revision = str(config.get("base_model_name_or_path")), config.get("revision")
-    is_pinned = isinstance(revision, str) and len(revision) == COMMIT_DIGITS
-    local_only = not Path(base).is_dir() and not is_pinned
+    local_only = not Path(base).is_dir() and not is_commit(revision)
     if local_only and file_path(base, "config.json", local_only=True) is None:
         raise ModelError(
             f"{folder} names the base {base!r} without a revision, so it is not downloaded; "
@@ -135,6 +136,11 @@ def load_adapted(kind: Any, folder: str | Path, *, options: Mapping[str, Any] | 
         return kind.from_pretrained(
             str(folder), trust_remote_code=False, local_files_only=local_only, **(options or {})
         )
+
+
+def is_commit(revision: object) -> bool:
+    """Whether a revision names a commit, which never changes; a branch or tag may."""
+    return isinstance(revision, str) and _COMMIT.fullmatch(revision) is not None
 
 
 def check_adapter(folder: str | Path) -> Mapping[str, Any]:
@@ -168,12 +174,13 @@ def check_source(where: str | Path, *, weights: bool = False) -> None:
         ModelError: if it names code, has files that are no plain files, sizes beyond all measure,
             or no safetensors.
     """
-    folder = Path(where)
+    folder, names = Path(where), CONFIG_FILES
     if folder.is_dir():
         check_plain(folder, links=True)
-    for name in CONFIG_FILES:
+        names = (*names, *sorted({p.name for p in folder.glob("*config*.json")} - {*names}))
+    for name in names:
         values = read_json(str(where), name)
-        if isinstance(values, Mapping) and values.get(CODE_KEY):
+        if _names_code(values):
             raise ModelError(
                 f"{where} needs Python code from its own folder ({CODE_KEY} in {name}), which is "
                 "never run; use one whose architecture transformers has, or remove that entry if "
@@ -272,6 +279,13 @@ def _without_safetensors(folder: Path) -> ModelError:
         f"{folder} has no safetensors; other weights can contain code and are not loaded. Save it "
         "again with save_pretrained of a recent transformers"
     )
+
+
+def _names_code(values: Any) -> bool:
+    """Whether a configuration, or one within it, names code."""
+    if isinstance(values, Mapping):
+        return bool(values.get(CODE_KEY)) or any(map(_names_code, values.values()))
+    return isinstance(values, list) and any(map(_names_code, values))
 
 
 def _check_numbers(values: Any, where: str) -> None:

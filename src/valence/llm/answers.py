@@ -93,8 +93,9 @@ class Answers:
 def parse_answer(raw: str, renderer: PromptRenderer) -> int | None:
     """The class id that an answer names, or None.
 
-    A number is read where the template asks for ids: the first one. A label is read as whole words
-    in any of its usual spellings; an answer that names two labels names none.
+    Where the template asks for ids, the numbers of the first line are read, and a label if there
+    is none. A label is read as whole words in any of its usual spellings; an answer that names two
+    labels names none.
     """
     named = named_labels(raw, renderer)
     return named[0] if len(named) == 1 else None
@@ -106,9 +107,10 @@ def named_labels(raw: str, renderer: PromptRenderer) -> tuple[int, ...]:
     if answer is None:
         return ()
     if renderer.template.answers == "id":
-        match = NUMBER.search(comparable(answer))
-        number = float(match[0]) if match else -1.0
-        return (int(number),) if number in range(len(renderer.classes)) else ()
+        numbers = [float(m) for m in NUMBER.findall(comparable(answer.strip().partition("\n")[0]))]
+        if numbers:
+            ids = {int(number) for number in numbers if number in range(len(renderer.classes))}
+            return tuple(sorted(ids)) if numbers[0] in ids else ()
     forms = [comparable(name) for name in renderer.classes]
     if len(set(forms)) < len(forms):  # labels that differ in case or the like alone
         forms = [unicodedata.normalize("NFC", name) for name in renderer.classes]

@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from valence.data.pretrained import is_commit
 from valence.errors import ModelError
 from valence.models.built_in import BUILT_IN, encoder_content
 from valence.storage.key import folder_content
@@ -25,7 +26,6 @@ LOADED = (
 )  # fmt: skip
 """Files of a folder that decide what a network and its tokenizer compute. Prompts and pooling are
 in the model folder itself."""
-COMMIT_DIGITS = 40
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def _snapshot(folder: Path, name: str, revision: str | None) -> str:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    pinned = revision is not None and len(revision) == COMMIT_DIGITS
+    pinned = is_commit(revision)
     try:
         try:
             return snapshot_download(

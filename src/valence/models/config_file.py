@@ -84,6 +84,8 @@ class ModelConfig(BaseModel):
             raise ValueError("the ids of the labels must be 0, 1, 2 … without gaps")
         if len(set(self.id2label.values())) < count:
             raise ValueError("two labels have the same name")
+        if "" in self.label2id:
+            raise ValueError("a label has no name")
         if self.label2id != {name: number for number, name in self.id2label.items()}:
             raise ValueError("id2label and label2id do not fit each other")
         if self.problem_type != "regression" and not count:

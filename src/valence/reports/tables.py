@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,16 @@ from valence.runs.artifacts import FEATURES
 from valence.runs.store import RunResult, RunStore
 
 
-def setup_label(result: RunResult) -> str:
-    """Names what must be equal for runs to stand in one table: corpus, size, encoder, epochs."""
+def setup_label(result: RunResult, *, dataset: str = "", encoder: str = "") -> str:
+    """Names what must be equal for runs to stand in one table: corpus, size, encoder, epochs.
+
+    Args:
+        result: One of the runs.
+        dataset: A longer name of its data set, where another has the same.
+        encoder: A longer name of its encoder, likewise.
+    """
     spec = result.spec
-    parts = [f"{result.dataset}: {result.sizes['train']:,} training rows"]
+    parts = [f"{dataset or result.dataset}: {result.sizes['train']:,} training rows"]
     if spec.data.imbalance_ratio is not None:
         parts.append(f"ratio {spec.data.imbalance_ratio:g}")
     if spec.data.groups is not None:
@@ -30,7 +36,7 @@ def setup_label(result: RunResult) -> str:
         limits = result.spec.data.group_rows.items()
         parts.append(", ".join(f"{rows} rows of {name}" for name, rows in limits))
     if result.encoder is not None:
-        parts.append(Path(result.encoder).name)
+        parts.append(encoder or Path(result.encoder).name)
     return ", ".join(parts)
 
 
@@ -44,31 +50,46 @@ def _data_key(result: RunResult) -> str:
 
 def by_setup(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     """Runs grouped by set-up, under readable labels; different samples are never mixed."""
-    groups: dict[str, list[RunResult]] = {}
-    labels: dict[str, str] = {}
     encoders: dict[str, str] = {}
     for result in results:
         if result.encoder is not None:
             encoders.setdefault(_data_key(result), _setup_key(result))
-    named = {_setup_key(r): r for r in results if r.encoder is not None}
+    groups: dict[str, list[RunResult]] = {}
     for result in results:
         key = _setup_key(result)
         if result.encoder is None:  # beside what was trained on the same rows
             key = encoders.get(_data_key(result), key)
-        if key not in labels:
-            label = _told_apart(setup_label(named.get(key, result)), result, named)
-            same = sum(label == known.partition(" #")[0] for known in labels.values())
-            labels[key] = f"{label} #{same + 1}" if same else label
-        groups.setdefault(labels[key], []).append(result)
-    return groups
+        groups.setdefault(key, []).append(result)
+    named = [next((r for r in group if r.encoder), group[0]) for group in groups.values()]
+    return dict(zip(_distinct_labels(named), groups.values(), strict=True))
 
 
-def _told_apart(label: str, result: RunResult, named: Mapping[str, RunResult]) -> str:
-    """The label with the folder of its file, where another set-up of the same name has another."""
-    alike = [other for other in named.values() if setup_label(other) == label]
-    folders = {Path(other.spec.data.name).parent.name for other in alike}
-    own = Path(result.spec.data.name).parent.name
-    return f"{own}/{label}" if len(folders) > 1 and own else label
+def _distinct_labels(results: Sequence[RunResult]) -> list[str]:
+    """A label for each set-up; what has one name is told apart by folder, else by number."""
+    data = [(r.dataset, r.spec.data.name) for r in results]
+    encoders = [(Path(r.encoder).name, r.encoder) for r in results if r.encoder]
+    labels: list[str] = []
+    for result in results:
+        dataset = _with_folders(result.dataset, result.spec.data.name, data)
+        encoder = result.encoder or ""
+        encoder = _with_folders(Path(encoder).name, encoder, encoders)
+        label = setup_label(result, dataset=dataset, encoder=encoder)
+        same = sum(label == known.partition(" #")[0] for known in labels)
+        labels.append(f"{label} #{same + 1}" if same else label)
+    return labels
+
+
+def _with_folders(name: str, path: str, named: Sequence[tuple[str, str]]) -> str:
+    """The name after as many folders of its path as tell it from other paths of that name."""
+    alike = {other for known, other in named if known == name} | {path}
+    parts = {other: (*Path(other).parent.parts, name) for other in alike}
+    if len(set(parts.values())) < len(alike):  # reviews.csv beside reviews.jsonl
+        parts = {other: Path(other).parts for other in alike}
+    for depth in range(1, len(parts[path])):
+        tails = {own[-depth:] for own in parts.values()}
+        if len(tails) == len(alike):
+            return "/".join(parts[path][-depth:])
+    return "/".join(parts[path]) if len(alike) > 1 else name
 
 
 def runs_table(results: Sequence[RunResult]) -> pd.DataFrame:

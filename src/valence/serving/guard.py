@@ -124,7 +124,8 @@ class Guard:
                     415, "validation", "The Content-Type is not JSON; send the header "
                     "Content-Type: application/json",
                 )  # fmt: skip
-            body = plain_body(body, headers.get(b"content-encoding", b""), self.limits.body_bytes)
+            codings = [value for name, value in scope["headers"] if name == b"content-encoding"]
+            body = plain_body(body, b", ".join(codings), self.limits.body_bytes)
         if scope["method"] == "HEAD":  # as GET; the server leaves the body out
             scope = {**scope, "method": "GET"}
         await self.app(scope, _replay(body, receive), send)

@@ -158,7 +158,7 @@ class JsonSource(_File):
     def parts(self, rows: int) -> Iterator[Part]:
         """As :class:`RowReader`."""
         with self.opened() as (_, path), path.open("rb") as raw:
-            lines = io.TextIOWrapper(raw, text_encoding(self.encoding))
+            lines = io.TextIOWrapper(raw, text_encoding(path, self.encoding))
             size = path.stat().st_size
             for records in _batched(json_objects(lines, self.path), rows):
                 names = list(dict.fromkeys(name for record in records for name in record))
