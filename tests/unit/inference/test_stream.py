@@ -176,7 +176,7 @@ def test_goes_on_after_a_kill(
 ) -> None:
     paths = Path(write(tmp_path, suffix)), tmp_path / f"out{suffix}"
     predict_file(predictor, paths[0], tmp_path / f"whole{suffix}")
-    killed_after(predictor, 33, *paths)  # in the third part
+    killed_after(predictor, 30, *paths)
     assert not paths[1].exists()
     parts = tmp_path / f".out{suffix}.parts"
     assert len(list(parts.glob(f"part-*{suffix}"))) == 2
