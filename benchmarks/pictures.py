@@ -3,9 +3,9 @@
 Needs Playwright and Chromium. Each page is a file or an address; the text box and the file field
 of the served page are filled in.
 
-    python benchmarks/pictures.py --report report/report.html --audit audit/audit.html \\
-        --explain why.html --docs build/docs/index.html --page http://127.0.0.1:8080/ \\
-        --text "Light and quick, but the battery is poor." --file new.csv
+    python benchmarks/pictures.py --report report/report.html --audit audit/audit.html
+    python benchmarks/pictures.py --explain why.html --docs build/docs/index.html
+    python benchmarks/pictures.py --page http://127.0.0.1:8080/ --file new.csv
 """
 
 from __future__ import annotations

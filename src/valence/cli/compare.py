@@ -96,7 +96,7 @@ class ComparisonOptions(OptionGroup):
     ] = None
     target_rows: Annotated[
         str | None,
-        typer.Option(help="With leave-one-out: also train with this many rows of the group: 20,100."),
+        typer.Option(help="With leave-one-out: also train with this many of its rows: 20,100."),
     ] = None
     diff: Annotated[
         tuple[Path, Path] | None,
