@@ -15,6 +15,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import URL, Engine, make_url
 
 from valence.config.database_url import VARIABLE, refuse_password
+from valence.data.sqlite_file import is_sealed
 from valence.errors import DataError, SpecError, UnknownNameError
 
 TEXTS = "texts"
@@ -24,8 +25,6 @@ BUSY_SECONDS = 30
 EXTRAS = {"psycopg": "valence[postgres]"}
 DRIVER_OPTIONS = ("timeout", "isolation_level", "detect_types", "cached_statements")
 """Of an SQLite URL, what is passed on when it is opened read-only."""
-WAL_MARK = slice(18, 20)
-"""Two bytes of an SQLite file's header; both are 2 under write-ahead logging."""
 _PART = re.compile(r'"(?:[^"]|"")*"|[^."]+')
 _AUTHORITY = re.compile(r"([A-Za-z][\w+.-]*://)([^@/?]*@)?([^?]*)(\?.*)?", re.DOTALL)
 
@@ -153,20 +152,10 @@ def _read_only(url: URL) -> URL:
     if path.startswith("file:"):
         return url.update_query_dict(query)
     file = os.path.abspath(path)
-    if _is_sealed(file):
+    if is_sealed(file):
         query["immutable"] = "1"
     own = {key: value for key, value in url.query.items() if key in DRIVER_OPTIONS}
     return url.set(database="file:" + quote(file), query=own).update_query_dict(query)
-
-
-def _is_sealed(file: str) -> bool:
-    """Whether an SQLite file needs a log beside it that cannot be made, and has none."""
-    if os.access(os.path.dirname(file), os.W_OK):
-        return False
-    log = f"{file}-wal"
-    with open(file, "rb") as stream:
-        header = stream.read(WAL_MARK.stop)
-    return header[WAL_MARK] == b"\x02\x02" and not (os.path.exists(log) and os.path.getsize(log))
 
 
 def _expand_variables(name: str) -> tuple[URL, tuple[str, ...]]:

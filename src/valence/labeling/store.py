@@ -18,45 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from valence.data.label_file import APPLICATION_ID, VIEW, is_label_file
+from valence.data.label_file import (
+    FORMAT,
+    SCHEMA,
+    VIEW,
+    is_label_file,
+    read_about,
+    translate_errors,
+)
 from valence.errors import DataError, RunError
 
-FORMAT = 1
 ACTIONS = ("label", "skip", "unsure", "undo")
 BUSY_SECONDS = 30.0
-
-SCHEMA = f"""
-PRAGMA application_id={APPLICATION_ID};
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE rows (
-  row INTEGER PRIMARY KEY, source_row INTEGER NOT NULL, text TEXT NOT NULL, extra TEXT NOT NULL);
-CREATE TABLE decisions (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL REFERENCES rows(row),
-  person TEXT NOT NULL, time REAL NOT NULL, action TEXT NOT NULL, label TEXT, seconds REAL,
-  suggestion TEXT, was_shown INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT '',
-  chosen_by TEXT NOT NULL DEFAULT '', undoes INTEGER REFERENCES decisions(id),
-  token TEXT UNIQUE);
-CREATE INDEX decisions_row ON decisions(row);
-CREATE INDEX decisions_undoes ON decisions(undoes);
-CREATE TABLE leases (
-  row INTEGER NOT NULL, person TEXT NOT NULL, until REAL NOT NULL, chosen_by TEXT NOT NULL,
-  PRIMARY KEY (row, person));
-CREATE TABLE sample (place INTEGER PRIMARY KEY, row INTEGER NOT NULL UNIQUE);
-CREATE VIEW standing AS
-  SELECT * FROM (
-    SELECT d.*, row_number() OVER (PARTITION BY row, person ORDER BY id DESC) AS newest
-    FROM decisions d
-    WHERE action <> 'undo' AND id NOT IN (SELECT undoes FROM decisions WHERE undoes IS NOT NULL)
-  ) WHERE newest = 1;
-CREATE VIEW {VIEW} AS
-  SELECT r.source_row AS source_row, r.text AS text, v.label AS label, v.votes AS votes
-  FROM (
-    SELECT row, label, votes,
-      row_number() OVER (PARTITION BY row ORDER BY votes DESC, first) AS best
-    FROM (SELECT row, label, count(*) AS votes, min(id) AS first FROM standing
-          WHERE action = 'label' GROUP BY row, label)
-  ) v JOIN rows r ON r.row = v.row WHERE v.best = 1 ORDER BY r.row;
-"""
 
 
 @dataclass(frozen=True)
@@ -102,7 +75,7 @@ class LabelStore:
         path: An existing file of labels; see :meth:`create`.
 
     Raises:
-        DataError: if it is no such file.
+        DataError: if it is no such file, or damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -112,14 +85,13 @@ class LabelStore:
             )
         self.path = path
         self._lock = threading.Lock()
-        self._connection = _connect(path)
-        self.about: Mapping[str, Any] = {
-            key: json.loads(value)
-            for key, value in self._connection.execute("SELECT key, value FROM about")
-        }
-        if self.about.get("format") != FORMAT:
+        with translate_errors(path):
+            self._connection = _connect(path)
+        try:
+            self.about: Mapping[str, Any] = read_about(self._connection, path)
+        except DataError:
             self.close()
-            raise DataError(f"{path} was written by a newer version of Valence; update it")
+            raise
 
     @classmethod
     def create(
@@ -262,7 +234,10 @@ class LabelStore:
             "SELECT extra FROM rows WHERE row IN (SELECT row FROM standing WHERE action = 'label') "
             "ORDER BY row"
         )
-        return [json.loads(extra) for (extra,) in extras]
+        try:
+            return [dict(json.loads(extra)) for (extra,) in extras]
+        except (ValueError, TypeError, RecursionError):
+            raise DataError(f"{self.path} is damaged: other columns of its rows") from None
 
     def lease(self, rows: Sequence[int], person: str, chosen_by: str, seconds: float) -> list[int]:
         """Reserve rows for a person; returns those that nobody else has in hand.
@@ -330,7 +305,7 @@ class LabelStore:
         return [_decision(row) for row in rows]
 
     def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._lock:
+        with self._lock, translate_errors(self.path):
             return self._connection.execute(query, tuple(values)).fetchall()
 
     @contextmanager
