@@ -257,3 +257,16 @@ def test_the_api_reference_lists_every_address_and_sends_requests(
     api.expect(result).to_contain_text("200\n")
     assert '"score"' in result.inner_text()
     assert complaints == []
+
+
+def test_the_theme_is_that_of_the_button_once_it_was_pressed(browser: Any, server: Running) -> None:
+    page, complaints = visit(browser, server)
+    theme = "document.documentElement.dataset.theme"
+    until(page, f"{theme} === 'light'")
+    page.locator("#theme").click()
+    until(page, f"{theme} === 'dark'")
+    page.reload()
+    until(page, f"{theme} === 'dark'")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert complaints == []
+    page.close()

@@ -159,8 +159,8 @@ def test_progress_counts_all_runs(show: Show, capsys: pytest.CaptureFixture[str]
         def __init__(self) -> None:
             self.shown: list[tuple[Any, ...]] = []
 
-        def show(self, *args: Any, important: bool) -> None:
-            self.shown.append((*args, important))
+        def show(self, *args: Any, seconds_left: float, important: bool) -> None:
+            self.shown.append((*args, seconds_left, important))
 
     meter = Seen()
     cell = Cell(RunSpec())
@@ -169,3 +169,4 @@ def test_progress_counts_all_runs(show: Show, capsys: pytest.CaptureFixture[str]
     grid_callback(meter)(GridProgress(2, 4, cell, 1.0, "", 5.0, total=0.75))  # type: ignore[arg-type]
     assert [words[0].partition("]")[0] for words in meter.shown] == ["[2 of 4 done", "[3 of 4 done"]
     assert [words[1] for words in meter.shown] == [0.625, 0.75]
+    assert [words[3] for words in meter.shown] == [10.0, 5.0]

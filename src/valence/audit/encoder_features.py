@@ -40,18 +40,15 @@ def lower_half_features(
     encoded = tokenizer(texts)
     features = np.zeros((len(texts), encoder.hidden_size), dtype=np.float32)
     lengths = [len(ids) for ids in encoded.input_ids]
-    done = 0
 
-    def embed(rows: np.ndarray) -> int:
+    def embed(rows: np.ndarray) -> None:
         batch = pad([encoded.input_ids[i] for i in rows], tokenizer.pad_id)
         features[rows] = masked_mean(encoder(**batch), batch["attention_mask"]).numpy()
-        return len(rows)
 
     batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET["cpu"]))
-    for count in run_batches(embed, batches, device="cpu"):
-        done += count
+    for done, _ in enumerate(run_batches(embed, batches, device="cpu"), start=1):
         if progress is not None:
-            progress(done / len(texts))
+            progress(done / len(batches))
     return features
 
 

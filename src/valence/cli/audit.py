@@ -31,7 +31,7 @@ class CheckOptions(OptionGroup):
 
     fast: Annotated[
         bool,
-        typer.Option("--fast", help="Find label errors with n-grams only, without the encoder."),
+        typer.Option("--fast", help="Look for label errors with n-grams only, despite --encoder."),
     ] = False
     near: Annotated[
         float, typer.Option(min=0.3, max=1, help="Minimum similarity of near-duplicates.")

@@ -81,7 +81,7 @@ class ComparisonOptions(OptionGroup):
     baseline: Annotated[str | None, typer.Option(help="Method to test the others against.")] = None
     sweep: Annotated[
         list[str] | None,
-        typer.Option(help="Try several values of a setting: loss.temperature=.05,.1"),
+        typer.Option(help="Try several values of a setting: train.epochs=3,6"),
     ] = None
     train_groups: Annotated[
         str | None, typer.Option(help="Groups to train on, if not those to test on.")
@@ -89,13 +89,14 @@ class ComparisonOptions(OptionGroup):
     transfer: Annotated[
         str | None,
         typer.Option(
-            metavar="[matrix|leave-one-out]",
-            help="Train on each group alone (or all but each); test on every group.",
+            metavar="[KIND]",
+            help="Train on each group alone (matrix), or on all but each (leave-one-out), and test "
+            "on every group.",
         ),
     ] = None
     target_rows: Annotated[
         str | None,
-        typer.Option(help="With leave-one-out: also train with so many rows of it: 20,100."),
+        typer.Option(help="With leave-one-out: also train with this many of its rows: 20,100."),
     ] = None
     diff: Annotated[
         tuple[Path, Path] | None,
@@ -136,7 +137,7 @@ def compare(
     output: TrackedRunsOptions,
     encoder: Encoder = None,
     out: Annotated[Path, typer.Option(help="Folder for the report and tables.")] = Path("report"),
-    dry_run: Annotated[bool, typer.Option(help="List the runs and exit.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and exit.")] = False,
 ) -> None:
     """Compare methods: same rows and seeds, model selection on validation, one test.
 

@@ -27,7 +27,7 @@ ModelFolder = Annotated[Path, typer.Argument(help="A model folder.")]
 Encoder = Annotated[
     str | None,
     typer.Option(
-        help="multilingual-e5-small, a hub name, a folder, or auto (chosen for your texts)."
+        help="auto (chosen for your texts), multilingual-e5-small, a hub name or a folder."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -101,10 +101,11 @@ class RowOptions(TextOptions):
     normalize_labels: Annotated[
         bool,
         typer.Option(
-            "--normalize-labels", "--normalise-labels",
+            "--normalize-labels",
             help="Merge labels that differ only in case, spaces or invisible characters.",
         ),
-    ] = False  # fmt: skip
+        OldName("--normalise-labels"),
+    ] = False
     group: Annotated[
         str | None,
         typer.Option(
@@ -321,8 +322,8 @@ class TrackedRunsOptions(RunsOptions):
     track: Annotated[
         str | None,
         typer.Option(
-            metavar="[tensorboard|mlflow|wandb|trackio]",
-            help="Also log to this experiment tracker.",
+            metavar="TRACKER",
+            help="Also log to tensorboard, mlflow, wandb or trackio.",
         ),
     ] = None
 

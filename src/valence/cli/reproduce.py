@@ -57,8 +57,7 @@ class ReproductionOptions(OptionGroup):
         bool | None,
         typer.Option(
             "--cpu/--published",
-            help="Scaled down for a small machine, or as published; default: what suits this "
-            "machine.",
+            help="Use the scaled-down or the published set-up; default: published on a GPU.",
         ),
     ] = None
     only: Annotated[

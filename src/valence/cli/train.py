@@ -50,9 +50,9 @@ class WhatToTrain(OptionGroup):
     from_: Annotated[Path | None, typer.Option("--from", help="Model folder to train further.")] = (
         None
     )
-    extend_labels: Annotated[bool, typer.Option(help="With --from: add new labels as classes.")] = (
-        False
-    )
+    extend_labels: Annotated[
+        bool, typer.Option("--extend-labels", help="With --from: add new labels as classes.")
+    ] = False
     seed: Annotated[int | None, typer.Option(help="Random seed; default: 45.")] = None
 
     def check(self) -> None:

@@ -65,3 +65,11 @@ def length_batches(lengths: Sequence[int], *, token_budget: int) -> Iterator[np.
         size = max(int(full.sum()), min(MIN_BATCH_ROWS, len(part)))
         yield order[start : start + size]
         start += size
+
+
+def rows_done(batches_done: int, batches: int, rows: int) -> int:
+    """Rows that count as done, for progress: batches take about the same time, rows do not.
+
+    Batches hold about the same number of tokens, and those of the longest texts come first.
+    """
+    return rows * batches_done // max(1, batches)

@@ -26,6 +26,7 @@ FILES = {
     "/label.css": ("valence.labeling", "label.css", "text/css; charset=utf-8"),
     "/label.js": ("valence.labeling", "label.js", "text/javascript; charset=utf-8"),
     "/page.css": ("valence.serving", "page.css", "text/css; charset=utf-8"),
+    "/theme.js": ("valence.serving", "theme.js", "text/javascript; charset=utf-8"),
     "/page.svg": ("valence.serving", "page.svg", "image/svg+xml"),
 }
 """Path → package, file and media type."""

@@ -1,5 +1,7 @@
 // One text at a time. The next rows are fetched ahead, and decisions are sent behind the back of
 // the person; what is not confirmed yet stays in localStorage and is sent again.
+import "./theme.js";
+
 const $ = id => document.getElementById(id);
 const AHEAD = 5;
 const FILTER_FROM = 10;
@@ -306,18 +308,11 @@ async function start(person) {
   refresh();
 }
 
-function theme() {
-  const dark = document.documentElement.dataset.theme === "dark";
-  document.documentElement.dataset.theme = dark ? "light" : "dark";
-  store.setItem("valence-theme", document.documentElement.dataset.theme);
-}
-
 $("enter").addEventListener("submit", event => {
   event.preventDefault();
   const name = $("name").value.trim();
   if (name) start(name).catch(error => notify(error.message));
 });
-$("theme").addEventListener("click", theme);
 $("undo").addEventListener("click", undo);
 $("skip").addEventListener("click", () => decide("skip"));
 $("unsure").addEventListener("click", () => decide("unsure"));
@@ -327,8 +322,6 @@ $("search-button").addEventListener("click", () => toggle("search-box", "search-
 $("filter").addEventListener("input", filter);
 $("search").addEventListener("input", () => { clearTimeout(searchTimer); searchTimer = setTimeout(search, 150); });
 document.addEventListener("keydown", onKey);
-document.documentElement.dataset.theme = store.getItem("valence-theme") ||
-  (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 const known = new URLSearchParams(location.search).get("person") || store.getItem("valence-person");
 if (known) start(known).catch(error => notify(error.message));
 else { $("enter").hidden = false; $("name").focus(); }

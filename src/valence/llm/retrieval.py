@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from valence.config.sections import EncoderSpec
-from valence.data.batches import TOKEN_BUDGET, Encoded, length_batches
+from valence.data.batches import TOKEN_BUDGET, Encoded, length_batches, rows_done
 from valence.data.collate import pad
 from valence.data.dataset import Split
 from valence.data.examples import Examples
@@ -88,21 +88,18 @@ class Embedder:
         vectors = np.zeros((len(rows), self.encoder.hidden_size), dtype=np.float32)
         self.encoder.to(self.device)
 
-        def embed(batch: np.ndarray) -> int:
+        def embed(batch: np.ndarray) -> None:
             padded = pad([rows[i] for i in batch], self.tokenizer.pad_id)
             moved = {name: tensor.to(self.device) for name, tensor in padded.items()}
             pooled = self._pool(self.encoder(**moved), moved["attention_mask"])
             unit = torch.nn.functional.normalize(pooled.float(), dim=1)
             vectors[batch] = unit.cpu().numpy()
-            return len(batch)
 
         lengths = [len(ids) for ids in rows]
         batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET[self.device]))
-        done = 0
-        for count in run_batches(embed, batches, device=self.device):
-            done += count
+        for done, _ in enumerate(run_batches(embed, batches, device=self.device), start=1):
             if progress is not None:
-                progress(done, len(rows))
+                progress(rows_done(done, len(batches), len(rows)), len(rows))
         return vectors
 
     def _pooler(self) -> dict[str, Tensor]:

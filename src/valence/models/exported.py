@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from valence.data.batches import Encoded, length_batches
+from valence.data.batches import Encoded, length_batches, rows_done
 from valence.data.examples import Examples
 from valence.data.files import whole_characters
 from valence.distributed.device import Hardware
@@ -256,17 +256,16 @@ class ExportedModel(Model):
         step, limit = LENGTH_STEP[self.settings.runtime], self.settings.max_length
         lengths = [min(-(-len(ids) // step) * step, limit) for ids in encoded.input_ids]
         batches = list(length_batches(lengths, token_budget=self.token_budget))
-        done = 0
         padded = (
             self._padded([encoded.input_ids[i] for i in rows], lengths[rows[0]]) for rows in batches
         )
-        for number, some_logits, some_features in self._answers(runner, padded, len(batches)):
+        answers = self._answers(runner, padded, len(batches))
+        for done, (number, some_logits, some_features) in enumerate(answers, start=1):
             rows = batches[number]
             logits[rows] = some_logits[: len(rows)]
             features[rows] = some_features[: len(rows)]
-            done += len(rows)
             if progress is not None:
-                progress(done, count)
+                progress(rows_done(done, len(batches), count), count)
         if self.config.logit_shift is not None:
             logits += np.asarray(self.config.logit_shift, np.float32)
         if self.ngram_logits is not None:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from valence.data.batches import TOKEN_BUDGET, Encoded, length_batches
+from valence.data.batches import TOKEN_BUDGET, Encoded, length_batches, rows_done
 from valence.data.collate import pad
 from valence.models.base import Progress
 from valence.models.encoder import Encoder
@@ -268,20 +268,17 @@ class FrozenStates:
         values = allocate(self.encoder.hidden_size)
         self.encoder.to(device).eval()
 
-        def compute(batch: np.ndarray) -> int:
+        def compute(batch: np.ndarray) -> None:
             padded = pad([input_ids[i] for i in rows[batch]], self.pad_id)
             states = self.encoder(**{name: t.to(device) for name, t in padded.items()})
             real = padded["attention_mask"].numpy() > 0
             positions = starts[batch][:, None] + np.arange(real.shape[1])
             values[positions[real]] = states.float().cpu().numpy()[real]
-            return len(batch)
 
         batches = list(length_batches(lengths.tolist(), token_budget=TOKEN_BUDGET[device]))
-        done = 0
-        for count in run_batches(compute, batches, device=device):
-            done += count
+        for done, _ in enumerate(run_batches(compute, batches, device=device), start=1):
             if progress is not None:
-                progress(done, len(rows))
+                progress(rows_done(done, len(batches), len(rows)), len(rows))
 
 
 def cached_vectors(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from valence.config.sections import EncoderSpec
-from valence.data.batches import TOKEN_BUDGET, Encoded, length_batches
+from valence.data.batches import TOKEN_BUDGET, Encoded, length_batches, rows_done
 from valence.data.collate import pad
 from valence.distributed.device import pick_device
 from valence.models.base import Progress
@@ -94,14 +94,12 @@ class LayerVectors:
         batches = list(length_batches(lengths, token_budget=TOKEN_BUDGET[device]))
         parts = run_batches(partial(self._pooled, encoded), batches, device=device)
         vectors = None
-        done = 0
-        for rows, part in zip(batches, parts, strict=True):
+        for done, (rows, part) in enumerate(zip(batches, parts, strict=True), start=1):
             if vectors is None:
                 vectors = np.empty((len(encoded), part.shape[1]), dtype=np.float32)
             vectors[rows] = part.numpy()
-            done += len(rows)
             if progress is not None:
-                progress(done, len(encoded))
+                progress(rows_done(done, len(batches), len(encoded)), len(encoded))
         return np.zeros((0, 1), dtype=np.float32) if vectors is None else vectors
 
     def _pooled(self, encoded: Encoded, rows: np.ndarray) -> Tensor:

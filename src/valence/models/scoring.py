@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from valence.data.batches import rows_done
 from valence.data.collate import Batch, EncodedInputs
 from valence.distributed import process_group
 from valence.models.base import Outputs, Progress
@@ -75,12 +76,10 @@ def score_inputs(
         return output["logits"].float(), output["features"].float()
 
     parts: list[tuple[Tensor, Tensor]] = []
-    done = 0
-    for rows, part in zip(batches, run_batches(score, batches, device=device.type), strict=True):
+    for part in run_batches(score, batches, device=device.type):
         parts.append(part)
-        done += len(rows)
         if progress is not None:
-            progress(done, len(inputs))
+            progress(rows_done(len(parts), len(batches), len(inputs)), len(inputs))
     network.train(was_training)
     logits, features = (_in_order(network, inputs, batches, parts, i) for i in range(2))
     if distributed:

@@ -63,6 +63,8 @@ CHECK_NAMES = {
     "cut": "Texts over the length limit",
 }  # fmt: skip
 """Headings of the checks that are not about single splits."""
+HEADS = {"chance_of_label": "probability of label", "suggested": "suggested label"}
+"""Columns with other names on the page than in the tables."""
 
 
 def title_of(check: str) -> str:
@@ -72,7 +74,7 @@ def title_of(check: str) -> str:
         first, _, second = splits.partition("-")
         return f"Texts of {first} that are also in {second}"
     if kind == "copies":
-        return f"Repeated texts in {splits}"
+        return "Repeated texts" if splits == "all" else f"Repeated texts in {splits}"
     return CHECK_NAMES.get(check, _words(check).capitalize())
 
 
@@ -81,19 +83,27 @@ def _words(name: str) -> str:
 
 
 def _render(audit: Audit) -> str:
-    parts = [
-        {"title": title_of(f.check), "file": f"{f.check}.csv", "level": f.level, "line": f.line,
-         "total": len(f.rows), "heads": [_words(str(c)) for c in f.rows.columns],
-         "rows": _cells(f.rows[:SHOWN_ROWS])}
-        for f in audit.findings
-    ]  # fmt: skip
+    one = [] if len(audit.source.splits) > 1 else ["split"]
+    parts = []
+    for finding in audit.findings:
+        shown = finding.rows.drop(columns=one, errors="ignore")
+        heads = [HEADS.get(str(c), _words(str(c))) for c in shown.columns]
+        parts.append(
+            {"title": title_of(finding.check), "file": f"{finding.check}.csv",
+             "level": finding.level, "line": finding.line, "total": len(finding.rows),
+             "heads": heads, "rows": _cells(shown[:SHOWN_ROWS])}
+        )  # fmt: skip
     values = {"name": audit.source.name, "parts": parts, **summary(audit)}
     return render_page("valence.reports", "audit.html.j2", values)
 
 
+def _shown(cell: Any) -> str:
+    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+
+
 def _cells(table: pd.DataFrame) -> list[list[str]]:
     return [
-        [text if len(text := str(cell)) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
+        [text if len(text := _shown(cell)) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
          for cell in row]
         for row in table.itertuples(index=False)
     ]  # fmt: skip

@@ -43,7 +43,8 @@ def class_bars(results: Sequence[RunResult]) -> Figure:
     names = [f"{classes[c]}{' *' if c in tail else ''}\nn={counts[c]}" for c in shown]
     axes.set_xticks(np.arange(len(shown)), names, rotation=45 if len(shown) > 8 else 0, fontsize=8)
     axes.set_ylabel("F1 on test")
-    axes.set_title("F1 by class, most frequent first (* tail)", loc="left")
+    axes.set_xlabel("n: training rows, *: rare class")
+    axes.set_title("F1 by class", loc="left")
     side_legend(axes)
     return figure
 

@@ -292,9 +292,10 @@ def _predict(
     examples = rows.examples(dataset.group)
     if progress is None:
         return model.predict(examples)
-    return model.predict(
-        examples, lambda done, of: progress(done / max(1, of), f"scoring {split} rows")
-    )
+    words = f"scoring {split} rows"
+    outputs = model.predict(examples, lambda done, of: progress(done / max(1, of), words))
+    progress(1.0, words)
+    return outputs
 
 
 def _answered(dataset: Dataset, rows: Split, outputs: Outputs) -> Outputs:

@@ -24,6 +24,7 @@ PAGE_FILES = {
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/ask.js": ("ask.js", "text/javascript; charset=utf-8"),
+    "/theme.js": ("theme.js", "text/javascript; charset=utf-8"),
     "/table.js": ("table.js", "text/javascript; charset=utf-8"),
     "/sheet.js": ("sheet.js", "text/javascript; charset=utf-8"),
     "/fflate.js": ("vendor/fflate.js", "text/javascript; charset=utf-8"),  # 0.8.3, MIT

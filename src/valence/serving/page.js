@@ -4,6 +4,7 @@ import {
   abstention, ask, bar, clearMessage, DECIMALS, element, given, hasKey, NONE, percent, setKey, show,
 } from "./ask.js";
 import { startFiles } from "./table.js";
+import "./theme.js";
 
 const TYPING = 250; // milliseconds without a key before the text is sent
 const SHOWN = 8; // labels, before the rest is shown
@@ -152,10 +153,6 @@ function example({ text, label, similarity }) {
   return item;
 }
 
-function setTheme(theme) {
-  document.documentElement.dataset.theme = theme;
-}
-
 async function start() {
   try {
     const info = await ask("/info");
@@ -173,12 +170,6 @@ async function start() {
   }
 }
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
-setTheme(dark.matches ? "dark" : "light");
-dark.addEventListener("change", () => setTheme(dark.matches ? "dark" : "light"));
-element("theme").addEventListener("click", () => {
-  setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-});
 element("text").addEventListener("input", () => {
   clearTimeout(timer);
   timer = setTimeout(predict, TYPING);

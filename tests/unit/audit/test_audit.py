@@ -258,18 +258,20 @@ def test_whole_audit(tmp_path: Path, tiny_encoder: Path) -> None:
     rows.loc[20:30, "text"] = rows.loc[0:10, "text"].to_numpy()
     rows.loc[5, "text"] = "<script>x</script>" + "very " * 30
     rows.to_csv(tmp_path / "r.csv", index=False)
-    stages: list[str] = []
+    stages: list[tuple[float, str]] = []
     found = audit(
         DataSpec(name=str(tmp_path / "r.csv")),
         encoder=EncoderSpec(name=str(tiny_encoder), max_length=16),
         encoder_features=True,
-        progress=lambda what, share: stages.append(what),
+        progress=lambda what, done: stages.append((done, what)),
     )
     by_name = {f.check: f for f in found.findings}
     assert by_name["copies-all"].count == 10
     assert by_name["cut"].count == 1
     assert "problem" in found.verdict
-    assert stages[0] == "read"
+    assert stages[0] == (0.0, "reading rows")
+    assert stages[-1] == (1.0, "done")
+    assert [done for done, _ in stages] == sorted(done for done, _ in stages)
     page = write_audit(found, tmp_path / "out").read_text()
     assert "<script>x" not in page
     assert (tmp_path / "out/copies-all.csv").exists()

@@ -29,6 +29,7 @@ from valence.config.data import DataSpec
 from valence.config.spec import RunSpec
 from valence.distributed.ray_cluster import Cluster
 from valence.errors import RunError, UnknownNameError
+from valence.methods.registry import make_spec
 from valence.models.cpu import usable_cores
 from valence.runs.store import RunStore
 
@@ -86,7 +87,7 @@ def check_killed(killer: Killer, outcome: Outcome) -> None:
     assert killer.killed
     assert sum(cell.repeats for cell in outcome.cells) >= 1
     assert any("run again" in now.message for now in killer.seen)
-    assert all(now.seconds_left >= 0 for now in killer.seen)
+    assert all(now.seconds_left is None or now.seconds_left >= 0 for now in killer.seen)
 
 
 def test_pool_is_as_one_process_though_its_workers_are_killed(
@@ -269,7 +270,11 @@ def test_a_result_that_is_not_seen_is_said(
         )
 
 
-def test_time_left_is_shared_by_those_at_work(specs: list[RunSpec], tmp_path: Path) -> None:
+def test_time_left_is_measured_and_shared_by_those_at_work(
+    specs: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(0, 1000, 10))
+    monkeypatch.setattr(grid.time, "monotonic", lambda: float(next(now)))
     lora = next(spec for spec in specs if spec.method == "lora")
     slow = [lora, lora.override({"seed": 7})]
     seen: list[GridProgress] = []
@@ -280,9 +285,24 @@ def test_time_left_is_shared_by_those_at_work(specs: list[RunSpec], tmp_path: Pa
     executor = Said(*begun, *half, *late)
     grid.execute(slow, store=RunStore(tmp_path), callback=seen.append, executor=executor)
     one, two, *_, last = seen
-    assert one.seconds_left == pytest.approx(2 * two.seconds_left)  # the same work by two
-    assert last.seconds_left == pytest.approx(two.seconds_left / 2)
+    assert (one.seconds_left, two.seconds_left) == (None, None)  # nothing was measured
+    assert last.seconds_left is not None
+    assert 0 < last.seconds_left < 1000
+    assert [s.total for s in seen] == [0.0, 0.0, 0.25, 0.5]
     assert (last.done, last.at_work, len(seen)) == (0, 2, 4)
+
+
+def test_progress_of_a_grid_is_by_work(specs: list[RunSpec], tmp_path: Path) -> None:
+    """A method that encodes nothing takes no part; one that trains longer takes more."""
+    short = next(spec for spec in specs if spec.method == "lora")
+    cells = [make_spec("tfidf-lr", short.data), short,
+             short.override({"train.epochs": 3 * int(short.get("train.epochs"))})]  # fmt: skip
+    seen: list[GridProgress] = []
+    sizes = Sizes(1000, 0, 0)
+    events = [(i, RunEvent("started", sizes=sizes)) for i in range(3)]
+    events += [(0, RunEvent("progress", share=1.0)), (1, RunEvent("progress", share=1.0))]
+    grid.execute(cells, store=RunStore(tmp_path), callback=seen.append, executor=Said(*events))
+    assert [s.total for s in seen] == [0.0, 0.0, 0.0, 0.0, pytest.approx(0.25)]
 
 
 def test_cells_of_one_training_come_one_after_another(specs: list[RunSpec]) -> None:

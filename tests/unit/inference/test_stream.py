@@ -151,6 +151,25 @@ def killed_after(predictor: Predictor, rows: int, *paths: Path, resume: bool | N
         predict_stream(predictor, *paths, options=options, progress=told)
 
 
+@pytest.mark.parametrize("long", ["cut", "windows"])
+def test_progress_counts_rows_up_to_all(
+    predictor: Predictor, tmp_path: Path, long: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows without a text, and texts in several windows, count as one row each."""
+    monkeypatch.setattr(predictor, "long", long)
+    source = tmp_path / "rows.csv"
+    texts = ["", "good film " * 200, "bad plot", "really good room"] * 10
+    pd.DataFrame({"text": texts}).to_csv(source, index=False)
+    seen: list[tuple[int, int]] = []
+    predict_stream(
+        predictor, source, tmp_path / "out.csv", options=StreamOptions(part_rows=16),
+        progress=lambda *now: seen.append(now),
+    )  # fmt: skip
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert all(0 <= done <= total for done, total in seen)
+    assert seen[-1] == (40, 40)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_goes_on_after_a_kill(
     predictor: Predictor, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch

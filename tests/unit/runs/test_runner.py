@@ -214,7 +214,9 @@ def test_grid_runs_what_is_missing_and_goes_on_after_a_failure(
     failed = list(store.root.glob("*.failed.json"))
     assert len(failed) == 1
     assert "no-such-head" in json.loads(failed[0].read_text())["message"]
-    assert all(s.seconds_left >= 0 for s in seen)
+    assert all(s.seconds_left is None or s.seconds_left >= 0 for s in seen)
+    assert [s.total for s in seen] == sorted(s.total for s in seen)
+    assert seen[-1].total == 1.0
     mended = comparison(spec, tiny_settings, methods=("majority", "focal", "lora"))
     again = grid.execute(grid.plan(mended), store=store)
     assert [cell.status for cell in again.cells] == ["cached", "done", "cached"]

@@ -19,17 +19,17 @@ class Clock:
         self.seconds = 0.0
 
     def left(self, work: float, running: Sequence[tuple[float, float]] = ()) -> float | None:
-        """Seconds that one worker takes for so much work; None before anything was measured.
+        """Seconds that one worker takes for so much work; None where it is not known.
+
+        It is known once work was measured; what encodes nothing counts as no work.
 
         Args:
             work: What is left.
             running: Work and seconds of the unfinished cells so far.
         """
-        if not work:
-            return 0.0
         done = self.work + sum(one for one, _ in running)
         seconds = self.seconds + sum(taken for one, taken in running if one > 0)
-        return work * seconds / done if done and seconds >= MIN_SECONDS else None
+        return work * seconds / done if work and done and seconds >= MIN_SECONDS else None
 
     def add(self, work: float, seconds: float) -> None:
         """Learn from a finished cell."""

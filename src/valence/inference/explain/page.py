@@ -22,7 +22,10 @@ def write_page(explanations: Sequence[Explanation], path: Path, *, title: str) -
     Raises:
         RunError: if the file cannot be written.
     """
-    items = [(item, _runs(item)) for item in explanations]
+    items = [
+        (item, _runs(item), [(f"{n.similarity:.3f}", n.label, n.text) for n in item.neighbors])
+        for item in explanations
+    ]
     values = {"title": title, "items": items}
     page = render_page("valence.inference.explain", "explain.html.j2", values)
     atomic.write_text(path, page)
