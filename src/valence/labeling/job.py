@@ -16,7 +16,8 @@ from valence.errors import DataError, ModelError, RunError
 from valence.labeling.background import Background
 from valence.labeling.features import NO_ENCODER, Featurizer
 from valence.labeling.pool import LabelPool, label_affinity
-from valence.labeling.session import LabelingSession, SessionSettings
+from valence.labeling.sampling import SamplingSettings
+from valence.labeling.session import LabelingSession
 from valence.labeling.store import LabelStore
 
 FEWEST_CLASSES = 2
@@ -79,6 +80,7 @@ class LabelJob:
         names: The labels; those of the model or the file when None.
         encoder: Frozen encoder of the model that is fitted meanwhile, ``auto`` or ``none``.
         settings: How rows are given out.
+        shared: Rows that every person labels, for the agreement.
         data_dir: Folder of corpora.
     """
 
@@ -87,7 +89,8 @@ class LabelJob:
     model: Path | None = None
     names: LabelNames | None = None
     encoder: str = AUTO_ENCODER
-    settings: SessionSettings = field(default_factory=SessionSettings)
+    settings: SamplingSettings = field(default_factory=SamplingSettings)
+    shared: int = 0
     data_dir: Path | None = None
 
 
@@ -125,11 +128,8 @@ def open_session(job: LabelJob, note: Callable[[str], None]) -> LabelingSession:
             f"{', '.join(store.classes[:20])}; give a model with the same ones, or none"
         )
     prepare = partial(_prepare, store, job)
-    background = Background(
-        prepare, store.classes, strategy=job.settings.strategy, batch=job.settings.batch,
-        seed=job.settings.seed,
-    )  # fmt: skip
-    return LabelingSession(store, job.settings, background)
+    background = Background(prepare, store.classes, job.settings)
+    return LabelingSession(store, job.settings, background, shared=job.shared)
 
 
 def model_classes(folder: Path) -> tuple[str, ...]:
