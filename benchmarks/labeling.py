@@ -78,7 +78,7 @@ def corpus(name: str, data: Path) -> ReplayRows:
     return ReplayRows(
         KernelFeatures.of(made.pool, made.pool), made.embeddings, train.labels,
         KernelFeatures.of(made.transform(test.texts), made.pool), test.labels,
-        tuple(classes.tolist()), label_affinity(made, [MEANINGS.get(c, c) for c in classes.tolist()]),
+        tuple(classes.tolist()), label_affinity(made, [MEANINGS.get(c, c) for c in classes]),
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from valence.cli.tables import print_table
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
+    from valence.config.llm import LlmSpec
     from valence.labeling.job import LabelJob
     from valence.labeling.replay_report import Simulation
 
@@ -43,6 +44,13 @@ class LabelOptions(OptionGroup):
         Path | None, typer.Option(help="The label file; of --simulate the folder of its report.")
     ] = None
     model: Annotated[Path | None, typer.Option(help="A model folder that suggests labels.")] = None
+    llm: Annotated[
+        str | None,
+        typer.Option(help="A language model that drafts labels for the start: a name or folder."),
+    ] = None
+    llm_server: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible server that knows --llm, as its URL.")
+    ] = None
     labels: Annotated[
         str | None,
         typer.Option(help="good,bad, or a file with one label per line, as name: what it means."),
@@ -151,8 +159,21 @@ def _job(pool: PoolOptions, choice: ChoiceOptions, work: LabelOptions) -> LabelJ
     data = None if is_file else pool.spec(pool.data)
     return LabelJob(
         target, data, work.model, names, work.encoder or "auto", settings, choice.shared,
-        pool.data_dir,
+        _llm(work), pool.data_dir,
     )  # fmt: skip
+
+
+def _llm(work: LabelOptions) -> LlmSpec | None:
+    from valence.config.llm import LlmSpec
+    from valence.config.spec import build
+
+    if work.llm is None:
+        if work.llm_server is not None:
+            raise SpecError("--llm-server needs the name of its model: --llm NAME")
+        return None
+    if work.model is not None:
+        raise SpecError("--llm drafts labels where there is no model; remove --llm or --model")
+    return build(LlmSpec, {"model": work.llm, "server": work.llm_server, "template": "labels"})
 
 
 def _label(page: PageOptions, output: OutputOptions, job: LabelJob) -> None:

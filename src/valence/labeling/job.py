@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from valence.config.data import DataSpec
+from valence.config.llm import LlmSpec
 from valence.config.sections import AUTO_ENCODER
 from valence.errors import DataError, ModelError, RunError
 from valence.labeling.background import Background
@@ -77,6 +78,7 @@ class LabelJob:
         out: The label file; an existing one is continued.
         data: The pool; None where the file has it already.
         model: Folder of a model that suggests; None without one.
+        llm: A language model that drafts labels where there is no ``model``; None without one.
         names: The labels; those of the model or the file when None.
         encoder: Frozen encoder of the model that is fitted meanwhile, ``auto`` or ``none``.
         settings: How rows are given out.
@@ -91,6 +93,7 @@ class LabelJob:
     encoder: str = AUTO_ENCODER
     settings: SamplingSettings = field(default_factory=SamplingSettings)
     shared: int = 0
+    llm: LlmSpec | None = None
     data_dir: Path | None = None
 
 
@@ -210,4 +213,8 @@ def _prepare(store: LabelStore, job: LabelJob, progress: Callable[[int, int], No
         predictor = Predictor(job.model)
         probs = predictor.predict_proba(texts, progress)
         given = probs[:, [predictor.classes.index(name) for name in store.classes]]
+    elif job.llm is not None:
+        from valence.labeling.drafts import draft_probs
+
+        given = draft_probs(texts, words, job.llm, progress)
     return LabelPool(featurizer.pool, featurizer.embeddings, len(store.classes), affinity, given)
