@@ -20,6 +20,7 @@ from valence.evaluation.classification import ClassCounts, confusion, mean_defin
 from valence.labeling.estimate import MORE_LABELS, estimate_macro_f1, forecast, predictions
 from valence.labeling.features import Featurizer, KernelFeatures
 from valence.labeling.pool import LabelPool, label_affinity
+from valence.labeling.quick_model import fit_quick_model
 from valence.labeling.replay import (
     FIRST_FINDS,
     RANDOM,
@@ -176,6 +177,21 @@ def comparison(done: Simulation) -> list[str]:
     return lines
 
 
+def balanced_by_truth(rows: ReplayRows, budget: int, seed: int) -> float:
+    """Macro-F1 with rows of every class alike, drawn by their true labels: a bound, no strategy."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(rows.pool))
+    own = rows.pool_labels[order]
+    rank = np.zeros(len(order), dtype=np.int64)
+    for label in range(len(rows.classes)):
+        rank[own == label] = np.arange((own == label).sum())
+    chosen = np.sort(order[np.argsort(rank, kind="stable")[:budget]])
+    model = fit_quick_model(rows.pool.take(chosen), rows.pool_labels[chosen], len(rows.classes))
+    predicted = model.scores(rows.test).argmax(axis=1)
+    table = confusion(rows.test_labels, predicted, len(rows.classes))
+    return float(mean_defined(ClassCounts.of(table).f1))
+
+
 def main() -> None:
     """Print tables per corpus, and how often the intervals hold what they say."""
     words = argparse.ArgumentParser(description=__doc__)
@@ -185,6 +201,7 @@ def main() -> None:
     words.add_argument("--seeds", type=int, default=3)
     words.add_argument("--first-seed", type=int, default=0)
     words.add_argument("--batch", type=int, default=20)
+    words.add_argument("--truth", action="store_true", help="only the bound of true labels")
     words.add_argument("--out", type=Path, default=Path("labeling"))
     given = words.parse_args()
     seeds = tuple(range(given.first_seed, given.first_seed + given.seeds))
@@ -193,6 +210,11 @@ def main() -> None:
     )
     for name in given.corpora.split(","):
         rows, coverage = corpus(name, given.data), Coverage()
+        if given.truth:
+            for budget in (200, 300):
+                bound = [balanced_by_truth(rows, budget, seed) for seed in seeds]
+                print(f"{name}: {budget} rows of all classes alike: {np.mean(bound):.3f}")
+            continue
         done = Simulation(name, rows, tuple(_curves(rows, plan, coverage)), plan)
         write_simulation(done, given.out / name)
         heads, table = done.table()

@@ -16,6 +16,8 @@ PRIOR_ROWS = 1.0
 """Pseudo-rows of the prior, in every predicted class."""
 ROW_WEIGHT = 0.5
 """Of a sampled row. At 1 the interval covered the macro-F1 in 79% of 180 fits on six corpora."""
+WRONG_ROWS = 0.2
+"""Least pseudo-rows that are wrong, in every predicted class: no errors so far are not none."""
 SHRINKAGE = 2.0
 """Pseudo-rows that draw the precision of a predicted class to that of all."""
 FEWEST_ROWS = 20
@@ -79,7 +81,7 @@ def estimate_macro_f1(pool: LabelPool, rng: np.random.Generator) -> Estimate | N
     totals = np.bincount(predicted, minlength=size)
     known = _joint(predicted[sample], pool.labels[sample], size)
     seen = _joint(predicted[labeled], pool.labels[labeled], size)
-    weights = PRIOR_ROWS * _prior(known, seen) + ROW_WEIGHT * known
+    weights = _prior(known, seen) + ROW_WEIGHT * known
     gamma = rng.standard_gamma(np.broadcast_to(np.maximum(weights, 1e-6), (DRAWS, size, size)))
     mixture = gamma / np.maximum(gamma.sum(axis=2, keepdims=True), 1e-300)
     rest = np.maximum(totals - known.sum(axis=1), 0)
@@ -90,7 +92,7 @@ def estimate_macro_f1(pool: LabelPool, rng: np.random.Generator) -> Estimate | N
 
 
 def _prior(known: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(C, C) probabilities of the true class (column) of a predicted one (row).
+    """(C, C) pseudo-rows of the true class (column) of a predicted one (row).
 
     Args:
         known: (C, C) rows of the random sample.
@@ -103,8 +105,9 @@ def _prior(known: np.ndarray, seen: np.ndarray) -> np.ndarray:
     wrong = np.tile(shares, (size, 1))
     np.fill_diagonal(wrong, 0.0)
     wrong /= wrong.sum(axis=1, keepdims=True)
-    prior: np.ndarray = wrong * (1 - precision)[:, None]
-    np.fill_diagonal(prior, precision)
+    mass = np.maximum(PRIOR_ROWS * (1 - precision), WRONG_ROWS)
+    prior: np.ndarray = wrong * mass[:, None]
+    np.fill_diagonal(prior, PRIOR_ROWS * precision)
     return prior
 
 
