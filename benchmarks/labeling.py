@@ -224,8 +224,10 @@ def main() -> None:
         if "random" in plan.strategies:
             print("  " + "\n  ".join(comparison(done)))
         for what, held in (("estimates", coverage.estimates), ("forecasts", coverage.forecasts)):
-            print(f"  {what} that hold: {sum(held)} of {len(held)}")
-        print(f"  mean width of the estimate: {np.mean(coverage.widths):.2f}", flush=True)
+            if held:
+                print(f"  {what} that hold: {sum(held)} of {len(held)}")
+        if coverage.widths:
+            print(f"  mean width of the estimate: {np.mean(coverage.widths):.2f}", flush=True)
 
 
 def _curves(rows: ReplayRows, plan: ReplayPlan, coverage: Coverage) -> Iterator[Curve]:

@@ -70,6 +70,7 @@ def estimate_macro_f1(pool: LabelPool, rng: np.random.Generator) -> Estimate | N
     class are estimated: a Dirichlet posterior. Its prior is one row, right as often as the labeled
     rows that are predicted so. Labeled rows count by the prediction of a model fitted without
     them. Rows that a strategy chose enter by the prior, and bound the size of a class from below.
+    A class that nothing is predicted as has an F1 of 0, also where no row of it is labeled yet.
 
     Returns:
         None where there is no model, or the random sample has fewer than 20 labels.
@@ -86,7 +87,7 @@ def estimate_macro_f1(pool: LabelPool, rng: np.random.Generator) -> Estimate | N
     mixture = gamma / np.maximum(gamma.sum(axis=2, keepdims=True), 1e-300)
     rest = np.maximum(totals - known.sum(axis=1), 0)
     joint = np.maximum(known + rest[:, None] * mixture, seen)
-    scores = _macro_f1(joint, totals, pool.model.seen | (totals > 0))
+    scores = _macro_f1(joint, totals)
     low, value, high = np.quantile(scores, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
     return Estimate(float(value), float(low), float(high), len(sample))
 
@@ -194,10 +195,10 @@ def _joint(predicted: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
     return joint
 
 
-def _macro_f1(joint: np.ndarray, totals: np.ndarray, exists: np.ndarray) -> np.ndarray:
+def _macro_f1(joint: np.ndarray, totals: np.ndarray) -> np.ndarray:
     """(S,) macro-F1 of S tables (S, C, C) of predicted and true classes."""
     hits = np.diagonal(joint, axis1=1, axis2=2)
     truth = joint.sum(axis=1)
     f1 = 2 * hits / np.maximum(totals + truth, 1e-12)
-    mean: np.ndarray = f1[:, exists].mean(axis=1)
+    mean: np.ndarray = f1.mean(axis=1)
     return mean
