@@ -14,7 +14,7 @@ import pandas as pd
 
 import valence
 from valence.labeling.job import LabelJob, LabelNames, open_session
-from valence.labeling.session import SessionSettings
+from valence.labeling.sampling import SamplingSettings
 from valence.labeling.store import Decision
 
 WORDS = {
@@ -42,7 +42,7 @@ job = LabelJob(
     valence.DataSpec(name=str(FOLDER / "pool.csv")),
     names=LabelNames.parse("food,room,staff"),
     encoder="none",
-    settings=SessionSettings(batch=10),
+    settings=SamplingSettings(batch=10),
 )
 session = open_session(job, print)
 session.start()

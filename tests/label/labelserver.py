@@ -18,7 +18,7 @@ ADDRESS = re.compile(rb"http://127\.0\.0\.1:(\d+)/")
 
 
 class LabelServer:
-    """A running command and how to ask it."""
+    """A running command and how to call it."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         self.process, self.port = process, port
@@ -27,7 +27,7 @@ class LabelServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
-    def ask(self, path: str, document: Any = None) -> Any:
+    def call(self, path: str, document: Any = None) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             if document is None:
@@ -56,11 +56,11 @@ def label_server(folder: Path, *words: str, port: int = 0) -> Iterator[LabelServ
     assert process.stderr is not None
     seen = b""
     try:
-        while not (found := ADDRESS.search(seen)):
+        while not (match := ADDRESS.search(seen)):
             line = process.stderr.readline()
             assert line, seen.decode()
             seen += line
-        yield LabelServer(process, int(found[1]))
+        yield LabelServer(process, int(match[1]))
     finally:
         if process.poll() is None:
             process.terminate()

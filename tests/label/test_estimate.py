@@ -15,8 +15,9 @@ from valence.labeling.estimate import estimate_macro_f1, forecast, predictions
 from valence.labeling.features import Featurizer, KernelFeatures
 from valence.labeling.pool import LabelPool
 from valence.labeling.quick_model import class_shares, fit_quick_model, with_shares
-from valence.labeling.replay import RandomOrder, ReplayRows, ReplaySettings, replay
+from valence.labeling.replay import RandomOrder, ReplayPlan, ReplayRows, replay
 from valence.labeling.replay_report import simulate
+from valence.labeling.sampling import SamplingSettings
 
 CLASSES = ("food", "room", "staff")
 
@@ -45,33 +46,33 @@ def test_the_interval_covers_the_macro_f1_of_the_pool(rows: ReplayRows) -> None:
 
         def watch(pool: LabelPool, random: np.random.Generator = random) -> None:
             nonlocal inside, checked
-            found = estimate_macro_f1(pool, random)
-            if found is None or len(pool.labeled) % 60:
+            estimate = estimate_macro_f1(pool, random)
+            if estimate is None or len(pool.labeled) % 60:
                 return
             counts = confusion(rows.pool_labels, predictions(pool), len(CLASSES))
             truth = float(mean_defined(ClassCounts.of(counts).f1))
             checked += 1
-            inside += found.low <= truth <= found.high
-            widths.append(found.high - found.low)
+            inside += estimate.low <= truth <= estimate.high
+            widths.append(estimate.high - estimate.low)
 
-        replay(rows, "tail-first", seed, ReplaySettings(budget=240, batch=20), watch)
+        replay(rows, SamplingSettings("tail-first", batch=20, seed=seed), 240, watch)
     assert checked >= 30
     assert inside / checked >= 0.9
     assert np.mean(widths) < 0.4
 
 
 def test_a_forecast_of_a_rising_curve_is_a_gain(rows: ReplayRows) -> None:
-    found = []
+    forecasts = []
 
     def watch(pool: LabelPool) -> None:
         one = forecast(pool, pool.labeled.tolist(), np.random.default_rng(0))
         if one is not None:
-            found.append(one)
+            forecasts.append(one)
 
-    replay(rows, "random", 0, ReplaySettings(budget=120, batch=20), watch)
-    assert found
-    assert all(one.margin > 0 for one in found)
-    assert str(found[-1]).startswith("100 more labels: ")
+    replay(rows, SamplingSettings("random", batch=20), 120, watch)
+    assert forecasts
+    assert all(one.margin > 0 for one in forecasts)
+    assert str(forecasts[-1]).startswith("100 more labels: ")
 
 
 def test_rows_in_random_order_are_a_random_sample(rows: ReplayRows) -> None:
@@ -104,8 +105,8 @@ def test_class_shares_are_estimated_from_balanced_probabilities() -> None:
     logits = rng.normal(size=(4000, 3)) + 2.5 * np.eye(3)[truth]
     balanced = np.exp(2.5 * logits)
     balanced /= balanced.sum(axis=1, keepdims=True)
-    found = class_shares(balanced, np.full(3, 1 / 3))
-    np.testing.assert_allclose(found, shares, atol=0.05)
+    estimated = class_shares(balanced, np.full(3, 1 / 3))
+    np.testing.assert_allclose(estimated, shares, atol=0.05)
     assert with_shares(balanced, shares).sum(axis=1) == pytest.approx(np.ones(4000))
 
 
@@ -114,11 +115,8 @@ def test_a_simulation_is_written(tmp_path: Path) -> None:
     folder.mkdir()
     topic_rows(300, seed=3).to_csv(folder / "train.csv", index=False)
     topic_rows(100, seed=4).to_csv(folder / "test.csv", index=False)
-    settings = ReplaySettings(budget=80, batch=20)
-    done = simulate(
-        DataSpec(name=str(folder)), ["random", "tail-first"], [0, 1], settings,
-        out=tmp_path / "out", encoder="none",
-    )  # fmt: skip
+    plan = ReplayPlan(("random", "tail-first"), (0, 1), SamplingSettings(batch=20), 80)
+    done = simulate(DataSpec(name=str(folder)), plan, out=tmp_path / "out", encoder="none")
     curves = pd.read_csv(tmp_path / "out" / "curves.csv")
     assert curves.groupby(["strategy", "seed"])["labels"].max().tolist() == [80] * 4
     page = (tmp_path / "out" / "simulation.html").read_text(encoding="utf-8")
@@ -127,8 +125,5 @@ def test_a_simulation_is_written(tmp_path: Path) -> None:
     heads, table = done.table()
     assert heads[0] == "strategy"
     assert [row[0] for row in table] == ["random", "tail-first"]
-    again = simulate(
-        DataSpec(name=str(folder)), ["random", "tail-first"], [0, 1], settings,
-        out=tmp_path / "out", encoder="none",
-    )  # fmt: skip
+    again = simulate(DataSpec(name=str(folder)), plan, out=tmp_path / "out", encoder="none")
     assert again.as_json() == done.as_json()

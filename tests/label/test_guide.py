@@ -33,13 +33,13 @@ def test_commands_that_serve(folder: Path) -> None:
         words = [*shlex.split(command)[2:], "--encoder", "none"]
         with label_server(folder, *words) as server:
             for i in range(90):
-                (item,) = server.ask("/next", {"person": "ann"})
+                (item,) = server.call("/next", {"person": "ann"})
                 decision = {
                     "person": "ann", "token": f"{number}-{i:08d}", "row": item["row"],
                     "action": "label", "label": truth[item["row"]], "chosen_by": item["chosen_by"],
                 }  # fmt: skip
-                assert server.ask("/decide", decision)["id"] > 0
-            assert server.ask("/state")["labeled"] == 90 * (number + 1)
+                assert server.call("/decide", decision)["id"] > 0
+            assert server.call("/state")["labeled"] == 90 * (number + 1)
 
 
 @pytest.mark.parametrize("command", OTHERS)

@@ -98,9 +98,9 @@ def test_shared_rows_give_an_agreement(browser: Any, pool: Path, tmp_path: Path)
             for i in range(20):
                 press(page, "12"[i % 2])
             stored(tmp_path / "labels.db", page)
-        found = server.ask("/state?person=ann")["agreement"]
-        assert found["rows"] == 4
-        assert found["people"] == 2
+        agreement = server.call("/state?person=ann")["agreement"]
+        assert agreement["rows"] == 4
+        assert agreement["people"] == 2
 
 
 def test_a_killed_server_loses_nothing(browser: Any, pool: Path, tmp_path: Path) -> None:

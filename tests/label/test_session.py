@@ -12,16 +12,17 @@ import pytest
 from valence.config.data import DataSpec
 from valence.errors import DataError, ModelError
 from valence.labeling.job import LabelJob, LabelNames, open_session
-from valence.labeling.session import LabelingSession, SessionSettings
+from valence.labeling.sampling import SamplingSettings
+from valence.labeling.session import LabelingSession
 from valence.labeling.store import Decision
 
 NAMES = LabelNames.parse("food,room,staff")
 
 
-def opened(pool: Path, folder: Path, **settings: object) -> LabelingSession:
+def opened(pool: Path, folder: Path, shared: int = 0, **settings: object) -> LabelingSession:
     job = LabelJob(
         folder / "labels.db", DataSpec(name=str(pool)), names=NAMES, encoder="none",
-        settings=SessionSettings(**settings),  # type: ignore[arg-type]
+        settings=SamplingSettings(**settings), shared=shared,  # type: ignore[arg-type]
     )  # fmt: skip
     return open_session(job, lambda line: None)
 

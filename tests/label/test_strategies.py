@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from valence.errors import UnknownNameError
-from valence.labeling.strategies import STRATEGIES, PoolView, find_strategy
+from valence.labeling.strategies import STRATEGIES, PoolView, class_density, find_strategy
 
 
 def make_pool(*, size: int = 300, classes: int = 4, labeled: int = 30, seed: int = 0) -> PoolView:
@@ -17,6 +17,7 @@ def make_pool(*, size: int = 300, classes: int = 4, labeled: int = 30, seed: int
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     rows = rng.choice(size, labeled, replace=False)
     probs = rng.dirichlet(np.ones(classes), size)
+    scores = rng.normal(size=(size, classes))
     closed = np.isin(np.arange(size), rows)
     distance = np.full(size, 2.0, dtype=np.float32)
     if labeled:
@@ -24,7 +25,7 @@ def make_pool(*, size: int = 300, classes: int = 4, labeled: int = 30, seed: int
         distance = np.sqrt(np.maximum(2 - 2 * inner, 0))
     return PoolView(
         np.flatnonzero(~closed), embeddings, rows, rng.integers(classes, size=labeled), classes,
-        probs if labeled else None, None, distance,
+        probs if labeled else None, None, distance, scores if labeled else None,
     )  # fmt: skip
 
 
@@ -48,7 +49,9 @@ def test_equal_rows_and_certain_probabilities_are_no_trouble(name: str) -> None:
     pool = make_pool(size=40, labeled=10)
     same = np.tile(pool.embeddings[:1], (40, 1))
     certain = np.eye(pool.class_count)[np.zeros(40, dtype=int)]
-    flat = replace(pool, embeddings=same, probs=certain, distance=np.zeros(40, np.float32))
+    flat = replace(
+        pool, embeddings=same, probs=certain, distance=np.zeros(40, np.float32), scores=certain
+    )
     chosen = STRATEGIES[name].choose(flat, 20, np.random.default_rng(0))
     assert len(set(chosen.tolist())) == 20
 
@@ -77,20 +80,50 @@ def test_badge_spreads_over_uncertain_rows() -> None:
     assert (chosen < 150).sum() <= 1  # all rows without doubt are one point
 
 
+def two_classes(*, informed: bool) -> tuple[PoolView, np.ndarray]:
+    """A pool of 400 rows, a tenth of which are of class 1, and the class of every row.
+
+    Args:
+        informed: Whether the scores tell the classes apart.
+    """
+    rng = np.random.default_rng(4)
+    truth = (np.arange(400) % 10 == 0).astype(int)
+    embeddings = rng.normal(size=(400, 8)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    scores = 0.3 * rng.normal(size=(400, 2))
+    if informed:
+        scores[np.arange(400), truth] += 1.2
+    labeled = np.arange(200)
+    view = PoolView(
+        np.arange(200, 400), embeddings, labeled, truth[labeled], 2,
+        distance=np.ones(400, np.float32), scores=scores,
+    )  # fmt: skip
+    return view, truth
+
+
 def test_tail_first_looks_for_the_class_with_few_labels() -> None:
-    pool = make_pool(classes=2, labeled=40)
-    labels = np.zeros(40, dtype=int)
-    labels[:2] = 1
-    probs = np.tile([[0.97, 0.03]], (300, 1))
-    likely = pool.candidates[:12]
-    probs[likely] = [0.5, 0.5]
-    view = replace(pool, labels=labels, probs=probs)
-    chosen = STRATEGIES["tail-first"].choose(view, 8, np.random.default_rng(0))
-    assert np.isin(chosen, likely).mean() >= 0.75
-    # Where the class has many labels already, there is no hurry.
-    even = replace(view, labels=np.arange(40) % 2)
-    later = STRATEGIES["tail-first"].choose(even, 8, np.random.default_rng(0))
-    assert np.isin(later, likely).mean() < 0.75
+    view, truth = two_classes(informed=True)
+    chosen = STRATEGIES["tail-first"].choose(view, 20, np.random.default_rng(0))
+    assert truth[chosen].mean() >= 0.5  # of one row in ten
+
+
+def test_tail_first_draws_at_random_where_the_labels_bear_nothing_out() -> None:
+    view, _ = two_classes(informed=False)
+    density = class_density(view)
+    assert density.mean() == pytest.approx(1.0)
+    assert (density**2).mean() < 1.3  # 1 for a random draw
+    informed, _ = two_classes(informed=True)
+    assert (class_density(informed) ** 2).mean() > 3
+
+
+def test_a_misleading_model_is_corrected_by_the_labels() -> None:
+    view, truth = two_classes(informed=True)
+    given = np.full((400, 2), 0.1)
+    given[np.arange(400), 1 - truth] = 0.9  # always wrong
+    chosen = STRATEGIES["tail-first"].choose(
+        replace(view, given=given), 20, np.random.default_rng(0)
+    )
+    assert truth[chosen].mean() >= 0.4
 
 
 def test_tail_first_starts_with_the_words_of_the_labels() -> None:

@@ -22,6 +22,7 @@ from valence.cli.tables import print_table
 from valence.errors import RunError, SpecError
 
 if TYPE_CHECKING:
+    from valence.config.llm import LlmSpec
     from valence.labeling.job import LabelJob
     from valence.labeling.replay_report import Simulation
 
@@ -43,6 +44,13 @@ class LabelOptions(OptionGroup):
         Path | None, typer.Option(help="The label file; of --simulate the folder of its report.")
     ] = None
     model: Annotated[Path | None, typer.Option(help="A model folder that suggests labels.")] = None
+    llm: Annotated[
+        str | None,
+        typer.Option(help="A language model that drafts labels for the start: a name or folder."),
+    ] = None
+    llm_server: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible server that knows --llm, as its URL.")
+    ] = None
     labels: Annotated[
         str | None,
         typer.Option(help="good,bad, or a file with one label per line, as name: what it means."),
@@ -134,14 +142,12 @@ def label(
 def _job(pool: PoolOptions, choice: ChoiceOptions, work: LabelOptions) -> LabelJob:
     from valence.data.label_file import is_label_file
     from valence.labeling.job import LabelJob, LabelNames
-    from valence.labeling.session import SessionSettings
+    from valence.labeling.sampling import SamplingSettings
     from valence.labeling.strategies import find_strategy
 
     find_strategy(choice.strategy)
     pool.refuse_other_settings("data")
-    settings = SessionSettings(
-        choice.strategy, choice.random_share, choice.shared, choice.refit_every
-    )
+    settings = SamplingSettings(choice.strategy, choice.random_share, choice.refit_every)
     names = None if work.labels is None else LabelNames.parse(work.labels)
     is_file = is_label_file(Path(pool.data))
     if is_file and work.out is not None and work.out != Path(pool.data):
@@ -152,8 +158,22 @@ def _job(pool: PoolOptions, choice: ChoiceOptions, work: LabelOptions) -> LabelJ
     assert target is not None
     data = None if is_file else pool.spec(pool.data)
     return LabelJob(
-        target, data, work.model, names, work.encoder or "auto", settings, pool.data_dir
-    )
+        target, data, work.model, names, work.encoder or "auto", settings, choice.shared,
+        _llm(work), pool.data_dir,
+    )  # fmt: skip
+
+
+def _llm(work: LabelOptions) -> LlmSpec | None:
+    from valence.config.llm import LlmSpec
+    from valence.config.spec import build
+
+    if work.llm is None:
+        if work.llm_server is not None:
+            raise SpecError("--llm-server needs the name of its model: --llm NAME")
+        return None
+    if work.model is not None:
+        raise SpecError("--llm drafts labels where there is no model; remove --llm or --model")
+    return build(LlmSpec, {"model": work.llm, "server": work.llm_server, "template": "labels"})
 
 
 def _label(page: PageOptions, output: OutputOptions, job: LabelJob) -> None:
@@ -205,8 +225,9 @@ def _simulate(
     pool: PoolOptions, choice: ChoiceOptions, simulation: SimulationOptions,
     output: OutputOptions, work: LabelOptions,
 ) -> None:  # fmt: skip
-    from valence.labeling.replay import ReplaySettings
+    from valence.labeling.replay import ReplayPlan
     from valence.labeling.replay_report import simulate
+    from valence.labeling.sampling import SamplingSettings
     from valence.labeling.strategies import STRATEGIES, find_strategy
 
     if work.out is None:
@@ -215,13 +236,15 @@ def _simulate(
     for name in strategies:
         find_strategy(name)
     pool.refuse_other_settings("data")
-    settings = ReplaySettings(
-        budget=simulation.most_labels, batch=choice.refit_every, random_share=choice.random_share
-    )
+    plan = ReplayPlan(
+        strategies, tuple(range(simulation.replays)),
+        SamplingSettings(batch=choice.refit_every, random_share=choice.random_share),
+        simulation.most_labels,
+    )  # fmt: skip
     with console.Meter(quiet=output.quiet) as meter:
         done = simulate(
-            pool.spec(pool.data), strategies, range(simulation.replays), settings, out=work.out,
-            encoder=work.encoder or "auto", data_dir=pool.data_dir,
+            pool.spec(pool.data), plan, out=work.out, encoder=work.encoder or "auto",
+            data_dir=pool.data_dir,
             progress=lambda fraction, words: meter.show_timed("label", fraction, words),
         )  # fmt: skip
     _print_simulation(done, output, work.out)

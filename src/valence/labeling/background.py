@@ -14,6 +14,7 @@ import numpy as np
 from valence.errors import ValenceError
 from valence.labeling.estimate import Estimate, Forecast, estimate_macro_f1, forecast
 from valence.labeling.pool import LabelPool
+from valence.labeling.sampling import SamplingSettings
 from valence.labeling.strategies import STRATEGIES
 
 QUEUE = 60
@@ -82,21 +83,19 @@ class Background:
     Args:
         prepare: Makes the pool; called in the thread.
         classes: Label names.
-        strategy: A name of ``STRATEGIES``.
-        batch: Labels between two fits.
-        seed: Of all that is random.
+        settings: Strategy, labels between two fits, and the seed.
 
     Attributes:
         state: The last one.
     """
 
     def __init__(
-        self, prepare: Prepare, classes: Sequence[str], *, strategy: str, batch: int, seed: int
+        self, prepare: Prepare, classes: Sequence[str], settings: SamplingSettings
     ) -> None:
         self.state = ModelState()
         self._prepare, self._classes = prepare, tuple(classes)
-        self._strategy, self._batch = STRATEGIES[strategy], batch
-        self._rng = np.random.default_rng(seed)
+        self._strategy, self._batch = STRATEGIES[settings.strategy], settings.batch
+        self._rng = np.random.default_rng(settings.seed)
         self._wake = threading.Condition()
         self._queue: deque[int] = deque()
         self._labels: dict[int, int] = {}

@@ -16,6 +16,8 @@ PRIOR_ROWS = 1.0
 """Pseudo-rows of the prior, in every predicted class."""
 ROW_WEIGHT = 0.5
 """Of a sampled row. At 1 the interval covered the macro-F1 in 79% of 180 fits on six corpora."""
+WRONG_ROWS = 0.2
+"""Least pseudo-rows that are wrong, in every predicted class: no errors so far are not none."""
 SHRINKAGE = 2.0
 """Pseudo-rows that draw the precision of a predicted class to that of all."""
 FEWEST_ROWS = 20
@@ -68,6 +70,7 @@ def estimate_macro_f1(pool: LabelPool, rng: np.random.Generator) -> Estimate | N
     class are estimated: a Dirichlet posterior. Its prior is one row, right as often as the labeled
     rows that are predicted so. Labeled rows count by the prediction of a model fitted without
     them. Rows that a strategy chose enter by the prior, and bound the size of a class from below.
+    A class that nothing is predicted as has an F1 of 0, also where no row of it is labeled yet.
 
     Returns:
         None where there is no model, or the random sample has fewer than 20 labels.
@@ -79,18 +82,18 @@ def estimate_macro_f1(pool: LabelPool, rng: np.random.Generator) -> Estimate | N
     totals = np.bincount(predicted, minlength=size)
     known = _joint(predicted[sample], pool.labels[sample], size)
     seen = _joint(predicted[labeled], pool.labels[labeled], size)
-    weights = PRIOR_ROWS * _prior(known, seen) + ROW_WEIGHT * known
+    weights = _prior(known, seen) + ROW_WEIGHT * known
     gamma = rng.standard_gamma(np.broadcast_to(np.maximum(weights, 1e-6), (DRAWS, size, size)))
     mixture = gamma / np.maximum(gamma.sum(axis=2, keepdims=True), 1e-300)
     rest = np.maximum(totals - known.sum(axis=1), 0)
     joint = np.maximum(known + rest[:, None] * mixture, seen)
-    scores = _macro_f1(joint, totals, pool.model.seen | (totals > 0))
+    scores = _macro_f1(joint, totals)
     low, value, high = np.quantile(scores, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
     return Estimate(float(value), float(low), float(high), len(sample))
 
 
 def _prior(known: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(C, C) probabilities of the true class (column) of a predicted one (row).
+    """(C, C) pseudo-rows of the true class (column) of a predicted one (row).
 
     Args:
         known: (C, C) rows of the random sample.
@@ -103,8 +106,9 @@ def _prior(known: np.ndarray, seen: np.ndarray) -> np.ndarray:
     wrong = np.tile(shares, (size, 1))
     np.fill_diagonal(wrong, 0.0)
     wrong /= wrong.sum(axis=1, keepdims=True)
-    prior: np.ndarray = wrong * (1 - precision)[:, None]
-    np.fill_diagonal(prior, precision)
+    mass = np.maximum(PRIOR_ROWS * (1 - precision), WRONG_ROWS)
+    prior: np.ndarray = wrong * mass[:, None]
+    np.fill_diagonal(prior, PRIOR_ROWS * precision)
     return prior
 
 
@@ -191,10 +195,10 @@ def _joint(predicted: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
     return joint
 
 
-def _macro_f1(joint: np.ndarray, totals: np.ndarray, exists: np.ndarray) -> np.ndarray:
+def _macro_f1(joint: np.ndarray, totals: np.ndarray) -> np.ndarray:
     """(S,) macro-F1 of S tables (S, C, C) of predicted and true classes."""
     hits = np.diagonal(joint, axis1=1, axis2=2)
     truth = joint.sum(axis=1)
     f1 = 2 * hits / np.maximum(totals + truth, 1e-12)
-    mean: np.ndarray = f1[:, exists].mean(axis=1)
+    mean: np.ndarray = f1.mean(axis=1)
     return mean

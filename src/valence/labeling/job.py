@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 
 from valence.config.data import DataSpec
+from valence.config.llm import LlmSpec
 from valence.config.sections import AUTO_ENCODER
 from valence.errors import DataError, ModelError, RunError
 from valence.labeling.background import Background
 from valence.labeling.features import NO_ENCODER, Featurizer
 from valence.labeling.pool import LabelPool, label_affinity
-from valence.labeling.session import LabelingSession, SessionSettings
+from valence.labeling.sampling import SamplingSettings
+from valence.labeling.session import LabelingSession
 from valence.labeling.store import LabelStore
 
 FEWEST_CLASSES = 2
@@ -76,9 +78,11 @@ class LabelJob:
         out: The label file; an existing one is continued.
         data: The pool; None where the file has it already.
         model: Folder of a model that suggests; None without one.
+        llm: A language model that drafts labels where there is no ``model``; None without one.
         names: The labels; those of the model or the file when None.
         encoder: Frozen encoder of the model that is fitted meanwhile, ``auto`` or ``none``.
         settings: How rows are given out.
+        shared: Rows that every person labels, for the agreement.
         data_dir: Folder of corpora.
     """
 
@@ -87,7 +91,9 @@ class LabelJob:
     model: Path | None = None
     names: LabelNames | None = None
     encoder: str = AUTO_ENCODER
-    settings: SessionSettings = field(default_factory=SessionSettings)
+    settings: SamplingSettings = field(default_factory=SamplingSettings)
+    shared: int = 0
+    llm: LlmSpec | None = None
     data_dir: Path | None = None
 
 
@@ -125,11 +131,8 @@ def open_session(job: LabelJob, note: Callable[[str], None]) -> LabelingSession:
             f"{', '.join(store.classes[:20])}; give a model with the same ones, or none"
         )
     prepare = partial(_prepare, store, job)
-    background = Background(
-        prepare, store.classes, strategy=job.settings.strategy, batch=job.settings.batch,
-        seed=job.settings.seed,
-    )  # fmt: skip
-    return LabelingSession(store, job.settings, background)
+    background = Background(prepare, store.classes, job.settings)
+    return LabelingSession(store, job.settings, background, shared=job.shared)
 
 
 def model_classes(folder: Path) -> tuple[str, ...]:
@@ -210,4 +213,8 @@ def _prepare(store: LabelStore, job: LabelJob, progress: Callable[[int, int], No
         predictor = Predictor(job.model)
         probs = predictor.predict_proba(texts, progress)
         given = probs[:, [predictor.classes.index(name) for name in store.classes]]
+    elif job.llm is not None:
+        from valence.labeling.drafts import draft_probs
+
+        given = draft_probs(texts, words, job.llm, progress)
     return LabelPool(featurizer.pool, featurizer.embeddings, len(store.classes), affinity, given)

@@ -273,7 +273,10 @@ function onKey(event) {
   if ($("work").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
   const field = document.activeElement;
   if (field instanceof HTMLInputElement) {
-    if (event.key === "Escape") field.blur();
+    if (event.key === "Escape") {
+      if (field.id === "filter") { field.value = ""; filter(); }
+      field.blur();
+    }
     if (event.key === "Enter" && field.id === "filter") {
       const first = [...$("labels").children].find(button => !button.hidden);
       if (first && $("filter").value.trim()) decide("label", first.dataset.label);

@@ -16,9 +16,6 @@ from valence.labeling.quick_model import (
 )
 from valence.labeling.strategies import PoolView, Strategy
 
-FIT_ROWS = 2000
-"""Labels up to which all are fitted on; beyond it the newest, and all of the rare classes."""
-
 
 @dataclass
 class LabelPool:
@@ -37,6 +34,7 @@ class LabelPool:
         probs: (N, C) at the class shares of the pool.
         scores: (N, C).
         shares: (C,) estimated class shares.
+        fitted: (n,) rows of the last fit.
     """
 
     features: RowFeatures
@@ -51,6 +49,7 @@ class LabelPool:
     probs: np.ndarray | None = None
     scores: np.ndarray | None = None
     shares: np.ndarray | None = None
+    fitted: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         size = len(self.features)
@@ -74,9 +73,11 @@ class LabelPool:
         """What strategies see."""
         labeled = self.labeled
         self._measure(labeled)
+        drawn = self.labels[self.random & (self.labels >= 0)]
         return PoolView(
             np.flatnonzero(~self.closed), self.embeddings, labeled, self.labels[labeled],
-            self.class_count, self.probs, self.affinity, self._nearest,
+            self.class_count, self.probs, self.affinity, self._nearest, self._outside_scores(),
+            self.given, np.bincount(drawn, minlength=self.class_count),
         )  # fmt: skip
 
     def choose(self, strategy: Strategy, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -96,13 +97,21 @@ class LabelPool:
         scores = model.scores(self.features)
         balanced = model.balanced_probs(scores)
         shares = class_shares(balanced, self._first_shares(own))
-        self.model, self.scores, self.shares = model, scores, shares
+        self.model, self.scores, self.shares, self.fitted = model, scores, shares, labeled
         probs = with_shares(balanced, shares)
         if self.given is not None:  # the geometric mean of both
             probs = np.sqrt(probs * self.given)
             probs /= np.maximum(probs.sum(axis=1, keepdims=True), 1e-30)
         self.probs = probs
         return True
+
+    def _outside_scores(self) -> np.ndarray | None:
+        """(N, C) scores; of the rows that the model was fitted on by a model without them."""
+        if self.model is None or self.scores is None:
+            return None
+        scores = self.scores.copy()
+        scores[self.fitted] = np.where(self.model.seen, self.model.out_of_fold, -np.inf)
+        return scores
 
     def _first_shares(self, own: np.ndarray) -> np.ndarray:
         """Class shares as counted on the random sample, one row added for every class."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from valence.evaluation.classification import ClassCounts, confusion, mean_defined
 from valence.labeling.features import RowFeatures
 from valence.labeling.pool import LabelPool
+from valence.labeling.sampling import SamplingSettings
 from valence.labeling.strategies import STRATEGIES
 
 RANDOM = "random"
 FIRST_FINDS = 10
 """Rows of the rarest class until which labels are counted."""
+FIRST_ROWS = 20
+"""Labels before the first fit."""
+MOST_LABELS = 600
 
 
 @dataclass(frozen=True)
@@ -42,23 +46,6 @@ class ReplayRows:
         """The class with the fewest rows in the pool, of those that have any."""
         counts = np.bincount(self.pool_labels, minlength=len(self.classes))
         return int(np.argmin(np.where(counts > 0, counts, len(self.pool_labels) + 1)))
-
-
-@dataclass(frozen=True)
-class ReplaySettings:
-    """How a corpus is replayed.
-
-    Attributes:
-        budget: Labels in all.
-        batch: Labels between two fits.
-        start: Rows before the first fit.
-        random_share: Fraction of the rows that are drawn at random, for the estimate.
-    """
-
-    budget: int = 600
-    batch: int = 10
-    start: int = 20
-    random_share: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -107,27 +94,26 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 
 def replay(
-    rows: ReplayRows, strategy: str, seed: int, settings: ReplaySettings,
+    rows: ReplayRows, settings: SamplingSettings, budget: int = MOST_LABELS,
     watch: Callable[[LabelPool], None] | None = None,
 ) -> Curve:  # fmt: skip
     """Label the pool with its own labels, in the order of a strategy.
 
     Args:
         rows: The corpus.
-        strategy: A name of :data:`~valence.labeling.strategies.STRATEGIES`.
-        seed: Of all that is random.
-        settings: How many labels, and how many between two fits.
+        settings: Strategy and seed, and how rows are given out.
+        budget: Labels in all.
         watch: Called after every fit.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(settings.seed)
     pool = LabelPool(rows.pool, rows.embeddings, len(rows.classes), rows.affinity)
     order: list[int] = []
     at_random = RandomOrder(len(rows.pool), rng)
     labels, scores = [], []
-    budget = min(settings.budget, len(rows.pool))
+    budget = min(budget, len(rows.pool))
     while len(order) < budget:
-        count = min(settings.batch if order else settings.start, budget - len(order))
-        batch = _next_batch(pool, strategy, count, settings, at_random, rng)
+        count = min(settings.batch if order else FIRST_ROWS, budget - len(order))
+        batch = _next_batch(pool, count, settings, at_random, rng)
         pool.set_labels(batch, rows.pool_labels[batch])
         order += batch.tolist()
         labels.append(len(order))
@@ -136,7 +122,7 @@ def replay(
             watch(pool)
     chosen = rows.pool_labels[np.array(order, dtype=np.int64)]
     return Curve(
-        strategy, seed, np.array(labels), np.array(scores),
+        settings.strategy, settings.seed, np.array(labels), np.array(scores),
         np.flatnonzero(chosen == rows.rarest) + 1,
         np.bincount(chosen, minlength=len(rows.classes)),
     )  # fmt: skip
@@ -170,11 +156,11 @@ class RandomOrder:
 
 
 def _next_batch(
-    pool: LabelPool, strategy: str, count: int, settings: ReplaySettings, order: RandomOrder,
+    pool: LabelPool, count: int, settings: SamplingSettings, order: RandomOrder,
     rng: np.random.Generator,
 ) -> np.ndarray:  # fmt: skip
-    entry = STRATEGIES[strategy]
-    is_random = strategy == RANDOM or not (pool.labels.max() >= 0 or entry.own_start)
+    entry = STRATEGIES[settings.strategy]
+    is_random = settings.strategy == RANDOM or not (pool.labels.max() >= 0 or entry.own_start)
     drawn = count if is_random else int(rng.binomial(count, settings.random_share))
     at_random = order.draw(pool, drawn)
     if len(at_random) == count:
@@ -190,24 +176,45 @@ def _macro_f1(pool: LabelPool, rows: ReplayRows) -> float:
     return float(mean_defined(counts.f1))
 
 
+@dataclass(frozen=True)
+class ReplayPlan:
+    """What is replayed.
+
+    Attributes:
+        strategies: Names of :data:`~valence.labeling.strategies.STRATEGIES`.
+        seeds: One replay of each strategy per seed.
+        sampling: How rows are given out; its strategy and seed are not read.
+        budget: Labels in all.
+    """
+
+    strategies: tuple[str, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    budget: int = MOST_LABELS
+
+    def settings(self) -> list[SamplingSettings]:
+        """One per replay."""
+        return [
+            replace(self.sampling, strategy=strategy, seed=seed)
+            for seed in self.seeds
+            for strategy in self.strategies
+        ]
+
+
 def replay_all(
-    rows: ReplayRows, strategies: Sequence[str], seeds: Sequence[int], settings: ReplaySettings,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Curve]:  # fmt: skip
+    rows: ReplayRows, plan: ReplayPlan, progress: Callable[[int, int], None] | None = None
+) -> list[Curve]:
     """Every strategy with every seed.
 
     Args:
         rows: The corpus.
-        strategies: Names.
-        seeds: One replay each.
-        settings: As for :func:`replay`.
+        plan: What is replayed.
         progress: Called with (done, total) replays.
     """
-    curves = []
-    total = len(strategies) * len(seeds)
-    for seed in seeds:
-        for strategy in strategies:
-            curves.append(replay(rows, strategy, seed, settings))
-            if progress is not None:
-                progress(len(curves), total)
+    curves: list[Curve] = []
+    everything = plan.settings()
+    for settings in everything:
+        curves.append(replay(rows, settings, plan.budget))
+        if progress is not None:
+            progress(len(curves), len(everything))
     return curves

@@ -19,8 +19,8 @@ from valence.labeling.pool import label_affinity
 from valence.labeling.replay import (
     FIRST_FINDS,
     Curve,
+    ReplayPlan,
     ReplayRows,
-    ReplaySettings,
     replay_all,
     smoothed,
 )
@@ -44,14 +44,14 @@ class Simulation:
         name: Of the corpus.
         rows: Pool and test rows.
         curves: One per strategy and seed.
-        settings: How it was replayed.
+        plan: How it was replayed.
         notes: What was guessed or left out.
     """
 
     name: str
     rows: ReplayRows
     curves: tuple[Curve, ...]
-    settings: ReplaySettings
+    plan: ReplayPlan
     notes: tuple[str, ...] = ()
 
     @property
@@ -109,9 +109,8 @@ class Simulation:
 
 
 def simulate(
-    spec: DataSpec, strategies: Sequence[str], seeds: Sequence[int], settings: ReplaySettings, *,
-    out: Path, encoder: str = "auto", data_dir: Path | None = None,
-    progress: Callable[[float, str], None] | None = None,
+    spec: DataSpec, plan: ReplayPlan, *, out: Path, encoder: str = "auto",
+    data_dir: Path | None = None, progress: Callable[[float, str], None] | None = None,
 ) -> Simulation:  # fmt: skip
     """Replay a corpus and write ``simulation.html``, ``curves.csv`` and ``simulation.json``.
 
@@ -119,9 +118,7 @@ def simulate(
 
     Args:
         spec: The corpus.
-        strategies: Names.
-        seeds: One replay of each strategy per seed.
-        settings: Labels, and how they are given out.
+        plan: Strategies and seeds, and how rows are given out.
         out: The folder.
         encoder: A frozen encoder, ``auto`` or ``none``.
         data_dir: Folder of corpora.
@@ -137,8 +134,8 @@ def simulate(
         if progress is not None:
             progress(done / total, f"{done} of {total} replays")
 
-    curves = replay_all(rows, strategies, list(seeds), settings, count)
-    done = Simulation(spec.name, rows, tuple(curves), settings, notes)
+    curves = replay_all(rows, plan, count)
+    done = Simulation(spec.name, rows, tuple(curves), plan, notes)
     write_simulation(done, out)
     return done
 
@@ -196,7 +193,7 @@ def write_simulation(done: Simulation, out: Path) -> Path:
         "rare_rows": int((done.rows.pool_labels == done.rows.rarest).sum()),
         "seeds": len({curve.seed for curve in done.curves}),
         "budget": int(done.curves[0].labels[-1]),
-        "notes": done.notes, "share": done.settings.random_share, "baseline": BASELINE,
+        "notes": done.notes, "share": done.plan.sampling.random_share, "baseline": BASELINE,
     }  # fmt: skip
     atomic.write_text(out / "simulation.json", json.dumps(done.as_json()) + "\n")
     with atomic.new_file(out / "curves.csv") as path:

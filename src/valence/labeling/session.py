@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from valence.errors import DataError
 from valence.labeling.agreement import krippendorff_alpha
 from valence.labeling.background import Background
+from valence.labeling.sampling import SamplingSettings
 from valence.labeling.store import Decision, LabelStore
 
 LEASE_SECONDS = 600.0
@@ -21,25 +21,6 @@ RANDOM, SHARED, SEARCH = "random", "shared", "search"
 SHARED_EVERY = 4
 """Of the rows a person gets while shared ones are left, every fourth is one."""
 SEARCH_HITS = 30
-
-
-@dataclass(frozen=True)
-class SessionSettings:
-    """How rows are given out.
-
-    Attributes:
-        strategy: A name of ``STRATEGIES``.
-        random_share: Fraction of the rows that are drawn at random, for the estimate.
-        shared: Rows that every person labels, for the agreement.
-        batch: Labels between two fits.
-        seed: Of all that is random.
-    """
-
-    strategy: str = "tail-first"
-    random_share: float = 0.2
-    shared: int = 0
-    batch: int = 10
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,19 +55,19 @@ class LabelingSession:
         store: The file of labels.
         settings: How rows are given out.
         background: Fits the model; starts with :meth:`start`.
-        clock: Seconds; a test may give another.
+        shared: Rows that every person labels, for the agreement.
 
     Attributes:
         texts: The texts of the pool.
     """
 
     def __init__(
-        self, store: LabelStore, settings: SessionSettings, background: Background,
-        clock: Callable[[], float] = time.monotonic,
+        self, store: LabelStore, settings: SamplingSettings, background: Background, *,
+        shared: int = 0,
     ) -> None:  # fmt: skip
         self.store, self.settings, self.background = store, settings, background
+        self.shared = shared
         self.texts = store.texts()
-        self._clock = clock
         self._order = store.sample_order()
         self._lock = threading.Lock()
         self._rng = np.random.default_rng()
@@ -206,7 +187,7 @@ class LabelingSession:
 
     def agreement(self) -> dict[str, Any] | None:
         """Krippendorff's alpha of the shared rows; None with one person."""
-        shared = set(self._order[: self.settings.shared])
+        shared = set(self._order[: self.shared])
         with self._lock:
             rows = [o for row, o in self._owner_labels.items() if row in shared and len(o) > 1]
         people = sorted({name for own in rows for name in own})
@@ -239,7 +220,7 @@ class LabelingSession:
     def _next_row(self, who: _Person, taken: set[int]) -> tuple[int, str] | None:
         with self._lock:
             shared = [
-                row for row in self._order[: self.settings.shared]
+                row for row in self._order[: self.shared]
                 if row not in who.decided and row not in taken
             ]  # fmt: skip
             if shared and (who.given % SHARED_EVERY == 0):
@@ -256,7 +237,7 @@ class LabelingSession:
 
     def _next_of_sample(self, taken: set[int]) -> int | None:
         """The first row of the random order that is in nobody's hands; the sample grows to it."""
-        first = self.settings.shared
+        first = self.shared
         self._place = max(self._place, first)
         while self._place < len(self._order) and self._order[self._place] in self._owner_labels:
             self._place += 1

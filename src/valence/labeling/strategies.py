@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from valence.errors import UnknownNameError
+from valence.labeling.evidence import (
+    class_probs,
+    given_evidence,
+    score_evidence,
+    word_evidence,
+)
 
 TINY = 1e-12
 GAIN_EXPONENT = 1.5
 """F1 of a class rises about as 1 − b / √n, so that the n-th label adds about n to the −1.5."""
-SHARPNESS = 4.0
-"""Power of a row's worth in the odds that it is drawn."""
-REPEAT_POWER = 4
-"""Of the cosine of two texts: the part of the worth that the second loses by the first."""
-DOUBT_PART = 0.5
-"""Weight of a class's doubt 4p(1 − p) beside its probability."""
+WORDS_SHARPNESS = 1.5
+"""Before the first fit: weight of a row's similarity with a label's words, in standard units."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class PoolView:
         probs: (N, C) probabilities at the class shares of the pool; None before the first fit.
         affinity: (N, C) similarity of every row with every label's words; None without words.
         distance: (N,) distance to the nearest labeled row; 2 where none is labeled.
+        scores: (N, C) scores of the model, of labeled rows by a model without them; None before
+            the first fit.
+        given: (N, C) probabilities of a model that there was before; None without one.
+        sample_counts: (C,) labels per class in the random sample; of all labels when None.
     """
 
     candidates: np.ndarray
@@ -43,6 +49,9 @@ class PoolView:
     probs: np.ndarray | None = None
     affinity: np.ndarray | None = None
     distance: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    scores: np.ndarray | None = None
+    given: np.ndarray | None = None
+    sample_counts: np.ndarray | None = None
 
     @property
     def counts(self) -> np.ndarray:
@@ -139,51 +148,39 @@ def by_tail_first(pool: PoolView, count: int, rng: np.random.Generator) -> np.nd
     """Rows of a large expected gain for the macro-F1; the classes with few labels first.
 
     A label of class c is worth what F1 of the class gains by it, which falls with the labels it
-    has. A row is worth the sum over classes of its probability times that, more where the class is
-    in doubt. Classes without labels are looked for by the words of their labels. Rows are drawn,
-    with odds of their worth to a power: where the model knows little, all are worth alike and the
-    draw is a random one. Each row lowers the worth of its probable classes and of similar rows.
+    has. So often a class is drawn, and then a row in proportion to its probability of the class.
+    The probabilities are those that the labels so far bear out
+    (:func:`~valence.labeling.evidence.class_probs`): where nothing is known of the classes, all
+    rows have the same ones, and the draw is a random one.
     """
-    candidates = pool.candidates
-    if pool.probs is None and pool.affinity is None:
-        return by_k_center(pool, count, rng)
-    texts, need = pool.embeddings[candidates], pool.counts.astype(float)
-    probs = _expected_classes(pool)
-    doubt = probs * (1 + DOUBT_PART * (4 * probs * (1 - probs)))
-    nearness = np.zeros(len(candidates))
-    chosen: list[int] = []
-    noise = rng.gumbel(size=len(candidates))
-    for _ in range(min(count, len(candidates))):
-        worth = (doubt @ ((need + 1.0) ** -GAIN_EXPONENT)) * (1 - nearness)
-        keys = SHARPNESS * np.log(worth + TINY) + noise
-        keys[chosen] = -np.inf
-        at = int(np.argmax(keys))
-        chosen.append(at)
-        need += probs[at]
-        alike = np.clip(texts @ texts[at], 0.0, 1.0) ** REPEAT_POWER
-        nearness = np.maximum(nearness, alike)
-    return candidates[chosen]
+    keys = np.log(class_density(pool)[pool.candidates] + TINY)
+    keys += rng.gumbel(size=len(keys))
+    return pool.candidates[np.argsort(-keys)[:count]]
 
 
-def _expected_classes(pool: PoolView) -> np.ndarray:
-    """(M, C) probabilities of the candidates; a class without labels gets them from its words."""
-    own = pool.candidates
-    unseen = pool.counts == 0
-    if pool.probs is None:
-        probs = np.zeros((len(own), pool.class_count))
-        share = 1.0
-    else:
-        probs = pool.probs[own].copy()
-        share = float(unseen.mean()) / 2
-    if not unseen.any():
-        return probs
+def class_density(pool: PoolView) -> np.ndarray:
+    """(N,) odds of drawing each row, relative to a random one: their mean is 1."""
+    value = (pool.counts + 1.0) ** -GAIN_EXPONENT
+    probs = _class_probs(pool)
+    density: np.ndarray = (probs / np.maximum(probs.mean(axis=0), TINY)) @ (value / value.sum())
+    return density
+
+
+def _class_probs(pool: PoolView) -> np.ndarray:
+    """(N, C) what is known of the class of every row, up to a factor by class."""
+    sources = []
+    if pool.scores is not None:
+        sources.append(score_evidence(pool.scores))
+    if pool.given is not None:
+        sources.append(given_evidence(pool.given))
     if pool.affinity is not None:
-        likeness = _ranks_by_column(pool.affinity[own][:, unseen]) ** 8
-    else:
-        likeness = np.repeat(_ranks(pool.distance[own])[:, None], int(unseen.sum()), axis=1)
-    probs *= 1 - share
-    probs[:, unseen] = share * likeness / int(unseen.sum())
-    return probs
+        sources.append(word_evidence(pool.affinity))
+    if not sources:
+        return np.ones((len(pool.embeddings), pool.class_count))
+    if pool.scores is None:  # no labels yet
+        return np.exp(np.clip(WORDS_SHARPNESS * sources[-1].values, -30, 30))
+    counts = pool.counts if pool.sample_counts is None else pool.sample_counts
+    return class_probs(sources, pool.labeled, pool.labels, counts)
 
 
 def _largest(pool: PoolView, worth: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -196,17 +193,6 @@ def _distances(rows: np.ndarray, row: np.ndarray) -> np.ndarray:
     """(M,) distances of vectors of length 1 to one of them."""
     distances: np.ndarray = np.sqrt(np.maximum(2.0 - 2.0 * (rows @ row), 0.0))
     return distances
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """(M,) ranks in [0, 1]."""
-    ranks = np.empty(len(values))
-    ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
-    return ranks / max(1, len(values) - 1)
-
-
-def _ranks_by_column(values: np.ndarray) -> np.ndarray:
-    return np.stack([_ranks(column) for column in values.T], axis=1)
 
 
 STRATEGIES: dict[str, Strategy] = {

@@ -78,6 +78,17 @@ TEMPLATES: dict[str, Template] = {
         answers="id",
         cue="\nAnswer: ",
     ),
+    # For labels of any kind: topics, intents, sentiment.
+    "labels": Template(
+        head="Task: choose the label that fits the text.\n\n",
+        example=(
+            "Text: {text}\nLabels:\n{options}\nReturn only the id of the label.\n"
+            "Answer: {answer}\n"
+        ),
+        query="Text: {text}\nLabels:\n{options}\nReturn only the id of the label.",
+        answers="id",
+        cue="\nAnswer: ",
+    ),
 }
 
 
