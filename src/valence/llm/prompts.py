@@ -82,8 +82,7 @@ TEMPLATES: dict[str, Template] = {
     "labels": Template(
         head="Task: choose the label that fits the text.\n\n",
         example=(
-            "Text: {text}\nLabels:\n{options}\nReturn only the id of the label.\n"
-            "Answer: {answer}\n"
+            "Text: {text}\nLabels:\n{options}\nReturn only the id of the label.\nAnswer: {answer}\n"
         ),
         query="Text: {text}\nLabels:\n{options}\nReturn only the id of the label.",
         answers="id",
