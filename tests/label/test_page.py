@@ -161,6 +161,10 @@ def test_search_and_fifty_labels(browser: Any, pool: Path, tmp_path: Path) -> No
         page.keyboard.type("37")
         shown = page.locator("#labels button:visible")
         assert shown.count() == 1
+        page.keyboard.press("Escape")
+        assert shown.count() == 50
+        page.keyboard.press("f")
+        page.keyboard.type("37")
         page.keyboard.press("Enter")
         page.wait_for_function("!document.getElementById('text').innerText.includes('no17')")
         (decision,) = stored(tmp_path / "labels.db", page).decisions()

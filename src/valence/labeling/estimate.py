@@ -135,12 +135,15 @@ def forecast(pool: LabelPool, order: Sequence[int], rng: np.random.Generator) ->
         rng: Of the resampling.
 
     Returns:
-        None where there are too few labels for a curve.
+        None where there are too few labels for a curve, or a class has none: its first one lifts
+        the macro-F1 by more than the curve knows of.
     """
     sample = np.flatnonzero(pool.random & (pool.labels >= 0))
     rows = np.asarray(order, dtype=np.int64)
     rows = rows[pool.labels[rows] >= 0]
     if len(sample) < FEWEST_ROWS or len(rows) < 2 * FEWEST_ROWS:
+        return None
+    if len(np.unique(pool.labels[rows])) < pool.class_count:
         return None
     sizes, correct = [], []
     for part in CURVE_PARTS:
