@@ -22,7 +22,7 @@ PAGES = {"report": 2000, "audit": 2000, "explain": 900, "docs": 900, "page": 160
 """Pages, and the most pixels of their height that are shown."""
 WIDTHS = {1280: 900, 390: 844}
 SCHEMES = ("light", "dark")
-COLORS = 256  # of a picture, so that it is small
+MOST_BYTES = 100_000  # larger pictures get 256 colors
 
 
 def address(place: str) -> str:
@@ -57,9 +57,9 @@ def take(browser: Any, name: str, options: argparse.Namespace) -> None:
             page.wait_for_timeout(500)
             path = options.out / f"{name}-{width}-{scheme}.png"
             page.screenshot(path=path)
-            Image.open(path).convert("RGB").quantize(COLORS, Image.Quantize.FASTOCTREE).save(
-                path, optimize=True
-            )
+            if path.stat().st_size > MOST_BYTES:
+                small = Image.open(path).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
+                small.save(path, optimize=True)
             over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             print(f"{name} {width} {scheme}: {whole} pixels high, {max(0, over)} too wide")
             page.close()
