@@ -1,7 +1,7 @@
 """Pictures of the pages for ``docs/pictures``, at 1280 and 390 pixels, light and dark.
 
-Needs Playwright and Chromium. Each page is a file or an address; the text box and the file field
-of the served page are filled in.
+Needs Playwright, Pillow and Chromium. Each page is a file or an address; the text box and the file
+field of the served page are filled in.
 
     python benchmarks/pictures.py --report report/report.html --audit audit/audit.html
     python benchmarks/pictures.py --explain why.html --docs build/docs/index.html
@@ -15,12 +15,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 PAGES = {"report": 2000, "audit": 2000, "explain": 900, "docs": 900, "page": 1600}
 """Pages, and the most pixels of their height that are shown."""
 WIDTHS = {1280: 900, 390: 844}
 SCHEMES = ("light", "dark")
+MOST_BYTES = 100_000  # larger pictures get 256 colors
 
 
 def address(place: str) -> str:
@@ -53,7 +55,11 @@ def take(browser: Any, name: str, options: argparse.Namespace) -> None:
             shown = max(height, min(whole, PAGES[name]))
             page.set_viewport_size({"width": width, "height": shown})
             page.wait_for_timeout(500)
-            page.screenshot(path=options.out / f"{name}-{width}-{scheme}.png")
+            path = options.out / f"{name}-{width}-{scheme}.png"
+            page.screenshot(path=path)
+            if path.stat().st_size > MOST_BYTES:
+                small = Image.open(path).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
+                small.save(path, optimize=True)
             over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             print(f"{name} {width} {scheme}: {whole} pixels high, {max(0, over)} too wide")
             page.close()
