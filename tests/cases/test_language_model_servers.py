@@ -89,7 +89,7 @@ def test_a_refused_row_is_unanswered_and_named_and_the_run_goes_on(
     (note,) = [line for line in outputs.notes if "refused" in line]
     assert note.startswith("1 of 4 prompts were refused and count as not answered: row test-1 (")
     assert reason in note
-    assert not any("contain no label" in line for line in outputs.notes)
+    assert not any("do not name one label" in line for line in outputs.notes)
 
 
 def test_where_every_row_is_refused_the_run_ends_and_promises_nothing(
@@ -191,7 +191,7 @@ def test_probabilities_that_are_no_numbers_leave_the_label(
     assert outputs.logits.argmax(1).tolist() == [1]
     assert np.isfinite(outputs.logits).all()
     assert any("without label probabilities" in line for line in outputs.notes)
-    assert not any("contain no label" in line for line in outputs.notes)
+    assert not any("do not name one label" in line for line in outputs.notes)
 
 
 @pytest.mark.parametrize(

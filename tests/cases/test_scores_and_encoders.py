@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -60,6 +63,19 @@ def test_13_a_study_whose_trials_must_fail_ends_at_once(
     )  # fmt: skip
     assert code == 1
     assert "'auc' is undefined on the validation rows" in error
+
+
+def test_14_many_classes_of_few_rows_print_no_warnings_of_libraries(tmp_path: Path) -> None:
+    texts = [f"word{i} of topic{i % 7}, {j}" for i in range(60) for j in range(3)]
+    rows = pd.DataFrame({"text": texts, "label": [f"c{i}" for i in range(60) for _ in range(3)]})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "valence", "train", "rows.csv", "--method", "tfidf-lr", "--out", "m"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "Warning" not in done.stderr
+    assert "Note: " in done.stderr
 
 
 @pytest.mark.parametrize("present", [150, 100, 40, 3])

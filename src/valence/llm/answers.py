@@ -69,7 +69,9 @@ class Answers:
         if wrong:
             rate = len(wrong) / total
             example = f", such as {self.raw[wrong[0]][:SHOWN]!r}" if self.raw else ""
-            notes.append(f"{len(wrong)} of {total} answers ({rate:.1%}) contain no label{example}")
+            notes.append(
+                f"{len(wrong)} of {total} answers ({rate:.1%}) do not name one label{example}"
+            )
         open_ended = sum(without_thoughts(self.raw[i]) is None for i in wrong if self.raw)
         if open_ended:
             notes.append(f"{open_ended} of these answers were cut off while the model was "

@@ -343,6 +343,7 @@ def _fit(
     regression = LogisticRegression(C=strength, class_weight=weights, max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message="The number of unique classes")  # rare ones
         regression.fit(rows, labels, sample_weight=row_weights)
     weight = np.zeros((class_count, rows.shape[1]), dtype=np.float32)
     # A class without training rows gets a bias that no text overcomes.

@@ -312,7 +312,7 @@ def test_a_server_without_probabilities_is_read_greedily(server: FailingServer) 
     assert sum("logprobs" in body for body in server.requests) == 1
     assert answers.invalid.sum() == 2
     notes = " ".join(answers.summary())
-    assert "2 of 4 answers (50.0%) contain no label, such as 'none of them'" in notes
+    assert "2 of 4 answers (50.0%) do not name one label, such as 'none of them'" in notes
     assert "without label probabilities" in notes
 
 
