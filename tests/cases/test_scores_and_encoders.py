@@ -69,10 +69,10 @@ def test_14_many_classes_of_few_rows_print_no_warnings_of_libraries(tmp_path: Pa
     texts = [f"word{i} of topic{i % 7}, {j}" for i in range(60) for j in range(3)]
     rows = pd.DataFrame({"text": texts, "label": [f"c{i}" for i in range(60) for _ in range(3)]})
     rows.to_csv(tmp_path / "rows.csv", index=False)
+    train = ["train", "rows.csv", "--method", "tfidf-lr", "--out", "model"]
     done = subprocess.run(
-        [sys.executable, "-m", "valence", "train", "rows.csv", "--method", "tfidf-lr", "--out", "m"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "valence", *train], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0
     assert "Warning" not in done.stderr
     assert "Note: " in done.stderr
