@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,42 +86,62 @@ def audit(
         SpecError: if the spec subsamples them.
         ModelError: if the encoder cannot be loaded.
     """
-    whole = 0.2 if encoder_features else 1.0  # the encoder takes most of the time
-
-    def on_step(step: str, fraction: float) -> None:
-        if progress is not None:
-            progress(step, whole * fraction)
-
+    steps = _Steps(progress, 0.2 if encoder_features else 1.0)
     spec = (encoder or EncoderSpec()).model_copy(update={"adaptation": "frozen"})
-    on_step("reading rows", 0.0)
+    steps.begin("reading rows", 0.0)
     source = read_source(data, data_dir)
-    on_step("comparing texts", 0.03)
+    steps.begin("comparing texts", 0.03)
     pairs = near_pairs(source.rows["key"].tolist(), threshold=near)
     findings = [*find_leaks(source, pairs), *find_duplicates(source, pairs)]
     findings += [find_contradictions(source), find_label_variants(source), find_class_sizes(source)]
-    on_step("detecting languages", 0.1)
+    steps.begin("detecting languages", 0.1)
     findings.append(find_languages(source, languages))
-    on_step("counting tokens", 0.5)
+    steps.begin("counting tokens", 0.5)
     lengths, limit = token_lengths(spec, source.rows["text"].tolist())
     findings.append(find_truncated(source, lengths, limit))
-    on_step("checking labels", 0.58)
-
-    def embed(texts: Sequence[str]) -> np.ndarray:
-        from valence.audit.encoder_features import lower_half_features
-
-        def encoded(done: float) -> None:
-            if progress is not None:
-                progress("checking labels with the encoder", whole + (0.98 - whole) * done)
-
-        return lower_half_features(spec, texts, encoded)
-
+    steps.begin("checking labels", 0.58)
     few = len(source.of(source.training)) <= MAX_ENCODER_ROWS
-    labels = find_label_errors(source, embed if encoder_features and few else None, budget=budget)
+    embed = partial(_embed, spec, steps) if encoder_features and few else None
+    labels = find_label_errors(source, embed, budget=budget)
     if encoder_features and not few:
         note = f" The encoder was skipped: there are more than {MAX_ENCODER_ROWS:,} rows."
         labels = replace(labels, line=labels.line + note)
     findings.append(labels)
-    if progress is not None:
-        progress("done", 1.0)
+    steps.end()
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     return Audit(source, tuple(findings))
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Progress over the steps of an audit.
+
+    Attributes:
+        progress: Called with the step and the fraction done.
+        plain: Fraction of the whole that the steps without an encoder take.
+    """
+
+    progress: AuditProgress | None
+    plain: float
+
+    def begin(self, step: str, done: float) -> None:
+        """A step begins when this fraction of those without an encoder is done."""
+        self._show(step, self.plain * done)
+
+    def encoded(self, done: float) -> None:
+        """The encoder has read this fraction of the texts."""
+        self._show("checking labels with the encoder", self.plain + (0.98 - self.plain) * done)
+
+    def end(self) -> None:
+        """All is done."""
+        self._show("done", 1.0)
+
+    def _show(self, step: str, done: float) -> None:
+        if self.progress is not None:
+            self.progress(step, done)
+
+
+def _embed(spec: EncoderSpec, steps: _Steps, texts: Sequence[str]) -> np.ndarray:
+    from valence.audit.encoder_features import lower_half_features
+
+    return lower_half_features(spec, texts, steps.encoded)

@@ -28,6 +28,7 @@ from valence.runs.store import RunResult, RunStore
 from valence.runs.tracking import check_tracker
 
 SEEN_SECONDS = 10.0  # that a network folder may take to show what another machine wrote
+LEAST_WORK = 0.1  # of a cell, as a fraction of the mean work
 
 
 class Comparison(BaseModel):
@@ -358,9 +359,10 @@ class _ProgressTable:
         )  # fmt: skip
 
     def _total(self) -> float:
-        """Fraction of all work that is done; where no cell has any, that of the cells."""
+        """Fraction of all work that is done; a cell that encodes nothing takes a little, too."""
         works = [self._work(cell) for cell in self.cells]
-        works = works if any(works) else [1.0] * len(works)
+        least = LEAST_WORK * sum(works) / len(works) or 1.0
+        works = [work + least for work in works]
         done = sum(
             work * (1.0 if cell.status != "waiting" else self.fractions.get(number, 0.0))
             for number, (cell, work) in enumerate(zip(self.cells, works, strict=True))

@@ -293,7 +293,7 @@ def test_time_left_is_measured_and_shared_by_those_at_work(
 
 
 def test_progress_of_a_grid_is_by_work(specs: list[RunSpec], tmp_path: Path) -> None:
-    """A method that encodes nothing takes no part; one that trains longer takes more."""
+    """A method that encodes nothing takes a little part; one that trains longer takes more."""
     short = next(spec for spec in specs if spec.method == "lora")
     cells = [make_spec("tfidf-lr", short.data), short,
              short.override({"train.epochs": 3 * int(short.get("train.epochs"))})]  # fmt: skip
@@ -302,7 +302,9 @@ def test_progress_of_a_grid_is_by_work(specs: list[RunSpec], tmp_path: Path) -> 
     events = [(i, RunEvent("started", sizes=sizes)) for i in range(3)]
     events += [(0, RunEvent("progress", share=1.0)), (1, RunEvent("progress", share=1.0))]
     grid.execute(cells, store=RunStore(tmp_path), callback=seen.append, executor=Said(*events))
-    assert [s.total for s in seen] == [0.0, 0.0, 0.0, 0.0, pytest.approx(0.25)]
+    assert [s.total for s in seen[:3]] == [0.0, 0.0, 0.0]
+    assert 0.01 < seen[3].total < 0.05
+    assert 0.25 < seen[4].total < 0.33
 
 
 def test_cells_of_one_training_come_one_after_another(specs: list[RunSpec]) -> None:
