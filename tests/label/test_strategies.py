@@ -137,6 +137,17 @@ def test_tail_first_starts_with_the_words_of_the_labels() -> None:
     assert np.isin(chosen, [*near, *(near + 20)]).sum() >= 5
 
 
+def test_tail_first_starts_with_what_a_given_model_says() -> None:
+    view, truth = two_classes(informed=True)
+    given = np.full((400, 2), 0.05)
+    given[np.arange(400), truth] = 0.95
+    none = np.zeros(0, dtype=int)
+    start = replace(view, candidates=np.arange(400), labeled=none, labels=none, scores=None,
+                    given=given)  # fmt: skip
+    chosen = STRATEGIES["tail-first"].choose(start, 20, np.random.default_rng(0))
+    assert 0.2 <= truth[chosen].mean() <= 0.8  # of one row in ten
+
+
 def test_an_unknown_strategy_is_named() -> None:
     with pytest.raises(UnknownNameError, match="tail-first"):
         find_strategy("tail-frist")

@@ -168,17 +168,18 @@ def class_density(pool: PoolView) -> np.ndarray:
 
 def _class_probs(pool: PoolView) -> np.ndarray:
     """(N, C) what is known of the class of every row, up to a factor by class."""
-    sources = []
-    if pool.scores is not None:
-        sources.append(score_evidence(pool.scores))
+    words = None if pool.affinity is None else word_evidence(pool.affinity)
+    if pool.scores is None:  # no labels yet
+        if pool.given is not None:
+            return pool.given
+        if words is None:
+            return np.ones((len(pool.embeddings), pool.class_count))
+        return np.exp(np.clip(WORDS_SHARPNESS * words.values, -30, 30))
+    sources = [score_evidence(pool.scores)]
     if pool.given is not None:
         sources.append(given_evidence(pool.given))
-    if pool.affinity is not None:
-        sources.append(word_evidence(pool.affinity))
-    if not sources:
-        return np.ones((len(pool.embeddings), pool.class_count))
-    if pool.scores is None:  # no labels yet
-        return np.exp(np.clip(WORDS_SHARPNESS * sources[-1].values, -30, 30))
+    if words is not None:
+        sources.append(words)
     counts = pool.counts if pool.sample_counts is None else pool.sample_counts
     return class_probs(sources, pool.labeled, pool.labels, counts)
 
