@@ -48,7 +48,9 @@ def test_the_model_is_fitted_and_the_estimate_covers_the_truth(
     session.start()
     try:
         wait_for(lambda: session.background.state.phase == "ready")
-        for _ in range(12):
+        label(session, topics, 20)  # the first ten in random order may be of one class
+        wait_for(lambda: session.background.state.fits > 0)
+        for _ in range(10):
             fits = session.background.state.fits
             label(session, topics, 10)
             wait_for(lambda fits=fits: session.background.state.fits > fits)
@@ -63,6 +65,23 @@ def test_the_model_is_fitted_and_the_estimate_covers_the_truth(
         assert state["estimate"]["low"] < state["estimate"]["value"] <= state["estimate"]["high"]
         assert state["forecast"]["labels"] == 100
         assert session.next_items("ann", 1)[0].suggestion in NAMES.classes
+    finally:
+        session.close()
+
+
+def test_labels_that_were_too_few_for_a_fit_count_for_the_next(
+    pool: Path, topics: pd.DataFrame, tmp_path: Path
+) -> None:
+    session = opened(pool, tmp_path)
+    (item,) = session.next_items("ann", 1)
+    session.decide(Decision(item.row, "ann", "label", topics["label"][item.row]))
+    session.start()  # takes the one label, which is of one class
+    try:
+        wait_for(lambda: session.background.state.phase == "ready")
+        wait_for(lambda: session.background.pop(lambda row: False) is not None)
+        label(session, topics, 9)
+        wait_for(lambda: session.background.state.fits > 0)
+        assert session.background.state.last_labels == 10
     finally:
         session.close()
 

@@ -102,6 +102,7 @@ class Background:
         self._closed: set[int] = set()
         self._sample: list[int] = []
         self._pending = 0
+        self._unused = 0  # labels that were too few, or of one class, for a fit
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="valence-label-fit", daemon=True)
 
@@ -134,7 +135,7 @@ class Background:
             (self._closed.add if closed else self._closed.discard)(row)
             self._sample = list(sample)
             self._pending += 1
-            if self._pending >= self._batch:
+            if self._pending + self._unused >= self._batch:
                 self._wake.notify_all()
 
     def pop(self, is_taken: Callable[[int], bool]) -> int | None:
@@ -178,23 +179,25 @@ class Background:
                     return
                 labels, closed = dict(self._labels), set(self._closed)
                 sample, self._pending = list(self._sample), 0
-            before = len(labels) - max(fitted, 0)
-            fitted = len(labels)
             _apply(pool, labels, closed, sample)
-            self._fit(pool, labels, before)
+            has_model = self._fit(pool, labels, len(labels) - max(fitted, 0))
+            fitted = len(labels) if has_model else max(fitted, 0)
+            self._unused = 0 if has_model else min(len(labels), self._batch - 1)
             chosen = pool.choose(self._strategy, QUEUE, self._rng)
             with self._wake:
                 self._queue = deque(int(row) for row in chosen)
 
     def _has_work(self, fitted: int) -> bool:
-        if fitted < 0 or self._pending >= self._batch:
+        if fitted < 0:
+            return True
+        if self._pending > 0 and self._pending + self._unused >= self._batch:
             return True
         return len(self._queue) < LOW_QUEUE and self._pending > 0
 
-    def _fit(self, pool: LabelPool, labels: Mapping[int, int], before: int) -> None:
+    def _fit(self, pool: LabelPool, labels: Mapping[int, int], before: int) -> bool:
         old = None if pool.probs is None else pool.probs.argmax(axis=1)
         if not pool.refit():
-            return
+            return False
         assert pool.probs is not None
         new = pool.probs.argmax(axis=1)
         counts = np.bincount(new, minlength=len(self._classes))
@@ -210,6 +213,7 @@ class Background:
             estimate=estimate_macro_f1(pool, self._rng),
             forecast=forecast(pool, list(labels), self._rng) if due else state.forecast,
         )  # fmt: skip
+        return True
 
 
 def _apply(
