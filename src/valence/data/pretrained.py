@@ -174,10 +174,10 @@ def check_source(where: str | Path, *, weights: bool = False) -> None:
         ModelError: if it names code, has files that are no plain files, sizes beyond all measure,
             or no safetensors.
     """
-    folder, names = Path(where), CONFIG_FILES
+    folder, names = Path(where), list(CONFIG_FILES)
     if folder.is_dir():
         check_plain(folder, links=True)
-        names = (*names, *sorted({p.name for p in folder.glob("*config*.json")} - {*names}))
+        names += sorted({path.name for path in folder.glob("*config*.json")} - {*names})
     for name in names:
         values = read_json(str(where), name)
         if _names_code(values):
