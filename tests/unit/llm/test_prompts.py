@@ -101,6 +101,6 @@ def test_of_two_labels_that_begin_together_the_longer_counts() -> None:
     assert parse_answer("very good", renderer) == 0
 
 
-@pytest.mark.parametrize(("raw", "label"), [("1", 1), ("id: 0.", 0), ("7", None), ("good", None)])
-def test_ids_are_the_first_number(raw: str, label: int | None) -> None:
+@pytest.mark.parametrize(("raw", "label"), [("1", 1), ("id: 0.", 0), ("7", None), ("good", 1)])
+def test_ids_are_a_number_or_a_label(raw: str, label: int | None) -> None:
     assert parse_answer(raw, make_renderer("options", ("bad", "good"))) == label
