@@ -44,7 +44,7 @@ def label(session: LabelingSession, topics: pd.DataFrame, count: int, person: st
 def test_the_model_is_fitted_and_the_estimate_covers_the_truth(
     pool: Path, topics: pd.DataFrame, tmp_path: Path
 ) -> None:
-    session = opened(pool, tmp_path)
+    session = opened(pool, tmp_path, random_share=0.4)  # at least 20 rows for the estimate
     session.start()
     try:
         wait_for(lambda: session.background.state.phase == "ready")
