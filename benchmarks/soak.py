@@ -258,9 +258,9 @@ def main() -> None:
             server.wait(60)
         log = (scratch / "served" / "log").read_text()
         faults = report(soak.tally, time.monotonic() - clock, given.requests)
-        refused = log.count("not used")
-        print(f"  the server said: {log.count('Reloaded')} reloads, {refused} not used")
-        faults += log.count("Traceback") + (server.returncode != 0)
+        reloads, refused = log.count("Reloaded"), log.count("could not be loaded")
+        print(f"  the server's log: {reloads} reloads, {refused} broken folders refused")
+        faults += log.count("Traceback") + (server.returncode != 0) + (not reloads or not refused)
     raise SystemExit(1 if faults else 0)
 
 
