@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from valence.config.sections import BUILT_IN_ENCODER, MULTILINGUAL_ENCODER
+from valence.config.sections import AUTO_ENCODER, BUILT_IN_ENCODER, MULTILINGUAL_ENCODER
 from valence.errors import ModelError
 from valence.storage import cache
 from valence.storage.key import folder_content
@@ -59,8 +59,13 @@ def encoder_location(name: str) -> str:
     """The folder of a built-in encoder, or ``name`` as it is.
 
     Raises:
-        ModelError: if the package with the weights is not installed or not the known one.
+        ModelError: if the package with the weights is not installed or not the known one, or the
+            name is ``auto``, for which an encoder must have been chosen.
     """
+    if name == AUTO_ENCODER:
+        raise ModelError(
+            f"No encoder was chosen; name one instead of {name}: {', '.join(BUILT_IN)}"
+        )
     built_in = BUILT_IN.get(name)
     return name if built_in is None else str(built_in.locate())
 

@@ -120,7 +120,7 @@ def run(
     _init_processes(method, spec, device)
     with process_group.main_process_first():
         dataset = dataset or load_dataset(spec.data, seed=spec.seed, data_dir=data_dir)
-    spec, dataset = _with_encoder(spec, dataset)
+    spec, dataset = resolve_encoder(spec, dataset)
     spec = with_guessed_columns(spec, dataset)
     key = store.key(spec, dataset)
     process_group.assert_equal_across_ranks(key, "rows or settings")
@@ -141,8 +141,11 @@ def run(
     return result
 
 
-def _with_encoder(spec: RunSpec, dataset: Dataset) -> tuple[RunSpec, Dataset]:
-    """The spec with the encoder that ``auto`` stands for, and the rows with a note that says so."""
+def resolve_encoder(spec: RunSpec, dataset: Dataset) -> tuple[RunSpec, Dataset]:
+    """The spec with the encoder that ``auto`` stands for, and the rows with a note that says so.
+
+    The key of a result holds the encoder itself, so this comes before it.
+    """
     texts = dataset.train.texts
     if spec.data.train_groups:  # groups that are only tested must be readable too; no label is used
         texts = [*texts, *dataset.test.texts]

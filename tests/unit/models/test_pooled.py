@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,17 +27,20 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VALENCE_CACHE", str(tmp_path / "cache"))
 
 
+def counting(original: Callable[..., Any], seen: list[int]) -> Callable[..., Any]:
+    def counted(self: Encoder, input_ids: torch.Tensor, mask: torch.Tensor) -> Any:
+        seen.append(len(input_ids) if input_ids.shape[1] > 1 else 0)  # one token: its widths
+        return original(self, input_ids, mask)
+
+    return counted
+
+
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Texts that encoders were given."""
     seen: list[int] = []
-    original = Encoder.forward
-
-    def counting(self: Encoder, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        seen.append(len(input_ids))
-        return original(self, input_ids, mask)
-
-    monkeypatch.setattr(Encoder, "forward", counting)
+    for name in ("forward", "layers"):
+        monkeypatch.setattr(Encoder, name, counting(getattr(Encoder, name), seen))
     return seen
 
 

@@ -14,7 +14,7 @@ from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.llm.resident import keep_language_model, release_language_model
 from valence.methods.registry import trained_part
-from valence.runs.runner import log_finished, run
+from valence.runs.runner import log_finished, resolve_encoder, run
 from valence.runs.store import RunStore
 
 
@@ -47,7 +47,7 @@ class CellRunner:
     def _final(self, spec: RunSpec, emit: Emit) -> RunEvent:
         key = ""
         try:
-            dataset = self._dataset(spec)
+            spec, dataset = resolve_encoder(spec, self._dataset(spec))
             key = self.store.key(spec, dataset)
             done = self.store.get(key)
             if done is not None:
