@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from valence.errors import SpecError
 from valence.methods.base import FitContext, FitResult
 
 if TYPE_CHECKING:
-    from valence.data.dataset import TrainingData
+    from valence.data.dataset import Dataset, TrainingData
 
 
 def fit_spec(
@@ -87,3 +88,15 @@ def with_encoder(spec: RunSpec, texts: Sequence[str]) -> tuple[RunSpec, str]:
 
     name, reason = choose_encoder(texts)
     return spec.override({"encoder.name": name}), f"Encoder {name}: {reason}"
+
+
+def resolve_encoder(spec: RunSpec, dataset: Dataset) -> tuple[RunSpec, Dataset]:
+    """The spec with the encoder that ``auto`` stands for, and the rows with a note that says so.
+
+    The key of a result holds the encoder itself, so this comes before it.
+    """
+    texts = dataset.train.texts
+    if spec.data.train_groups:  # groups that are only tested must be readable too; no label is used
+        texts = [*texts, *dataset.test.texts]
+    spec, reason = with_encoder(spec, texts)
+    return spec, replace(dataset, notes=(*dataset.notes, reason)) if reason else dataset

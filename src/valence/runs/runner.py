@@ -27,7 +27,7 @@ from valence.distributed.device import Hardware, pick_device
 from valence.errors import DataError, ModelError
 from valence.evaluation.task import MetricScores
 from valence.methods.base import FitResult, FitStopped, Method, Sizes
-from valence.methods.fit import fit_spec, with_encoder
+from valence.methods.fit import fit_spec, resolve_encoder
 from valence.methods.registry import check_target, find_method, with_config
 from valence.models.base import Model, Outputs
 from valence.models.held_out import write_held_out
@@ -139,18 +139,6 @@ def run(
         result = _carry_out(job, device)
     shutil.rmtree(store.checkpoint(key), ignore_errors=True)  # this machine's own part of it
     return result
-
-
-def resolve_encoder(spec: RunSpec, dataset: Dataset) -> tuple[RunSpec, Dataset]:
-    """The spec with the encoder that ``auto`` stands for, and the rows with a note that says so.
-
-    The key of a result holds the encoder itself, so this comes before it.
-    """
-    texts = dataset.train.texts
-    if spec.data.train_groups:  # groups that are only tested must be readable too; no label is used
-        texts = [*texts, *dataset.test.texts]
-    spec, reason = with_encoder(spec, texts)
-    return spec, replace(dataset, notes=(*dataset.notes, reason)) if reason else dataset
 
 
 def _init_processes(method: Method[Any], spec: RunSpec, device: str) -> None:

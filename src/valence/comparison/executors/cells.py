@@ -13,8 +13,9 @@ from valence.config.spec import RunSpec
 from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.llm.resident import keep_language_model, release_language_model
+from valence.methods.fit import resolve_encoder
 from valence.methods.registry import trained_part
-from valence.runs.runner import log_finished, resolve_encoder, run
+from valence.runs.runner import log_finished, run
 from valence.runs.store import RunStore
 
 
