@@ -63,9 +63,7 @@ def encoder_location(name: str) -> str:
             name is ``auto``, for which an encoder must have been chosen.
     """
     if name == AUTO_ENCODER:
-        raise ModelError(
-            f"No encoder was chosen; name one instead of {name}: {', '.join(BUILT_IN)}"
-        )
+        raise ModelError(f"No encoder was chosen; instead of auto, name {' or '.join(BUILT_IN)}")
     built_in = BUILT_IN.get(name)
     return name if built_in is None else str(built_in.locate())
 
