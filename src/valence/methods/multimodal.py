@@ -11,15 +11,15 @@ from valence.config.ranges import Range
 from valence.config.sections import EncoderSpec, FusionSpec, LossSpec, TrainSpec
 from valence.config.spec import MethodConfig
 from valence.methods.base import Capabilities, FitContext, FitResult, Method, OwnBest, Sizes
-from valence.methods.finetune import (
-    ADAPTED,
+from valence.methods.finetune import ADAPTED
+from valence.methods.search_space import rate_space
+from valence.methods.work import (
     HEAD_WORK,
     TRAINING_WORK,
     encoding_part,
     encoding_progress,
     evaluation_work,
 )
-from valence.methods.search_space import rate_space
 
 if TYPE_CHECKING:
     from valence.data.dataset import Split
