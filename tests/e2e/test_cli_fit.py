@@ -40,15 +40,26 @@ def test_a_file_becomes_a_model_without_naming_a_column(
     assert code == 0, err
     assert "comment" in err
     assert "kernel-ridge" in out_text
-    assert "95% interval" in err
-    assert "Compared with always predicting the largest class" in err
-    assert "What would help most" in err
+    assert "95% interval" in out_text
+    assert "Compared with always predicting the largest class" in out_text
+    assert "What would help most" in out_text
     assert f"valence predict {out}" in err
     new = tmp_path / "new.csv"
     pd.DataFrame({"comment": ["the food was good", "not good"]}).to_csv(new, index=False)
     labeled = tmp_path / "labeled.csv"
     assert valence("predict", str(out), str(new), "--out", str(labeled))[0] == 0
     assert len(pd.read_csv(labeled)) == 2
+
+
+def test_quiet_hides_notes_and_not_the_result(
+    valence, feedback: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    arguments = ("fit", str(feedback), "--out", str(tmp_path / "m"), *quick(tiny_encoder))
+    code, out_text, err = valence(*arguments, "--quiet")
+    assert (code, err) == (0, "")
+    assert "kernel-ridge" in out_text
+    assert "Macro-F1 " in out_text
+    assert "What would help most" in out_text
 
 
 def test_the_same_command_goes_on_from_finished_models(
@@ -124,7 +135,7 @@ def test_an_interrupt_keeps_the_best_so_far_and_the_same_command_goes_on(
     assert "stopped: lora-balanced was not tried; run the same command again to resume" in one_line(
         err
     )
-    assert "95% interval" in err
+    assert "95% interval" in table
     assert "ldam" in table
     assert valence("predict", str(out), "not good")[0] == 0
     assert not list(Path("runs").glob("*-auto-*")), "not the run of all that was to be tried"

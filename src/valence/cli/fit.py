@@ -16,6 +16,7 @@ from valence.cli.options import (
     encoder_settings,
     with_groups,
 )
+from valence.cli.streams import visible
 from valence.cli.tables import print_table
 from valence.cli.train import check_target_folder, copy_model
 from valence.comparison import fit_report
@@ -69,20 +70,22 @@ def fit(
     copy_model(best.model, out)
     if output.json:
         console.print_json(_as_json(best, out))
-    elif not output.quiet:
+    else:
         _print(best, out, output)
     if not best.is_complete:
         raise typer.Exit(INTERRUPTED)
 
 
 def _print(best: BestModel, out: Path, output: TrackedRunsOptions) -> None:
-    for line in fit_report.row_lines(best):
-        console.info(line)
+    if not output.quiet:
+        for line in fit_report.row_lines(best):
+            console.info(line)
     print_table(fit_report.COLUMNS, fit_report.portfolio_cells(best), wide=output.wide)
     for line in fit_report.score_lines(best):
-        console.info(line)
-    console.info(f"Model: {out}")
-    console.info(f"Next: valence predict {out} NEW.csv --out predictions.csv")
+        console.out().print(visible(line), markup=False)
+    if not output.quiet:
+        console.info(f"Model: {out}")
+        console.info(f"Next: valence predict {out} NEW.csv --out predictions.csv")
 
 
 def _as_json(best: BestModel, out: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Loading models of transformers without its progress bars and warnings."""
+"""Loading and training with transformers without its progress bars and warnings."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from valence.config.callbacks import ProgressCallback
 from valence.data.pretrained import load_adapter
+from valence.data.quiet import quiet_transformers
 from valence.distributed import process_group
 from valence.distributed.device import pick_device, use_bf16
 from valence.errors import RunError
@@ -75,7 +76,8 @@ def _train(session: FineTuneSession, work: Path) -> None:
     session.gather_state = lambda: _full_state_dict(trainer)
     last = process_group.broadcast_object(_last_checkpoint(work))
     session.resume(0 if last is None else int(last.name.rpartition("-")[2]))
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    with quiet_transformers():
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
     if not session.evaluated_at(trainer.state.global_step):
         session.evaluate(trainer.state.global_step)
     session.gather_state = lambda: None

@@ -275,15 +275,13 @@ class PortfolioSearch:
     @property
     def result(self) -> FitResult:
         """The mean of the members."""
-        from valence.models.ensemble import EnsembleModel
+        from valence.models.ensemble import average
 
         if self.pool is None:
             self.start()
         assert self.pool is not None
-        model = EnsembleModel(
-            self.context.task, self.context.provenance, [one.model for one in self.pool.members],
-            self.pool.weights,
-        )  # fmt: skip
+        members = [one.model for one in self.pool.members]
+        model = average(self.context.task, self.context.provenance, members, self.pool.weights)
         notes = (f"mean of {self.pool.name}, of {len(self.tried)} tried", *self.notes)
         return FitResult(
             model, notes=notes, train_seconds=sum(one.seconds for one in self.tried),

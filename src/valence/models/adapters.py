@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
 
 from valence.errors import ModelError
@@ -62,6 +61,9 @@ def lora_targets(model: nn.Module, model_type: str, *, encoder: str) -> tuple[st
     """
     listed = LORA_TARGETS.get(model_type)
     if listed is None:
+        # Imported here: it takes seconds, and few models need it.
+        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
         known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type)
         listed = tuple(known) if isinstance(known, list) else _attention_projections(model)
     if not listed:

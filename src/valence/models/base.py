@@ -17,6 +17,7 @@ from valence.evaluation.task import Task, softmax
 
 if TYPE_CHECKING:
     from valence.models.attribution import Attribution
+    from valence.models.linear_views import LinearViewsModel
     from valence.models.text_model import TextModel
 
 Progress = Callable[[int, int], None]
@@ -195,6 +196,10 @@ class Model(ABC):
     def averaged(self) -> Sequence[Model]:
         """The models whose mean it is; none for most."""
         return ()
+
+    def linear_views(self) -> LinearViewsModel | None:
+        """The same as a linear model on what a frozen encoder gives; None where it is no such."""
+        return None
 
     def predict_clip(self, clip: Path, texts: Sequence[str]) -> Outputs:
         """Outputs (N, C) of one clip with each of N texts as what is said in it.

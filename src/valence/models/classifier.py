@@ -27,7 +27,8 @@ from valence.models.config_file import read_config, valid_sections, write_config
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.frozen import FrozenStates, PooledFeatures
 from valence.models.heads import LinearHead, build_head
-from valence.models.layer_features import LastLayerMeans
+from valence.models.layer_features import LastLayerMeans, LayerFeatures
+from valence.models.linear_views import LinearViewsModel, last_layer_model
 from valence.models.output_keys import pooling_key
 from valence.models.scoring import score_inputs, torch_threads
 from valence.models.sentence_folder import SentenceSpec
@@ -179,10 +180,7 @@ class TorchModel(TextModel):
 
     @torch.inference_mode()
     def _predict_pooled(
-        self,
-        encoded: Encoded,
-        pooled: PooledFeatures | LastLayerMeans,
-        progress: Progress | None,
+        self, encoded: Encoded, pooled: PooledFeatures | LastLayerMeans, progress: Progress | None
     ) -> Outputs:
         features = pooled.of(encoded, progress)
         linear = self.classifier.head.get_submodule("linear")
@@ -195,22 +193,35 @@ class TorchModel(TextModel):
 
         Does nothing where the logits depend on more than these features.
         """
-        if self.config.encoder.adaptation != "frozen":
-            return
-        if type(self.classifier.head) is not LinearHead:
-            return
-        classifier = self.classifier
-        pooling = classifier.head.get_submodule("pooling")
-        name = self.config.sentence.named(self.config.head.pooling)
+        name, classifier = self._feature_pooling, self.classifier
         if name == "mean":
             self.pooled = LastLayerMeans(classifier.encoder, self.tokenizer.pad_id)
+        if name in (None, "mean"):
             return
 
         def compute(encoded: Encoded, progress: Progress | None) -> np.ndarray:
             return score_inputs(classifier, self.inputs_of(encoded), progress).features
 
-        key = pooling_key(classifier.encoder, pooling, name)
+        key = pooling_key(classifier.encoder, classifier.head.get_submodule("pooling"), name)
         self.pooled = PooledFeatures(key, compute, self.config.encoder.name)
+
+    @property
+    def _feature_pooling(self) -> str | None:
+        """The pooling whose features decide the logits; None if they depend on more than these."""
+        linear = type(self.classifier.head) is LinearHead
+        frozen = self.config.encoder.adaptation == "frozen"
+        return self.config.sentence.named(self.config.head.pooling) if linear and frozen else None
+
+    def linear_views(self) -> LinearViewsModel | None:
+        """The same on all layers, where one linear layer reads the mean of the last."""
+        if self._feature_pooling != "mean":
+            return None
+        layers = LayerFeatures.around(
+            self.classifier.encoder, self.tokenizer, cached=self.pooled is not None
+        )
+        linear = self.classifier.head.get_submodule("linear").state_dict()
+        weight, bias = linear["weight"].cpu().numpy(), linear["bias"].cpu().numpy()
+        return last_layer_model(self, layers, weight, bias + np.float32(self.logit_shift or 0))
 
     def enable_hidden_state_cache(self) -> None:
         """Cache the token states of a frozen encoder on disk from now on."""

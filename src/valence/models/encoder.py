@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from valence.config.sections import EncoderSpec
@@ -194,6 +193,8 @@ def without_peft_warnings() -> Iterator[None]:
 
 def _adapt(model: Any, spec: EncoderSpec) -> tuple[Any, EncoderSpec]:
     """The network with adapters, and the spec with the layers that have them."""
+    from peft import LoraConfig, get_peft_model  # takes seconds, and few models need it
+
     targets = spec.lora_targets
     if not targets:
         targets = lora_targets(model, model.config.model_type, encoder=spec.name)

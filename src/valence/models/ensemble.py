@@ -16,6 +16,7 @@ from valence.errors import ModelError
 from valence.evaluation.task import Task
 from valence.models.base import Model, Outputs, Progress
 from valence.models.config_file import read_config, write_config
+from valence.models.linear_views import LinearViewsModel, add_linear
 from valence.storage import atomic
 from valence.storage.plain_files import load_json
 
@@ -140,6 +141,23 @@ class EnsembleModel(Model):
             folder, loader="ensemble", task=self.task, provenance=self.provenance,
             logit_shift=self.shift,
         )  # fmt: skip
+
+
+def average(
+    task: Task, provenance: Mapping[str, Any], members: Sequence[Model], weights: Sequence[float]
+) -> Model:
+    """The weighted sum of the logits of members; linear ones on the same encoder become one.
+
+    Args:
+        task: What the members predict.
+        provenance: The spec of the sum.
+        members: K models.
+        weights: Of the logits of each.
+    """
+    models, kept = add_linear(members, weights)
+    if len(models) == 1 < len(members) and isinstance(models[0], LinearViewsModel):
+        return replace(models[0], provenance=provenance)
+    return EnsembleModel(task, provenance, models, kept)
 
 
 def member_folders(folder: Path) -> tuple[str, ...]:

@@ -140,12 +140,39 @@ class LayerFeatures:
     """
 
     def __init__(self, spec: EncoderSpec, *, cached: bool, location: str | None = None) -> None:
-        self.spec = spec
         frozen = spec.model_copy(update={"adaptation": "frozen"})
-        self.encoder = Encoder(frozen, location).eval()
-        self.tokenizer = TextTokenizer(spec, location)
-        self._vectors = LayerVectors(self.encoder, self.tokenizer.pad_id, cached=cached)
-        self.note = self.tokenizer.prompt_note
+        encoder, tokenizer = Encoder(frozen, location).eval(), TextTokenizer(spec, location)
+        self._init(spec, encoder, tokenizer, cached=cached)
+
+    def _init(
+        self, spec: EncoderSpec, encoder: Encoder, tokenizer: TextTokenizer, *, cached: bool
+    ) -> None:
+        self.spec = spec
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self._vectors = LayerVectors(encoder, tokenizer.pad_id, cached=cached)
+        self.note = tokenizer.prompt_note
+
+    @classmethod
+    def around(cls, encoder: Encoder, tokenizer: TextTokenizer, *, cached: bool) -> LayerFeatures:
+        """The features of an encoder that is loaded already.
+
+        Args:
+            encoder: A frozen encoder.
+            tokenizer: Its tokenizer.
+            cached: Whether vectors are cached on disk.
+        """
+        features = cls.__new__(cls)
+        features._init(encoder.spec, encoder, tokenizer, cached=cached)
+        return features
+
+    def equals(self, other: LayerFeatures) -> bool:
+        """Whether the other gives the same vector to every text: same files, limit and prompt."""
+        return self._source == other._source
+
+    @property
+    def _source(self) -> tuple[str, int, str]:
+        return self.encoder.where, self.tokenizer.max_length, self.tokenizer.prompt
 
     @property
     def resolved_spec(self) -> EncoderSpec:

@@ -121,6 +121,37 @@ class LinearViewsModel(Model):
         """The same model with (C,) numbers added to the logits of every text."""
         return replace(self, bias=self.bias + np.asarray(shift), provenance=provenance)
 
+    def linear_views(self) -> LinearViewsModel:
+        """Itself."""
+        return self
+
+    def times(self, weight: float) -> LinearViewsModel:
+        """The same model with its logits multiplied by a number."""
+        text = None if self.text is None else self.text * weight
+        encoder = None if self.encoder is None else self.encoder * weight
+        return replace(self, text=text, encoder=encoder, bias=self.bias * weight)
+
+    def plus(self, other: LinearViewsModel) -> LinearViewsModel | None:
+        """The model whose logits are the sum of both.
+
+        Args:
+            other: A model of the same classes.
+
+        Returns:
+            None if they read other encoders or none, or both read n-grams.
+        """
+        if self.ngrams is not None and other.ngrams is not None:
+            return None
+        if self.layers is None or other.layers is None or not self.layers.equals(other.layers):
+            return None
+        assert self.encoder is not None
+        assert other.encoder is not None
+        views = self if other.ngrams is None else other
+        return replace(
+            self, ngrams=views.ngrams, text=views.text, encoder=self.encoder + other.encoder,
+            bias=self.bias + other.bias,
+        )  # fmt: skip
+
     def save(self, folder: Path) -> None:
         """Write terms as JSON and numbers as safetensors; the encoder is not copied."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,6 +169,53 @@ class LinearViewsModel(Model):
             folder, loader="linear-views", task=self.task, provenance=self.provenance,
             network=network,
         )  # fmt: skip
+
+
+def last_layer_model(
+    model: Model, layers: LayerFeatures, weights: np.ndarray, bias: np.ndarray
+) -> LinearViewsModel:
+    """A model that is linear in the mean of an encoder's last layer, on the features of all.
+
+    Args:
+        model: Names the task and the spec.
+        layers: The features of its encoder.
+        weights: (C, H).
+        bias: (C,).
+    """
+    every = np.zeros((layers.size, len(weights)), dtype=np.float32)
+    every[layers.last] = weights.T
+    return LinearViewsModel(model.task, model.provenance, None, None, layers, every, bias)
+
+
+def add_linear(
+    members: Sequence[Model], weights: Sequence[float]
+) -> tuple[list[Model], list[float]]:
+    """Members and weights with the same sum of logits, in which linear models are added up.
+
+    Linear models that read the same frozen encoder become one, which reads each text once. All
+    others stay as they are.
+
+    Args:
+        members: K models of the same classes.
+        weights: Of the logits of each.
+    """
+    models, kept = list(members), list(weights)
+    place = 0
+    while place < len(models):
+        for later in range(len(models) - 1, place, -1):
+            total = _sum(models[place], kept[place], models[later], kept[later])
+            if total is not None:
+                models[place], kept[place] = total, 1.0
+                del models[later], kept[later]
+        place += 1
+    return models, kept
+
+
+def _sum(one: Model, weight: float, other: Model, its_weight: float) -> LinearViewsModel | None:
+    first, second = one.linear_views(), other.linear_views()
+    if first is None or second is None:
+        return None
+    return first.times(weight).plus(second.times(its_weight))
 
 
 def load_linear_views_model(folder: Path) -> LinearViewsModel:

@@ -27,6 +27,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from valence.config.callbacks import EvalCallback, ProgressCallback
 from valence.config.sections import TrainSpec
 from valence.data.collate import EncodedInputs, InputCollator, RowNumbers
+from valence.data.quiet import quiet_transformers
 from valence.distributed import process_group
 from valence.errors import RunError
 from valence.evaluation.task import MetricScores, Task
@@ -312,7 +313,7 @@ def train_network(
         raise RunError(
             f"{last} is missing; all machines need the same folder of runs, set it with --runs"
         )
-    with warnings.catch_warnings(), without_peft_warnings():
+    with warnings.catch_warnings(), without_peft_warnings(), quiet_transformers():
         # The schedule is stepped by the Trainer; torch warns about an order it cannot see.
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
