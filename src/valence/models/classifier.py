@@ -221,7 +221,7 @@ class TorchModel(TextModel):
         )
         linear = self.classifier.head.get_submodule("linear").state_dict()
         weight, bias = linear["weight"].cpu().numpy(), linear["bias"].cpu().numpy()
-        return last_layer_model(self, layers, weight, bias + np.float32(self.logit_shift or 0))
+        return last_layer_model(self, layers, weight, bias + np.asarray(self.logit_shift or 0.0))
 
     def enable_hidden_state_cache(self) -> None:
         """Cache the token states of a frozen encoder on disk from now on."""

@@ -126,7 +126,18 @@ class EnsembleModel(Model):
         return replace(self, shift=numbers, provenance=provenance)
 
     def save(self, folder: Path) -> None:
-        """Write a folder per member, and what each weighs."""
+        """Write a folder per member, and what each weighs; see :func:`average`.
+
+        Members that are finished runs are read here, so what is written may be one linear model.
+        """
+        members = [member.uncached() for member in self.members]
+        whole = average(self.task, self.provenance, members, self.weights, self.shift)
+        if isinstance(whole, EnsembleModel):
+            whole._save_members(folder)
+        else:
+            whole.save(folder)
+
+    def _save_members(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         names = [f"member-{number}" for number in range(1, len(self.members) + 1)]
         for name, member in zip(names, self.members, strict=True):
@@ -144,8 +155,9 @@ class EnsembleModel(Model):
 
 
 def average(
-    task: Task, provenance: Mapping[str, Any], members: Sequence[Model], weights: Sequence[float]
-) -> Model:
+    task: Task, provenance: Mapping[str, Any], members: Sequence[Model],
+    weights: Sequence[float], shift: tuple[float, ...] | None = None,
+) -> Model:  # fmt: skip
     """The weighted sum of the logits of members; linear ones on the same encoder become one.
 
     Args:
@@ -153,11 +165,12 @@ def average(
         provenance: The spec of the sum.
         members: K models.
         weights: Of the logits of each.
+        shift: (C,) numbers added to the logits; None for none.
     """
     models, kept = add_linear(members, weights)
     if len(models) == 1 < len(members) and isinstance(models[0], LinearViewsModel):
-        return replace(models[0], provenance=provenance)
-    return EnsembleModel(task, provenance, models, kept)
+        return models[0].shifted(shift or (0.0,) * len(task.classes), provenance)
+    return EnsembleModel(task, provenance, models, kept, shift)
 
 
 def member_folders(folder: Path) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +130,15 @@ def test_encoder_in_training_mode_draws_nothing_while_it_is_asked(tiny_encoder: 
     before = torch.random.get_rng_state()
     Encoder(EncoderSpec(name=str(tiny_encoder), adaptation="full"))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_frozen_encoder_needs_no_peft(tiny_encoder: Path) -> None:
+    """Importing it takes as long as importing PyTorch."""
+    code = (
+        "import sys; from valence.config.sections import EncoderSpec\n"
+        "from valence.models.layer_features import LayerFeatures\n"
+        f"LayerFeatures(EncoderSpec(name={str(tiny_encoder)!r}), cached=False).vectors(['good'])\n"
+        "print('torch' in sys.modules, 'peft' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]

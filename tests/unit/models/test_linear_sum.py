@@ -46,7 +46,8 @@ def test_linear_models_on_the_same_encoder_become_one(
     assert model.provenance == separate.provenance
     expected = separate.predict(ROWS).logits
     np.testing.assert_allclose(model.predict(ROWS).logits, expected, atol=1e-4)
-    model.save(tmp_path / "m")
+    separate.shifted([0.0] * len(separate.classes), separate.provenance).save(tmp_path / "m")
+    assert isinstance(load_model(tmp_path / "m"), LinearViewsModel)
     np.testing.assert_allclose(load_model(tmp_path / "m").predict(ROWS).logits, expected, atol=1e-4)
 
 
