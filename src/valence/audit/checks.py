@@ -26,6 +26,7 @@ from valence.data.locate import locate, refuse_subsampling
 from valence.data.source_columns import read_columns
 from valence.data.sources import load_dataset
 from valence.data.tables import clean
+from valence.evaluation.classification import MIN_TEST_ROWS
 
 Level = Literal["problem", "warning", "fine", "skipped"]
 ORDER = ("test", "validation", "train", "all")
@@ -33,7 +34,6 @@ ORDER = ("test", "validation", "train", "all")
 ROW_COLUMNS = ["split", "row", "label", "text"]
 SERIOUS_FRACTION = 0.01  # of a split: below it a finding does not move a reported score
 MIN_TRAIN_ROWS = 20  # of a class: below it results depend on the draw
-MIN_TEST_ROWS = 30  # of a class: below it the 95% interval of its recall is ± 0.18 or wider
 MIN_RATIO = 0.85  # difflib's ratio of two label names that are likely the same word
 LONGEST_AFFIX = 2  # letters of "un-", "in-", "im-", with which a name means the opposite
 

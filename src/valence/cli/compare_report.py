@@ -132,7 +132,10 @@ def _report_groups(
             console.print_json(json_rows(table))
         left_out = comparison.transfer == "leave-one-out"
         columns_of = leave_one_out_columns if left_out else transfer_columns
-        for (setup, name), own in table.groupby(["setup", "name"], sort=False):
-            if not output.json:
-                print_table(*columns_of(own), title=f"{setup}, {name}", wide=output.wide)
+        parts = [] if output.json else [*table.groupby(["setup", "name"], sort=False)]
+        for (setup, name), own in parts:
+            print_table(
+                *columns_of(own), title=f"{setup}, {name}", wide=output.wide,
+                one_of_several=len(parts) > 1,
+            )  # fmt: skip
     return list(dict.fromkeys(notes))

@@ -112,10 +112,13 @@ def _print_figures(figures: Sequence[PublishedFigure]) -> None:
 
     if not figures:
         console.info("There are no published figures for these tables.")
-    for setup in dict.fromkeys(one.setup for one in figures):
+    setups = dict.fromkeys(one.setup for one in figures)
+    for setup in setups:
         own = [one for one in figures if one.setup == setup]
         rows = [one.cells() for one in own]
-        print_table(HEADS, rows, title=f"Ours beside published: {setup}")
+        print_table(
+            HEADS, rows, title=f"Ours beside published: {setup}", one_of_several=len(setups) > 1
+        )
         for source in dict.fromkeys(one.source for one in own):
             console.info(f"Published: {source}")
 

@@ -25,6 +25,7 @@ def print_table(
     title: str = "",
     keep: Sequence[str] = (),
     wide: bool | None = None,
+    one_of_several: bool = False,
 ) -> None:
     """Print a table: drawn in a terminal, tab-separated and whole in a pipe.
 
@@ -33,13 +34,17 @@ def print_table(
     Args:
         columns: Headings; those of numbers, but for the first, are aligned right.
         rows: Cells as text.
-        title: A line above, in a terminal only.
+        title: A line above, in a terminal.
         keep: Headings, the one to keep longest first; the others follow in their order. The
             first column is always shown.
         wide: Print all columns, whatever the terminal's width; None where the command has no
             ``--wide``.
+        one_of_several: Whether other tables follow, so that in a pipe a first column ``table``
+            has the title.
     """
     if not sys.stdout.isatty():
+        if one_of_several:
+            columns, rows = ["table", *columns], [[title, *row] for row in rows]
         lines = ("\t".join(map(visible_cell, row)) for row in (columns, *rows))
         sys.stdout.write("\n".join(lines) + "\n")
         return

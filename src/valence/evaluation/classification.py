@@ -34,6 +34,9 @@ METRICS: dict[str, MetricInfo] = {
     "auc": MetricInfo("AUC", "area under the ROC curve, one class against the rest, mean"),
 }
 
+MIN_TEST_ROWS = (
+    30  # of a class or a group: below it the 95% interval of a recall is ± 0.18 or wider
+)
 SOFT_WEIGHT = 0.5  # of soft counts beside decisions, where models are selected
 
 

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from valence.comparison.settings import setting_names
+from valence.evaluation.classification import MIN_TEST_ROWS
 from valence.reports.groups import GROUP_METRICS, PivotTable, markdown, write_workbook
 from valence.reports.tables import mean_sd
 from valence.runs.store import RunResult
@@ -221,7 +222,7 @@ def write_transfer(results: Sequence[RunResult], out: Path) -> list[str]:
     """Write ``transfer.csv``, ``.md``, ``.xlsx`` and a heat map per set-up and method.
 
     Returns:
-        Lines on what could not be written.
+        Lines on what could not be written, and on groups with few test rows.
 
     Raises:
         RunError: if the folder cannot be written.
@@ -245,7 +246,16 @@ def write_transfer(results: Sequence[RunResult], out: Path) -> list[str]:
         with atomic.new_file(out / picture) as path:
             transfer_map(own, f"{label}, {name}").savefig(path, dpi=160)
     atomic.write_text(out / "transfer.md", "\n".join(parts))
-    return write_workbook(sheets, out / "transfer.xlsx")
+    return [*_small_groups(table), *write_workbook(sheets, out / "transfer.xlsx")]
+
+
+def _small_groups(table: pd.DataFrame) -> list[str]:
+    counts = table.dropna(subset="rows").groupby("tested_on")["rows"].min()
+    small = {str(name): int(count) for name, count in counts.items() if count < MIN_TEST_ROWS}
+    if not small:
+        return []
+    named = ", ".join(f"{name} {count}" for name, count in small.items())
+    return [f"fewer than {MIN_TEST_ROWS} test rows, so their scores are unreliable: {named}"]
 
 
 def _parts(table: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
