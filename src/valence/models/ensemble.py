@@ -16,7 +16,7 @@ from valence.errors import ModelError
 from valence.evaluation.task import Task
 from valence.models.base import Model, Outputs, Progress
 from valence.models.config_file import read_config, write_config
-from valence.models.linear_views import LinearViewsModel, add_linear
+from valence.models.linear_views import add_linear
 from valence.storage import atomic
 from valence.storage.plain_files import load_json
 
@@ -131,21 +131,18 @@ class EnsembleModel(Model):
         Members that are finished runs are read here, so what is written may be one linear model.
         """
         members = [member.uncached() for member in self.members]
-        whole = average(self.task, self.provenance, members, self.weights, self.shift)
-        if isinstance(whole, EnsembleModel):
-            whole._save_members(folder)
-        else:
-            whole.save(folder)
-
-    def _save_members(self, folder: Path) -> None:
+        models, weights = add_linear(members, self.weights)
+        single = _single(models, members, self.provenance, self.shift)
+        if single is not None:
+            single.save(folder)
+            return
         folder.mkdir(parents=True, exist_ok=True)
-        names = [f"member-{number}" for number in range(1, len(self.members) + 1)]
-        for name, member in zip(names, self.members, strict=True):
+        names = [f"member-{number}" for number in range(1, len(models) + 1)]
+        for name, member in zip(names, models, strict=True):
             with atomic.new_folder(folder / name) as path:
                 member.save(path)
         entries = [
-            {"folder": name, "weight": weight}
-            for name, weight in zip(names, self.weights, strict=True)
+            {"folder": name, "weight": weight} for name, weight in zip(names, weights, strict=True)
         ]
         atomic.write_text(folder / MEMBERS_FILE, json.dumps(entries, indent=1))
         write_config(
@@ -155,9 +152,8 @@ class EnsembleModel(Model):
 
 
 def average(
-    task: Task, provenance: Mapping[str, Any], members: Sequence[Model],
-    weights: Sequence[float], shift: tuple[float, ...] | None = None,
-) -> Model:  # fmt: skip
+    task: Task, provenance: Mapping[str, Any], members: Sequence[Model], weights: Sequence[float]
+) -> Model:
     """The weighted sum of the logits of members; linear ones on the same encoder become one.
 
     Args:
@@ -165,12 +161,20 @@ def average(
         provenance: The spec of the sum.
         members: K models.
         weights: Of the logits of each.
-        shift: (C,) numbers added to the logits; None for none.
     """
     models, kept = add_linear(members, weights)
-    if len(models) == 1 < len(members) and isinstance(models[0], LinearViewsModel):
-        return models[0].shifted(shift or (0.0,) * len(task.classes), provenance)
-    return EnsembleModel(task, provenance, models, kept, shift)
+    single = _single(models, members, provenance)
+    return EnsembleModel(task, provenance, models, kept) if single is None else single
+
+
+def _single(
+    models: Sequence[Model], members: Sequence[Model], provenance: Mapping[str, Any],
+    shift: Sequence[float] | None = None,
+) -> Model | None:  # fmt: skip
+    """The one model that all members were added up into; None where several are left."""
+    if len(models) > 1 or len(members) == 1:
+        return None
+    return models[0].shifted(shift or (0.0,) * len(models[0].classes), provenance)
 
 
 def member_folders(folder: Path) -> tuple[str, ...]:
