@@ -162,9 +162,9 @@ def average(
         members: K models.
         weights: Of the logits of each.
     """
-    models, kept = add_linear(members, weights)
+    models, factors = add_linear(members, weights)
     single = _single(models, members, provenance)
-    return EnsembleModel(task, provenance, models, kept) if single is None else single
+    return EnsembleModel(task, provenance, models, factors) if single is None else single
 
 
 def _single(

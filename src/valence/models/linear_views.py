@@ -199,23 +199,21 @@ def add_linear(
         members: K models of the same classes.
         weights: Of the logits of each.
     """
-    models, kept = list(members), list(weights)
+    models, factors = list(members), list(weights)
+    linear = [member.linear_views() for member in members]
     place = 0
     while place < len(models):
         for later in range(len(models) - 1, place, -1):
-            total = _sum(models[place], kept[place], models[later], kept[later])
+            first, second = linear[place], linear[later]
+            if first is None or second is None:
+                continue
+            total = first.times(factors[place]).plus(second.times(factors[later]))
             if total is not None:
-                models[place], kept[place] = total, 1.0
-                del models[later], kept[later]
+                models[place] = linear[place] = total
+                factors[place] = 1.0
+                del models[later], linear[later], factors[later]
         place += 1
-    return models, kept
-
-
-def _sum(one: Model, weight: float, other: Model, its_weight: float) -> LinearViewsModel | None:
-    first, second = one.linear_views(), other.linear_views()
-    if first is None or second is None:
-        return None
-    return first.times(weight).plus(second.times(its_weight))
+    return models, factors
 
 
 def load_linear_views_model(folder: Path) -> LinearViewsModel:
