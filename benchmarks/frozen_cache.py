@@ -34,7 +34,7 @@ from valence.data.demo import demo_dataset
 from valence.data.examples import Examples
 from valence.methods.registry import make_spec
 from valence.models.built_in import encoder_location
-from valence.models.classifier import TorchModel
+from valence.models.torch_model import TorchModel
 
 BATCH = 64
 TARGET = 8

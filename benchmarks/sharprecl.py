@@ -27,7 +27,7 @@ from valence.data.demo import demo_dataset
 from valence.losses.base import ClassInfo, ModelOutput
 from valence.losses.sharprecl import SharpContrast
 from valence.methods.registry import make_spec
-from valence.models.classifier import TorchModel
+from valence.models.torch_model import TorchModel
 
 TEXTS, REPEATS = 64, 9
 CLASSES, ROWS, SIZE = 23, 256, 384

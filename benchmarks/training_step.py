@@ -20,7 +20,7 @@ from valence.config.data import DataSpec
 from valence.data.collate import pad
 from valence.data.demo import demo_dataset
 from valence.methods.registry import make_spec
-from valence.models.classifier import TorchModel
+from valence.models.torch_model import TorchModel
 
 BATCH, REPEATS = 32, 7
 

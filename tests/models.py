@@ -11,7 +11,7 @@ from valence.methods.finetune import network_config, seeded_model
 from valence.methods.fit import fit_spec
 from valence.methods.registry import METHODS
 from valence.models.base import Model
-from valence.models.classifier import TorchModel
+from valence.models.torch_model import TorchModel
 from valence.training.continue_training import load_start
 
 

@@ -18,9 +18,10 @@ from valence.evaluation.task import Classification
 from valence.inference.export.onnx_network import write_onnx
 from valence.models.adapters import LORA_TARGETS
 from valence.models.build import build_model
-from valence.models.classifier import NetworkConfig, TorchModel
+from valence.models.classifier import NetworkConfig
 from valence.models.layer_features import LayerFeatures
 from valence.models.loader import load_model
+from valence.models.torch_model import TorchModel
 
 TASK = Classification(("bad", "good", "meh"), (3, 3, 3), ())
 TEXTS = ["good film", "the plot was really not very good but fine", "awful", "cold room is bad"]

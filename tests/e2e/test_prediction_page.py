@@ -22,7 +22,7 @@ from valence.config.data import DataSpec
 from valence.data.sources import load_dataset
 from valence.inference.export import runtimes
 from valence.methods.registry import make_spec
-from valence.models.classifier import TorchModel
+from valence.models.torch_model import TorchModel
 from valence.runs.runner import run
 from valence.runs.store import RunStore
 

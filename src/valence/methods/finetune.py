@@ -31,7 +31,8 @@ from valence.methods.work import (
 if TYPE_CHECKING:
     from valence.data.batches import Encoded
     from valence.data.dataset import Split
-    from valence.models.classifier import NetworkConfig, TorchModel
+    from valence.models.classifier import NetworkConfig
+    from valence.models.torch_model import TorchModel
 
 # In six epochs of SST-5-1150 adapters of the English built-in encoder reached a validation macro-F1
 # of 0.16 at the published rate and of 0.40 at ten times it.

@@ -7,10 +7,11 @@ from typing import Any
 
 from valence.evaluation.task import Task
 from valence.losses.base import ClassInfo
-from valence.models.classifier import Classifier, NetworkConfig, TorchModel
+from valence.models.classifier import Classifier, NetworkConfig
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.reading import resolve_pooling
 from valence.models.sentence_folder import SentencePooling
+from valence.models.torch_model import TorchModel
 
 
 def build_model(

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def _torch(folder: Path) -> Model:
-    from valence.models.classifier import load_torch_model
+    from valence.models.torch_model import load_torch_model
 
     return load_torch_model(folder)
 

@@ -29,7 +29,7 @@ from valence.models.sentence_folder import SentenceSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from valence.models.classifier import TorchModel
+    from valence.models.torch_model import TorchModel
 
 EPSILON = 2.0**-11
 """Smaller is closer, until weights times it are too small for 16 bits."""

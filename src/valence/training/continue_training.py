@@ -14,14 +14,8 @@ from torch import Tensor
 from valence.errors import ModelError
 from valence.evaluation.task import Task
 from valence.losses.base import ClassInfo
-from valence.models.classifier import (
-    ADAPTED,
-    HEAD_FILE,
-    Classifier,
-    NetworkConfig,
-    TorchModel,
-    load_torch_model,
-)
+from valence.models.classifier import Classifier, NetworkConfig
+from valence.models.torch_model import ADAPTED, HEAD_FILE, TorchModel, load_torch_model
 
 MODEL_FILES = (
     "config.json", HEAD_FILE, "adapter", "encoder", "model.safetensors", "tokenizer.json",

@@ -21,7 +21,7 @@ from valence.inference.explain.page import write_page
 from valence.inference.predictor import Predictor
 from valence.methods.registry import METHODS, make_spec
 from valence.models.attribution import integrated_gradients, leave_one_out, log_odds
-from valence.models.classifier import TorchModel
+from valence.models.torch_model import TorchModel
 
 TEXT = "the film was really great but the food was awful"
 SHAPES = (

@@ -25,11 +25,11 @@ from valence.inference.export.job import ExportOptions
 from valence.inference.export.onnx_network import write_onnx
 from valence.inference.predictor import Predictor
 from valence.methods.registry import make_spec
-from valence.models.classifier import load_torch_model
 from valence.models.config_file import read_fields, seal_again
 from valence.models.exported import DISABLED_OPTIMIZERS, ExportedModel, OnnxRunner
 from valence.models.heads import HEADS
 from valence.models.pooling import POOLINGS
+from valence.models.torch_model import load_torch_model
 
 pytest.importorskip("onnxruntime")
 TEXTS = [*make_reviews(40, seed=9)["text"], "good", "the film was " * 40]

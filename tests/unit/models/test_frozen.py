@@ -22,10 +22,10 @@ from valence.data.examples import Examples
 from valence.data.sources import load_dataset
 from valence.methods.registry import make_spec
 from valence.models import frozen
-from valence.models.classifier import TorchModel
 from valence.models.encoder import Encoder
 from valence.models.frozen import FrozenStates
 from valence.models.output_keys import weights_key
+from valence.models.torch_model import TorchModel
 from valence.runs.runner import run
 from valence.runs.store import RunStore
 from valence.storage import cache

@@ -25,9 +25,10 @@ from valence.methods.base import FitResult
 from valence.methods.fit import fit_spec
 from valence.methods.registry import make_spec
 from valence.models.build import build_model
-from valence.models.classifier import NetworkConfig, TorchModel
+from valence.models.classifier import NetworkConfig
 from valence.models.loader import load_model
 from valence.models.sentence_folder import read_sentence_folder
+from valence.models.torch_model import TorchModel
 from valence.runs.store import result_key
 
 H, WIDE = 32, 20

@@ -20,10 +20,10 @@ from valence.inference.export.export import export_model
 from valence.llm.retrieval import Embedder
 from valence.methods.fit import fit_spec
 from valence.methods.registry import make_spec
-from valence.models.classifier import TorchModel
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.layer_features import LayerFeatures
 from valence.models.loader import load_model
+from valence.models.torch_model import TorchModel
 
 TEXTS = ["good film", "a zebra of good food", "zebra", ""]
 

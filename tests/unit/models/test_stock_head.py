@@ -18,9 +18,10 @@ from valence.errors import ModelError
 from valence.evaluation.task import Classification
 from valence.inference.predictor import Predictor
 from valence.models.build import build_model
-from valence.models.classifier import NetworkConfig, TorchModel
+from valence.models.classifier import NetworkConfig
 from valence.models.loader import load_model
 from valence.models.stock_head import STOCK_HEADS, stock_classifier, stock_refusal
+from valence.models.torch_model import TorchModel
 from valence.training.continue_training import content_hash
 
 TEXTS = [*make_reviews(30, seed=3)["text"], "good", "the film was " * 40]

@@ -25,7 +25,7 @@ from valence.errors import RunError, SpecError, UnknownNameError
 from valence.inference.predictor import Predictor
 from valence.methods.registry import make_spec
 from valence.models.built_in import encoder_content
-from valence.models.classifier import TorchModel
+from valence.models.torch_model import TorchModel
 from valence.runs.runner import run
 from valence.runs.store import RunStore, result_key
 
