@@ -195,23 +195,43 @@ def _fine_tune(search: PortfolioSearch) -> None:
     names = search.config.portfolio.fine_tuned
     if not names or search.pool is None:
         return
-    used = [one.encoder for one in (*search.pool.members, *search.tried) if one.encoder]
-    if not used:
+    used = (one.encoder for one in (*search.pool.members, *search.tried) if one.encoder)
+    encoders = tuple(dict.fromkeys(used))
+    if not encoders:
         search.notes.append(f"{' and '.join(names)} were not tried, because no encoder was")
         return
-    encoder, rate = used[0], None
-    sizes = Sizes(len(search.train), len(search.validation), 0)
+    rates: dict[str, float] = {}
     for name in names:
-        expected = 0.0
-        if search.config.portfolio.budget_seconds is not None:
-            rate = rate or _texts_per_second(search, encoder)
-            expected = _fine_tuned(name).cost(_member_config(name, search.config), sizes) / rate
-        if expected > search.seconds_left:
-            search.note_skipped(name, expected)
+        encoder = _encoder_within_budget(search, name, encoders, rates)
+        if encoder is None:
             continue
         search.begin(name, f"{name} ({encoder})")
         settings = {"train.epochs": search.config.portfolio.epochs}
         search.join(search.try_method(name, encoder, settings))
+
+
+def _encoder_within_budget(
+    search: PortfolioSearch, name: str, encoders: Sequence[str], rates: dict[str, float]
+) -> str | None:
+    """The first encoder that a method can train in what is left of the budget.
+
+    Args:
+        search: The search; where no encoder fits, it notes that the method is skipped.
+        name: The method.
+        encoders: The best first.
+        rates: Texts per second of the encoders that were timed.
+    """
+    if search.config.portfolio.budget_seconds is None:
+        return encoders[0]
+    sizes = Sizes(len(search.train), len(search.validation), 0)
+    work = _fine_tuned(name).cost(_member_config(name, search.config), sizes)
+    for encoder in encoders:
+        if encoder not in rates:
+            rates[encoder] = _texts_per_second(search, encoder)
+        if work / rates[encoder] <= search.seconds_left:
+            return encoder
+    search.note_skipped(name, min(work / rate for rate in rates.values()))
+    return None
 
 
 def _layers(search: PortfolioSearch, encoder: str, *, cached: bool) -> LayerFeatures:
