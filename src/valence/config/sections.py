@@ -206,8 +206,9 @@ class PortfolioSpec(Section):
     """Methods that train the encoder, tried after those that do not, in this order."""
     epochs: Count = 6
     """Of the methods that train the encoder."""
-    min_gain: Fraction = 0.01
-    """Macro-F1 that a model must add to join."""
+    min_gain: Fraction = 0.0
+    """Macro-F1 that such a model must add to join, beside a log loss that falls by more than its
+    standard error."""
     budget_seconds: Positive | None = None
     """Methods that would take longer than what is left of it are not tried."""
 

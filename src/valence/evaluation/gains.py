@@ -1,12 +1,14 @@
-"""How sure a difference of two macro-F1 on the same rows is."""
+"""How sure the difference of two models on the same rows is, in macro-F1 and in log loss."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from valence.evaluation.classification import ClassCounts, mean_defined
+from valence.evaluation.task import softmax
 
 RESAMPLES = 400
+SMALLEST = 1e-12  # probability
 
 
 def gain_error(
@@ -30,6 +32,25 @@ def gain_error(
     drawn = np.random.default_rng(seed).multinomial(rows.sum(), rows / rows.sum(), RESAMPLES)
     old, new = (_macro_f1(drawn, kinds[0] * count + kinds[i], shares) for i in (1, 2))
     return float(np.std(new - old))
+
+
+def log_loss_gain(
+    before: np.ndarray, after: np.ndarray, labels: np.ndarray, row_weights: np.ndarray
+) -> tuple[float, float]:
+    """How much log loss a second model has less than a first one, and its standard error.
+
+    Args:
+        before: (N, C) logits of the first model.
+        after: (N, C) logits of the second.
+        labels: (N,) true ids.
+        row_weights: (N,) what each row counts.
+    """
+    rows, counts = np.arange(len(labels)), row_weights / row_weights.sum()
+    old, new = (
+        -np.log(np.maximum(softmax(logits)[rows, labels], SMALLEST)) for logits in (before, after)
+    )
+    gain = float(counts @ (old - new))
+    return gain, float(np.sqrt(counts**2 @ (old - new - gain) ** 2))
 
 
 def _macro_f1(drawn: np.ndarray, cells: np.ndarray, shares: np.ndarray) -> np.ndarray:

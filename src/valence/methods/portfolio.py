@@ -14,6 +14,7 @@ from valence.config.sections import AUTO_ENCODER, PortfolioSpec, RefitSpec
 from valence.config.spec import MethodConfig, RunSpec
 from valence.errors import SpecError
 from valence.evaluation.classification import expected_macro_f1
+from valence.evaluation.gains import log_loss_gain
 from valence.evaluation.logit_pool import pool_shares, pool_weights
 from valence.methods.base import FitContext, FitResult
 from valence.methods.baselines import FrozenEncoderSpec
@@ -251,22 +252,25 @@ class PortfolioSearch:
         return weights
 
     def join(self, candidate: Candidate) -> None:
-        """Take a candidate without out-of-fold scores into the mean, if it adds enough.
+        """Take a candidate without out-of-fold scores into the mean, if it helps.
 
-        The mean so far counts as one model; the weights of both, and the gain, are those of the
-        validation rows.
+        The mean so far counts as one model; the weights of both, and what they gain, are those of
+        the validation rows. The log loss must fall by more than its standard error, and macro-F1
+        rise by ``portfolio.min_gain``.
         """
         if self.pool is None:
             self.pool = LogitPool.of([candidate], np.ones(1))
             return
         labels, before = self.validation.labels, self.pool.held_out
-        logits = [before, candidate.held_out]
-        old, new = pool_weights(logits, labels, self._row_weights(labels))
+        rows = self._row_weights(labels)
+        (scale,) = pool_weights([before], labels, rows)
+        old, new = pool_weights([before, candidate.held_out], labels, rows)
         after = old * before + new * candidate.held_out
-        gain = expected_macro_f1(after, labels, self.shares) - expected_macro_f1(
+        gain, error = log_loss_gain(scale * before, after, labels, rows)
+        added = expected_macro_f1(after, labels, self.shares) - expected_macro_f1(
             before, labels, self.shares
         )
-        if new > 0 and gain >= self.config.portfolio.min_gain:
+        if new > 0 and gain > error and added >= self.config.portfolio.min_gain:
             members = [*self.pool.members, candidate]
             self.pool = LogitPool.of(
                 members, np.array([*(old * w for w in self.pool.weights), new])

@@ -105,6 +105,28 @@ def test_trained_candidates_are_judged_on_validation_alone(search: PortfolioSear
     assert search.pool is before
 
 
+def test_a_trained_candidate_must_gain_more_than_its_standard_error(
+    search: PortfolioSearch,
+) -> None:
+    frozen = candidate(search, "frozen", 0.7, own=True, seed=7)
+    search.tried = [frozen]
+    search.start()
+    noise = np.random.default_rng(1).normal(0, 0.01, frozen.held_out.shape)
+    search.join(replace(frozen, name="same", own=None, held_out=frozen.held_out + noise))
+    assert names(search) == ["frozen"]
+
+
+def test_a_trained_candidate_must_add_the_macro_f1_that_was_set(search: PortfolioSearch) -> None:
+    search.tried = [candidate(search, "frozen", 0.7, own=True, seed=7)]
+    search.start()
+    better = candidate(search, "trained", 0.99, own=False, seed=8)
+    strict = replace(search, config=AutoConfig.model_validate({"portfolio": {"min_gain": 0.9}}))
+    strict.join(better)
+    assert names(strict) == ["frozen"]
+    search.join(better)
+    assert sorted(names(search)) == ["frozen", "trained"]
+
+
 def test_an_interrupt_carries_the_mean_so_far(
     reviews: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
