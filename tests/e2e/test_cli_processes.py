@@ -30,6 +30,7 @@ def test_a_comparison_is_refused_in_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.glob("**/*.*")) == []
 
 
+@pytest.mark.slow
 def test_a_failure_of_one_process_ends_both_and_is_told_once(
     reviews: Path, tiny_words: list[str], tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ def test_plan_tells_cost_memory_and_hardware_before_anything_is_run(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_paper_is_run_to_its_end_with_the_built_in_encoder(
     valence, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

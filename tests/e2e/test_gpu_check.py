@@ -24,6 +24,7 @@ def _report(out: Path, *options: str) -> tuple[int, dict[str, Any], str]:
     return done.returncode, report, done.stdout
 
 
+@pytest.mark.slow
 def test_without_a_gpu_what_needs_one_is_skipped_by_name(tmp_path: Path) -> None:
     code, report, printed = _report(tmp_path, "--only", "memory", "language_models")
     outcomes = {one["name"]: one for one in report["checks"]}

@@ -31,6 +31,7 @@ def test_the_page_shows_what_the_simulation_says(scale: ModuleType) -> None:
     assert scale.filled(shown) == shown, "write it anew: python benchmarks/scale.py --write"
 
 
+@pytest.mark.slow
 def test_the_command_prints_every_table(scale: ModuleType) -> None:
     (line,) = commands("docs/scale.md")
     words = line.split()

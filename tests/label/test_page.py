@@ -56,6 +56,7 @@ def key_of(topics: pd.DataFrame, text: str) -> str:
     return str(["food", "room", "staff"].index(label) + 1)
 
 
+@pytest.mark.slow
 def test_two_hundred_labels_by_keyboard(
     browser: Any, pool: Path, topics: pd.DataFrame, tmp_path: Path
 ) -> None:

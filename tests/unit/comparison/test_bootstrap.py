@@ -110,7 +110,7 @@ def test_it_is_the_distribution_of_drawn_rows(
     labels, ours, baseline = several(3)
     if chunked:  # more tuples than a chunk has rows, so that rows are drawn chunk by chunk
         monkeypatch.setattr(bootstrap, "CHUNK_ROWS", 32)
-        monkeypatch.setattr(bootstrap, "CHUNK_NUMBERS", 512)
+        monkeypatch.setattr(bootstrap, "CHUNK_NUMBERS", 1 << 14)
     more = {"metric": metric, "class_count": 3, "tail": (2,), "resamples": 3000}
     expected = row_by_row(labels, ours, baseline, **more)
     found = paired_bootstrap(labels, ours, baseline, **more)

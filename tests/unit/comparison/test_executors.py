@@ -200,6 +200,7 @@ def test_workers_are_silent_have_their_threads_and_end_with_the_pool(tmp_path: P
     assert "noise" not in errors
 
 
+@pytest.mark.slow
 def test_ray_is_as_one_process_though_its_workers_are_killed(
     specs: list[RunSpec], wanted: Outcome, tmp_path: Path, ray: Cluster
 ) -> None:

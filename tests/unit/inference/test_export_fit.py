@@ -131,6 +131,7 @@ def test_every_member_of_a_mean_is_exported(auto: Path, data: Dataset, tmp_path:
     export_model(auto, tmp_path / "onnx", data)
 
 
+@pytest.mark.slow
 def test_the_calibration_of_a_mean_stays_with_it(auto: Path, data: Dataset, tmp_path: Path) -> None:
     load_model(auto).save(tmp_path / "model")
     calibration = no_calibration(read_config(auto)).model_copy(update={"temperature": 2.5})

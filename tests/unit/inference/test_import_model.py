@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,11 @@ from valence.inference.predictor import Predictor
 KINDS = ("bert", "distilbert", "modernbert", "xlm-roberta", "qwen3")
 LABELS = ("negative", "neutral", "positive")
 TEXTS = [*make_reviews(20, seed=4)["text"], "good", "the film was " * 40]
+
+
+def some(kind: str) -> list[Any]:
+    """All kinds; only one of them in short runs."""
+    return [pytest.param(one, marks=() if one == kind else pytest.mark.slow) for one in KINDS]
 
 
 def piped(folder: Path, labels: tuple[str, ...] = LABELS) -> np.ndarray:
@@ -75,6 +81,7 @@ def test_probabilities_are_those_of_the_pipeline(folders: tuple[Path, Path]) -> 
     np.testing.assert_allclose(piped(ours), expected, atol=1e-5, err_msg="still theirs to load")
 
 
+@pytest.mark.parametrize("folders", some("bert"), indirect=True)
 def test_every_verb_serves_it(folders: tuple[Path, Path], labeled: Path, tmp_path: Path) -> None:
     from tests.serving import serving
 
@@ -217,11 +224,10 @@ def test_other_probabilities_are_not_imported(
         import_model(theirs, tmp_path / "ours")
 
 
+@pytest.mark.parametrize("folders", some("distilbert"), indirect=True)
 def test_an_import_with_int8_keeps_its_head(
     folders: tuple[Path, Path], labeled: Path, tmp_path: Path
 ) -> None:
-    if folders[0].parent.name.startswith(("modernbert", "qwen3", "xlm")):
-        pytest.skip("two architectures are enough for what takes seconds")
     pytest.importorskip("nncf")
     out = str(tmp_path / "int8")
     words = ["--data", str(labeled), "--out", out, "--int8", "--max-drop", "100", "--quiet"]
