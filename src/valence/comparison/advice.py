@@ -29,11 +29,13 @@ class LearningCurve:
     """Macro-F1 of the validation rows by the training rows of one method.
 
     Attributes:
+        method: Its name.
         rows: Training rows, all of them.
         half, full: Macro-F1 with half of them, and with all.
         error: Standard error of the difference.
     """
 
+    method: str
     rows: int
     half: float
     full: float
@@ -88,7 +90,8 @@ def learning_curve(
     labels = data.validation.labels
     shares = np.bincount(labels, minlength=len(data.classes)) / len(labels)
     low, high = (expected_macro_f1(one, labels, shares) for one in (before, after))
-    return LearningCurve(len(data.train), low, high, gain_error(before, after, labels, shares))
+    error = gain_error(before, after, labels, shares)
+    return LearningCurve(spec.method, len(data.train), low, high, error)
 
 
 def _titled(progress: ProgressCallback) -> ProgressCallback:
@@ -125,8 +128,9 @@ def advice_of(result: RunResult, curve: LearningCurve | str = "") -> str:
         why = f". No learning curve: {curve}" if curve else ""
         return f"more labels of {where}, or a check of its labels: {look}{why}"
     measured = (
-        f"macro-F1 on validation is {curve.half:.3f} with half of the {curve.rows} training rows "
-        f"and {curve.full:.3f} with all ({curve.gain:+.3f} ± {curve.error:.3f})"
+        f"macro-F1 of {curve.method} on validation is {curve.half:.3f} with half of the "
+        f"{curve.rows} training rows and {curve.full:.3f} with all "
+        f"({curve.gain:+.3f} ± {curve.error:.3f})"
     )
     if curve.gain > curve.error:
         return f"more labels, above all of {where}: {measured}"

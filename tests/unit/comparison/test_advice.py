@@ -64,8 +64,8 @@ def test_few_rows_have_no_curve(result: RunResult, reviews: Path, store: RunStor
     [
         ("", "more labels of '"),
         ("it needs 20 rows", "more labels of '"),
-        (LearningCurve(200, 0.5, 0.6, 0.02), "more labels, above all of '"),
-        (LearningCurve(200, 0.6, 0.61, 0.02), "a check of the labels of '"),
+        (LearningCurve("linear-probe", 200, 0.5, 0.6, 0.02), "more labels, above all of '"),
+        (LearningCurve("linear-probe", 200, 0.6, 0.61, 0.02), "a check of the labels of '"),
     ],
 )
 def test_words_follow_the_curve(result: RunResult, curve: LearningCurve | str, start: str) -> None:
@@ -74,5 +74,6 @@ def test_words_follow_the_curve(result: RunResult, curve: LearningCurve | str, s
     assert "training rows" in words
     if isinstance(curve, LearningCurve):
         assert f"± {curve.error:.3f}" in words
+        assert "macro-F1 of linear-probe on validation" in words
     else:
         assert words.endswith(f"No learning curve: {curve}" if curve else "reviews.csv")
