@@ -29,6 +29,8 @@ MAX_TERMS = 100_000
 """Of each of the two analyzers."""
 SHIFT_LIMIT = 0.2
 """Distance of the class shares of training and validation rows that is worth a note."""
+CHUNK_ROWS = 4096
+"""Rows of features that are copied at once."""
 ENCODING_PART = 0.8
 """Fraction of the progress that is encoding."""
 
@@ -248,12 +250,21 @@ def _encode(
     start = layers.start_of(config.ridge.layers)
     features = whole[:, start:] if start else whole
     own = features[: len(train)]
-    mean, deviation = own.mean(axis=0), own.std(axis=0) + 1e-6
+    mean = own.mean(axis=0)
+    deviation = _deviation(own, mean) + 1e-6
     features -= mean
     features /= deviation
     length = float(np.sqrt(np.einsum("nd,nd->n", own, own).mean()))
     features /= max(length, 1e-9)
     return _EncoderView(layers, features, mean, deviation * max(length, 1e-9), start)
+
+
+def _deviation(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """(D,) float32 standard deviations of rows (N, D), a few rows at a time."""
+    total = np.zeros(rows.shape[1])
+    for start in range(0, len(rows), CHUNK_ROWS):
+        total += ((rows[start : start + CHUNK_ROWS] - mean) ** 2).sum(axis=0, dtype=np.float64)
+    return np.sqrt(total / len(rows)).astype(np.float32)
 
 
 def _count_terms(texts: Sequence[str], count: int) -> _TextView:

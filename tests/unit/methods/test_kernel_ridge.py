@@ -14,6 +14,7 @@ from valence.config.data import DataSpec
 from valence.data.examples import Examples
 from valence.data.sources import load_dataset
 from valence.errors import ModelError, SpecError
+from valence.methods import kernel_ridge
 from valence.methods.fit import fit_spec
 from valence.methods.registry import make_spec
 from valence.models.linear_views import LinearViewsModel
@@ -105,3 +106,10 @@ def test_upper_layers_leave_the_lower_ones_unread(reviews: Path, tiny_encoder: P
     whole, _ = fitted(reviews, tiny_encoder, views="encoder")
     assert whole.encoder is not None
     assert whole.encoder[:start].any()
+
+
+def test_deviations_are_those_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_ridge, "CHUNK_ROWS", 7)
+    rows = np.random.default_rng(3).normal(5, 2, (50, 4)).astype(np.float32)
+    found = kernel_ridge._deviation(rows, rows.mean(axis=0))
+    np.testing.assert_allclose(found, rows.std(axis=0), rtol=1e-5)
