@@ -90,8 +90,8 @@ def learning_curve(
     labels = data.validation.labels
     shares = np.bincount(labels, minlength=len(data.classes)) / len(labels)
     low, high = (expected_macro_f1(one, labels, shares) for one in (before, after))
-    error = gain_error(before, after, labels, shares)
-    return LearningCurve(spec.method, len(data.train), low, high, error)
+    deviation = gain_error(before, after, labels, shares)
+    return LearningCurve(spec.method, len(data.train), low, high, deviation)
 
 
 def _titled(progress: ProgressCallback) -> ProgressCallback:

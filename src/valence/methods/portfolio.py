@@ -116,6 +116,48 @@ class LogitPool:
         return " + ".join(f"{share:.0%} {member.name}" for member, share in parts)
 
 
+@dataclass(frozen=True)
+class Joining:
+    """What a model adds to a mean, on rows that neither has seen.
+
+    Attributes:
+        weights: Of the logits of the mean and of the model, with the least log loss.
+        gain: How much lower the log loss is with the model.
+        error: The standard error of it.
+        added: How much higher macro-F1 is.
+    """
+
+    weights: tuple[float, float]
+    gain: float
+    error: float
+    added: float
+
+    def helps(self, min_gain: float) -> bool:
+        """Whether the log loss falls by more than its error, and macro-F1 rises by a minimum."""
+        return self.weights[1] > 0 and self.gain > self.error and self.added >= min_gain
+
+
+def joining(
+    before: np.ndarray, candidate: np.ndarray, labels: np.ndarray, row_weights: np.ndarray,
+    shares: np.ndarray,
+) -> Joining:  # fmt: skip
+    """What a model adds to a mean.
+
+    Args:
+        before: (M, C) logits of the mean.
+        candidate: (M, C) logits of the model.
+        labels: (M,) true ids.
+        row_weights: (M,) what each row counts in the log loss.
+        shares: (C,) class shares for macro-F1.
+    """
+    (scale,) = pool_weights([before], labels, row_weights)
+    old, new = (float(w) for w in pool_weights([before, candidate], labels, row_weights))
+    after = old * before + new * candidate
+    gain, error = log_loss_gain(scale * before, after, labels, row_weights)
+    low, high = (expected_macro_f1(one, labels, shares) for one in (before, after))
+    return Joining((old, new), gain, error, high - low)
+
+
 @dataclass
 class PortfolioSearch:
     """The state of one fit of ``auto``: what was tried, and what the mean is made of.
@@ -261,16 +303,12 @@ class PortfolioSearch:
         if self.pool is None:
             self.pool = LogitPool.of([candidate], np.ones(1))
             return
-        labels, before = self.validation.labels, self.pool.held_out
-        rows = self._row_weights(labels)
-        (scale,) = pool_weights([before], labels, rows)
-        old, new = pool_weights([before, candidate.held_out], labels, rows)
-        after = old * before + new * candidate.held_out
-        gain, error = log_loss_gain(scale * before, after, labels, rows)
-        added = expected_macro_f1(after, labels, self.shares) - expected_macro_f1(
-            before, labels, self.shares
+        labels = self.validation.labels
+        found = joining(
+            self.pool.held_out, candidate.held_out, labels, self._row_weights(labels), self.shares
         )
-        if new > 0 and gain > error and added >= self.config.portfolio.min_gain:
+        if found.helps(self.config.portfolio.min_gain):
+            old, new = found.weights
             members = [*self.pool.members, candidate]
             self.pool = LogitPool.of(
                 members, np.array([*(old * w for w in self.pool.weights), new])

@@ -1,0 +1,100 @@
+"""Whether models that train the encoder help ``auto``, from finished runs: one row a model.
+
+Every such run is joined with the ``auto`` of the same corpus, seed and rows, as a portfolio does:
+by weights from the validation rows. A row has what the validation rows say (log loss with its
+standard error, macro-F1), whether the model joins by the rule of ``auto`` and by the older one
+(macro-F1 of the validation rows rises by 0.01), and what macro-F1 of the test rows then gains.
+
+    valence compare DATA --methods auto --encoder auto --set 'portfolio.fine_tuned=[]'
+    valence compare DATA --methods ldam,lora-balanced
+    python benchmarks/joining.py [--runs runs]
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import f1_score
+
+from valence.methods import finetune
+from valence.methods.portfolio import Joining, joining
+from valence.methods.registry import METHODS
+from valence.runs.store import RunResult, RunStore
+
+OLD_GAIN = 0.01
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Logits of the validation and test rows of a run."""
+
+    ids: list[list[str]]
+    labels: list[np.ndarray]
+    logits: list[np.ndarray]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> Rows:
+        parts = [table[table["split"] == split] for split in ("validation", "test")]
+        return cls(
+            [part["id"].astype(str).tolist() for part in parts],
+            [part["label"].to_numpy() for part in parts],
+            [part.filter(regex=r"^logit_\d+$").to_numpy(float) for part in parts],
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", default="runs")
+    store = RunStore(parser.parse_args().runs)
+    means: dict[tuple[str, int], RunResult] = {}
+    for result in store.all():
+        spec = result.spec
+        if spec.method == "auto" and spec.get("refit.when") != "never":
+            means[spec.data.name, spec.seed] = result
+    print("| corpus | model | seed | log loss | macro-F1 | joins | by the older rule | test |")
+    print("|---|---|---|---|---|---|---|---|")
+    for result in store.all():
+        mean = means.get((result.spec.data.name, result.spec.seed))
+        if mean is None or not _trains_encoder(result.spec.method):
+            continue
+        ours, theirs = (Rows.of(store.predictions(one.key)) for one in (mean, result))
+        if ours.ids == theirs.ids:
+            print(_line(result, ours, theirs))
+
+
+def _trains_encoder(method: str) -> bool:
+    return method in finetune.ENTRIES or METHODS[method].family == "post-hoc"
+
+
+def _line(result: RunResult, ours: Rows, theirs: Rows) -> str:
+    labels = ours.labels[0]
+    shares = np.bincount(labels, minlength=ours.logits[0].shape[1]) / len(labels)
+    found = joining(ours.logits[0], theirs.logits[0], labels, np.ones(len(labels)), shares)
+    test = _gain(found, ours, theirs)
+    spec = result.spec
+    return (
+        f"| {spec.data.name} | {spec.method} | {spec.seed} | {found.gain:+.4f} ± "
+        f"{found.error:.4f} | {found.added:+.3f} | {_word(found.helps(0.0))} | "
+        f"{_word(found.weights[1] > 0 and found.added >= OLD_GAIN)} | {test:+.3f} |"
+    )
+
+
+def _gain(found: Joining, ours: Rows, theirs: Rows) -> float:
+    old, new = found.weights
+    after = old * ours.logits[1] + new * theirs.logits[1]
+    high, low = (
+        f1_score(ours.labels[1], logits.argmax(axis=1), average="macro")
+        for logits in (after, ours.logits[1])
+    )
+    return float(high - low)
+
+
+def _word(joins: bool) -> str:
+    return "yes" if joins else ""
+
+
+if __name__ == "__main__":
+    main()
