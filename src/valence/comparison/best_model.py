@@ -18,6 +18,7 @@ from valence.data.dataset import Dataset
 from valence.data.sources import load_dataset
 from valence.methods.portfolio import PORTFOLIO_FILE
 from valence.methods.registry import make_spec
+from valence.models.loaded_once import frozen_encoders_loaded_once
 from valence.runs.runner import RunStopped, run
 from valence.runs.store import RunResult, RunStore
 
@@ -86,6 +87,7 @@ class BestModel:
     is_complete: bool = True
 
 
+@frozen_encoders_loaded_once()
 def fit_best(
     data: DataSpec,
     *,

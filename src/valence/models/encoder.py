@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from valence.models.backbone import (
 )
 from valence.models.built_in import encoder_location
 from valence.models.encoder_files import resolve_prompt
+from valence.models.loaded_once import loaded_once
 from valence.models.static import NOTHING, static_folder
 from valence.models.windows import split_windows
 
@@ -44,7 +45,7 @@ class TextTokenizer:
 
     def __init__(self, spec: EncoderSpec, location: str | Path | None = None) -> None:
         where = str(location or encoder_location(spec.name))
-        self.backend = load_tokenizer(spec.name, where)
+        self.backend = loaded_once(("tokenizer", where), partial(load_tokenizer, spec.name, where))
         limits = [spec.max_length, int(self.backend.model_max_length), position_count(where)]
         self.max_length = min(limit for limit in limits if limit is not None)
         is_static = static_folder(where) is not None
@@ -137,11 +138,14 @@ class Encoder(nn.Module):
         super().__init__()
         self.spec = spec
         self.where = str(location or encoder_location(spec.name))
-        model = load_backbone(spec.name, self.where)
-        self.traits: Traits = traits_of(model, spec.name)
+        self.pooler_weights: tuple[Tensor, Tensor] | None
+        if spec.adaptation == "frozen":
+            model, self.traits, self.pooler_weights = loaded_once(
+                ("network", self.where), partial(_frozen_network, spec.name, self.where)
+            )
+        else:
+            model, self.traits = _network(spec.name, self.where)
         self.hidden_size = self.traits.width
-        if self.traits.causal:
-            model.config.use_cache = False  # of keys and values, for texts that are written on
         if self.traits.static and spec.adaptation != "frozen":
             raise ModelError(
                 f"Encoder {spec.name!r} has static embeddings, which cannot be trained; use "
@@ -149,9 +153,8 @@ class Encoder(nn.Module):
             )
         if spec.adaptation in ("lora", "dora"):
             model, self.spec = _adapt(model, spec)
-        elif spec.adaptation == "frozen":
-            model.requires_grad_(False)
-        self.pooler_weights = _remove_pooler(model)
+        if spec.adaptation != "frozen":
+            self.pooler_weights = _remove_pooler(model)
         self.model = model
 
     def train(self, mode: bool = True) -> Encoder:
@@ -189,6 +192,22 @@ def without_peft_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
         yield
+
+
+def _network(name: str, where: str) -> tuple[Any, Traits]:
+    """A pretrained network and what it is like."""
+    model = load_backbone(name, where)
+    traits = traits_of(model, name)
+    if traits.causal:
+        model.config.use_cache = False  # of keys and values, for texts that are written on
+    return model, traits
+
+
+def _frozen_network(name: str, where: str) -> tuple[Any, Traits, tuple[Tensor, Tensor] | None]:
+    """A network that is not trained, without its pooler, and the pooler's weights."""
+    model, traits = _network(name, where)
+    model.requires_grad_(False)
+    return model, traits, _remove_pooler(model)
 
 
 def _adapt(model: Any, spec: EncoderSpec) -> tuple[Any, EncoderSpec]:
