@@ -129,19 +129,24 @@ class Encoder(nn.Module):
     Args:
         spec: Which encoder, and whether it is frozen, trained whole, or adapted.
         location: Where the weights are, if not where ``spec.name`` says.
+        shared: Whether a frozen network may be that of other encoders too; see
+            ``valence.models.loaded_once``. False where the network is changed.
 
     Raises:
         ModelError: if the weights cannot be loaded or the adapter fits no layer.
     """
 
-    def __init__(self, spec: EncoderSpec, location: str | Path | None = None) -> None:
+    def __init__(
+        self, spec: EncoderSpec, location: str | Path | None = None, *, shared: bool = True
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.where = str(location or encoder_location(spec.name))
         self.pooler_weights: tuple[Tensor, Tensor] | None
         if spec.adaptation == "frozen":
-            model, self.traits, self.pooler_weights = loaded_once(
-                ("network", self.where), partial(_frozen_network, spec.name, self.where)
+            load = partial(_frozen_network, spec.name, self.where)
+            model, self.traits, self.pooler_weights = (
+                loaded_once(("network", self.where), load) if shared else load()
             )
         else:
             model, self.traits = _network(spec.name, self.where)

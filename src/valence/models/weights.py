@@ -97,7 +97,7 @@ def load_encoder(
             raise
         except Exception as error:
             raise ModelError(broken_file(own or folder, error)) from None
-    encoder = Encoder(spec.model_copy(update={"adaptation": "frozen"}), base)
+    encoder = Encoder(spec.model_copy(update={"adaptation": "frozen"}), base, shared=False)
     try:
         with without_peft_warnings():
             adapted = load_adapter(encoder.model, folder / "adapter")

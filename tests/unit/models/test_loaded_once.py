@@ -11,10 +11,14 @@ import torch
 from valence.comparison.best_model import fit_best
 from valence.config.data import DataSpec
 from valence.config.sections import EncoderSpec
+from valence.data.sources import load_dataset
 from valence.distributed import device
+from valence.methods.fit import fit_spec
+from valence.methods.registry import make_spec
 from valence.models import encoder as encoders
 from valence.models.encoder import Encoder, TextTokenizer
 from valence.models.loaded_once import frozen_encoders_loaded_once, loaded_once
+from valence.models.loader import load_model
 from valence.runs.store import RunStore
 
 
@@ -72,6 +76,20 @@ def test_an_encoder_that_is_trained_is_one_of_its_own(frozen: EncoderSpec) -> No
             theirs = {p.data_ptr() for p in trained.parameters()}
             assert theirs.isdisjoint(p.data_ptr() for p in shared.parameters())
         assert not any(p.requires_grad for p in shared.parameters())
+
+
+def test_an_adapter_is_not_put_into_the_shared_network(
+    frozen: EncoderSpec, reviews: Path, tmp_path: Path
+) -> None:
+    settings = {"encoder.name": frozen.name, "train.epochs": 1}
+    spec = make_spec("lora", DataSpec(name=str(reviews)), settings=settings)
+    fit_spec(spec, load_dataset(spec.data, seed=1).without_test()).model.save(tmp_path / "model")
+    with frozen_encoders_loaded_once():
+        shared = Encoder(frozen)
+        before = [name for name, _ in shared.named_parameters()]
+        for _ in range(2):
+            assert load_model(tmp_path / "model").trainable_parameters > 0
+        assert [name for name, _ in Encoder(frozen).named_parameters()] == before
 
 
 def test_what_draws_random_numbers_is_loaded_every_time() -> None:
