@@ -72,18 +72,18 @@ def _trains_encoder(method: str) -> bool:
 def _line(result: RunResult, ours: Rows, theirs: Rows) -> str:
     labels = ours.labels[0]
     shares = np.bincount(labels, minlength=ours.logits[0].shape[1]) / len(labels)
-    found = joining(ours.logits[0], theirs.logits[0], labels, np.ones(len(labels)), shares)
-    test = _gain(found, ours, theirs)
+    joined = joining(ours.logits[0], theirs.logits[0], labels, np.ones(len(labels)), shares)
+    test = _gain(joined, ours, theirs)
     spec = result.spec
     return (
-        f"| {spec.data.name} | {spec.method} | {spec.seed} | {found.gain:+.4f} ± "
-        f"{found.error:.4f} | {found.added:+.3f} | {_word(found.helps(0.0))} | "
-        f"{_word(found.weights[1] > 0 and found.added >= OLD_GAIN)} | {test:+.3f} |"
+        f"| {spec.data.name} | {spec.method} ({result.encoder}) | {spec.seed} | {joined.gain:+.4f} ± "
+        f"{joined.error:.4f} | {joined.added:+.3f} | {_word(joined.helps(0.0))} | "
+        f"{_word(joined.weights[1] > 0 and joined.added >= OLD_GAIN)} | {test:+.3f} |"
     )
 
 
-def _gain(found: Joining, ours: Rows, theirs: Rows) -> float:
-    old, new = found.weights
+def _gain(joined: Joining, ours: Rows, theirs: Rows) -> float:
+    old, new = joined.weights
     after = old * ours.logits[1] + new * theirs.logits[1]
     high, low = (
         f1_score(ours.labels[1], logits.argmax(axis=1), average="macro")

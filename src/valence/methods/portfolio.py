@@ -304,11 +304,11 @@ class PortfolioSearch:
             self.pool = LogitPool.of([candidate], np.ones(1))
             return
         labels = self.validation.labels
-        found = joining(
+        joined = joining(
             self.pool.held_out, candidate.held_out, labels, self._row_weights(labels), self.shares
         )
-        if found.helps(self.config.portfolio.min_gain):
-            old, new = found.weights
+        if joined.helps(self.config.portfolio.min_gain):
+            old, new = joined.weights
             members = [*self.pool.members, candidate]
             self.pool = LogitPool.of(
                 members, np.array([*(old * w for w in self.pool.weights), new])

@@ -47,8 +47,8 @@ def loaded_once(key: Hashable, load: Callable[[], Loaded]) -> Loaded:
     if known is None or pick_device("auto") != "cpu":
         return load()
     if key in known:
-        found: Loaded = known[key]
-        return found
+        value: Loaded = known[key]
+        return value
     before = torch.get_rng_state()
     value = load()
     if torch.equal(before, torch.get_rng_state()):

@@ -111,5 +111,5 @@ def test_upper_layers_leave_the_lower_ones_unread(reviews: Path, tiny_encoder: P
 def test_deviations_are_those_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_ridge, "CHUNK_ROWS", 7)
     rows = np.random.default_rng(3).normal(5, 2, (50, 4)).astype(np.float32)
-    found = kernel_ridge._deviation(rows, rows.mean(axis=0))
-    np.testing.assert_allclose(found, rows.std(axis=0), rtol=1e-5)
+    deviations = kernel_ridge._deviation(rows, rows.mean(axis=0))
+    np.testing.assert_allclose(deviations, rows.std(axis=0), rtol=1e-5)
