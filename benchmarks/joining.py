@@ -76,9 +76,10 @@ def _line(result: RunResult, ours: Rows, theirs: Rows) -> str:
     test = _gain(joined, ours, theirs)
     spec = result.spec
     return (
-        f"| {spec.data.name} | {spec.method} ({result.encoder}) | {spec.seed} | {joined.gain:+.4f} ± "
-        f"{joined.error:.4f} | {joined.added:+.3f} | {_word(joined.helps(0.0))} | "
-        f"{_word(joined.weights[1] > 0 and joined.added >= OLD_GAIN)} | {test:+.3f} |"
+        f"| {spec.data.name} | {spec.method} ({result.encoder}) | {spec.seed} | "
+        f"{joined.gain:+.4f} ± {joined.error:.4f} | {joined.added:+.3f} | "
+        f"{_word(joined.helps(0.0))} | {_word(joined.weights[1] > 0 and joined.added >= OLD_GAIN)} | "
+        f"{test:+.3f} |"
     )
 
 
