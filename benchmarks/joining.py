@@ -75,10 +75,11 @@ def _line(result: RunResult, ours: Rows, theirs: Rows) -> str:
     joined = joining(ours.logits[0], theirs.logits[0], labels, np.ones(len(labels)), shares)
     test = _gain(joined, ours, theirs)
     spec = result.spec
+    old = _word(joined.weights[1] > 0 and joined.added >= OLD_GAIN)
     return (
         f"| {spec.data.name} | {spec.method} ({result.encoder}) | {spec.seed} | "
         f"{joined.gain:+.4f} ± {joined.error:.4f} | {joined.added:+.3f} | "
-        f"{_word(joined.helps(0.0))} | {_word(joined.weights[1] > 0 and joined.added >= OLD_GAIN)} | "
+        f"{_word(joined.helps(0.0))} | {old} | "
         f"{test:+.3f} |"
     )
 
