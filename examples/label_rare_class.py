@@ -7,7 +7,6 @@ The rows are made up: three topics, of which one is rare. The same steps happen 
 # %% A pool of texts, one topic in twenty-five
 import random
 import tempfile
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -46,14 +45,14 @@ job = LabelJob(
 )
 session = open_session(job, print)
 session.start()
-while session.background.state.phase == "preparing":
-    time.sleep(0.05)
+session.background.wait()
 
-# %% Label 150 rows
-for _ in range(150):
+# %% Label 150 rows; after every tenth the model is fitted and chooses the next ones
+for number in range(150):
     (item,) = session.next_items("ann", 1)
     session.decide(Decision(item.row, "ann", "label", topics[item.row], chosen_by=item.chosen_by))
-    time.sleep(0.02)  # a person takes longer
+    if number % 10 == 9:
+        session.background.wait()
 state = session.state("ann")
 print("rows of the rare topic in the pool:", topics.count("staff"))
 print("labels per topic:", state["counts"])

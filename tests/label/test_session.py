@@ -47,13 +47,16 @@ def test_the_model_is_fitted_and_the_estimate_covers_the_truth(
     session = opened(pool, tmp_path, random_share=0.4)  # at least 20 rows for the estimate
     session.start()
     try:
-        wait_for(lambda: session.background.state.phase == "ready")
+        assert session.background.wait()
+        assert session.background.state.phase == "ready"
         label(session, topics, 20)  # the first ten in random order may be of one class
-        wait_for(lambda: session.background.state.fits > 0)
+        assert session.background.wait()
         for _ in range(10):
             fits = session.background.state.fits
+            assert fits > 0
             label(session, topics, 10)
-            wait_for(lambda fits=fits: session.background.state.fits > fits)
+            assert session.background.wait()
+            assert session.background.state.fits == fits + 1
         state = session.state("ann")
         assert state["labeled"] == 120
         assert state["counts"]["staff"] >= 10  # one row in twenty is of this class
@@ -80,7 +83,8 @@ def test_labels_that_were_too_few_for_a_fit_count_for_the_next(
         wait_for(lambda: session.background.state.phase == "ready")
         wait_for(lambda: session.background.pop(lambda row: False) is not None)
         label(session, topics, 9)
-        wait_for(lambda: session.background.state.fits > 0)
+        assert session.background.wait()
+        assert session.background.state.fits == 1
         assert session.background.state.last_labels == 10
     finally:
         session.close()

@@ -104,6 +104,7 @@ class Background:
         self._pending = 0
         self._unused = 0  # labels that were too few, or of one class, for a fit
         self._stopped = False
+        self._idle = False
         self._thread = threading.Thread(target=self._run, name="valence-label-fit", daemon=True)
 
     def start(self, labels: Mapping[int, int], sample: Sequence[int]) -> None:
@@ -125,6 +126,20 @@ class Background:
         if self._thread.is_alive():
             self._thread.join(timeout=30)
 
+    def wait(self, timeout: float = 300.0) -> bool:
+        """Wait until the labels so far have been used.
+
+        Labels that are fewer than those between two fits wait for the next ones.
+
+        Args:
+            timeout: Seconds.
+
+        Returns:
+            False if the time was too short.
+        """
+        with self._wake:
+            return self._wake.wait_for(lambda: self._idle, timeout)
+
     def set_label(self, row: int, label: int, closed: bool, sample: Sequence[int]) -> None:
         """A row has a label now, or −1: none any more."""
         with self._wake:
@@ -136,6 +151,7 @@ class Background:
             self._sample = list(sample)
             self._pending += 1
             if self._pending + self._unused >= self._batch:
+                self._idle = False
                 self._wake.notify_all()
 
     def pop(self, is_taken: Callable[[int], bool]) -> int | None:
@@ -164,6 +180,13 @@ class Background:
             logger.exception("The fits in the background have failed")
             reason = f"{type(error).__name__}: {error}"
             self.state = replace(self.state, phase="failed", message=reason)
+        finally:
+            self._rest()
+
+    def _rest(self) -> None:
+        with self._wake:
+            self._idle = True
+            self._wake.notify_all()
 
     def _report(self, done: int, total: int) -> None:
         message = f"encoding: {done} of {total} texts"
@@ -174,7 +197,9 @@ class Background:
         while True:
             with self._wake:
                 while not (self._stopped or self._has_work(fitted)):
+                    self._rest()
                     self._wake.wait(timeout=1.0)
+                self._idle = False
                 if self._stopped:
                     return
                 labels, closed = dict(self._labels), set(self._closed)
