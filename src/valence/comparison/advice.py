@@ -22,21 +22,27 @@ MOST_ROWS = 20_000
 """Training rows above which the learning curve is left out."""
 FEWEST_ROWS = 20
 """Training rows below which it is."""
+LOGIT = "logit_"
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """Macro-F1 of the validation rows by the training rows of one method.
+    """Macro-F1 of one method by its training rows.
+
+    It is scored on the validation rows and on the training rows of the half. Each training row is
+    scored by models that were fitted without it.
 
     Attributes:
         method: Its name.
         rows: Training rows, all of them.
-        half, full: Macro-F1 with half of them, and with all.
+        scored: Rows that both scores are taken from.
+        half, full: Macro-F1 with half of the training rows, and with all.
         error: Standard error of the difference.
     """
 
     method: str
     rows: int
+    scored: int
     half: float
     full: float
     error: float
@@ -84,28 +90,25 @@ def learning_curve(
         )  # fmt: skip
     except ValenceError as error:
         return f"half of the rows cannot be used ({error})"
-    before, after = (_validation(store, one.key, data) for one in (half, full))
-    if before is None or after is None:
-        return "its runs have other validation rows"
-    labels = data.validation.labels
-    shares = np.bincount(labels, minlength=len(data.classes)) / len(labels)
+    tables = [_unseen(store, one.key) for one in (half, full)]
+    shared = tables[0].index.intersection(tables[1].index)
+    before, after = (one.loc[shared].filter(like=LOGIT).to_numpy() for one in tables)
+    labels = tables[1].loc[shared, "label"].to_numpy()
+    counts = np.bincount(data.validation.labels, minlength=len(data.classes))
+    shares = counts / counts.sum()
     low, high = (expected_macro_f1(one, labels, shares) for one in (before, after))
     deviation = gain_error(before, after, labels, shares)
-    return LearningCurve(spec.method, len(data.train), low, high, deviation)
+    return LearningCurve(spec.method, len(data.train), len(shared), low, high, deviation)
 
 
 def _titled(progress: ProgressCallback) -> ProgressCallback:
     return lambda done, message: progress(done, f"learning curve: {message}")
 
 
-def _validation(store: RunStore, key: str, data: Dataset) -> np.ndarray | None:
-    """(M, C) logits of the validation rows; None where the run has other ones."""
-    table: pd.DataFrame = store.predictions(key)
-    rows = table[table["split"] == "validation"]
-    if rows["id"].astype(str).tolist() != data.validation.ids.astype(str).tolist():
-        return None
-    logits: np.ndarray = rows.filter(regex=r"^logit_\d+$").to_numpy(dtype=float)
-    return logits
+def _unseen(store: RunStore, key: str) -> pd.DataFrame:
+    """Label and logits of the rows that a model was not fitted on, by split and id."""
+    table = store.predictions(key)
+    return table[table["split"] != "test"].set_index(["split", "id"])
 
 
 def advice_of(result: RunResult, curve: LearningCurve | str = "") -> str:
@@ -128,9 +131,9 @@ def advice_of(result: RunResult, curve: LearningCurve | str = "") -> str:
         why = f". No learning curve: {curve}" if curve else ""
         return f"more labels of {where}, or a check of its labels: {look}{why}"
     measured = (
-        f"macro-F1 of {curve.method} on validation is {curve.half:.3f} with half of the "
-        f"{curve.rows} training rows and {curve.full:.3f} with all "
-        f"({curve.gain:+.3f} ± {curve.error:.3f})"
+        f"macro-F1 of {curve.method} on {curve.scored} rows it was not fitted on is "
+        f"{curve.half:.3f} with half of the {curve.rows} training rows and {curve.full:.3f} with "
+        f"all ({curve.gain:+.3f} ± {curve.error:.3f})"
     )
     if curve.gain > curve.error:
         return f"more labels, above all of {where}: {measured}"
