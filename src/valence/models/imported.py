@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import local
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from valence.config.sections import EncoderSpec, Section
-from valence.data.collate import TextInputs
 from valence.data.examples import Examples
 from valence.data.pretrained import load_network
 from valence.data.quiet import quiet_transformers
@@ -25,8 +24,8 @@ from valence.models.base import Model, Outputs, Progress
 from valence.models.config_file import read_config, valid_sections, write_config
 from valence.models.encoder import TextTokenizer
 from valence.models.pooling import masked_mean
-from valence.models.scoring import score_inputs, torch_threads
-from valence.models.text_model import ExportNetwork, TextModel
+from valence.models.scoring import torch_threads
+from valence.models.text_model import ExportNetwork, Scoring, TextModel
 from valence.models.transformers_folder import save_transformers
 from valence.models.weights import broken_file
 
@@ -108,9 +107,7 @@ class ImportedModel(TextModel):
     spec: ImportedSpec
     provenance: Mapping[str, Any]
     logit_shift: tuple[float, ...] | None = None
-    token_budget: int | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    threads: int | None = None
+    scoring: Scoring = field(default_factory=Scoring)
 
     @property
     def network(self) -> nn.Module:
@@ -129,19 +126,8 @@ class ImportedModel(TextModel):
 
     def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
         """Outputs of N texts, in their order."""
-        device = next(self.classifier.parameters()).device.type
-        with (
-            torch_threads(self.threads),
-            torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16"),
-        ):
-            inputs: TextInputs = self.inputs_of(self.tokenizer(examples.texts))
-            outputs = score_inputs(
-                self.classifier, inputs, progress, token_budget=self.token_budget
-            )
-        if self.logit_shift is None:
-            return outputs
-        shift = np.asarray(self.logit_shift, np.float32)
-        return Outputs(outputs.logits + shift, outputs.features, outputs.truncated)
+        with torch_threads(self.scoring.threads):
+            return self.shift_logits(self.score(self.tokenizer(examples.texts), progress))
 
     def input_embeddings(self) -> nn.Module:
         """The layer that makes token embeddings of token ids."""

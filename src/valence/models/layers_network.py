@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from valence.errors import ModelError
 from valence.models.base import Model, Outputs, Progress
 from valence.models.layer_features import LayerFeatures, pool_layers
 from valence.models.ngrams import NgramLogits
-from valence.models.text_model import ExportNetwork, TextModel
+from valence.models.text_model import ExportNetwork, Scoring, TextModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,9 +55,7 @@ class LayersTextModel(TextModel):
     weights: np.ndarray
     bias: np.ndarray
     other_view: NgramLogits | None
-    token_budget: int | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    threads: int | None = None
+    scoring: Scoring = field(default_factory=Scoring)
     logit_shift: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:

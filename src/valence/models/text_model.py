@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,14 +15,30 @@ from valence.data.batches import Encoded
 from valence.data.collate import TextInputs
 from valence.distributed.device import Hardware, pick_device, use_bf16
 from valence.models.attribution import Attribution
-from valence.models.base import Model
+from valence.models.base import Model, Outputs, Progress
 from valence.models.cpu import usable_cores
 from valence.models.encoder import TextTokenizer
+from valence.models.scoring import score_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from valence.models.ngrams import NgramLogits
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How texts are scored.
+
+    Attributes:
+        token_budget: Most tokens of a batch; the default of the device when None.
+        precision: Number format.
+        threads: Processor threads; those of the process when None.
+    """
+
+    token_budget: int | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int | None = None
 
 
 class TextModel(Model):
@@ -30,16 +47,17 @@ class TextModel(Model):
     Attributes:
         tokenizer: Of the encoder.
         logit_shift: Added to the logits of every text.
-        token_budget: Most tokens of a batch that is scored; the default of the device when None.
-        precision: Number format in which texts are scored.
-        threads: Processor threads while texts are scored; those of the process when None.
+        scoring: How texts are scored; :meth:`prepare` sets it.
     """
 
     tokenizer: TextTokenizer
     logit_shift: tuple[float, ...] | None
-    token_budget: int | None
-    precision: Literal["fp32", "bf16"]
-    threads: int | None
+    scoring: Scoring
+
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]:  # type: ignore[override]
+        """Number format it computes in."""
+        return self.scoring.precision
 
     @property
     @abstractmethod
@@ -108,9 +126,25 @@ class TextModel(Model):
         """
         device = pick_device(hardware.device)
         self.network.to(device)
-        self.token_budget = hardware.batch_tokens
-        self.precision = "bf16" if use_bf16(hardware.precision, device) else "fp32"
-        self.threads = hardware.threads or min(torch.get_num_threads(), usable_cores())
+        self.scoring = Scoring(
+            hardware.batch_tokens, "bf16" if use_bf16(hardware.precision, device) else "fp32",
+            hardware.threads or min(torch.get_num_threads(), usable_cores()),
+        )  # fmt: skip
+
+    def score(self, encoded: Encoded, progress: Progress | None = None) -> Outputs:
+        """Outputs of the network for encoded texts."""
+        device = next(self.network.parameters()).device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            return score_inputs(
+                self.network, self.inputs_of(encoded), progress,
+                token_budget=self.scoring.token_budget,
+            )  # fmt: skip
+
+    def shift_logits(self, outputs: Outputs) -> Outputs:
+        """The same with :attr:`logit_shift` added."""
+        if self.logit_shift is None:
+            return outputs
+        return replace(outputs, logits=outputs.logits + np.asarray(self.logit_shift, np.float32))
 
     def windows(self, texts: Sequence[str]) -> list[list[str]]:
         """Every text in windows within the length limit; see ``valence.models.windows``."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from valence.models.output_keys import pooling_key
 from valence.models.scoring import score_inputs, torch_threads
 from valence.models.sentence_folder import SentenceSpec
 from valence.models.stock_head import stock_classifier, stock_refusal
-from valence.models.text_model import PlainNetwork, TextModel
+from valence.models.text_model import PlainNetwork, Scoring, TextModel
 from valence.models.transformers_folder import save_transformers
 from valence.models.weights import fits, load_encoder, load_weights
 from valence.storage import atomic
@@ -56,12 +56,7 @@ class TorchModel(TextModel):
     logit_shift: tuple[float, ...] | None = None
     frozen: FrozenStates | None = None
     pooled: PooledFeatures | LastLayerMeans | None = None
-    token_budget: int | None = None
-    """Most tokens of a batch that is scored; the default of the device when None."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Number format in which texts are scored."""
-    threads: int | None = None
-    """Processor threads while texts are scored; those of the process when None."""
+    scoring: Scoring = field(default_factory=Scoring)
     notes: tuple[str, ...] = ()
     """Lines for the user about what was taken from the encoder's folder."""
 
@@ -82,20 +77,13 @@ class TorchModel(TextModel):
 
     def predict(self, examples: Examples, progress: Progress | None = None) -> Outputs:
         """Outputs of N texts, in their order."""
-        with torch_threads(self.threads):
+        with torch_threads(self.scoring.threads):
             encoded = self.encode(examples.texts)
             if self.pooled is not None:
                 outputs = self._predict_pooled(encoded, self.pooled, progress)
             else:
-                device = next(self.classifier.parameters()).device.type
-                with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-                    outputs = score_inputs(
-                        self.classifier, self.inputs_of(encoded), progress,
-                        token_budget=self.token_budget,
-                    )  # fmt: skip
-        if self.logit_shift is None:
-            return outputs
-        return replace(outputs, logits=outputs.logits + np.asarray(self.logit_shift, np.float32))
+                outputs = self.score(encoded, progress)
+        return self.shift_logits(outputs)
 
     @torch.inference_mode()
     def _predict_pooled(
