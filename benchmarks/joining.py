@@ -4,6 +4,8 @@ Every such run is joined with the ``auto`` of the same corpus, seed and rows, as
 by weights from the validation rows. A row has what the validation rows say (log loss with its
 standard error, macro-F1), whether the model joins by the rule of ``auto`` and by the older one
 (macro-F1 of the validation rows rises by 0.01), and what macro-F1 of the test rows then gains.
+A second table has one row a corpus and encoder: the default members of ``auto`` join as it does,
+the one that helps most first.
 
     valence compare DATA --methods auto --encoder auto --set 'portfolio.fine_tuned=[]'
     valence compare DATA --methods ldam,lora-balanced
@@ -19,8 +21,9 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
+from valence.config.sections import PortfolioSpec
 from valence.methods import finetune
-from valence.methods.portfolio import Joining, joining
+from valence.methods.portfolio import Joining, best_first, joining
 from valence.methods.registry import METHODS
 from valence.runs.store import RunResult, RunStore
 
@@ -56,17 +59,46 @@ def main() -> None:
             means[spec.data.name, spec.seed] = result
     print("| corpus | model | seed | log loss | macro-F1 | joins | by the older rule | test |")
     print("|---|---|---|---|---|---|---|---|")
+    members: dict[tuple[str, int, str], list[tuple[str, Rows]]] = {}
     for result in store.all():
-        mean = means.get((result.spec.data.name, result.spec.seed))
-        if mean is None or not _trains_encoder(result.spec.method):
+        place = result.spec.data.name, result.spec.seed
+        if place not in means or not _trains_encoder(result.spec.method):
             continue
-        ours, theirs = (Rows.of(store.predictions(one.key)) for one in (mean, result))
+        ours, theirs = (Rows.of(store.predictions(one.key)) for one in (means[place], result))
         if ours.ids == theirs.ids:
             print(_line(result, ours, theirs))
+            if result.spec.method in PortfolioSpec().fine_tuned:
+                same = members.setdefault((*place, str(result.encoder)), [])
+                same.append((result.spec.method, theirs))
+    print("\n| corpus | encoder of the members | seed | join | frozen | with them |")
+    print("|---|---|---|---|---|---|")
+    for (name, seed, encoder), trained in members.items():
+        mean = Rows.of(store.predictions(means[name, seed].key))
+        cells = (name, encoder, str(seed), *_together(mean, trained))
+        print(f"| {' | '.join(cells)} |")
+
+
+def _together(mean: Rows, trained: list[tuple[str, Rows]]) -> tuple[str, str, str]:
+    """Who joins, and the macro-F1 of the test rows before and after."""
+    labels, logits = mean.labels[0], mean.logits[1]
+    shares = np.bincount(labels, minlength=logits.shape[1]) / len(labels)
+    steps = best_first(
+        mean.logits[0], [rows.logits[0] for _, rows in trained], labels, np.ones(len(labels)),
+        shares, PortfolioSpec().min_gain,
+    )  # fmt: skip
+    for place, joined in steps:
+        logits = joined.weights[0] * logits + joined.weights[1] * trained[place][1].logits[1]
+    scores = (
+        f1_score(mean.labels[1], one.argmax(axis=1), average="macro")
+        for one in (mean.logits[1], logits)
+    )
+    before, after = (f"{score:.3f}" for score in scores)
+    return ", ".join(trained[place][0] for place, _ in steps), before, after
 
 
 def _trains_encoder(method: str) -> bool:
-    return method in finetune.ENTRIES or METHODS[method].family == "post-hoc"
+    known = METHODS.get(method)  # those of a language model have its name in them
+    return method in finetune.ENTRIES or (known is not None and known.family == "post-hoc")
 
 
 def _line(result: RunResult, ours: Rows, theirs: Rows) -> str:

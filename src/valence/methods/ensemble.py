@@ -42,9 +42,9 @@ class Auto(Method[AutoConfig]):
     the texts are many, on n-grams alone before, and on no encoder that outlasts the budget. Their
     logits are added, with the weights that have the least log loss on out-of-fold scores; those
     that contribute little are left out. Then, within the budget, models that train the encoder
-    that contributes most, or a faster one where the budget is too short; one joins where it lowers
-    the log loss of the validation rows by more than its standard error, and its macro-F1 rises by
-    ``portfolio.min_gain``.
+    that contributes most, or a faster one where the budget is too short; the one that helps most
+    first, each joins where it lowers the log loss of the validation rows by more than its standard
+    error, and their macro-F1 rises by ``portfolio.min_gain``.
     """
 
     Config = AutoConfig
@@ -208,7 +208,8 @@ def _fine_tune(search: PortfolioSearch) -> None:
             continue
         search.begin(name, f"{name} ({encoder})")
         settings = {"train.epochs": search.config.portfolio.epochs}
-        search.join(search.try_method(name, encoder, settings))
+        search.try_method(name, encoder, settings)
+        search.join()
 
 
 def _encoder_within_budget(

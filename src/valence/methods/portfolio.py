@@ -158,6 +158,37 @@ def joining(
     return Joining((old, new), gain, error, high - low)
 
 
+def best_first(
+    mean: np.ndarray, candidates: Sequence[np.ndarray], labels: np.ndarray,
+    row_weights: np.ndarray, shares: np.ndarray, min_gain: float,
+) -> list[tuple[int, Joining]]:  # fmt: skip
+    """Which models join a mean, and how: the one that lowers the log loss most first.
+
+    Args:
+        mean: (M, C) logits of the mean.
+        candidates: (M, C) logits of each model.
+        labels: (M,) true ids.
+        row_weights: (M,) what each row counts in the log loss.
+        shares: (C,) class shares for macro-F1.
+        min_gain: Least rise of macro-F1.
+
+    Returns:
+        Places of the models that join, in their order.
+    """
+    waiting, steps = list(range(len(candidates))), []
+    while waiting:
+        options = {i: joining(mean, candidates[i], labels, row_weights, shares) for i in waiting}
+        helpful = [i for i in waiting if options[i].helps(min_gain)]
+        if not helpful:
+            break
+        best = max(helpful, key=lambda i: options[i].gain)
+        steps.append((best, options[best]))
+        old, new = options[best].weights
+        mean = old * mean + new * candidates[best]
+        waiting.remove(best)
+    return steps
+
+
 @dataclass
 class PortfolioSearch:
     """The state of one fit of ``auto``: what was tried, and what the mean is made of.
@@ -168,6 +199,7 @@ class PortfolioSearch:
         config: Settings of ``auto``.
         began: When it began, in seconds of a monotonic clock.
         tried: Every candidate so far.
+        frozen: The mean of the candidates with out-of-fold scores; None before :meth:`start`.
         pool: What the mean is made of; None before the first candidate.
         planned: Names of all that is to be tried.
         step: Which of these is tried now, and how it is shown.
@@ -180,6 +212,7 @@ class PortfolioSearch:
     config: AutoConfig
     began: float = field(default_factory=time.monotonic)
     tried: list[Candidate] = field(default_factory=list)
+    frozen: LogitPool | None = None
     pool: LogitPool | None = None
     planned: list[str] = field(default_factory=list)
     step: tuple[int, str] = (0, "")
@@ -277,7 +310,7 @@ class PortfolioSearch:
             shares = pool_shares(weights, [one.held_out for one in members])
             weak = int(shares.argmin())
             if len(members) == 1 or shares[weak] >= MIN_SHARE:
-                self.pool = LogitPool.of(members, weights)
+                self.frozen = self.pool = LogitPool.of(members, weights)
                 return
             del members[weak]
 
@@ -293,26 +326,26 @@ class PortfolioSearch:
         weights: np.ndarray = (self.shares / np.maximum(counts, 1))[labels]
         return weights
 
-    def join(self, candidate: Candidate) -> None:
-        """Take a candidate without out-of-fold scores into the mean, if it helps.
+    def join(self) -> None:
+        """Take candidates without out-of-fold scores into the mean, as long as one helps.
 
-        The mean so far counts as one model; the weights of both, and what they gain, are those of
-        the validation rows. The log loss must fall by more than its standard error, and macro-F1
-        rise by ``portfolio.min_gain``.
+        The one that lowers the log loss most comes first, in whatever order they were trained. The
+        mean so far counts as one model; the weights of both, and what they gain, are those of the
+        validation rows. The log loss must fall by more than its standard error, and macro-F1 rise
+        by ``portfolio.min_gain``.
         """
-        if self.pool is None:
-            self.pool = LogitPool.of([candidate], np.ones(1))
-            return
+        assert self.frozen is not None
+        self.pool = self.frozen
+        waiting = [one for one in self.tried if one.own is None]
         labels = self.validation.labels
-        joined = joining(
-            self.pool.held_out, candidate.held_out, labels, self._row_weights(labels), self.shares
-        )
-        if joined.helps(self.config.portfolio.min_gain):
+        steps = best_first(
+            self.frozen.held_out, [one.held_out for one in waiting], labels,
+            self._row_weights(labels), self.shares, self.config.portfolio.min_gain,
+        )  # fmt: skip
+        for place, joined in steps:
             old, new = joined.weights
-            members = [*self.pool.members, candidate]
-            self.pool = LogitPool.of(
-                members, np.array([*(old * w for w in self.pool.weights), new])
-            )
+            weights = np.array([*(old * w for w in self.pool.weights), new])
+            self.pool = LogitPool.of([*self.pool.members, waiting[place]], weights)
 
     @property
     def result(self) -> FitResult:

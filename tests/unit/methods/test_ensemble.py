@@ -98,11 +98,28 @@ def test_weights_calibrate(search: PortfolioSearch) -> None:
 def test_trained_candidates_are_judged_on_validation_alone(search: PortfolioSearch) -> None:
     search.tried = [candidate(search, "frozen", 0.6, own=True, seed=7)]
     search.start()
-    search.join(candidate(search, "trained", 0.99, own=False, seed=8))
+    search.tried.append(candidate(search, "trained", 0.99, own=False, seed=8))
+    search.join()
     assert sorted(names(search)) == ["frozen", "trained"]
-    before = search.pool
-    search.join(candidate(search, "bad", 0.05, own=False, seed=9))
-    assert search.pool is before
+    search.tried.append(candidate(search, "bad", 0.05, own=False, seed=9))
+    search.join()
+    assert sorted(names(search)) == ["frozen", "trained"]
+
+
+def test_the_trained_candidate_that_helps_most_joins_first(search: PortfolioSearch) -> None:
+    frozen = candidate(search, "frozen", 0.6, own=True, seed=7)
+    good, better = (candidate(search, name, share, own=False, seed=8)
+                    for name, share in (("good", 0.8), ("better", 0.95)))  # fmt: skip
+    pools = []
+    for trained in ((good, better), (better, good)):
+        search.tried = [frozen]
+        search.start()
+        for one in trained:
+            search.tried.append(one)
+            search.join()
+        pools.append(search.pool)
+    assert pools[0] == pools[1], "whatever the order of training"
+    assert names(search) == ["better", "frozen"], "nothing is left for the weaker one to add"
 
 
 def test_a_trained_candidate_must_gain_more_than_its_standard_error(
@@ -112,18 +129,20 @@ def test_a_trained_candidate_must_gain_more_than_its_standard_error(
     search.tried = [frozen]
     search.start()
     noise = np.random.default_rng(1).normal(0, 0.01, frozen.held_out.shape)
-    search.join(replace(frozen, name="same", own=None, held_out=frozen.held_out + noise))
+    same = replace(frozen, name="same", own=None, held_out=frozen.held_out + noise)
+    search.tried.append(same)
+    search.join()
     assert names(search) == ["frozen"]
 
 
 def test_a_trained_candidate_must_add_the_macro_f1_that_was_set(search: PortfolioSearch) -> None:
-    search.tried = [candidate(search, "frozen", 0.7, own=True, seed=7)]
-    search.start()
     better = candidate(search, "trained", 0.99, own=False, seed=8)
+    search.tried = [candidate(search, "frozen", 0.7, own=True, seed=7), better]
+    search.start()
     strict = replace(search, config=AutoConfig.model_validate({"portfolio": {"min_gain": 0.9}}))
-    strict.join(better)
+    strict.join()
     assert names(strict) == ["frozen"]
-    search.join(better)
+    search.join()
     assert sorted(names(search)) == ["frozen", "trained"]
 
 
