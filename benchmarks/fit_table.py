@@ -1,4 +1,4 @@
-"""``auto`` beside other methods on the same rows, from finished runs: one table a corpus.
+"""``auto`` beside other methods on the same rows, from finished runs: one table a data set-up.
 
 A row is a method with an encoder; Δ is macro-F1 of ``auto`` less that of the row, with the 95%
 interval of a paired bootstrap over the test rows of all seeds that both have; ▲ ▼ are significant
@@ -7,7 +7,7 @@ the runs say: features that were in the cache cost nothing.
 
     valence compare DATA --methods auto --set 'portfolio.fine_tuned=[]' --seeds 3
     valence compare DATA --methods linear-probe --encoder multilingual-e5-small --seeds 3
-    python benchmarks/fit_table.py [--runs runs]
+    python benchmarks/fit_table.py [--runs runs] [--encoder auto]
 """
 
 from __future__ import annotations
@@ -29,27 +29,29 @@ LEVEL = 0.05
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", default="runs")
-    store = RunStore(parser.parse_args().runs)
-    corpora: dict[str, dict[Row, dict[int, RunResult]]] = defaultdict(lambda: defaultdict(dict))
+    parser.add_argument("--encoder", default="auto", help="that the runs of auto were given")
+    given = parser.parse_args()
+    store = RunStore(given.runs)
+    setups: dict[str, dict[Row, dict[int, RunResult]]] = defaultdict(lambda: defaultdict(dict))
     for result in store.all():
-        if row := _row(result):
-            corpora[result.spec.data.name][row][result.spec.seed] = result
-    for name, rows in sorted(corpora.items()):
-        if (OURS, "") in rows:
-            print(f"\n{name}\n")
+        if row := _row(result, given.encoder):
+            setups[result.spec.data.model_dump_json()][row][result.spec.seed] = result
+    for _, rows in sorted(setups.items()):
+        if ours := rows.get((OURS, "")):
+            print(f"\n{next(iter(ours.values())).spec.data.name}\n")
             print("| method | encoder | n | macro-F1 | tail-F1 | Δ of auto [95%] | | s |")
             print("|---|---|---|---|---|---|---|---|")
             for line in _lines(rows, store):
                 print(line)
 
 
-def _row(result: RunResult) -> Row | None:
+def _row(result: RunResult, auto_encoder: str) -> Row | None:
     """The row of a run; None for one that is only a part of others."""
     spec = result.spec
     method, encoder = spec.method, str(spec.get("encoder.name") or "")
     if method == OURS:
         name = OURS if spec.get("refit.when") != "never" else f"{OURS} without validation rows"
-        return (name, "") if encoder == "auto" else None
+        return (name, "") if encoder == auto_encoder else None
     if (spec.get("refit.when") or "never") != "never":
         return None
     return method, result.encoder or ""
