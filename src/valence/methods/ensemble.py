@@ -41,9 +41,9 @@ class Auto(Method[AutoConfig]):
     First models that train nothing in the encoder, on every encoder that can read the texts; where
     the texts are many, on n-grams alone before, and on no encoder that outlasts the budget. Their
     logits are added, with the weights that have the least log loss on out-of-fold scores; those
-    that contribute little are left out. Then, within the budget, models that train the encoder
-    that contributes most, or a faster one where the budget is too short; the one that helps most
-    first, each joins where it lowers the log loss of the validation rows by more than its standard
+    that contribute little are left out. Then, within the budget, models that train the smaller of
+    these encoders, which costs least and has mistakes of its own; the one that helps most first,
+    each joins where it lowers the log loss of the validation rows by more than its standard
     error, and their macro-F1 rises by ``portfolio.min_gain``.
     """
 
@@ -196,44 +196,30 @@ def _fine_tune(search: PortfolioSearch) -> None:
     names = search.config.portfolio.fine_tuned
     if not names or search.pool is None:
         return
-    used = (one.encoder for one in (*search.pool.members, *search.tried) if one.encoder)
-    encoders = tuple(dict.fromkeys(used))
+    sizes = Sizes(len(search.train), len(search.validation), 0)
+    encoders = dict.fromkeys(one.encoder for one in search.tried if one.encoder)
     if not encoders:
         search.notes.append(f"{' and '.join(names)} were not tried, because no encoder was")
         return
-    rates: dict[str, float] = {}
+    encoder = min(encoders, key=lambda name: _size(search, name))
+    rate = None
     for name in names:
-        encoder = _encoder_within_budget(search, name, encoders, rates)
-        if encoder is None:
-            continue
+        work = _fine_tuned(name).cost(_member_config(name, search.config), sizes)
+        if search.config.portfolio.budget_seconds is not None:
+            rate = rate or _texts_per_second(search, encoder)
+            if work / rate > search.seconds_left:
+                search.note_skipped(name, work / rate)
+                continue
         search.begin(name, f"{name} ({encoder})")
         settings = {"train.epochs": search.config.portfolio.epochs}
         search.try_method(name, encoder, settings)
         search.join()
 
 
-def _encoder_within_budget(
-    search: PortfolioSearch, name: str, encoders: Sequence[str], rates: dict[str, float]
-) -> str | None:
-    """The first encoder that a method can train in what is left of the budget.
-
-    Args:
-        search: The search; where no encoder fits, it notes that the method is skipped.
-        name: The method.
-        encoders: The best first.
-        rates: Texts per second of the encoders that were timed.
-    """
-    if search.config.portfolio.budget_seconds is None:
-        return encoders[0]
-    sizes = Sizes(len(search.train), len(search.validation), 0)
-    work = _fine_tuned(name).cost(_member_config(name, search.config), sizes)
-    for encoder in encoders:
-        if encoder not in rates:
-            rates[encoder] = _texts_per_second(search, encoder)
-        if work / rates[encoder] <= search.seconds_left:
-            return encoder
-    search.note_skipped(name, min(work / rate for rate in rates.values()))
-    return None
+def _size(search: PortfolioSearch, encoder: str) -> int:
+    """What a token costs in the layers of an encoder, up to a factor."""
+    widths = _layers(search, encoder, cached=False).encoder.layer_widths
+    return sum(width * width for width in widths[1:])
 
 
 def _layers(search: PortfolioSearch, encoder: str, *, cached: bool) -> LayerFeatures:
