@@ -7,7 +7,7 @@ the runs say: features that were in the cache cost nothing.
 
     valence compare DATA --methods auto --set 'portfolio.fine_tuned=[]' --seeds 3
     valence compare DATA --methods linear-probe --encoder multilingual-e5-small --seeds 3
-    python benchmarks/fit_table.py [--runs runs] [--encoder auto]
+    python benchmarks/fit_table.py [--runs runs] [--encoder auto] [--trained]
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from valence.comparison.bootstrap import Difference, paired_bootstrap
 from valence.comparison.significance import holm
+from valence.config.spec import RunSpec
 from valence.runs.store import RunResult, RunStore
 
 OURS = "auto"
@@ -30,11 +31,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", default="runs")
     parser.add_argument("--encoder", default="auto", help="that the runs of auto were given")
+    parser.add_argument(
+        "--trained", action="store_true", help="auto is the one with members that train the encoder"
+    )
     given = parser.parse_args()
     store = RunStore(given.runs)
     setups: dict[str, dict[Row, dict[int, RunResult]]] = defaultdict(lambda: defaultdict(dict))
     for result in store.all():
-        if row := _row(result, given.encoder):
+        if row := _row(result, given.encoder, given.trained):
             setups[result.spec.data.model_dump_json()][row][result.spec.seed] = result
     for _, rows in sorted(setups.items()):
         if ours := rows.get((OURS, "")):
@@ -45,16 +49,24 @@ def main() -> None:
                 print(line)
 
 
-def _row(result: RunResult, auto_encoder: str) -> Row | None:
+def _row(result: RunResult, auto_encoder: str, trained: bool) -> Row | None:
     """The row of a run; None for one that is only a part of others."""
     spec = result.spec
     method, encoder = spec.method, str(spec.get("encoder.name") or "")
     if method == OURS:
-        name = OURS if spec.get("refit.when") != "never" else f"{OURS} without validation rows"
-        return (name, "") if encoder == auto_encoder else None
+        return (_auto(spec, trained), "") if encoder == auto_encoder else None
     if (spec.get("refit.when") or "never") != "never":
         return None
     return method, result.encoder or ""
+
+
+def _auto(spec: RunSpec, trained: bool) -> str:
+    if spec.get("refit.when") == "never":
+        return f"{OURS} without validation rows"
+    has_trained = bool(spec.get("portfolio.fine_tuned"))
+    if has_trained == trained:
+        return OURS
+    return f"{OURS} {'with' if has_trained else 'without'} trained members"
 
 
 def _lines(rows: dict[Row, dict[int, RunResult]], store: RunStore) -> list[str]:

@@ -55,7 +55,8 @@ def main() -> None:
     means: dict[tuple[str, int], RunResult] = {}
     for result in store.all():
         spec = result.spec
-        if spec.method == "auto" and spec.get("refit.when") != "never":
+        frozen = not spec.get("portfolio.fine_tuned")
+        if spec.method == "auto" and frozen and spec.get("refit.when") != "never":
             means[spec.data.name, spec.seed] = result
     print("| corpus | model | seed | log loss | macro-F1 | joins | by the older rule | test |")
     print("|---|---|---|---|---|---|---|---|")
