@@ -122,19 +122,24 @@ class Joining:
 
     Attributes:
         weights: Of the logits of the mean and of the model, with the least log loss.
+        share: What the model contributes to the spread of the sum.
         gain: How much lower the log loss is with the model.
         error: The standard error of it.
         added: How much higher macro-F1 is.
     """
 
     weights: tuple[float, float]
+    share: float
     gain: float
     error: float
     added: float
 
     def helps(self, min_gain: float) -> bool:
-        """Whether the log loss falls by more than its error, and macro-F1 rises by a minimum."""
-        return self.weights[1] > 0 and self.gain > self.error and self.added >= min_gain
+        """Whether the model contributes enough to be worth its time, and makes the mean better.
+
+        The log loss falls by more than its error, and macro-F1 rises by a minimum.
+        """
+        return self.share >= MIN_SHARE and self.gain > self.error and self.added >= min_gain
 
 
 def joining(
@@ -151,11 +156,13 @@ def joining(
         shares: (C,) class shares for macro-F1.
     """
     (scale,) = pool_weights([before], labels, row_weights)
-    old, new = (float(w) for w in pool_weights([before, candidate], labels, row_weights))
+    weights = pool_weights([before, candidate], labels, row_weights)
+    old, new = (float(w) for w in weights)
     after = old * before + new * candidate
+    share = float(pool_shares(weights, [before, candidate])[1])
     gain, error = log_loss_gain(scale * before, after, labels, row_weights)
     low, high = (expected_macro_f1(one, labels, shares) for one in (before, after))
-    return Joining((old, new), gain, error, high - low)
+    return Joining((old, new), share, gain, error, high - low)
 
 
 def best_first(

@@ -23,6 +23,7 @@ from valence.methods.portfolio import (
     PORTFOLIO_FILE,
     AutoConfig,
     Candidate,
+    Joining,
     PortfolioSearch,
 )
 from valence.methods.registry import make_spec
@@ -104,6 +105,14 @@ def test_trained_candidates_are_judged_on_validation_alone(search: PortfolioSear
     search.tried.append(candidate(search, "bad", 0.05, own=False, seed=9))
     search.join()
     assert sorted(names(search)) == ["frozen", "trained"]
+
+
+def test_a_trained_candidate_must_contribute_enough_to_be_worth_its_time() -> None:
+    joined = Joining((1.0, 0.2), share=MIN_SHARE, gain=0.02, error=0.01, added=0.0)
+    assert joined.helps(0.0)
+    assert not replace(joined, share=MIN_SHARE / 2).helps(0.0)
+    assert not replace(joined, error=0.03).helps(0.0)
+    assert not joined.helps(0.01)
 
 
 def test_the_trained_candidate_that_helps_most_joins_first(search: PortfolioSearch) -> None:
