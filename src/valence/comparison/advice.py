@@ -92,6 +92,8 @@ def learning_curve(
         return f"half of the rows cannot be used ({error})"
     tables = [_unseen(store, one.key) for one in (half, full)]
     shared = tables[0].index.intersection(tables[1].index)
+    if shared.empty:
+        return "its runs have no unseen rows in common"
     before, after = (one.loc[shared].filter(like=LOGIT).to_numpy() for one in tables)
     labels = tables[1].loc[shared, "label"].to_numpy()
     counts = np.bincount(data.validation.labels, minlength=len(data.classes))

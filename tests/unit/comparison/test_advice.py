@@ -60,6 +60,16 @@ def test_the_curve_is_that_of_half_of_every_class(
     assert curve.full == expected_macro_f1(logits, rows["label"].to_numpy(), shares)
 
 
+def test_runs_without_rows_in_common_have_no_curve(
+    result: RunResult, reviews: Path, store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = store.predictions(result.key)
+    tables = iter([table[table["split"] == name] for name in ("train", "validation")])
+    monkeypatch.setattr(RunStore, "predictions", lambda *_: next(tables))
+    data = load_dataset(DataSpec(name=str(reviews)), seed=45)
+    assert learning_curve(result.key, data, store) == "its runs have no unseen rows in common"
+
+
 def test_few_rows_have_no_curve(result: RunResult, reviews: Path, store: RunStore) -> None:
     data = load_dataset(DataSpec(name=str(reviews)), seed=45)
     small = type(data)(**{**vars(data), "train": data.train.take(range(10))})
